@@ -1,0 +1,74 @@
+"""One engine per process for the control plane (SQLModel); the ledger has raw asyncpg connections of its own."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.errors import StoreUnavailable
+
+_GONE = (
+    OSError,
+    TimeoutError,
+    PoolTimeout,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn the many ways in which a database can be gone into the one fact StoreUnavailable."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if error.connection_invalidated or isinstance(cause, _GONE) or isinstance(error.orig, _GONE):
+            raise StoreUnavailable(detail=type(cause or error).__name__) from error
+        raise
+    except _GONE as error:
+        raise StoreUnavailable(detail=type(error).__name__) from error
+
+
+class Database:
+    """The control plane's engine: short transactions, each on one pooled connection."""
+
+    def __init__(self, dsn: str, *, pool_size: int = 5) -> None:
+        url = make_url(dsn).set(drivername="postgresql+asyncpg")
+        self._engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=5,
+            pool_pre_ping=True,
+            connect_args={"timeout": 5},
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session that commits at the end of the block and rolls back if it raises.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone or has no connection to give.
+        """
+        with store_errors():
+            async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self._engine.dispose()
+
+
+class RollBack(Exception):  # noqa: N818 - a signal, not an error
+    """Raised inside `transaction()` by a dry run, which has seen all it wanted to see."""

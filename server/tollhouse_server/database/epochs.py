@@ -1,0 +1,84 @@
+"""Epochs: how every process learns within half a second that something it keeps in memory has changed.
+
+A change bumps its topic's epoch in its own transaction. Each process polls all epochs with one query; a snapshot
+whose topic moved is loaded again. Nothing is ever invalidated by guessing a time to live.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import structlog
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.database.engine import Database
+from tollhouse_server.errors import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+
+class Topic(StrEnum):
+    """What a process may keep a snapshot of; one row each in the table `epoch`."""
+
+    IDENTITY = "identity"
+    ACCESS = "access"
+    CATALOGUE = "catalogue"
+    PRICES = "prices"
+    ACCOUNTS = "accounts"
+    LIMITS = "limits"
+
+
+async def bump(session: AsyncSession, topic: Topic) -> None:
+    """Announce, at the commit of `session`, that everyone's snapshot of `topic` is out of date."""
+    await session.execute(text("UPDATE epoch SET value = value + 1 WHERE topic = :topic"), {"topic": topic.value})
+
+
+class EpochWatch:
+    """Polls the epochs and runs a topic's reload when it moved; knows how old its own knowledge is."""
+
+    def __init__(self, database: Database, *, interval_seconds: float = 0.5) -> None:
+        self._database = database
+        self._interval_seconds = interval_seconds
+        self._reloads: dict[Topic, list[Callable[[], Awaitable[None]]]] = {}
+        self._seen: dict[Topic, int] = {}
+        self._heard_at = float("-inf")
+
+    def on_change(self, topic: Topic, reload: Callable[[], Awaitable[None]]) -> None:
+        """Run `reload` at the next `refresh()` and whenever `topic` has moved since."""
+        self._reloads.setdefault(topic, []).append(reload)
+        self._seen.pop(topic, None)
+
+    @property
+    def staleness_seconds(self) -> float:
+        """Seconds since the database last confirmed what this process knows; infinite before the first time."""
+        return time.monotonic() - self._heard_at
+
+    async def refresh(self) -> None:
+        """Read the epochs once and reload what moved.
+
+        Raises:
+            StoreUnavailable: the database cannot be asked; the old snapshots stay.
+        """
+        asked_at = time.monotonic()
+        async with self._database.transaction() as session:
+            rows = (await session.execute(text("SELECT topic, value FROM epoch"))).all()
+        for topic, value in ((Topic(row.topic), row.value) for row in rows):
+            if self._seen.get(topic) != value:
+                for reload in self._reloads.get(topic, []):
+                    await reload()
+                self._seen[topic] = value
+        # The moment of asking, not of the answer: a change committed in between may not be in it.
+        self._heard_at = asked_at
+
+    async def run(self) -> None:
+        """Refresh for ever; a database outage makes the snapshots stale, never ends the watch."""
+        while True:
+            try:
+                await self.refresh()
+            except StoreUnavailable as error:
+                _log.warning(
+                    "epochs_unreadable", detail=error.detail, staleness_seconds=round(self.staleness_seconds, 1)
+                )
+            await asyncio.sleep(self._interval_seconds)

@@ -1,0 +1,27 @@
+"""Bring the schema up to date with alembic, from code: no alembic.ini, so a wheel can migrate."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine import make_url
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def config_for(dsn: str) -> Config:
+    """Return an alembic configuration for `dsn` (the role that owns the schema)."""
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    url = make_url(dsn).set(drivername="postgresql+asyncpg")
+    config.attributes["url"] = url.render_as_string(hide_password=False)
+    return config
+
+
+def upgrade(dsn: str) -> None:
+    """Apply every migration that is missing; safe to run from several processes at once (advisory lock).
+
+    Blocking: call it before an event loop runs, or in a thread.
+    """
+    command.upgrade(config_for(dsn), "head")

@@ -1,0 +1,33 @@
+"""Alembic's entry: one connection, one advisory lock, one transaction per migration."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+# Any constant that no other advisory lock of Tollhouse uses: spells "toll".
+_MIGRATION_LOCK = 0x746F6C6C
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, transaction_per_migration=True)
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    connection.commit()
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.commit()
+
+
+async def _run() -> None:
+    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(_migrate)
+    await engine.dispose()
+
+
+asyncio.run(_run())
