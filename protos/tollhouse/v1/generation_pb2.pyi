@@ -155,30 +155,32 @@ class RoutingOptions(_message.Message):
 Global___RoutingOptions: _TypeAlias = RoutingOptions  # noqa: Y015
 
 @_typing.final
-class ExactInteger(_message.Message):
-    """An integer inside free-form JSON that a double cannot hold."""
+class ExactValue(_message.Message):
+    """A value inside free-form JSON that google.protobuf.Struct cannot hold: an integer beyond the precision of a double,
+    or something nested too deep for a protobuf message. In the Struct stands the nearest double, or null.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POINTER_FIELD_NUMBER: _builtins.int
-    DIGITS_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     pointer: _builtins.str
-    """Place of the number as a JSON Pointer (RFC 6901)."""
-    digits: _builtins.str
-    """The number in decimal digits, with a sign when negative."""
+    """Place of the value in Gemini's JSON as a JSON Pointer (RFC 6901)."""
+    json: _builtins.str
+    """The value as JSON text."""
     def __init__(
         self,
         *,
         pointer: _builtins.str = ...,
-        digits: _builtins.str = ...,
+        json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digits", b"digits", "pointer", b"pointer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "pointer", b"pointer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExactInteger: _TypeAlias = ExactInteger  # noqa: Y015
+Global___ExactValue: _TypeAlias = ExactValue  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):
@@ -558,7 +560,7 @@ class GenerateContentRequest(_message.Message):
     CACHED_CONTENT_FIELD_NUMBER: _builtins.int
     MODEL_ARMOR_CONFIG_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
@@ -612,8 +614,8 @@ class GenerateContentRequest(_message.Message):
         """Members of Gemini's request that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def routing(self) -> Global___RoutingOptions:
@@ -635,7 +637,7 @@ class GenerateContentRequest(_message.Message):
         cached_content: _builtins.str | None = ...,
         model_armor_config: _content_pb2.ModelArmorConfig | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         parent: _builtins.str | None = ...,
         request_id: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
@@ -645,7 +647,7 @@ class GenerateContentRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_content", b"_cached_content", "_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "cached_content", b"cached_content", "extra", b"extra", "generation_config", b"generation_config", "model", b"model", "model_armor_config", b"model_armor_config", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "system_instruction", b"system_instruction", "tier", b"tier", "tool_config", b"tool_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_content", b"_cached_content", "_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "cached_content", b"cached_content", "contents", b"contents", "exact_integers", b"exact_integers", "extra", b"extra", "generation_config", b"generation_config", "labels", b"labels", "model", b"model", "model_armor_config", b"model_armor_config", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "safety_settings", b"safety_settings", "system_instruction", b"system_instruction", "tier", b"tier", "tool_config", b"tool_config", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_content", b"_cached_content", "_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "cached_content", b"cached_content", "contents", b"contents", "exact_values", b"exact_values", "extra", b"extra", "generation_config", b"generation_config", "labels", b"labels", "model", b"model", "model_armor_config", b"model_armor_config", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "safety_settings", b"safety_settings", "system_instruction", b"system_instruction", "tier", b"tier", "tool_config", b"tool_config", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_content: _TypeAlias = _typing.Literal["cached_content"]  # noqa: Y015
     _WhichOneofArgType__cached_content: _TypeAlias = _typing.Literal["_cached_content", b"_cached_content"]  # noqa: Y015
@@ -684,7 +686,7 @@ class GenerateContentResponse(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MODEL_STATUS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Version of the model that answered."""
@@ -713,8 +715,8 @@ class GenerateContentResponse(_message.Message):
         """Members of Gemini's response that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def outcome(self) -> Global___Outcome:
@@ -731,12 +733,12 @@ class GenerateContentResponse(_message.Message):
         create_time: _builtins.str | None = ...,
         model_status: _content_pb2.ModelStatus | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         outcome: Global___Outcome | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_create_time", b"_create_time", "_model_version", b"_model_version", "_response_id", b"_response_id", "create_time", b"create_time", "extra", b"extra", "model_status", b"model_status", "model_version", b"model_version", "outcome", b"outcome", "prompt_feedback", b"prompt_feedback", "response_id", b"response_id", "usage_metadata", b"usage_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create_time", b"_create_time", "_model_version", b"_model_version", "_response_id", b"_response_id", "candidates", b"candidates", "create_time", b"create_time", "exact_integers", b"exact_integers", "extra", b"extra", "model_status", b"model_status", "model_version", b"model_version", "outcome", b"outcome", "prompt_feedback", b"prompt_feedback", "response_id", b"response_id", "usage_metadata", b"usage_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create_time", b"_create_time", "_model_version", b"_model_version", "_response_id", b"_response_id", "candidates", b"candidates", "create_time", b"create_time", "exact_values", b"exact_values", "extra", b"extra", "model_status", b"model_status", "model_version", b"model_version", "outcome", b"outcome", "prompt_feedback", b"prompt_feedback", "response_id", b"response_id", "usage_metadata", b"usage_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__create_time: _TypeAlias = _typing.Literal["create_time"]  # noqa: Y015
     _WhichOneofArgType__create_time: _TypeAlias = _typing.Literal["_create_time", b"_create_time"]  # noqa: Y015
@@ -764,7 +766,7 @@ class CountTokensRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     GENERATION_CONFIG_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
@@ -801,8 +803,8 @@ class CountTokensRequest(_message.Message):
         """Members of Gemini's request that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def routing(self) -> Global___RoutingOptions:
@@ -816,7 +818,7 @@ class CountTokensRequest(_message.Message):
         tools: _abc.Iterable[_content_pb2.Tool] | None = ...,
         generation_config: _content_pb2.GenerationConfig | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         parent: _builtins.str | None = ...,
         request_id: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
@@ -825,7 +827,7 @@ class CountTokensRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "extra", b"extra", "generation_config", b"generation_config", "model", b"model", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "system_instruction", b"system_instruction", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "contents", b"contents", "exact_integers", b"exact_integers", "extra", b"extra", "generation_config", b"generation_config", "model", b"model", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "system_instruction", b"system_instruction", "tier", b"tier", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "contents", b"contents", "exact_values", b"exact_values", "extra", b"extra", "generation_config", b"generation_config", "model", b"model", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "system_instruction", b"system_instruction", "tier", b"tier", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
@@ -858,7 +860,7 @@ class CountTokensResponse(_message.Message):
     PROMPT_TOKENS_DETAILS_FIELD_NUMBER: _builtins.int
     CACHE_TOKENS_DETAILS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     total_tokens: _builtins.int
     """Tokens of the whole prompt."""
@@ -879,8 +881,8 @@ class CountTokensResponse(_message.Message):
         """Members of Gemini's response that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def outcome(self) -> Global___Outcome:
@@ -895,12 +897,12 @@ class CountTokensResponse(_message.Message):
         prompt_tokens_details: _abc.Iterable[_content_pb2.ModalityTokenCount] | None = ...,
         cache_tokens_details: _abc.Iterable[_content_pb2.ModalityTokenCount] | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         outcome: Global___Outcome | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_content_token_count", b"_cached_content_token_count", "_total_billable_characters", b"_total_billable_characters", "_total_tokens", b"_total_tokens", "cached_content_token_count", b"cached_content_token_count", "extra", b"extra", "outcome", b"outcome", "total_billable_characters", b"total_billable_characters", "total_tokens", b"total_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_content_token_count", b"_cached_content_token_count", "_total_billable_characters", b"_total_billable_characters", "_total_tokens", b"_total_tokens", "cache_tokens_details", b"cache_tokens_details", "cached_content_token_count", b"cached_content_token_count", "exact_integers", b"exact_integers", "extra", b"extra", "outcome", b"outcome", "prompt_tokens_details", b"prompt_tokens_details", "total_billable_characters", b"total_billable_characters", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_content_token_count", b"_cached_content_token_count", "_total_billable_characters", b"_total_billable_characters", "_total_tokens", b"_total_tokens", "cache_tokens_details", b"cache_tokens_details", "cached_content_token_count", b"cached_content_token_count", "exact_values", b"exact_values", "extra", b"extra", "outcome", b"outcome", "prompt_tokens_details", b"prompt_tokens_details", "total_billable_characters", b"total_billable_characters", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cached_content_token_count: _TypeAlias = _typing.Literal["cached_content_token_count"]  # noqa: Y015
     _WhichOneofArgType__cached_content_token_count: _TypeAlias = _typing.Literal["_cached_content_token_count", b"_cached_content_token_count"]  # noqa: Y015
@@ -945,7 +947,7 @@ class EmbedContentRequest(_message.Message):
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
@@ -973,8 +975,8 @@ class EmbedContentRequest(_message.Message):
         """Members of Gemini's request that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def routing(self) -> Global___RoutingOptions:
@@ -989,7 +991,7 @@ class EmbedContentRequest(_message.Message):
         *,
         requests: _abc.Iterable[Global___EmbedContentItem] | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         parent: _builtins.str | None = ...,
         request_id: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
@@ -999,7 +1001,7 @@ class EmbedContentRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "extra", b"extra", "model", b"model", "parent", b"parent", "request_id", b"request_id", "routing", b"routing", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "exact_integers", b"exact_integers", "extra", b"extra", "labels", b"labels", "model", b"model", "parent", b"parent", "request_id", b"request_id", "requests", b"requests", "routing", b"routing", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_parent", b"_parent", "_request_id", b"_request_id", "_tier", b"_tier", "exact_values", b"exact_values", "extra", b"extra", "labels", b"labels", "model", b"model", "parent", b"parent", "request_id", b"request_id", "requests", b"requests", "routing", b"routing", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
@@ -1102,7 +1104,7 @@ class EmbedContentResponse(_message.Message):
     USAGE_METADATA_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    EXACT_INTEGERS_FIELD_NUMBER: _builtins.int
+    EXACT_VALUES_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """Whether content was cut (Vertex AI). Absent means false."""
@@ -1123,8 +1125,8 @@ class EmbedContentResponse(_message.Message):
         """Members of Gemini's response that the schema does not know, or cannot hold exactly, by JSON name. Absent means none."""
 
     @_builtins.property
-    def exact_integers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactInteger]:
-        """Integers inside free-form JSON below this message that a double cannot hold. Empty means none."""
+    def exact_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExactValue]:
+        """Values inside free-form JSON below this message that a Struct cannot hold. Empty means none."""
 
     @_builtins.property
     def outcome(self) -> Global___Outcome:
@@ -1138,12 +1140,12 @@ class EmbedContentResponse(_message.Message):
         usage_metadata: _content_pb2.UsageMetadata | None = ...,
         truncated: _builtins.bool | None = ...,
         extra: _struct_pb2.Struct | None = ...,
-        exact_integers: _abc.Iterable[Global___ExactInteger] | None = ...,
+        exact_values: _abc.Iterable[Global___ExactValue] | None = ...,
         outcome: Global___Outcome | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_truncated", b"_truncated", "embedding", b"embedding", "extra", b"extra", "outcome", b"outcome", "truncated", b"truncated", "usage_metadata", b"usage_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_truncated", b"_truncated", "embedding", b"embedding", "embeddings", b"embeddings", "exact_integers", b"exact_integers", "extra", b"extra", "outcome", b"outcome", "truncated", b"truncated", "usage_metadata", b"usage_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_truncated", b"_truncated", "embedding", b"embedding", "embeddings", b"embeddings", "exact_values", b"exact_values", "extra", b"extra", "outcome", b"outcome", "truncated", b"truncated", "usage_metadata", b"usage_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__truncated: _TypeAlias = _typing.Literal["truncated"]  # noqa: Y015
     _WhichOneofArgType__truncated: _TypeAlias = _typing.Literal["_truncated", b"_truncated"]  # noqa: Y015
