@@ -1,0 +1,158 @@
+"""The ledger's vocabulary: what is asked for, what is held, how an attempt ends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+
+class Metric(StrEnum):
+    """What a limit counts. COST is in nano-dollars, everything else a plain count."""
+
+    REQUESTS = "REQUESTS"
+    INPUT_TOKENS = "INPUT_TOKENS"
+    OUTPUT_TOKENS = "OUTPUT_TOKENS"
+    IMAGES = "IMAGES"
+    COST = "COST"
+
+
+class Window(StrEnum):
+    """The stretch of time over which a limit counts; DAY and MONTH are cut in the tenant's time zone."""
+
+    MINUTE = "MINUTE"
+    HOUR = "HOUR"
+    DAY = "DAY"
+    MONTH = "MONTH"
+    TOTAL = "TOTAL"
+
+
+class RecordKind(StrEnum):
+    """How an attempt ended: charged as reported, known to be free, unknown, or a later correction."""
+
+    SETTLED = "SETTLED"
+    REFUSED = "REFUSED"
+    SUSPENSE = "SUSPENSE"
+    ADJUSTMENT = "ADJUSTMENT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """One value for every metric: a ceiling, or what was really used."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    images: int = 0
+    cost_nanos: int = 0
+
+    def of(self, metric: Metric) -> int:
+        """Return the amount that a limit on `metric` counts."""
+        match metric:
+            case Metric.REQUESTS:
+                return self.requests
+            case Metric.INPUT_TOKENS:
+                return self.input_tokens
+            case Metric.OUTPUT_TOKENS:
+                return self.output_tokens
+            case Metric.IMAGES:
+                return self.images
+            case Metric.COST:
+                return self.cost_nanos
+
+
+NOTHING = Amounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where a call is booked: the credential's project and the departments above it, from root to leaf."""
+
+    tenant_id: str
+    department_path: tuple[str, ...]
+    project_id: str
+    credential_id: str
+    principal_id: str
+
+    def limit_scopes(self) -> tuple[str, ...]:
+        """Return the scope names whose limits apply, the narrowest first."""
+        tenant = f"tenants/{self.tenant_id}"
+        departments = [f"{tenant}/departments/{department}" for department in self.department_path]
+        project = f"{departments[-1]}/projects/{self.project_id}"
+        return (f"{project}/apiKeys/{self.credential_id}", project, *reversed(departments), tenant)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTerms:
+    """One upstream attempt as it asks to be admitted.
+
+    `ceiling` is its worst case. `first` is True for a call's first attempt: only that one claims the request id.
+    """
+
+    attempt_id: UUID
+    request_id: UUID
+    fingerprint: bytes
+    first: bool
+    scope: Scope
+    method: str
+    tier: str
+    model: str
+    account_id: str
+    labels: Mapping[str, str]
+    price_version: int
+    ceiling: Amounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A part of one counter that an attempt holds."""
+
+    limit_id: int
+    window_start: datetime
+    metric: Metric
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """An admitted attempt: durable before the first byte goes upstream."""
+
+    terms: CallTerms
+    holds: tuple[Hold, ...]
+    dispatched_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How an attempt ended. `usage` and `lines` are JSON texts; `outcome` is one word for people and reports."""
+
+    kind: RecordKind
+    actual: Amounts
+    outcome: str
+    usage: str = "{}"
+    lines: str = "[]"
+    response_id: str = ""
+
+
+NOT_SENT = Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome="NOT_SENT")
+"""How an attempt ends that was admitted but never sent."""
+
+CounterKey: TypeAlias = tuple[str, int, datetime]
+"""(tenant_id, limit_id, window_start): the primary key of a counter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitDefinition:
+    """A limit as the tick needs it."""
+
+    tenant_id: str
+    scope: str
+    limit_id: int
+    name: str
+    metric: Metric
+    window: Window
+    selector: str
+    amount: int
+    zone: ZoneInfo

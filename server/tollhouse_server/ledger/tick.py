@@ -1,0 +1,160 @@
+"""The tick: one ledger transaction at a time; everything that queues meanwhile goes into the next one.
+
+Under low load a tick is one quick commit; under high load the batch grows and the cost per call falls. Nothing waits
+on purpose: batches form by themselves while the previous commit runs.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+import structlog
+from tollhouse_server.database.engine import store_errors
+from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.ledger.definitions import LimitDefinitions
+from tollhouse_server.ledger.terms import NOT_SENT, CounterKey, Reservation, Settlement
+from tollhouse_server.ledger.transaction import TickTransaction
+from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork
+
+if TYPE_CHECKING:
+    from tollhouse_server.ledger.store import Connection
+
+_log = structlog.get_logger(__name__)
+
+_MAX_BATCH = 512
+"""Works per tick: bounds the time for which its counters stay locked (some 10 ms)."""
+
+_KNOWN_COUNTERS_KEPT = 500_000
+
+_RETRY_AT_ONCE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class TickObserver(Protocol):
+    """Is told of each tick; telemetry implements it."""
+
+    def tick_finished(self, *, seconds: float, works: int) -> None:
+        """One transaction was committed."""
+
+    def tick_failed(self, *, cause: str) -> None:
+        """One transaction failed and will be tried again."""
+
+
+class Tick:
+    """The queue of one process and the loop that empties it. `run()` must be owned by a task group."""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable["Connection"]], worker_epoch: Callable[[], int], observer: TickObserver
+    ) -> None:
+        self._connect = connect
+        self._worker_epoch = worker_epoch
+        self._observer = observer
+        self._queue = Batch()
+        self._wake = asyncio.Event()
+        self._connection: Connection | None = None
+        self._definitions = LimitDefinitions()
+        self._known_counters: set[CounterKey] = set()
+
+    @property
+    def queued(self) -> int:
+        """Return how many works wait for the next tick."""
+        return len(self._queue)
+
+    def submit_reserve(self, work: ReserveWork) -> None:
+        """Queue a reservation; its verdict comes after a commit."""
+        self._queue.reserves.append(work)
+        self._wake.set()
+
+    def submit_settle(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[None]:
+        """Queue a settlement. It stays queued through any outage until it is durable."""
+        booked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.settles.append(SettleWork(reservation=reservation, settlement=settlement, booked=booked))
+        self._wake.set()
+        return booked
+
+    async def run(self) -> None:
+        """Run ticks for ever, through outages of the database."""
+        pause_seconds = 0.0
+        while True:
+            await self._wake.wait()
+            batch = self._take()
+            try:
+                await self._run_batch(batch)
+                pause_seconds = 0.0
+            except StoreUnavailable as error:
+                self._put_back(batch)
+                self._observer.tick_failed(cause=error.detail)
+                pause_seconds = min(1.0, pause_seconds * 2 or 0.02)
+                await asyncio.sleep(pause_seconds)
+
+    def _take(self) -> Batch:
+        """Take the next batch, settlements first: they free what reservations wait for."""
+        queue = self._queue
+        settles, queue.settles = queue.settles[:_MAX_BATCH], queue.settles[_MAX_BATCH:]
+        room = _MAX_BATCH - len(settles)
+        reserves, queue.reserves = queue.reserves[:room], queue.reserves[room:]
+        if not len(queue):
+            self._wake.clear()
+        return Batch(reserves=[work for work in reserves if work.uncertain or not work.abandoned], settles=settles)
+
+    def _put_back(self, batch: Batch) -> None:
+        """Queue what an outage left undone, ahead of the rest; nobody knows whether the commit happened."""
+        for work in batch.reserves:
+            work.uncertain = True
+        self._queue.reserves[:0] = batch.reserves
+        self._queue.settles[:0] = batch.settles
+        self._wake.set()
+
+    async def _run_batch(self, batch: Batch) -> None:
+        if not len(batch):
+            return
+        try:
+            await self._commit(batch)
+        except StoreUnavailable:
+            raise
+        except _RETRY_AT_ONCE as error:
+            self._observer.tick_failed(cause=type(error).__name__)
+            await self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the work is told
+            # One work that cannot be written must not take the others with it.
+            if len(batch) > 1:
+                for single in batch.singles():
+                    await self._run_batch(single)
+                return
+            _log.exception("tick_work_impossible", error=type(error).__name__)
+            for reserve in batch.reserves:
+                reserve.fail(error)
+            for settle in batch.settles:
+                settle.fail(error)
+
+    async def _commit(self, batch: Batch) -> None:
+        started_at = time.perf_counter()
+        with store_errors():
+            connection = await self._connected()
+            if len(self._known_counters) > _KNOWN_COUNTERS_KEPT:
+                self._known_counters.clear()
+            transaction = TickTransaction(connection, self._definitions, self._known_counters, self._worker_epoch())
+            try:
+                await transaction.run(batch)
+            except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                await self._drop_connection()
+                raise
+        for reservation in transaction.admitted_for_nobody:
+            self.submit_settle(reservation, NOT_SENT)
+        self._observer.tick_finished(seconds=time.perf_counter() - started_at, works=len(batch))
+
+    async def _connected(self) -> "Connection":
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        return self._connection
+
+    async def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        """Close the tick's connection; call it when `run()` has ended."""
+        if self._connection is not None:
+            await self._connection.close(timeout=5)

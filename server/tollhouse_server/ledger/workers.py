@@ -1,0 +1,129 @@
+"""Worker epochs: each process of the server proves that it lives; what the dead left in flight goes to suspense."""
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import asyncpg
+import structlog
+from tollhouse_server.database.engine import store_errors
+from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.ledger import store
+from tollhouse_server.ledger.terms import RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.tick import Tick
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+_log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 3.0
+DEAD_AFTER_SECONDS = 20.0
+"""Silence after which a worker counts as dead: six heartbeats, a third of the 60 s within which holds must be freed."""
+
+SWEEP_SECONDS = 5.0
+_SWEEP_BATCH = 500
+
+# Any constant that no other advisory lock of Tollhouse uses: spells "swep".
+_SWEEPER_LOCK = 0x73776570
+
+
+class WorkerEpoch:
+    """This process's row in `worker`. A process that was declared dead gets a new epoch and goes on."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._epoch = 0
+
+    @property
+    def current(self) -> int:
+        """Return the epoch that new attempts are written under."""
+        return self._epoch
+
+    async def register(self) -> None:
+        """Take a new epoch.
+
+        Raises:
+            StoreUnavailable: PostgreSQL cannot be reached.
+        """
+        with store_errors():
+            self._epoch = await self._pool.fetchval(
+                "INSERT INTO worker (host, pid) VALUES ($1, $2) RETURNING epoch", socket.gethostname(), os.getpid()
+            )
+
+    async def run(self) -> None:
+        """Send heartbeats for ever."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            try:
+                await self._beat()
+            except StoreUnavailable as error:
+                _log.warning("heartbeat_failed", detail=error.detail)
+
+    async def _beat(self) -> None:
+        with store_errors():
+            alive = await self._pool.fetchval(
+                "UPDATE worker SET heartbeat_at = now() WHERE epoch = $1 AND state = 'ALIVE' RETURNING true",
+                self._epoch,
+            )
+        if not alive:
+            _log.warning("declared_dead", worker_epoch=self._epoch)
+            await self.register()
+
+    async def retire(self) -> None:
+        """Say goodbye after a drain, so that nobody waits for this process to be found dead."""
+        with store_errors():
+            await self._pool.execute("UPDATE worker SET state = 'DEAD' WHERE epoch = $1", self._epoch)
+
+
+class Sweeper:
+    """Moves the attempts of dead workers to suspense. Every process may run it; one at a time does the work."""
+
+    def __init__(self, pool: "Pool", tick: Tick) -> None:
+        self._pool = pool
+        self._tick = tick
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreUnavailable as error:
+                _log.warning("sweep_failed", detail=error.detail)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep(self) -> int:
+        """Declare silent workers dead and suspend all that they left; return how many attempts that were."""
+        with store_errors():
+            async with self._pool.acquire() as connection:
+                if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPER_LOCK):
+                    return 0
+                try:
+                    return await self._sweep(connection)
+                finally:
+                    await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPER_LOCK)
+
+    async def _sweep(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> int:
+        await connection.execute(
+            "UPDATE worker SET state = 'DEAD' "
+            "WHERE state = 'ALIVE' AND heartbeat_at < now() - make_interval(secs => $1)",
+            DEAD_AFTER_SECONDS,
+        )
+        swept = 0
+        while found := await store.orphans(connection, at_most=_SWEEP_BATCH):
+            await asyncio.gather(*(self._tick.submit_settle(orphan, suspended(orphan)) for orphan in found))
+            swept += len(found)
+        if swept:
+            _log.warning("attempts_suspended", count=swept)
+        return swept
+
+
+def suspended(reservation: Reservation, cause: str = "WORKER_DIED") -> Settlement:
+    """Return the settlement of an attempt whose outcome is unknown: booked at its ceiling until it is resolved.
+
+    The ceiling is the one figure that cannot be too low; a learned expectation takes its place once there is one.
+    """
+    return Settlement(kind=RecordKind.SUSPENSE, actual=reservation.terms.ceiling, outcome=cause)

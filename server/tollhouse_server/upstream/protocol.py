@@ -1,0 +1,82 @@
+"""What every kind of upstream offers, and the three ways in which a call to it can fail."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+
+class Method(StrEnum):
+    """A method of Gemini's REST API, by its name in the path."""
+
+    GENERATE = "generateContent"
+    STREAM = "streamGenerateContent"
+    COUNT_TOKENS = "countTokens"
+    EMBED = "batchEmbedContents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where one attempt goes: hosts come from the deployment's settings, never from a tenant."""
+
+    base_url: str
+    api_version: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamCall:
+    """One attempt as it is sent. `timeout_seconds` bounds the whole exchange."""
+
+    attempt_id: UUID
+    destination: Destination
+    method: Method
+    body: bytes
+    timeout_seconds: float
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAnswer:
+    """A complete answer: Gemini's own JSON, untouched."""
+
+    body: dict[str, Any]
+    service_tier: str = ""
+
+
+class UpstreamError(Exception):
+    """An attempt failed; the subclass says whether it can have been charged."""
+
+
+class NotSent(UpstreamError):
+    """No byte of the request reached the upstream: it cost nothing and may go elsewhere."""
+
+
+class Refused(UpstreamError):
+    """The upstream answered with an error status, which it does not charge (6-gemini-facts, Usage and price)."""
+
+    def __init__(self, http_status: int, body: Mapping[str, Any]) -> None:
+        super().__init__(f"HTTP {http_status}")
+        self.http_status = http_status
+        self.body = body
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        """Return Gemini's error object, empty when the body had none."""
+        error = self.body.get("error")
+        return error if isinstance(error, Mapping) else {}
+
+
+class Broken(UpstreamError):
+    """The exchange broke after the request was sent: it may have been served and charged."""
+
+
+class Upstream(Protocol):
+    """One kind of upstream. All methods raise NotSent, Refused or Broken, nothing else."""
+
+    async def call(self, call: UpstreamCall) -> UpstreamAnswer:
+        """Send a unary call and return the whole answer."""
+
+    def stream(self, call: UpstreamCall) -> AsyncIterator[dict[str, Any]]:
+        """Send a streaming call and yield each chunk as it comes."""
