@@ -1,0 +1,145 @@
+"""One real PostgreSQL per test session (per xdist worker), and a migrated database of its own for each test.
+
+`fresh_database` gives a test its own copy of the migrated template; `module_database` one for a whole test module.
+Both carry DSNs for the owner role (migrations, set-up) and the app role (what the server runs as).
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tollhouse_server.database.migrate import upgrade
+from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig, PostgresEndpoint
+from tollhouse_server.embedded.postgres_roles import APP, OWNER, ROOT, prepare_database
+
+TEMPLATE = "tollhouse_template"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestDatabase:
+    """One database: its name, and DSNs (`postgresql://...`) for the three roles."""
+
+    __test__ = False
+
+    name: str
+    owner_dsn: str = field(repr=False)
+    app_dsn: str = field(repr=False)
+    root_dsn: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TestPostgres:
+    """A running server whose template database has all migrations."""
+
+    __test__ = False
+
+    endpoint: PostgresEndpoint
+
+    def database(self, name: str) -> TestDatabase:
+        """The DSNs of a database of this server."""
+        dsn = self.endpoint.dsn
+        return TestDatabase(name=name, owner_dsn=dsn(OWNER, name), app_dsn=dsn(APP, name), root_dsn=dsn(ROOT, name))
+
+    def create_database(self) -> TestDatabase:
+        """A new database with the template's content (tens of milliseconds)."""
+        name = f"test_{uuid4().hex[:12]}"
+        complete(self._create(name, f"TEMPLATE {TEMPLATE}"))
+        return self.database(name)
+
+    def drop_database(self, database: TestDatabase) -> None:
+        """Drop it, ending the connections that a failed test left."""
+        complete(self._administer(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)'))
+
+    def create_template(self) -> None:
+        """Run the migrations once, as the owner; every test database is a copy."""
+        complete(self._create(TEMPLATE, ""))
+        template = self.database(TEMPLATE)
+        complete(prepare_database(template.root_dsn, TEMPLATE))
+        migrate(template.owner_dsn)
+
+    async def _create(self, name: str, template: str) -> None:
+        await self._administer(
+            f'CREATE DATABASE "{name}" OWNER {OWNER} {template} STRATEGY file_copy',
+            # Rights on the database itself are not copied from a template.
+            f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC',
+            f'GRANT CONNECT ON DATABASE "{name}" TO {APP}',
+        )
+
+    async def _administer(self, *statements: str) -> None:
+        connection = await asyncpg.connect(self.endpoint.dsn(ROOT, "postgres"))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def complete(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run `coroutine` on a loop of its own, leaving the test runner's event loop as it is.
+
+    In this thread, not another: the kernel ends our servers when the thread that started them ends.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+def migrate(owner_dsn: str) -> None:
+    """Bring the database to the newest schema; in a thread, as alembic runs an event loop of its own."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(upgrade, owner_dsn).result()
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A directory that the postgres account may enter: pytest's own lie below one that is closed to it."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-test-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_directory: Path) -> Iterator[TestPostgres]:
+    """A running PostgreSQL on a free loopback port, with the migrated template."""
+    directory = server_directory / f"postgres-{uuid4().hex[:8]}"
+    directory.mkdir(mode=0o711)
+    config = PostgresConfig(
+        directory=directory / "server",
+        secrets_directory=directory / "secrets",
+        log_path=directory / "postgres.log",
+        durable=False,
+    )
+    server = EmbeddedPostgres(config)
+    running = TestPostgres(complete(server.start()))
+    try:
+        running.create_template()
+        yield running
+    finally:
+        complete(server.stop())
+
+
+@pytest.fixture
+def fresh_database(postgres_server: TestPostgres) -> Iterator[TestDatabase]:
+    """A migrated, empty database for this test alone."""
+    database = postgres_server.create_database()
+    yield database
+    postgres_server.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_server: TestPostgres) -> Iterator[TestDatabase]:
+    """A migrated database that the tests of one module share."""
+    database = postgres_server.create_database()
+    yield database
+    postgres_server.drop_database(database)
