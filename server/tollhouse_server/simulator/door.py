@@ -1,0 +1,292 @@
+"""Gemini's REST paths: who calls, which method of which model, what it costs, what goes wrong on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tollhouse_server.simulator import embeddings, errors
+from tollhouse_server.simulator.answers import Answer, answer
+from tollhouse_server.simulator.caching import ImplicitCache
+from tollhouse_server.simulator.call_log import CallLog, CallRow
+from tollhouse_server.simulator.delivery import Delivery, Pace
+from tollhouse_server.simulator.errors import GeminiError, JsonObject
+from tollhouse_server.simulator.faults import FaultPlan, FaultPlans
+from tollhouse_server.simulator.keys import Caller, KeyBook
+from tollhouse_server.simulator.models import Model, ModelList
+from tollhouse_server.simulator.prompts import Prompt
+from tollhouse_server.simulator.replay import Recording, Recordings
+from tollhouse_server.simulator.requests_seen import RequestsSeen
+from tollhouse_server.simulator.streaming import chunks
+from tollhouse_server.simulator.tokens import cached_content_tokens, details, prompt_tokens
+from tollhouse_server.simulator.usage import Surface
+from tollhouse_server.simulator.wire import read_message
+
+_PATH = re.compile(
+    r"^/(?P<version>v1|v1beta|v1beta1|v1alpha)/"
+    r"(?:projects/(?P<project>[^/]+)/locations/[^/]+/)?(?:publishers/google/)?"
+    r"(?:models|tunedModels)(?:/(?P<model>[^/:]+)(?::(?P<method>\w+))?)?/?$"
+)
+_MESSAGES = {
+    "generateContent": "GenerateContentRequest",
+    "streamGenerateContent": "GenerateContentRequest",
+    "countTokens": "CountTokensRequest",
+    "embedContent": "EmbedContentRequest",
+    "batchEmbedContents": "BatchEmbedContentsRequest",
+    "predict": "PredictRequest",
+}
+_STREAM = "streamGenerateContent"
+_JSON = "application/json; charset=UTF-8"
+_PAGE_SIZE = 50
+_PAGE_LIMIT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names; `project` only on Vertex paths, `method` None for `models.get` and `models.list`."""
+
+    version: str
+    project: str | None
+    model: str | None
+    method: str | None
+
+    @classmethod
+    def read(cls, request: Request) -> Target:
+        """Read a path, or raise a 404."""
+        found = _PATH.match(request.url.path)
+        wanted = "GET" if found and found["method"] is None else "POST"
+        if found is None or request.method != wanted:
+            raise errors.path_not_found()
+        return cls(found["version"], found["project"], found["model"], found["method"])
+
+    @property
+    def vertex(self) -> bool:
+        """Whether this is a Vertex path."""
+        return self.project is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A computed answer that is ready to be logged and sent."""
+
+    pieces: list[JsonObject]
+    usage: JsonObject
+    service_tier: str
+    images: int = 0
+    output_tokens: int = 0
+    is_stream: bool = False
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Answers one request after another; its parts hold all state."""
+
+    models: ModelList
+    keys: KeyBook
+    faults: FaultPlans
+    log: CallLog
+    cache: ImplicitCache | None
+    recordings: Recordings
+    seen: RequestsSeen
+    body_limit_bytes: int
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request, refusals included."""
+        try:
+            return await self._answer(request)
+        except GeminiError as refusal:
+            return Response(orjson.dumps(refusal.body()), status_code=refusal.code, media_type=_JSON)
+
+    async def _answer(self, request: Request) -> Response:
+        body = await _read_body(request, self.body_limit_bytes)
+        self.seen.add(request, body)
+        target = Target.read(request)
+        caller = self._caller(request, target)
+        if target.method is None:
+            return self._show_models(request, target)
+        fault = self.faults.strike(caller, target.model or "", target.method)
+        refusal = fault.refusal(target.model or "") if fault else None
+        if refusal is not None:
+            raise refusal
+        outcome = await self._outcome(request, target, caller, body)
+        if outcome.status == 200:
+            await self._log(request, target, caller, outcome, fault)
+        return self._deliver(request, target, outcome, fault)
+
+    def _caller(self, request: Request, target: Target) -> Caller:
+        headers = request.headers
+        secret = headers.get("x-goog-api-key") or request.query_params.get("key")
+        if not secret and headers.get("authorization", "").startswith("Bearer "):
+            secret = headers["authorization"].removeprefix("Bearer ")
+        caller = self.keys.admit(secret, model=target.model or "")
+        return Caller(caller.key_id, target.project) if target.project else caller
+
+    def _show_models(self, request: Request, target: Target) -> Response:
+        if target.model is not None:
+            model = self.models.get(target.model)
+            if model is None:
+                raise errors.model_not_found(target.model, target.version, "GetModel")
+            return _json(model.resource())
+        start, size = _page(request.query_params)
+        models = self.models.all()
+        shown: JsonObject = {"models": [each.resource() for each in models[start : start + size]]}
+        if start + size < len(models):
+            shown["nextPageToken"] = str(start + size)
+        return _json(shown)
+
+    async def _outcome(self, request: Request, target: Target, caller: Caller, body: bytes) -> Outcome:
+        recording = self.recordings.find(request.url.path, body, request.headers.get("x-simulator-replay"))
+        if recording is not None:
+            return _replayed(recording, target)
+        model = self._model(target)
+        message = read_message(body, _MESSAGES[target.method or ""])
+        if target.method == "countTokens":
+            return _counted(message, model)
+        if target.method in {"generateContent", _STREAM}:
+            return await self._generated(message, model, target, caller)
+        return _embedded(message, model, target)
+
+    def _model(self, target: Target) -> Model:
+        model = self.models.get(target.model or "")
+        if model is None or target.method not in model.methods:
+            raise errors.model_not_found(target.model or "", target.version, target.method or "")
+        return model
+
+    async def _generated(self, message: JsonObject, model: Model, target: Target, caller: Caller) -> Outcome:
+        prompt = Prompt.read(message, model.id)
+        cached = self.cache.cached_tokens(prompt, caller.project) if self.cache else 0
+        tier = message.get("serviceTier", "").lower() or "standard"
+        surface = Surface(target.vertex, tier)
+        if model.makes_images:
+            # Drawing takes tens of milliseconds, in which other calls should go on.
+            whole = await asyncio.to_thread(answer, prompt, model, surface=surface, implicitly_cached=cached)
+        else:
+            whole = answer(prompt, model, surface=surface, implicitly_cached=cached)
+        return _outcome(whole, surface, is_stream=target.method == _STREAM)
+
+    async def _log(
+        self, request: Request, target: Target, caller: Caller, outcome: Outcome, fault: FaultPlan | None
+    ) -> None:
+        if target.method == "countTokens" or (fault is not None and not fault.served):
+            return
+        row = CallRow(
+            served_at_ms=time.time_ns() // 1_000_000,
+            key_id=caller.key_id,
+            project=caller.project,
+            model=target.model or "",
+            method=target.method or "",
+            usage=orjson.dumps(outcome.usage),
+            attempt_id=request.headers.get("x-tollhouse-attempt-id"),
+            service_tier=outcome.service_tier,
+            fault=fault.kind if fault else None,
+            image_count=outcome.images,
+            response_id=outcome.pieces[0].get("responseId"),
+        )
+        await self.log.append(row)
+
+    def _deliver(self, request: Request, target: Target, outcome: Outcome, fault: FaultPlan | None) -> Response:
+        if outcome.status != 200:
+            return Response(orjson.dumps(outcome.pieces[0]), status_code=outcome.status, media_type=_JSON)
+        model = self.models.get(target.model or "")
+        pace = _pace(model, outcome) if model else Pace()
+        as_events = request.query_params.get("alt") == "sse"
+        media_type = "text/event-stream" if outcome.is_stream and as_events else _JSON
+        pieces = (
+            _framed(outcome.pieces, as_events=as_events) if outcome.is_stream else [orjson.dumps(outcome.pieces[0])]
+        )
+        headers = {} if outcome.is_stream else {"x-gemini-service-tier": outcome.service_tier}
+        return Delivery(
+            pieces, framed=outcome.is_stream, media_type=media_type, headers=headers, pace=pace, fault=fault
+        )
+
+
+def _outcome(whole: Answer, surface: Surface, *, is_stream: bool) -> Outcome:
+    return Outcome(
+        pieces=chunks(whole) if is_stream else [whole.body()],
+        usage=whole.usage,
+        service_tier=surface.service_tier,
+        images=whole.image_count,
+        output_tokens=whole.thoughts + whole.output.total(),
+        is_stream=is_stream,
+    )
+
+
+def _counted(message: JsonObject, model: Model) -> Outcome:
+    body = message.get("generateContentRequest") or message
+    if not body.get("contents"):
+        raise errors.invalid_argument("* CountTokensRequest.contents: contents is not specified\n")
+    counts = prompt_tokens(body, model)
+    shown: JsonObject = {"totalTokens": counts.total(), "promptTokensDetails": details(counts)}
+    if cached_content_tokens(body):
+        shown["cachedContentTokenCount"] = cached_content_tokens(body)
+    return Outcome([shown], {}, "standard")
+
+
+def _embedded(message: JsonObject, model: Model, target: Target) -> Outcome:
+    if target.method == "predict":
+        shown, counts = embeddings.predict(message, model)
+        return Outcome([shown], embeddings.vertex_usage(counts), "standard")
+    if target.method == "embedContent":
+        vector, counts = embeddings.embed(message, model)
+        shown = {"embedding": vector}
+    else:
+        vectors, counts = embeddings.embed_batch(message, model)
+        shown = {"embeddings": vectors}
+    usage = embeddings.vertex_usage(counts) if target.vertex else embeddings.developer_usage(counts)
+    return Outcome([shown | {"usageMetadata": usage}], usage, "standard")
+
+
+def _replayed(recording: Recording, target: Target) -> Outcome:
+    return Outcome(
+        list(recording.chunks),
+        recording.usage,
+        recording.usage.get("serviceTier", "standard"),
+        is_stream=recording.is_stream or target.method == _STREAM,
+        status=recording.status,
+    )
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise errors.invalid_argument(f"Request payload size exceeds the limit: {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _page(parameters: Mapping[str, str]) -> tuple[int, int]:
+    token, size = parameters.get("pageToken", "0") or "0", parameters.get("pageSize", str(_PAGE_SIZE))
+    if not token.isdecimal() or not size.isdecimal():
+        raise errors.invalid_argument("Invalid page token or page size.")
+    return int(token), min(int(size) or _PAGE_SIZE, _PAGE_LIMIT)
+
+
+def _pace(model: Model, outcome: Outcome) -> Pace:
+    writing = outcome.output_tokens / model.tokens_per_second if model.tokens_per_second else 0.0
+    if not outcome.is_stream:
+        return Pace(model.latency_ms / 1_000 + writing)
+    return Pace(model.latency_ms / 1_000, writing / len(outcome.pieces))
+
+
+def _framed(bodies: list[JsonObject], *, as_events: bool) -> list[bytes]:
+    if as_events:
+        return [b"data: " + orjson.dumps(body) + b"\r\n\r\n" for body in bodies]
+    last = len(bodies) - 1
+    return [
+        (b"[" if at == 0 else b",\r\n") + orjson.dumps(body) + (b"]" if at == last else b"\n")
+        for at, body in enumerate(bodies)
+    ]
+
+
+def _json(shown: JsonObject) -> Response:
+    return Response(orjson.dumps(shown), media_type=_JSON)
