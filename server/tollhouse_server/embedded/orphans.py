@@ -1,72 +1,74 @@
-"""Server processes that outlived a killed parent: found by the directory they work in, and stopped before a new start."""
+"""Server processes that outlived a killed parent: found by what they work on, stopped before a new start."""
 
 import asyncio
-import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-from tollhouse_server.embedded.child import POLL_SECONDS
+from tollhouse_server.embedded.child import StopStep
 from tollhouse_server.embedded.errors import EmbeddedStartFailed
 
-FAST_SECONDS = 20.0
-IMMEDIATE_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+Belongs = Callable[[psutil.Process], bool]
 
 
-async def stop_orphans(data: Path) -> int:
-    """Shut down any PostgreSQL process on `data`, then drop its pid file; how many there were.
+async def stop_orphans(part: str, belongs: Belongs, steps: Sequence[StopStep]) -> None:
+    """Stop every process that `belongs` to us; EmbeddedStartFailed if one stays.
 
-    Two postmasters on one directory destroy it, so a start never goes on beside one: EmbeddedStartFailed if it stays.
-    The working directory is the proof, not the pid file, whose number may belong to another program by now.
+    Two servers on one data directory destroy it, so a start never goes on beside one. A pid file is no proof: its
+    number may be another program's by now.
     """
-    found = await asyncio.to_thread(_processes_in, data)
-    for sent, wait_seconds in ((signal.SIGINT, FAST_SECONDS), (signal.SIGQUIT, IMMEDIATE_SECONDS)):
-        for process in await asyncio.to_thread(_leaders_in, data):
-            _send(process, sent)
-        if await _all_ended(data, wait_seconds):
-            (data / "postmaster.pid").unlink(missing_ok=True)
-            return len(found)
-    pids = ", ".join(str(process.pid) for process in _processes_in(data))
-    raise EmbeddedStartFailed(
-        part="PostgreSQL", detail=f"processes {pids} of an earlier run do not end; stop them first"
-    )
+    for step in steps:
+        for process in await asyncio.to_thread(_leaders, belongs):
+            _send(process, step)
+        if await _all_ended(belongs, step.wait_seconds):
+            return
+    pids = ", ".join(str(process.pid) for process in _matching(belongs))
+    raise EmbeddedStartFailed(part=part, detail=f"processes {pids} of an earlier run do not end; stop them first")
 
 
-async def _all_ended(data: Path, wait_seconds: float) -> bool:
+def works_in(directory: Path, program: str) -> Belongs:
+    """Processes of `program` whose working directory is `directory`: PostgreSQL's postmaster and its children."""
+    return lambda process: process.name().startswith(program) and Path(process.cwd()) == directory
+
+
+def runs_with(argument: str, program: str) -> Belongs:
+    """Processes of `program` that were started with `argument`."""
+    return lambda process: process.name().startswith(program) and argument in process.cmdline()
+
+
+async def _all_ended(belongs: Belongs, wait_seconds: float) -> bool:
     deadline = time.monotonic() + wait_seconds
-    while await asyncio.to_thread(_processes_in, data):
+    while await asyncio.to_thread(_matching, belongs):
         if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(POLL_SECONDS * 5)
+        await asyncio.sleep(LOOK_SECONDS)
     return True
 
 
-def _leaders_in(data: Path) -> list[psutil.Process]:
-    """The postmaster if it lives: it ends its children in order. Else the children it left."""
-    processes = _processes_in(data)
-    pids = {process.pid for process in processes}
-    return [process for process in processes if process.ppid() not in pids]
+def _leaders(belongs: Belongs) -> list[psutil.Process]:
+    """The parent if it lives, since it ends its children in order; else the children it left."""
+    found = _matching(belongs)
+    pids = {process.pid for process in found}
+    return [process for process in found if process.ppid() not in pids]
 
 
-def _processes_in(data: Path) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _works_in(process, data)]
+def _matching(belongs: Belongs) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _is_live_match(process, belongs)]
 
 
-def _works_in(process: psutil.Process, data: Path) -> bool:
+def _is_live_match(process: psutil.Process, belongs: Belongs) -> bool:
     try:
-        return (
-            process.name().startswith("postgres")
-            and process.status() != psutil.STATUS_ZOMBIE
-            and Path(process.cwd()) == data
-        )
+        return process.status() != psutil.STATUS_ZOMBIE and belongs(process)
     except psutil.Error:
         # Gone between the listing and the look, or another user's: then it cannot be ours.
         return False
 
 
-def _send(process: psutil.Process, sent: signal.Signals) -> None:
+def _send(process: psutil.Process, step: StopStep) -> None:
     try:
-        process.send_signal(sent)
+        process.send_signal(step.sent)
     except psutil.NoSuchProcess:
         return

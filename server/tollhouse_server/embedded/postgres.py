@@ -15,7 +15,7 @@ import asyncpg
 from tollhouse_server.embedded.child import POLL_SECONDS, Child, Command, StopStep, log_tail
 from tollhouse_server.embedded.errors import EmbeddedPartMissing, EmbeddedStartFailed, StateDirectoryUnusable
 from tollhouse_server.embedded.files import make_private_directory, read_or_create_password
-from tollhouse_server.embedded.orphans import stop_orphans
+from tollhouse_server.embedded.orphans import stop_orphans, works_in
 from tollhouse_server.embedded.ports import LOOPBACK, claim_port
 from tollhouse_server.embedded.postgres_roles import APP, DATABASE, OWNER, ROOT, set_up_roles
 from tollhouse_server.embedded.system_user import SystemUser, user_for_postgres
@@ -91,7 +91,9 @@ class EmbeddedPostgres:
         programs = postgres_programs()
         make_private_directory(self._config.secrets_directory)
         data, user = await asyncio.to_thread(self._prepare_directory, programs)
-        await stop_orphans(data)
+        await stop_orphans(PART, works_in(data, "postgres"), STOP_STEPS)
+        # Nobody works on the directory now, so this is stale; a number that another program has by now blocks a start.
+        (data / "postmaster.pid").unlink(missing_ok=True)
         self._port = claim_port(self._port, purpose=PART, setting=self._config.port_setting)
         if not (data / "PG_VERSION").exists():
             await self._create_cluster(programs, data, user)

@@ -27,8 +27,8 @@ class SystemUser:
 def user_for_postgres(*needed_paths: Path) -> SystemUser | None:
     """The user to run PostgreSQL as; None for ourselves. As root, an account that can reach `needed_paths`.
 
-    No permission of any directory is widened: where a parent directory is closed (a checkout below a 0700 home of root),
-    the process keeps the one capability that lets it walk through, which root has and other users of that account do not.
+    No permission of any directory is widened: where a parent is closed (a checkout below a 0700 home of root), the
+    process keeps the one capability that lets it walk through, which other processes of that account have not.
     """
     if os.geteuid() != 0:
         return None
@@ -59,7 +59,7 @@ def _create_account() -> SystemUser:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
         entry = pwd.getpwnam(OWN_ACCOUNT)
     except (OSError, subprocess.SubprocessError, KeyError) as error:
-        detail = f"PostgreSQL refuses to run as root and the account {OWN_ACCOUNT} could not be made; run as an ordinary user"
+        detail = f"it refuses to run as root, and making the account {OWN_ACCOUNT} failed; run as an ordinary user"
         raise EmbeddedStartFailed(part="PostgreSQL", detail=detail) from error
     return SystemUser(name=OWN_ACCOUNT, uid=entry.pw_uid, gid=entry.pw_gid)
 

@@ -1,0 +1,70 @@
+"""Mounts, policies, AppRoles and the pepper of a new OpenBao server. Every step may run again."""
+
+import asyncio
+import base64
+import secrets
+from pathlib import Path
+
+from tollhouse_server.embedded.files import make_private_directory, write_secret_file
+from tollhouse_server.embedded.openbao_api import OpenBaoApi
+from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
+
+SECRETS_MOUNT = "tollhouse"
+PEPPER_PATH = f"{SECRETS_MOUNT}/data/gateway/api-key-pepper"
+PEPPER_BYTES = 32
+RECEIPTS_KEY = "receipts"
+
+
+async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, token_max_ttl_seconds: int) -> None:
+    """Bring the server in line; the roles' ids go to files (mode 0600) below `directory`."""
+    await _mount_engines(api)
+    await api.put(f"transit/keys/{RECEIPTS_KEY}", {"type": "ed25519"})
+    for role in ROLES:
+        await api.put(f"sys/policies/acl/{role}", {"policy": policy_text(role)})
+        terms = {"token_policies": [role], "token_ttl": token_ttl_seconds, "token_max_ttl": token_max_ttl_seconds}
+        await api.put(f"auth/approle/role/{role}", {**terms, "secret_id_ttl": 0, "secret_id_num_uses": 0})
+        await _write_ids(api, role, role_files(directory, role))
+    await _write_pepper_once(api)
+
+
+def role_files(directory: Path, role: str) -> AppRoleFiles:
+    """Where the ids of `role` lie."""
+    return AppRoleFiles(role_id_file=directory / role / "role-id", secret_id_file=directory / role / "secret-id")
+
+
+async def _mount_engines(api: OpenBaoApi) -> None:
+    mounted = await api.get("sys/mounts")
+    if f"{SECRETS_MOUNT}/" not in mounted:
+        await api.put(f"sys/mounts/{SECRETS_MOUNT}", {"type": "kv", "options": {"version": "2"}})
+    await api.put(f"{SECRETS_MOUNT}/config", {"cas_required": True, "max_versions": 10})
+    if "transit/" not in mounted:
+        await api.put("sys/mounts/transit", {"type": "transit"})
+    if "approle/" not in await api.get("sys/auth"):
+        await api.put("sys/auth/approle", {"type": "approle"})
+
+
+async def _write_ids(api: OpenBaoApi, role: str, ids: AppRoleFiles) -> None:
+    make_private_directory(ids.role_id_file.parent)
+    role_id = (await api.get(f"auth/approle/role/{role}/role-id"))["data"]["role_id"]
+    write_secret_file(ids.role_id_file, role_id)
+    if not await _secret_id_holds(api, role, await asyncio.to_thread(_read, ids.secret_id_file)):
+        secret_id = (await api.put(f"auth/approle/role/{role}/secret-id"))["data"]["secret_id"]
+        write_secret_file(ids.secret_id_file, secret_id)
+
+
+async def _secret_id_holds(api: OpenBaoApi, role: str, secret_id: str) -> bool:
+    if not secret_id:
+        return False
+    known = await api.put(f"auth/approle/role/{role}/secret-id/lookup", {"secret_id": secret_id})
+    return bool(known.get("data"))
+
+
+async def _write_pepper_once(api: OpenBaoApi) -> None:
+    """Never replaced: every API key ever issued is a digest under this pepper. `cas=0` refuses even a deleted one."""
+    if await api.find(PEPPER_PATH) is None:
+        value = base64.b64encode(secrets.token_bytes(PEPPER_BYTES)).decode()
+        await api.put(PEPPER_PATH, {"options": {"cas": 0}, "data": {"value": value}})
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""

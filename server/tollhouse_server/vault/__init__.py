@@ -1,0 +1,1 @@
+"""Secrets from Vault or OpenBao: the only room that imports hvac."""

@@ -1,0 +1,5 @@
+# What key rotation may do: change the upstream keys. It cannot read the pepper or anything else of the gateway.
+path "tollhouse/data/upstream-keys/*"      { capabilities = ["create", "read", "update", "delete"] }
+path "tollhouse/delete/upstream-keys/*"    { capabilities = ["update"] }
+path "tollhouse/destroy/upstream-keys/*"   { capabilities = ["update"] }
+path "tollhouse/metadata/upstream-keys/*"  { capabilities = ["list", "read", "delete"] }
