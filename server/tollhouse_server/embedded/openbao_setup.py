@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import secrets
+import time
 from pathlib import Path
 
+from tollhouse_server.embedded.child import POLL_SECONDS
+from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.files import make_private_directory, write_secret_file
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
@@ -12,6 +15,7 @@ from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
 SECRETS_MOUNT = "tollhouse"
 PEPPER_PATH = f"{SECRETS_MOUNT}/data/gateway/api-key-pepper"
 PEPPER_BYTES = 32
+MOUNT_TIMEOUT_SECONDS = 10.0
 RECEIPTS_KEY = "receipts"
 
 
@@ -36,11 +40,25 @@ async def _mount_engines(api: OpenBaoApi) -> None:
     mounted = await api.get("sys/mounts")
     if f"{SECRETS_MOUNT}/" not in mounted:
         await api.put(f"sys/mounts/{SECRETS_MOUNT}", {"type": "kv", "options": {"version": "2"}})
-    await api.put(f"{SECRETS_MOUNT}/config", {"cas_required": True, "max_versions": 10})
+    await _configure_secrets(api)
     if "transit/" not in mounted:
         await api.put("sys/mounts/transit", {"type": "transit"})
     if "approle/" not in await api.get("sys/auth"):
         await api.put("sys/auth/approle", {"type": "approle"})
+
+
+async def _configure_secrets(api: OpenBaoApi) -> None:
+    """A new KV mount refuses everything for some milliseconds while it turns itself into one with versions."""
+    deadline = time.monotonic() + MOUNT_TIMEOUT_SECONDS
+    while True:
+        try:
+            await api.put(f"{SECRETS_MOUNT}/config", {"cas_required": True, "max_versions": 10})
+        except EmbeddedStartFailed:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 async def _write_ids(api: OpenBaoApi, role: str, ids: AppRoleFiles) -> None:
