@@ -146,8 +146,9 @@ class Shape:
         """Return `body` with known names in lowerCamel, throughout; anything but an object is returned as it is."""
         if type(body) is not dict:
             return body
+        members: dict[str, Any] = body
         renamed: dict[str, Any] = {}
-        for name, value in body.items():
+        for name, value in members.items():
             known = self._names.get(name, name)
             if known in renamed:
                 raise ValueError(f"{known} occurs in both spellings")
