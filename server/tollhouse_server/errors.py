@@ -286,6 +286,19 @@ class UpstreamOutcomeUnknown(TollhouseError):
 
 
 @dataclass(eq=False, kw_only=True)
+class UsageMissing(TollhouseError):
+    """The call was answered, and the answer does not say what it used: never taken for nothing."""
+
+    reason = "UPSTREAM_OUTCOME_UNKNOWN"
+    detail: str = ""
+
+    def message(self) -> str:
+        return (
+            f"Gemini answered without usable usage ({self.detail}); the call is booked in suspense for reconciliation."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class NoUpstreamKey(TollhouseError):
     """No usable upstream key for any target of this model."""
 

@@ -1,0 +1,350 @@
+"""The worst case of a call, before it is sent: what is held against every limit.
+
+Text is bounded by bytes (a byte-level tokenizer never makes more tokens than bytes), media by `media.py`, output by
+`maxOutputTokens`, which the sender must write into the request as this module returns it. Every product is rounded up
+and priced at the dearest price that could apply.
+
+Known to be outside the bound: searches beyond `ModelBounds.grounding_queries` (Google publishes no limit); these are
+charged as they are and show as settled above the ceiling.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tollhouse_server.errors import ModelUnpriced
+from tollhouse_server.money import UNITS_PER_PRICE, charge_nanos_ceiling
+from tollhouse_server.pricing.media import REPORTED_AS, media_of
+from tollhouse_server.pricing.price import STANDARD, dearest_permille, tier_permille
+from tollhouse_server.pricing.skus import (
+    GROUNDING_PROMPT,
+    GROUNDING_QUERY,
+    INPUT_SKUS,
+    LONG,
+    OUTPUT_AUDIO,
+    OUTPUT_IMAGE,
+    OUTPUT_TEXT,
+    THOUGHTS,
+    Modality,
+)
+from tollhouse_server.pricing.terms import STANDARD_PERMILLE, ModelPrices
+
+# What Gemini adds to a prompt of its own: turn markers, the declaration syntax of tools, a server-side tool's preamble.
+_TOKENS_PER_REQUEST = 32
+_TOKENS_PER_CONTENT = 8
+_TOKENS_PER_TOOL = 512
+# Google takes 1 to 8 candidates and refuses more.
+_MOST_CANDIDATES = 8
+# Ten kinds of input, three of output, thinking.
+_MOST_LINES = 14
+_LARGEST_CONTEXT_TOKENS = 1_048_576
+
+# Tools that run at the caller cost nothing but their bytes; tools that run at Google put tokens into the prompt.
+_LOCAL_TOOLS = frozenset({"functionDeclarations", "computerUse"})
+_PROMPTING_TOOLS = frozenset({"codeExecution", "urlContext", "fileSearch"})
+_SEARCHING_TOOLS = frozenset({"googleSearch", "googleSearchRetrieval"})
+_TOOL_USE_MODALITIES = (Modality.TEXT, Modality.IMAGE, Modality.DOCUMENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelBounds:
+    """What the catalogue knows of a model that bounds one call to it.
+
+    `tool_prompt_tokens` is the most that tools run at Google may put into the prompt; None means a whole context.
+    """
+
+    input_token_limit: int
+    output_token_limit: int
+    images_per_answer: int = 0
+    grounding_queries: int = 0
+    tool_prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """The most that a call can use and cost.
+
+    `max_output_tokens` is what the request must say upstream, per candidate (0 for an embedding). `fixed_nanos` is the
+    part of the cost that does not depend on it; the rest is at most `output_nanos_per_million` a token and candidate.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    images: int
+    cost_nanos: int
+    max_output_tokens: int
+    fixed_nanos: int
+    output_nanos_per_million: int
+    candidates: int
+    fixed_output_tokens: int
+
+    def clamped_to(self, budget_nanos: int) -> "Ceiling | None":
+        """Return the ceiling with its output cut to what `budget_nanos` affords; None if that leaves no output."""
+        if self.cost_nanos <= budget_nanos:
+            return self
+        per_million = self.output_nanos_per_million * self.candidates
+        if per_million == 0 or budget_nanos <= self.fixed_nanos:
+            return None
+        return self._with_output((budget_nanos - self.fixed_nanos) * UNITS_PER_PRICE // per_million)
+
+    def _with_output(self, max_output_tokens: int) -> "Ceiling | None":
+        if max_output_tokens < 1:
+            return None
+        variable = charge_nanos_ceiling(max_output_tokens * self.candidates, self.output_nanos_per_million)
+        return replace(
+            self,
+            max_output_tokens=max_output_tokens,
+            output_tokens=self.fixed_output_tokens + max_output_tokens * self.candidates,
+            cost_nanos=self.fixed_nanos + variable,
+        )
+
+
+def ceiling(
+    prices: ModelPrices,
+    bounds: ModelBounds,
+    request: Mapping[str, Any],
+    *,
+    request_bytes: int,
+    output_cap_tokens: int,
+    cached_content_tokens: int | None = None,
+) -> Ceiling:
+    """Bound a generateContent or streamGenerateContent request.
+
+    Args:
+        prices: the model's prices at the moment of the call.
+        bounds: the model's own limits.
+        request: the REST JSON that will be sent, keys in either of Google's spellings.
+        request_bytes: its size as it will be sent, in UTF-8.
+        output_cap_tokens: what holds where the request sets no `maxOutputTokens`.
+        cached_content_tokens: size of the explicit cache that the request names; None means unknown: a whole context.
+
+    Raises:
+        ModelUnpriced: something that the request asks for has no price; it must not be sent.
+    """
+    rates = _Rates.of(prices, request)
+    inputs = _prompt_bounds(bounds, request, request_bytes, cached_content_tokens)
+    config = _object(request, "generationConfig", "generation_config")
+    tool_use = _tool_use_tokens(bounds) if _tools(request) - _LOCAL_TOOLS else 0
+    prompt = _Prompt.clipped(rates, inputs, bounds.input_token_limit)
+    rates = rates.at(prompt.tokens + tool_use)
+    candidates = min(max(1, _whole(config, "candidateCount", "candidate_count")), _MOST_CANDIDATES)
+    images = _images(rates, bounds, config) * candidates
+    image_tokens = images * _tokens_per_image(prices, config)
+    max_output = _whole(config, "maxOutputTokens", "max_output_tokens") or output_cap_tokens
+    max_output = max(1, min(max_output, bounds.output_token_limit))
+    fixed = (
+        _Prompt.clipped(rates, inputs, bounds.input_token_limit).nanos
+        + charge_nanos_ceiling(tool_use, rates.dearest_input(_TOOL_USE_MODALITIES) if tool_use else 0)
+        + (charge_nanos_ceiling(image_tokens, rates.tokens(OUTPUT_IMAGE)) if images else 0)
+        + _grounding_nanos(rates, bounds, request)
+        + rates.rounding_nanos()
+    )
+    output_rate = rates.output(config)
+    return Ceiling(
+        input_tokens=prompt.tokens + tool_use,
+        output_tokens=max_output * candidates + image_tokens,
+        images=images,
+        cost_nanos=fixed + charge_nanos_ceiling(max_output * candidates, output_rate),
+        max_output_tokens=max_output,
+        fixed_nanos=fixed,
+        output_nanos_per_million=output_rate,
+        candidates=candidates,
+        fixed_output_tokens=image_tokens,
+    )
+
+
+def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, request_bytes: int) -> Ceiling:
+    """Bound an embedContent or batchEmbedContents request; it has no output.
+
+    Raises:
+        ModelUnpriced: a medium in it has no price.
+    """
+    rates = _Rates.of(prices, request)
+    parts = _bounds_of_parts(request, request_bytes, unbounded_tokens=_LARGEST_CONTEXT_TOKENS)
+    # Not clipped to the model's limit: each of a batch's texts has its own, and a longer one is cut, not refused.
+    prompt = _Prompt.clipped(rates, parts, limit=2**40)
+    cost_nanos = prompt.nanos + rates.rounding_nanos()
+    return Ceiling(
+        input_tokens=prompt.tokens,
+        output_tokens=0,
+        images=0,
+        cost_nanos=cost_nanos,
+        max_output_tokens=0,
+        fixed_nanos=cost_nanos,
+        output_nanos_per_million=0,
+        candidates=1,
+        fixed_output_tokens=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """The dearest nano-dollars per million that each SKU can be charged at in this call."""
+
+    prices: ModelPrices
+    tier: str
+    may_be_long: bool
+
+    @classmethod
+    def of(cls, prices: ModelPrices, request: Mapping[str, Any]) -> "_Rates":
+        tier = request.get("serviceTier") or request.get("service_tier") or STANDARD
+        return cls(prices, str(tier).lower(), may_be_long=False)
+
+    def at(self, input_tokens: int) -> "_Rates":
+        """Return the rates for a prompt that may grow to `input_tokens`."""
+        above = self.prices.terms.long_above_tokens
+        return replace(self, may_be_long=above is not None and input_tokens > above)
+
+    def tokens(self, sku: str) -> int:
+        """Return a token SKU's rate: never below standard (flex may be served as standard), long if it may be."""
+        nanos = self.prices.nanos(sku)
+        if nanos is None:
+            raise ModelUnpriced(model=self.prices.model, sku=sku)
+        if self.may_be_long:
+            nanos = max(nanos, self.prices.nanos(sku + LONG) or 0)
+        return -(-nanos * self._permille() // STANDARD_PERMILLE)
+
+    def rounding_nanos(self) -> int:
+        """Return what rounding each line on its own can add: nothing where one token costs whole nano-dollars."""
+        whole = UNITS_PER_PRICE * STANDARD_PERMILLE
+        permille = self._permille()
+        prices = self.prices.terms.nanos_per_million.values()
+        return _MOST_LINES if any(nanos % UNITS_PER_PRICE or nanos * permille % whole for nanos in prices) else 0
+
+    def _permille(self) -> int:
+        factor = tier_permille(self.prices, self.tier)
+        return max(STANDARD_PERMILLE, dearest_permille(self.prices) if factor is None else factor)
+
+    def dearest_input(self, modalities: tuple[Modality, ...]) -> int:
+        """Return the highest input rate among `modalities`; those without a price cannot be reported."""
+        priced = [INPUT_SKUS[one] for one in modalities if self.prices.nanos(INPUT_SKUS[one]) is not None]
+        return max(self.tokens(sku) for sku in priced or [INPUT_SKUS[modalities[0]]])
+
+    def output(self, config: Mapping[str, Any]) -> int:
+        """Return the highest rate that text, thinking or speech of the answer can be charged at."""
+        skus = [OUTPUT_TEXT, THOUGHTS]
+        if self.prices.nanos(OUTPUT_AUDIO) is not None and _asks_for(config, "AUDIO"):
+            skus.append(OUTPUT_AUDIO)
+        return max(self.tokens(sku) for sku in skus)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The bound of a prompt: its tokens, and what they cost at most."""
+
+    tokens: int
+    nanos: int
+
+    @classmethod
+    def clipped(cls, rates: _Rates, bounds: list[tuple[int, tuple[Modality, ...]]], limit: int) -> "_Prompt":
+        """Price the bounds, the dearest first, up to `limit` tokens: a longer prompt is refused upstream, for free."""
+        # The first modality is the one the caller sent: it must have a price.
+        for _, modalities in bounds:
+            rates.tokens(INPUT_SKUS[modalities[0]])
+        dearest_first = sorted(((rates.dearest_input(m), tokens) for tokens, m in bounds), reverse=True)
+        nanos, room = 0, limit
+        for rate, tokens in dearest_first:
+            taken = min(tokens, room)
+            nanos += charge_nanos_ceiling(taken, rate)
+            room -= taken
+        return cls(limit - room, nanos)
+
+
+def _tool_use_tokens(bounds: ModelBounds) -> int:
+    return bounds.input_token_limit if bounds.tool_prompt_tokens is None else bounds.tool_prompt_tokens
+
+
+def _prompt_bounds(
+    bounds: ModelBounds, request: Mapping[str, Any], request_bytes: int, cached_content_tokens: int | None
+) -> list[tuple[int, tuple[Modality, ...]]]:
+    found = _bounds_of_parts(request, request_bytes, unbounded_tokens=bounds.input_token_limit)
+    if request.get("cachedContent") or request.get("cached_content"):
+        cached = bounds.input_token_limit if cached_content_tokens is None else cached_content_tokens
+        found.append((cached, tuple(Modality)))
+    return found
+
+
+def _bounds_of_parts(
+    request: Mapping[str, Any], request_bytes: int, *, unbounded_tokens: int
+) -> list[tuple[int, tuple[Modality, ...]]]:
+    """Return (most tokens, modalities they may be reported as) for the text and for each medium of a request."""
+    config = _object(request, "generationConfig", "generation_config")
+    is_high = "mediaResolution" in config or "media_resolution" in config
+    found: list[tuple[int, tuple[Modality, ...]]] = []
+    text_bytes = request_bytes
+    for medium in media_of(request, is_high_resolution=is_high):
+        text_bytes -= medium.base64_bytes
+        tokens = unbounded_tokens if medium.max_tokens is None else medium.max_tokens
+        found.append((tokens, REPORTED_AS[medium.kind]))
+    found.append((max(text_bytes, 0) + _overhead_tokens(request), (Modality.TEXT,)))
+    return found
+
+
+def _overhead_tokens(request: Mapping[str, Any]) -> int:
+    contents = sum(len(value) for name in ("contents", "requests") if isinstance(value := request.get(name), list))
+    return _TOKENS_PER_REQUEST + _TOKENS_PER_CONTENT * contents + _TOKENS_PER_TOOL * len(_tools(request))
+
+
+def _tools(request: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the tools that are switched on, in lowerCamel spelling."""
+    tools = request.get("tools")
+    entries = [tools] if isinstance(tools, Mapping) else tools if isinstance(tools, list) else []
+    return frozenset(_camel(name) for entry in entries if isinstance(entry, Mapping) for name in entry)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _grounding_nanos(rates: _Rates, bounds: ModelBounds, request: Mapping[str, Any]) -> int:
+    tools = _tools(request)
+    unknown = tools - _LOCAL_TOOLS - _PROMPTING_TOOLS - _SEARCHING_TOOLS
+    if unknown:
+        raise ModelUnpriced(model=rates.prices.model, sku=f"tool {min(unknown)}")
+    if not tools & _SEARCHING_TOOLS:
+        return 0
+    per_query, per_prompt = rates.prices.nanos(GROUNDING_QUERY), rates.prices.nanos(GROUNDING_PROMPT)
+    if per_query is None and per_prompt is None:
+        raise ModelUnpriced(model=rates.prices.model, sku=GROUNDING_QUERY)
+    return charge_nanos_ceiling(bounds.grounding_queries, per_query or 0) + charge_nanos_ceiling(1, per_prompt or 0)
+
+
+def _images(rates: _Rates, bounds: ModelBounds, config: Mapping[str, Any]) -> int:
+    if rates.prices.nanos(OUTPUT_IMAGE) is None or not _asks_for(config, "IMAGE"):
+        return 0
+    return bounds.images_per_answer
+
+
+def _asks_for(config: Mapping[str, Any], modality: str) -> bool:
+    """Tell whether an answer may hold `modality`: where the request names none, the model chooses."""
+    asked = config.get("responseModalities") or config.get("response_modalities") or [modality]
+    return modality in {str(one).upper() for one in (asked if isinstance(asked, list) else [asked])}
+
+
+def _tokens_per_image(prices: ModelPrices, config: Mapping[str, Any]) -> int:
+    sizes = prices.terms.tokens_per_image
+    image_config = _object(config, "imageConfig", "image_config")
+    size = str(image_config.get("imageSize") or image_config.get("image_size") or "1K").upper()
+    return sizes.get(size) or max(sizes.values(), default=0)
+
+
+def _object(request: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the object under any of `names`; both spellings at once are merged, for Google may read either."""
+    merged: dict[str, Any] = {}
+    for name in names:
+        value = request.get(name)
+        if isinstance(value, Mapping):
+            merged.update(value)
+    return merged
+
+
+def _whole(config: Mapping[str, Any], *names: str) -> int:
+    """Return the largest whole number under any of `names`, 0 for none: Google reads "8" and 8.0 as 8 too."""
+    values = [0]
+    for name in names:
+        try:
+            values.append(int(config.get(name) or 0))
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return max(values)

@@ -1,0 +1,186 @@
+"""The only SQL of the price book. Every function works in its caller's transaction."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import func, insert, text
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.errors import EtagMismatch, ResourceNotFound
+from tollhouse_server.pricing.price_file import ParsedPriceFile, merge
+from tollhouse_server.pricing.tables import PriceBookVersionRow, PriceListRow, PriceRow
+from tollhouse_server.pricing.terms import PriceBook, PriceList
+
+
+class Origin(StrEnum):
+    """Where a version or a price list came from: the packaged file, or an administrator."""
+
+    PACKAGED = "PACKAGED"
+    IMPORTED = "IMPORTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference between two price books; None stands for "no price"."""
+
+    before: PriceList | None
+    after: PriceList | None
+    sku: str
+    before_nanos: int | None
+    after_nanos: int | None
+
+
+def diff(current: Iterable[PriceList], new: Iterable[PriceList]) -> tuple[Change, ...]:
+    """Return every price that differs between two whole books, by model, date and SKU; pure."""
+    before = {(one.model, one.effective_from): one for one in current}
+    after = {(one.model, one.effective_from): one for one in new}
+    changes: list[Change] = []
+    for key in sorted(before.keys() | after.keys()):
+        changes.extend(_changes(before.get(key), after.get(key)))
+    return tuple(changes)
+
+
+def _changes(before: PriceList | None, after: PriceList | None) -> Iterable[Change]:
+    was = before.nanos_per_million if before else {}
+    now = after.nanos_per_million if after else {}
+    for sku in sorted(was.keys() | now.keys()):
+        if was.get(sku) != now.get(sku):
+            yield Change(before=before, after=after, sku=sku, before_nanos=was.get(sku), after_nanos=now.get(sku))
+
+
+async def store(
+    session: AsyncSession,
+    parsed: ParsedPriceFile,
+    *,
+    origin: Origin = Origin.IMPORTED,
+    importer: str = "",
+    base_version: int = 0,
+) -> PriceBookVersionRow:
+    """Put a parsed file in force as the next version, and tell every process; earlier versions stay as they are.
+
+    Args:
+        session: the caller's transaction.
+        parsed: the file; its lists come over the current ones as `merge` says.
+        origin: PACKAGED leaves models alone whose prices an administrator imported.
+        importer: resource name of the principal who imports.
+        base_version: the version that the file was made from; 0 means no check.
+
+    Raises:
+        EtagMismatch: another version is in force than `base_version`.
+    """
+    # The bump comes first: it locks the topic's row, so two imports queue and neither loses the other's lists.
+    await bump(session, Topic.PRICES)
+    version = await current_version(session)
+    if base_version not in (0, version):
+        raise EtagMismatch(name=f"priceBooks/{version}")
+    current = await _list_rows(session, version)
+    edited = {row.model for row in current if row.origin == Origin.IMPORTED}
+    new = [one for one in parsed.lists if origin is Origin.IMPORTED or one.model not in edited]
+    lists = merge(await _lists(session, version), new)
+    origins = {(row.model, row.effective_from): row.origin for row in current}
+    origins |= {(one.model, one.effective_from): origin.value for one in new}
+    row = PriceBookVersionRow(
+        version=version + 1,
+        origin=origin.value,
+        revision=parsed.revision if origin is Origin.PACKAGED else 0,
+        digest=parsed.digest,
+        importer=importer,
+        note=parsed.note,
+        price_count=sum(len(one.nanos_per_million) for one in lists),
+    )
+    session.add(row)
+    await session.flush()
+    await session.refresh(row)
+    await _insert_lists(session, row.version, lists, origins)
+    return row
+
+
+async def _insert_lists(
+    session: AsyncSession, version: int, lists: Sequence[PriceList], origins: dict[tuple[str, object], str]
+) -> None:
+    await session.execute(
+        insert(PriceListRow),
+        [
+            {
+                "version": version,
+                "model": one.model,
+                "effective_from": one.effective_from,
+                "origin": origins[one.model, one.effective_from],
+                "source": one.source,
+                "long_above_tokens": one.long_above_tokens,
+                "tokens_per_image": dict(one.tokens_per_image),
+                "tier_permille": dict(one.tier_permille),
+                "cached_tier_permille": dict(one.cached_tier_permille),
+            }
+            for one in lists
+        ],
+    )
+    await session.execute(
+        insert(PriceRow),
+        [
+            {
+                "version": version,
+                "model": one.model,
+                "effective_from": one.effective_from,
+                "sku": sku,
+                "nanos_per_million": nanos,
+            }
+            for one in lists
+            for sku, nanos in one.nanos_per_million.items()
+        ],
+    )
+
+
+async def current_version(session: AsyncSession) -> int:
+    """Return the number of the version in force; 0 before the first."""
+    return int((await session.execute(select(func.coalesce(func.max(PriceBookVersionRow.version), 0)))).scalar_one())
+
+
+async def seeded_revision(session: AsyncSession) -> int:
+    """Return the revision of the newest packaged file that was stored; 0 before the first."""
+    query = text("SELECT coalesce(max(revision), 0) FROM price_book_version")
+    return int((await session.execute(query)).scalar_one())
+
+
+async def get_version(session: AsyncSession, version: int) -> PriceBookVersionRow:
+    """Return what is known about one version.
+
+    Raises:
+        ResourceNotFound: there is no such version.
+    """
+    row = await session.get(PriceBookVersionRow, version)
+    if row is None:
+        raise ResourceNotFound(name=f"priceBooks/{version}")
+    return row
+
+
+async def load(session: AsyncSession, version: int | None = None) -> PriceBook:
+    """Return one version of the book, the one in force by default; an empty book of version 0 before the first."""
+    wanted = await current_version(session) if version is None else version
+    return PriceBook(wanted, await _lists(session, wanted))
+
+
+async def _list_rows(session: AsyncSession, version: int) -> Sequence[PriceListRow]:
+    return (await session.exec(select(PriceListRow).where(col(PriceListRow.version) == version))).all()
+
+
+async def _lists(session: AsyncSession, version: int) -> list[PriceList]:
+    nanos: dict[tuple[str, object], dict[str, int]] = {}
+    for price in (await session.exec(select(PriceRow).where(col(PriceRow.version) == version))).all():
+        nanos.setdefault((price.model, price.effective_from), {})[price.sku] = price.nanos_per_million
+    return [
+        PriceList(
+            model=row.model,
+            effective_from=row.effective_from,
+            source=row.source,
+            nanos_per_million=nanos[row.model, row.effective_from],
+            long_above_tokens=row.long_above_tokens,
+            tokens_per_image=row.tokens_per_image,
+            tier_permille=row.tier_permille,
+            cached_tier_permille=row.cached_tier_permille,
+        )
+        for row in await _list_rows(session, version)
+    ]

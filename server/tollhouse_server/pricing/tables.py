@@ -1,0 +1,53 @@
+"""Rows of the price book: append-only, one complete set of price lists for each version."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, DateTime, FetchedValue
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+_INSTANT = DateTime(timezone=True)
+
+
+class PriceBookVersionRow(SQLModel, table=True):
+    """A version of the price book: where it came from, and the digest of the file that made it."""
+
+    __tablename__ = "price_book_version"
+
+    version: int = Field(primary_key=True, sa_type=BigInteger)
+    recorded_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT, server_default=FetchedValue()))
+    origin: str
+    revision: int = 0
+    digest: str
+    importer: str = ""
+    note: str = ""
+    price_count: int
+
+
+class PriceListRow(SQLModel, table=True):
+    """A model's price list in one version of the book."""
+
+    __tablename__ = "price_list"
+
+    version: int = Field(primary_key=True, sa_type=BigInteger)
+    model: str = Field(primary_key=True)
+    effective_from: datetime = Field(sa_column=Column(_INSTANT, primary_key=True))
+    origin: str
+    source: str
+    long_above_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    tokens_per_image: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    tier_permille: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    cached_tier_permille: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class PriceRow(SQLModel, table=True):
+    """One price of a price list."""
+
+    __tablename__ = "price"
+
+    version: int = Field(primary_key=True, sa_type=BigInteger)
+    model: str = Field(primary_key=True)
+    effective_from: datetime = Field(sa_column=Column(_INSTANT, primary_key=True))
+    sku: str = Field(primary_key=True)
+    nanos_per_million: int = Field(sa_type=BigInteger)

@@ -1,0 +1,96 @@
+"""The price book in memory: immutable, versioned, effective-dated."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tollhouse_server.errors import ModelUnpriced
+from tollhouse_server.pricing.skus import LONG
+
+STANDARD_PERMILLE = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceList:
+    """Everything that one model costs from `effective_from` on, until its next list takes over.
+
+    Prices are nano-dollars per million units. A factor of a service tier is in thousandths of the standard price and
+    holds for tokens only. `tokens_per_image` is by image size ("1K", "2K", "4K").
+    """
+
+    model: str
+    effective_from: datetime
+    source: str
+    nanos_per_million: Mapping[str, int]
+    long_above_tokens: int | None = None
+    tokens_per_image: Mapping[str, int] = field(default_factory=dict)
+    tier_permille: Mapping[str, int] = field(default_factory=dict)
+    cached_tier_permille: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPrices:
+    """One model's price list as a version of the price book states it; holds until `effective_until`, exclusive."""
+
+    version: int
+    terms: PriceList
+    effective_until: datetime | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that is priced."""
+        return self.terms.model
+
+    def nanos(self, sku: str, *, is_long: bool = False) -> int | None:
+        """Return the nano-dollars per million units of `sku`, or None where it has no price."""
+        prices = self.terms.nanos_per_million
+        if is_long:
+            long_nanos = prices.get(sku + LONG)
+            if long_nanos is not None:
+                return long_nanos
+        return prices.get(sku)
+
+    def dearest(self, prefixes: tuple[str, ...], *, is_long: bool = False) -> str | None:
+        """Return the dearest priced SKU whose name starts with one of `prefixes`, or None."""
+        names = [n for n in self.terms.nanos_per_million if n.startswith(prefixes) and not n.endswith(LONG)]
+        return max(names, key=lambda name: (self.nanos(name, is_long=is_long) or 0, name), default=None)
+
+
+class PriceBook:
+    """One version of the price book: immutable, complete, safe to share between tasks."""
+
+    def __init__(self, version: int, lists: Iterable[PriceList]) -> None:
+        self.version = version
+        by_model: dict[str, list[PriceList]] = {}
+        for price_list in sorted(lists, key=lambda one: (one.model, one.effective_from)):
+            by_model.setdefault(price_list.model, []).append(price_list)
+        self._prices = {model: _chain(version, chain) for model, chain in by_model.items()}
+        self._starts = {model: [p.terms.effective_from for p in prices] for model, prices in self._prices.items()}
+
+    def terms(self, model: str, at: datetime) -> ModelPrices:
+        """Return what `model` costs at the moment `at` (with a time zone).
+
+        Raises:
+            ModelUnpriced: the book has no price of this model for that moment; it is refused, never free.
+        """
+        index = bisect_right(self._starts.get(model, []), at)
+        if index == 0:
+            raise ModelUnpriced(model=model, sku="any use")
+        return self._prices[model][index - 1]
+
+    def lists(self) -> tuple[PriceList, ...]:
+        """Return every price list, by model and date."""
+        return tuple(prices.terms for chain in self._prices.values() for prices in chain)
+
+    def history(self, model: str) -> tuple[ModelPrices, ...]:
+        """Return all price lists of one model in the order of their dates; empty when it has none."""
+        return self._prices.get(model, ())
+
+
+def _chain(version: int, lists: list[PriceList]) -> tuple[ModelPrices, ...]:
+    ends = [one.effective_from for one in lists[1:]]
+    return tuple(
+        ModelPrices(version=version, terms=one, effective_until=end)
+        for one, end in zip(lists, [*ends, None], strict=True)
+    )
