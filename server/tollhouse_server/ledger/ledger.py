@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from datetime import datetime
 from uuid import UUID
 
 from tollhouse_server.errors import StoreUnavailable
@@ -17,7 +18,7 @@ class Ledger:
     def __init__(self, tick: Tick) -> None:
         self._tick = tick
         self._open: set[UUID] = set()
-        self._settlements: set[asyncio.Future[None]] = set()
+        self._settlements: set[asyncio.Future[datetime]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -52,14 +53,14 @@ class Ledger:
         if work.verdict.done() and not work.verdict.cancelled() and work.verdict.exception() is None:
             self._end(work.verdict.result(), NOT_SENT)
 
-    async def settle(self, reservation: Reservation, settlement: Settlement) -> None:
-        """Book how an attempt ended and return when that is durable.
+    async def settle(self, reservation: Reservation, settlement: Settlement) -> datetime:
+        """Book how an attempt ended; return, when that is durable, the moment of the booking.
 
         A cancelled caller stops waiting; the settlement itself goes on.
         """
-        await asyncio.shield(self._end(reservation, settlement))
+        return await asyncio.shield(self._end(reservation, settlement))
 
-    def _end(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[None]:
+    def _end(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[datetime]:
         booked = self._tick.submit_settle(reservation, settlement)
         self._settlements.add(booked)
         booked.add_done_callback(self._settlements.discard)

@@ -119,11 +119,11 @@ JOIN attempt a USING (tenant_id, attempt_id)
 """
 
 _INSERT_RECORDS = """
-INSERT INTO usage_record (tenant_id, attempt_id, kind, request_id, dispatched_at, worker_epoch, department_path,
+INSERT INTO usage_record (tenant_id, attempt_id, settled_at, kind, request_id, dispatched_at, worker_epoch, department_path,
     project_id, credential_id, principal_id, method, tier, model, account_id, labels, price_version, requests,
     input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage, lines, outcome, response_id)
-SELECT tenant_id, attempt_id, kind, request_id, dispatched_at, worker_epoch, department_path::text[],
-    project_id, credential_id, principal_id, method, tier, model, account_id, labels::jsonb, price_version, requests,
+SELECT tenant_id, attempt_id, $27, kind, request_id, dispatched_at, worker_epoch,
+    department_path::text[], project_id, credential_id, principal_id, method, tier, model, account_id, labels::jsonb, price_version, requests,
     input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage::jsonb, lines::jsonb, outcome, response_id
 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[], $6::bigint[], $7::text[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[],
@@ -234,9 +234,12 @@ async def load_attempts(connection: "Connection", attempts: Sequence[tuple[str, 
     return {row["attempt_id"]: _reservation(row) for row in rows}
 
 
-async def insert_records(connection: "Connection", bookings: Sequence[Booking]) -> None:
+async def insert_records(
+    connection: "Connection", bookings: Sequence[Booking], settled_at: datetime
+) -> None:
     """Append usage records, and open a suspense row for each booking whose outcome is unknown."""
-    await connection.execute(_INSERT_RECORDS, *_columns([_record_row(booking) for booking in bookings], 26))
+    columns = _columns([_record_row(booking) for booking in bookings], 26)
+    await connection.execute(_INSERT_RECORDS, *columns, settled_at)
     for booking in bookings:
         if booking.settlement.kind is RecordKind.SUSPENSE:
             terms, booked = booking.reservation.terms, booking.settlement.actual
@@ -277,8 +280,8 @@ def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]
 
 
 def _array(values: Iterable[str]) -> str:
-    """Write identifiers as a PostgreSQL array literal; they are slugs, which need no quoting."""
-    return "{" + ",".join(values) + "}"
+    """Write identifiers as a PostgreSQL array literal, quoted: a department may be called `null`."""
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
 def _attempt_row(reservation: Reservation, worker_epoch: int) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ on purpose: batches form by themselves while the previous commit runs.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
@@ -66,9 +67,9 @@ class Tick:
         self._queue.reserves.append(work)
         self._wake.set()
 
-    def submit_settle(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[None]:
+    def submit_settle(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[datetime]:
         """Queue a settlement. It stays queued through any outage until it is durable."""
-        booked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        booked: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
         self._queue.settles.append(SettleWork(reservation=reservation, settlement=settlement, booked=booked))
         self._wake.set()
         return booked

@@ -190,7 +190,7 @@ class TickTransaction:
         if self._admitted:
             await store.insert_attempts(self._connection, list(self._admitted.values()), self._worker_epoch)
         if self._bookings:
-            await store.insert_records(self._connection, self._bookings)
+            await store.insert_records(self._connection, self._bookings, self._now)
 
     def _tell(self, batch: Batch) -> None:
         for work, error in self._refused.items():
@@ -198,7 +198,7 @@ class TickTransaction:
         for work, reservation in (self._admitted | self._recognised).items():
             work.admit(reservation)
         for settled in batch.settles:
-            settled.finish()
+            settled.finish(self._now)
 
     @property
     def admitted_for_nobody(self) -> list[Reservation]:

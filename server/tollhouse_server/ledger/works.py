@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from tollhouse_server.ledger.terms import CallTerms, Reservation, Settlement
 
@@ -36,12 +37,12 @@ class SettleWork:
 
     reservation: Reservation
     settlement: Settlement
-    booked: asyncio.Future[None]
+    booked: asyncio.Future[datetime]
 
-    def finish(self) -> None:
-        """Say that the booking is durable."""
+    def finish(self, settled_at: datetime) -> None:
+        """Say that the booking is durable, and when it was made by the database's clock."""
         if not self.booked.done():
-            self.booked.set_result(None)
+            self.booked.set_result(settled_at)
 
     def fail(self, error: BaseException) -> None:
         """Say that the booking is impossible: a defect, never an outage."""

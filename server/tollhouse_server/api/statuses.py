@@ -1,0 +1,157 @@
+"""From a fact to a status: the one table of error classes and google.rpc codes, and the details each one carries."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from tollhouse.v1 import errors_pb2
+
+from tollhouse_server import errors
+from tollhouse_server.errors import TollhouseError
+
+DOMAIN = "tollhouse"
+
+CODES: Mapping[type[TollhouseError], int] = {
+    errors.CredentialsInvalid: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
+    errors.InvalidRequest: code_pb2.INVALID_ARGUMENT,
+    errors.RequestTooLarge: code_pb2.RESOURCE_EXHAUSTED,
+    errors.RequestIdReused: code_pb2.ALREADY_EXISTS,
+    errors.DuplicateRequest: code_pb2.ALREADY_EXISTS,
+    errors.DeadlineTooShort: code_pb2.DEADLINE_EXCEEDED,
+    errors.ModelUnknown: code_pb2.NOT_FOUND,
+    errors.ModelShutDown: code_pb2.FAILED_PRECONDITION,
+    errors.ModelUnpriced: code_pb2.FAILED_PRECONDITION,
+    errors.PriceFileInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.StoreUnavailable: code_pb2.UNAVAILABLE,
+    errors.UpstreamRefused: code_pb2.INVALID_ARGUMENT,
+    errors.UpstreamExhausted: code_pb2.RESOURCE_EXHAUSTED,
+    errors.UpstreamUnavailable: code_pb2.UNAVAILABLE,
+    errors.UpstreamOutcomeUnknown: code_pb2.ABORTED,
+    errors.NoUpstreamKey: code_pb2.FAILED_PRECONDITION,
+    errors.VaultUnavailable: code_pb2.UNAVAILABLE,
+    errors.VaultDenied: code_pb2.FAILED_PRECONDITION,
+    errors.SecretMissing: code_pb2.FAILED_PRECONDITION,
+    errors.ResourceNotFound: code_pb2.NOT_FOUND,
+    errors.ResourceExists: code_pb2.ALREADY_EXISTS,
+    errors.ResourceInUse: code_pb2.FAILED_PRECONDITION,
+    errors.EtagMismatch: code_pb2.ABORTED,
+    errors.ServerDraining: code_pb2.UNAVAILABLE,
+}
+
+# What Google answered decides the code of a refusal that is passed on.
+_UPSTREAM_CODES = {
+    400: code_pb2.INVALID_ARGUMENT,
+    403: code_pb2.FAILED_PRECONDITION,
+    404: code_pb2.FAILED_PRECONDITION,
+}
+
+
+def status_of(error: TollhouseError, correlation_id: str) -> status_pb2.Status:
+    """Return the google.rpc.Status of a fact: code, sentence, ErrorInfo and the details of its kind."""
+    code = CODES[type(error)]
+    if isinstance(error, errors.UpstreamRefused):
+        code = _UPSTREAM_CODES.get(error.http_status, code)
+    status = status_pb2.Status(code=code, message=error.message())
+    details = [_error_info(error, correlation_id), *(detail(error) for detail in _DETAILS.get(type(error), ()))]
+    for message in details:
+        if message is not None:
+            status.details.add().Pack(message)
+    return status
+
+
+def internal_status(correlation_id: str) -> status_pb2.Status:
+    """Return the status of a defect: no text of the exception, only the id under which the log has it."""
+    status = status_pb2.Status(
+        code=code_pb2.INTERNAL, message=f"Internal error; an operator finds it in the log as {correlation_id}."
+    )
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"correlation_id": correlation_id})
+    status.details.add().Pack(info)
+    return status
+
+
+def _error_info(error: TollhouseError, correlation_id: str) -> error_details_pb2.ErrorInfo:
+    fields = {
+        name: _text(value) for name, value in vars(error).items() if isinstance(value, str | int | float | datetime)
+    }
+    return error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=DOMAIN, metadata=fields | {"correlation_id": correlation_id}
+    )
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _bad_request(error: Any) -> Message:
+    violations = [
+        error_details_pb2.BadRequest.FieldViolation(field=violation.path, description=violation.description)
+        for violation in error.violations
+    ]
+    return error_details_pb2.BadRequest(field_violations=violations)
+
+
+def _retry_info(error: Any) -> Message | None:
+    if error.retry_after_seconds is None:
+        return None
+    delay = Duration()
+    delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _quota_failure(error: Any) -> Message:
+    description = f"{error.metric} per {error.window}: {error.amount}"
+    violation = error_details_pb2.QuotaFailure.Violation(subject=error.limit, description=description)
+    return error_details_pb2.QuotaFailure(violations=[violation])
+
+
+def _limit_state(error: Any) -> Message:
+    state = errors_pb2.LimitState(
+        limit=error.limit,
+        metric=error.metric,
+        window=error.window,
+        unit="nanos" if error.metric == "COST" else "count",
+        amount=error.amount,
+        held=error.held,
+        settled=error.settled,
+        requested=error.requested,
+    )
+    if error.resets_at is not None:
+        resets_at = Timestamp()
+        resets_at.FromDatetime(error.resets_at)
+        state.resets_at.CopyFrom(resets_at)
+    return state
+
+
+def _upstream_error(error: Any) -> Message | None:
+    body = error.body.get("error")
+    if not isinstance(body, Mapping):
+        return None
+    found = body.get("details")
+    return errors_pb2.UpstreamError(
+        http_status=int(body.get("code", 0)),
+        status=str(body.get("status", "")),
+        message=str(body.get("message", "")),
+        details=[_struct(detail) for detail in found if isinstance(detail, Mapping)] if isinstance(found, list) else [],
+    )
+
+
+def _struct(value: Mapping[str, Any]) -> Struct:
+    return ParseDict(json.loads(json.dumps(value)), Struct())
+
+
+_DETAILS: Mapping[type[TollhouseError], tuple[Callable[[Any], Message | None], ...]] = {
+    errors.InvalidRequest: (_bad_request,),
+    errors.PriceFileInvalid: (_bad_request,),
+    errors.LimitExceeded: (_retry_info, _quota_failure, _limit_state),
+    errors.UpstreamExhausted: (_retry_info, _upstream_error),
+    errors.UpstreamRefused: (_upstream_error,),
+}

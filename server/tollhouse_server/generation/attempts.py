@@ -1,0 +1,95 @@
+"""One upstream attempt in the ledger: reserved before the first byte, ended exactly once, whatever happens."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from tollhouse_server.ledger.ledger import Ledger
+from tollhouse_server.ledger.terms import NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.workers import suspended
+from tollhouse_server.pricing.price import Priced
+from tollhouse_server.pricing.usage import Usage
+from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An admitted attempt; `settled_at` is the moment of its booking, by the database's clock."""
+
+    reservation: Reservation
+    settlement: Settlement | None = None
+    settled_at: datetime | None = None
+
+    @property
+    def attempt_id(self) -> UUID:
+        """Return the id that also travels upstream."""
+        return self.reservation.terms.attempt_id
+
+    def served(self, usage: Usage, priced: Priced, response_id: str) -> None:
+        """Note that the call was served: it is settled at what it really used."""
+        self.settlement = Settlement(
+            kind=RecordKind.SETTLED,
+            actual=Amounts(
+                requests=1,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                images=usage.images,
+                cost_nanos=priced.cost_nanos,
+            ),
+            outcome="SERVED",
+            usage=orjson.dumps(usage).decode(),
+            lines=orjson.dumps(priced.lines).decode(),
+            response_id=response_id,
+        )
+
+    def refused(self, outcome: str) -> None:
+        """Note that the attempt is known to have cost nothing."""
+        self.settlement = Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome=outcome)
+
+    def unknown(self, outcome: str) -> None:
+        """Note that the attempt may have been charged: it goes to suspense."""
+        self.settlement = suspended(self.reservation, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Opens attempts; knows the ledger, so that nobody else in this room has to."""
+
+    ledger: Ledger
+
+    @asynccontextmanager
+    async def open(self, terms: CallTerms, *, timeout_seconds: float) -> AsyncIterator[Attempt]:
+        """Reserve, hand out the attempt, and book how it ended; the booking is durable when the block is left.
+
+        Raises:
+            LimitExceeded, DuplicateRequest, RequestIdReused, StoreUnavailable: see `Ledger.reserve`.
+        """
+        attempt = Attempt(await self.ledger.reserve(terms, timeout_seconds=timeout_seconds))
+        try:
+            yield attempt
+        except NotSent:
+            attempt.refused("NOT_SENT")
+            raise
+        except Refused as error:
+            attempt.refused(f"HTTP_{error.http_status}")
+            raise
+        except Broken as error:
+            attempt.unknown(f"BROKEN:{error}"[:100])
+            raise
+        finally:
+            if attempt.settlement is None:
+                # Cancelled by a shutdown, or a defect between sending and settling.
+                attempt.unknown("INTERRUPTED")
+            assert attempt.settlement is not None  # noqa: S101 - for the type checker
+            attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
+
+
+def response_id_of(body: Mapping[str, Any]) -> str:
+    """Return Gemini's id of an answer, empty where it gave none."""
+    found = body.get("responseId")
+    return found if isinstance(found, str) else ""

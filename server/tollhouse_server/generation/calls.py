@@ -1,0 +1,81 @@
+"""What a call asks for and what it gets, in Gemini's own JSON and in the ledger's terms."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from tollhouse_server.ledger.terms import Scope
+from tollhouse_server.pricing.price import Priced
+from tollhouse_server.pricing.usage import Usage
+from tollhouse_server.upstream.protocol import Method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationCall:
+    """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it.
+
+    `deadline` is a moment of `time.monotonic()`, in seconds.
+    """
+
+    scope: Scope
+    request_id: UUID
+    method: Method
+    tier: str | None
+    model: str | None
+    body: Mapping[str, Any]
+    deadline: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    region: str | None = None
+    allow_fallback: bool = True
+
+    def fingerprint(self) -> bytes:
+        """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
+        parts = [self.method, self.tier, self.model, self.scope.project_id, self.region, dict(self.labels), self.body]
+        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTaken:
+    """Which target answered, after how many attempts."""
+
+    tier: str
+    model: str
+    target: str
+    account_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallNotice:
+    """Something the caller should know about how his call was served; `code` is a NoticeCode of the API."""
+
+    code: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a served call used and cost, and how it was booked. `usage` is None where Gemini reported none."""
+
+    attempt_id: UUID
+    request_id: UUID
+    scope: Scope
+    route: RouteTaken
+    usage: Usage | None
+    priced: Priced
+    settled_at: datetime
+    notices: tuple[CallNotice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Gemini's answer, untouched, and what became of it here."""
+
+    body: dict[str, Any]
+    outcome: Outcome

@@ -1,0 +1,62 @@
+"""Calls that outlive their RPC: a client that hangs up does not stop the settlement."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from tollhouse_server.errors import TollhouseError
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class DetachedCalls:
+    """Runs calls to their end in one task group, whatever becomes of the RPCs that wait for them."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """Return how many calls have not ended."""
+        return len(self._tasks)
+
+    def start(self, call: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+        """Start a call and return the future of its result; cancelling the future does not stop the call."""
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        task = self._group.create_task(_carry(call, result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return result
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Wait for the calls to end; those that have not by then are cancelled and go to suspense."""
+        if not self._tasks:
+            return
+        _, pending = await asyncio.wait(self._tasks, timeout=timeout_seconds)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+
+
+async def _carry(call: Coroutine[Any, Any, T], result: "asyncio.Future[T]") -> None:
+    try:
+        value = await call
+    except Exception as error:  # noqa: BLE001 - whoever waits is told; a defect is logged even if nobody does
+        if not isinstance(error, TollhouseError):
+            _log.exception("call_failed", error=type(error).__name__)
+        if not result.done():
+            result.set_exception(error)
+            # The RPC may have gone between here and there; asyncio must not complain that nobody looked.
+            result.exception()
+    except asyncio.CancelledError:
+        result.cancel()
+        raise
+    else:
+        if not result.done():
+            result.set_result(value)

@@ -1,0 +1,166 @@
+"""The story of one call: route, price the worst case, reserve, send, settle, answer.
+
+Every upstream attempt is its own ledger row. An attempt that is known to have cost nothing may be followed by one at
+the next target; an attempt whose outcome is unknown ends the call, because sending it again could charge it twice.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, UpstreamOutcomeUnknown
+from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
+from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
+from tollhouse_server.generation.plans import Planner, Stop
+from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
+from tollhouse_server.generation.usages import Metered, metered
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
+from tollhouse_server.vault.keys import KeyRing
+
+
+@dataclass(slots=True)
+class Trial:
+    """One attempt of a call at one stop, in flight."""
+
+    number: int
+    stop: Stop
+    attempt: Attempt
+    send: UpstreamCall
+
+
+class Generation:
+    """Serves calls. Each coroutine here runs to its end whatever becomes of its RPC (`DetachedCalls`)."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        attempts: Attempts,
+        keys: KeyRing,
+        upstream: Upstream,
+        metrics: Metrics,
+        max_attempts: int,
+        upstream_timeout_seconds: float,
+    ) -> None:
+        self._planner = planner
+        self._attempts = attempts
+        self._keys = keys
+        self.upstream = upstream
+        self._metrics = metrics
+        self._max_attempts = max_attempts
+        self._upstream_timeout_seconds = upstream_timeout_seconds
+
+    async def generate(self, call: GenerationCall) -> Answer:
+        """Serve one unary call, from the request to the receipt.
+
+        Raises:
+            LimitExceeded, DuplicateRequest, RequestIdReused: refused before anything was sent.
+            UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.
+            UpstreamOutcomeUnknown: it may have been served; it is in suspense.
+        """
+        failures: list[NotSent | Refused] = []
+        for number, stop in self.numbered_stops(call):
+            try:
+                async with self.trial(call, stop, number) as trial:
+                    answer = await self.upstream.call(trial.send)
+                    bill = metered(call.method, trial.stop, answer.body)
+                    settle(trial.attempt, bill, response_id_of(answer.body))
+                return Answer(body=answer.body, outcome=self.outcome(call, trial, bill))
+            except (NotSent, Refused) as error:
+                failures.append(error)
+                if not may_go_elsewhere(error):
+                    break
+        raise refusal_of(failures)
+
+    def numbered_stops(self, call: GenerationCall) -> Iterator[tuple[int, Stop]]:
+        """Yield at most `max_attempts` stops, numbered from 1."""
+        return enumerate(islice(self._with_keys(call), self._max_attempts), 1)
+
+    def _with_keys(self, call: GenerationCall) -> Iterator[Stop]:
+        """Yield the stops that we hold a key for; a call that has none is refused before anything is held."""
+        skipped = None
+        for stop in self._planner.stops(call):
+            if self._keys.pick(stop.target.account_id) is None:
+                skipped = stop
+                continue
+            skipped = None
+            yield stop
+        if skipped is not None:
+            raise NoUpstreamKey(model=skipped.target.model)
+
+    @asynccontextmanager
+    async def trial(self, call: GenerationCall, stop: Stop, number: int) -> AsyncIterator[Trial]:
+        """Reserve, and book how the attempt ended when the block is left; measure it on the way."""
+        seconds_left = call.deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise DeadlineTooShort
+        key = self._keys.pick(stop.target.account_id)
+        if key is None:
+            raise NotSent("no key")
+        terms = stop.terms(call, first=number == 1, fingerprint=call.fingerprint())
+        started_at = time.perf_counter()
+        attempt = None
+        try:
+            async with self._attempts.open(terms, timeout_seconds=seconds_left) as attempt:
+                yield Trial(number, stop, attempt, self._send(call, stop, attempt, key.reveal()))
+        except Broken as error:
+            raise UpstreamOutcomeUnknown(attempt_id=str(terms.attempt_id), last_error=str(error)) from error
+        finally:
+            if attempt is not None and attempt.settlement is not None:
+                self._metrics.upstream_attempt_finished(
+                    target=stop.target.kind,
+                    model=stop.target.model,
+                    outcome=attempt.settlement.outcome.split(":")[0],
+                    seconds=time.perf_counter() - started_at,
+                )
+
+    def _send(self, call: GenerationCall, stop: Stop, attempt: Attempt, key: str) -> UpstreamCall:
+        return UpstreamCall(
+            attempt_id=attempt.attempt_id,
+            destination=stop.target.destination(call.method),
+            method=call.method,
+            body=stop.body,
+            timeout_seconds=self._upstream_timeout_seconds,
+            key=key,
+        )
+
+    def outcome(self, call: GenerationCall, trial: Trial, bill: Metered) -> Outcome:
+        """Return what the caller learns of a call that was served and booked."""
+        stop = trial.stop
+        self._metrics.call_settled(
+            tier=stop.tier, model=stop.target.model, usage=bill.usage, cost_nanos=bill.priced.cost_nanos
+        )
+        return Outcome(
+            attempt_id=trial.attempt.attempt_id,
+            request_id=call.request_id,
+            scope=call.scope,
+            route=RouteTaken(
+                tier=stop.tier,
+                model=stop.target.model,
+                target=stop.target.kind,
+                account_id=stop.target.account_id,
+                attempts=trial.number,
+            ),
+            usage=bill.usage,
+            priced=bill.priced,
+            settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
+            notices=(*stop.notices, *bill.notices, *_fallback_notice(trial)),
+        )
+
+
+def settle(attempt: Attempt, bill: Metered, response_id: str) -> None:
+    """Note how a served attempt is booked: at its usage, or in suspense where the answer reports none."""
+    if bill.usage is None:
+        attempt.unknown("USAGE_MISSING")
+    else:
+        attempt.served(bill.usage, bill.priced, response_id)
+
+
+def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:
+    if trial.number == 1:
+        return ()
+    message = f"The call was served by target {trial.number} of its route."
+    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(trial.number)}),)

@@ -1,0 +1,74 @@
+"""What a refusal by the upstream means: whether another target may be asked, and what the caller is told.
+
+The table of 6-gemini-facts, "Limits and errors": 400 and 404 are the caller's, 401 and 403 the key's, 429 the
+project's, 5xx the upstream's.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tollhouse_server.errors import TollhouseError, UpstreamExhausted, UpstreamRefused, UpstreamUnavailable
+from tollhouse_server.upstream.protocol import NotSent, Refused
+
+_CALLERS_OWN = frozenset({400, 404, 413, 422})
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
+_SECRET = re.compile(r"AIza[0-9A-Za-z_-]+|key=[^&\s\"']+")
+
+
+def may_go_elsewhere(error: NotSent | Refused) -> bool:
+    """Tell whether another target may succeed where this one refused, at no risk of a second charge."""
+    return isinstance(error, NotSent) or error.http_status not in _CALLERS_OWN or is_key_refused(error)
+
+
+def is_key_refused(error: Refused) -> bool:
+    """Tell whether the upstream refused our key, not the request (Google answers 400 API_KEY_INVALID, 401 or 403)."""
+    if error.http_status in {401, 403}:
+        return True
+    return any(detail.get("reason") == "API_KEY_INVALID" for detail in _details(error.error))
+
+
+def refusal_of(errors: Sequence[NotSent | Refused]) -> TollhouseError:
+    """Return the fact that the caller is told when no target served the call; `errors` has one per attempt."""
+    last = errors[-1]
+    if isinstance(last, Refused) and not may_go_elsewhere(last):
+        return UpstreamRefused(
+            http_status=last.http_status,
+            status=str(last.error.get("status", "UNKNOWN")),
+            upstream_message=redacted(str(last.error.get("message", "no message"))),
+            body=_redacted_body(last.body),
+        )
+    exhausted = [error for error in errors if isinstance(error, Refused) and error.http_status == 429]
+    if len(exhausted) == len(errors):
+        delays = [delay for delay in (retry_delay_seconds(error) for error in exhausted) if delay is not None]
+        return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=_redacted_body(exhausted[-1].body))
+    return UpstreamUnavailable(attempts=len(errors), last_error=str(last))
+
+
+def retry_delay_seconds(error: Refused) -> float | None:
+    """Return the delay that Google's RetryInfo asks for, in seconds."""
+    for detail in _details(error.error):
+        found = _SECONDS.fullmatch(str(detail.get("retryDelay", "")))
+        if found:
+            return float(found[1])
+    return None
+
+
+def redacted(text: str) -> str:
+    """Take anything that looks like a key out of a text of Google's."""
+    return _SECRET.sub("***", text)
+
+
+def _redacted_body(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: _redacted_body(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted_body(item) for item in value]
+    return value
+
+
+def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    details = error.get("details")
+    return [detail for detail in details if isinstance(detail, Mapping)] if isinstance(details, list) else []

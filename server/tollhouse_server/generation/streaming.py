@@ -1,0 +1,121 @@
+"""The story of one streaming call: as `generate.py`, with the chunks passed on as they come.
+
+The call runs apart from its RPC and reads the stream to its end even if nobody listens any more: only the last chunk
+tells what the call has used, and what is paid for must be known exactly.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from tollhouse_server.generation.attempts import response_id_of
+from tollhouse_server.generation.calls import Answer, GenerationCall
+from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.generate import Generation, Trial, settle
+from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
+from tollhouse_server.generation.usages import metered_stream
+from tollhouse_server.pricing.usage import StreamUsage
+from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
+
+_CHUNKS_AHEAD = 64
+"""Chunks kept for a slow reader before the upstream is made to wait for him."""
+
+
+class ChunkPipe:
+    """Carries chunks from a call to its RPC. When the listener has gone it swallows what still comes."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(_CHUNKS_AHEAD)
+        self._has_listener = True
+
+    async def put(self, chunk: Mapping[str, Any] | None) -> None:
+        """Pass a chunk on, or None for the end; waits while a slow listener is too far behind."""
+        if self._has_listener:
+            await self._queue.put(chunk)
+
+    def abandon(self) -> None:
+        """Stop listening: whoever waits to put goes on at once."""
+        self._has_listener = False
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield chunks until the end."""
+        while (chunk := await self._queue.get()) is not None:
+            yield chunk
+
+
+class Streaming:
+    """Serves streaming calls."""
+
+    def __init__(self, generation: Generation, calls: DetachedCalls) -> None:
+        self._generation = generation
+        self._calls = calls
+
+    async def stream(self, call: GenerationCall) -> AsyncIterator[Mapping[str, Any] | Answer]:
+        """Yield Gemini's chunks as they come and, when the call is booked, one Answer with an empty body.
+
+        Raises:
+            TollhouseError: as `Generation.generate`; UpstreamOutcomeUnknown also after the first chunk, when the
+                stream breaks: it is never silently restarted.
+        """
+        pipe = ChunkPipe()
+        finished = self._calls.start(self._run(call, pipe))
+        try:
+            async for chunk in pipe.chunks():
+                yield chunk
+            yield await asyncio.shield(finished)
+        finally:
+            pipe.abandon()
+
+    async def _run(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
+        try:
+            return await self._serve(call, pipe)
+        finally:
+            await pipe.put(None)
+
+    async def _serve(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
+        failures: list[NotSent | Refused] = []
+        for number, stop in self._generation.numbered_stops(call):
+            meter = StreamUsage()
+            try:
+                async with self._generation.trial(call, stop, number) as trial:
+                    response_id = await self._pass_on(trial, meter, pipe)
+                    bill = metered_stream(stop, meter)
+                    settle(trial.attempt, bill, response_id)
+                return Answer(body={}, outcome=self._generation.outcome(call, trial, bill))
+            except (NotSent, Refused) as error:
+                failures.append(error)
+                if not may_go_elsewhere(error):
+                    break
+        raise refusal_of(failures)
+
+    async def _pass_on(self, trial: Trial, meter: StreamUsage, pipe: ChunkPipe) -> str:
+        """Pass every chunk on and return Gemini's id of the answer.
+
+        Raises:
+            Broken: the stream ended without saying that it is finished, or with an error in its midst.
+        """
+        response_id, is_finished = "", False
+        async with aclosing(self._generation.upstream.stream(trial.send)) as chunks:
+            async for chunk in chunks:
+                if "error" in chunk:
+                    raise Broken("the stream carried an error")
+                meter.add(chunk)
+                response_id = response_id_of(chunk) or response_id
+                is_finished = is_finished or _is_final(chunk)
+                await pipe.put(chunk)
+        if not is_finished:
+            raise Broken("the stream ended before the answer did")
+        return response_id
+
+
+def _is_final(chunk: Mapping[str, Any]) -> bool:
+    """Tell whether a chunk ends an answer: a candidate's finishReason, or a blocked prompt."""
+    candidates = chunk.get("candidates")
+    finished = isinstance(candidates, list) and any(
+        isinstance(candidate, Mapping) and candidate.get("finishReason") for candidate in candidates
+    )
+    feedback = chunk.get("promptFeedback")
+    return finished or (isinstance(feedback, Mapping) and bool(feedback.get("blockReason")))
