@@ -15,6 +15,7 @@ from tollhouse_server.simulator.faults import FaultPlan
 from tollhouse_server.simulator.transport import TRANSPORT_KEY
 
 _GARBAGE = b'{"candidates": [{"content": {"par\xff\x00 not json'
+_ABORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ class Delivery(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all, or as much as the fault lets through."""
+        try:
+            await self._deliver(scope, receive, send)
+        except asyncio.CancelledError:
+            # At shutdown the server would answer 500, which says "not charged" of a call that was served.
+            _reset(scope)
+            raise
+
+    async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _sleep(self._pace.before_seconds + self._slowness())
         sent = 0
         async for piece in self._paced():
@@ -90,6 +99,7 @@ class Delivery(Response):
         if self._fault and self._fault.kind == "hang":
             await _hang(receive, self._fault.delay_seconds)
         _reset(scope)
+        await _hang(receive, _ABORT_SECONDS)
 
 
 def _spoiled(pieces: Sequence[bytes], fault: FaultPlan | None, *, framed: bool) -> list[bytes]:
