@@ -1,0 +1,237 @@
+"""Secrets and signatures from Vault, for asyncio: calls go to threads, the token is kept alive in the background."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from tollhouse_server.errors import InvalidRequest, SecretMissing, TollhouseError, VaultDenied, VaultUnavailable
+from tollhouse_server.vault.approle import AppRoleFiles
+from tollhouse_server.vault.connection import Connection, Operation, VaultAddress
+from tollhouse_server.vault.lease import Lease
+from tollhouse_server.vault.secret_text import SecretFields
+
+# Threads that a slow Vault may hold; asyncio's own pool is shared with everything else.
+CALLS_AT_ONCE = 4
+RETRY_SECONDS = 2.0
+
+Answer = TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounts:
+    """Where the engines are mounted."""
+
+    secrets: str = "tollhouse"
+    transit: str = "transit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A detached signature, and which version of the key in Vault made it."""
+
+    key: str
+    key_version: int
+    value: bytes
+
+
+class VaultClient:
+    """One AppRole's view of Vault. Paths are below the secrets mount: `gateway/api-key-pepper`.
+
+    Every method raises VaultUnavailable (stopped, sealed, slow) or VaultDenied (policy) besides what it names itself.
+    """
+
+    def __init__(self, address: VaultAddress, approle: AppRoleFiles, mounts: Mounts = Mounts()) -> None:
+        """Prepare; logs in on the first call."""
+        self._connection = Connection(address)
+        self._approle = approle
+        self._mounts = mounts
+        # hvac's requests time out on connecting and on each read; this bounds both and a hanging name look-up.
+        self._patience_seconds = address.timeout_seconds * 2 + 1
+        self._places = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._logging_in = asyncio.Lock()
+        self._session: tuple[str, Lease] | None = None
+
+    async def run(self) -> None:
+        """Keep the token alive until cancelled: renew in time, log in again when renewing ends or fails."""
+        while True:
+            try:
+                await self._keep_alive()
+            except TollhouseError as error:
+                # Not fatal: whoever reads secrets sees the same error, and keys already held keep serving.
+                _log.warning("vault_token_not_renewed", error=type(error).__name__, reason=error.reason)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self._connection.close)
+
+    async def probe(self) -> None:
+        """Return if Vault is there, unsealed, and takes our token."""
+        await self._call(lambda client: client.auth.token.lookup_self(), "auth/token/lookup-self")
+
+    async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
+        """The secret at `path`, its newest version or the one asked for; SecretMissing when there is none."""
+
+        def operation(client: Any) -> Any:
+            return client.secrets.kv.v2.read_secret_version(
+                path, version=version, mount_point=self._mounts.secrets, raise_on_deleted_version=True
+            )
+
+        found = (await self._call(operation, path))["data"]
+        return SecretFields(found["data"], version=found["metadata"]["version"])
+
+    async def write_secret(self, path: str, values: Mapping[str, str], *, cas: int) -> int:
+        """Write a new version if the current one is `cas` (0: none exists yet), else EtagMismatch; the new version."""
+
+        def operation(client: Any) -> Any:
+            return client.secrets.kv.v2.create_or_update_secret(
+                path, dict(values), cas=cas, mount_point=self._mounts.secrets
+            )
+
+        return int((await self._call(operation, path))["data"]["version"])
+
+    async def delete_secret(self, path: str) -> None:
+        """Destroy every version for good. Does nothing when there is none."""
+        await self._call(
+            lambda client: client.secrets.kv.v2.delete_metadata_and_all_versions(
+                path, mount_point=self._mounts.secrets
+            ),
+            path,
+        )
+
+    async def list_secrets(self, path: str) -> tuple[str, ...]:
+        """The names below `path`, folders with a trailing slash; empty when there is nothing."""
+        try:
+            found = await self._call(
+                lambda client: client.secrets.kv.v2.list_secrets(path, mount_point=self._mounts.secrets), path
+            )
+        except SecretMissing:
+            return ()
+        return tuple(found["data"]["keys"])
+
+    async def sign(self, key: str, payload: bytes) -> Signature:
+        """Sign `payload` with the transit key; SecretMissing when there is no such key."""
+
+        def operation(client: Any) -> Any:
+            return client.secrets.transit.sign_data(key, hash_input=_base64(payload), mount_point=self._mounts.transit)
+
+        try:
+            answer = await self._call(operation, f"{self._mounts.transit}/sign/{key}")
+        except InvalidRequest as error:
+            raise SecretMissing(path=f"{self._mounts.transit}/keys/{key}") from error
+        # vault:v<version>:<base64>
+        _, version, value = answer["data"]["signature"].split(":")
+        return Signature(key=key, key_version=int(version[1:]), value=base64.b64decode(value))
+
+    async def verify(self, signature: Signature, payload: bytes) -> bool:
+        """Whether the transit key made this signature of `payload`."""
+        text = f"vault:v{signature.key_version}:{_base64(signature.value)}"
+
+        def operation(client: Any) -> Any:
+            return client.secrets.transit.verify_signed_data(
+                signature.key, hash_input=_base64(payload), signature=text, mount_point=self._mounts.transit
+            )
+
+        return bool((await self._call(operation, f"{self._mounts.transit}/verify/{signature.key}"))["data"]["valid"])
+
+    async def public_keys(self, key: str) -> Mapping[int, bytes]:
+        """The raw public keys (Ed25519: 32 bytes) of a transit key by version, for verifying without Vault."""
+        answer = await self._call(
+            lambda client: client.secrets.transit.read_key(key, mount_point=self._mounts.transit),
+            f"{self._mounts.transit}/keys/{key}",
+        )
+        versions = answer["data"]["keys"]
+        return {int(version): base64.b64decode(entry["public_key"]) for version, entry in versions.items()}
+
+    async def _call(self, operation: Operation[Answer], path: str) -> Answer:
+        token = await self._token()
+        try:
+            return await self._with_token(token, operation, path)
+        except VaultDenied:
+            # 403 is also the answer to a dead token (revoked, or Vault restored from a backup): only then log in again.
+            if await self._token_holds(token):
+                raise
+        return await self._with_token(await self._token(refused=token), operation, path)
+
+    async def _with_token(self, token: str, operation: Operation[Answer], path: str) -> Answer:
+        client = self._connection.client(token)
+        return await self._in_thread(self._connection.call, client, operation, path)
+
+    async def _token_holds(self, token: str) -> bool:
+        try:
+            await self._with_token(token, lambda client: client.auth.token.lookup_self(), "auth/token/lookup-self")
+        except VaultDenied:
+            return False
+        return True
+
+    async def _token(self, *, refused: str | None = None) -> str:
+        """A live token, logging in when there is none, when it has expired, or when it is the `refused` one."""
+        async with self._logging_in:
+            if self._session is not None:
+                token, lease = self._session
+                if token != refused and not lease.expired(time.monotonic()):
+                    return token
+            return await self._log_in()
+
+    async def _log_in(self) -> str:
+        asked_at = time.monotonic()
+        token, ttl, renewable = await self._in_thread(self._connection.log_in, self._approle)
+        lease = Lease(granted_at=asked_at, ttl_seconds=ttl, full_ttl_seconds=ttl, renewable=renewable)
+        self._session = (token, lease)
+        return token
+
+    async def _keep_alive(self) -> None:
+        token = await self._token()
+        lease = self._lease_of(token)
+        await asyncio.sleep(lease.seconds_to_renewal(time.monotonic()))
+        async with self._logging_in:
+            if self._session is not None and self._session[0] == token:
+                await self._renew(token, lease)
+
+    def _lease_of(self, token: str) -> Lease:
+        if self._session is None or self._session[0] != token:
+            # Replaced in the meantime: look again at once.
+            return Lease(granted_at=time.monotonic(), ttl_seconds=0, full_ttl_seconds=0, renewable=False)
+        return self._session[1]
+
+    async def _renew(self, token: str, lease: Lease) -> None:
+        if not lease.worth_renewing:
+            await self._log_in()
+            return
+        asked_at = time.monotonic()
+        try:
+            answer = await self._with_token(
+                token, lambda client: client.auth.token.renew_self(), "auth/token/renew-self"
+            )
+        except VaultDenied:
+            await self._log_in()
+            return
+        granted = answer["auth"]
+        renewed = Lease(
+            granted_at=asked_at,
+            ttl_seconds=float(granted["lease_duration"]),
+            full_ttl_seconds=lease.full_ttl_seconds,
+            renewable=bool(granted["renewable"]),
+        )
+        self._session = (token, renewed)
+
+    async def _in_thread(
+        self, work: Callable[Arguments, Answer], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Answer:
+        async with self._places:
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    return await asyncio.to_thread(work, *arguments, **named)
+            except TimeoutError as error:
+                raise VaultUnavailable(detail=f"no answer in {self._patience_seconds:.0f} s") from error
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()

@@ -1,0 +1,115 @@
+"""The synchronous side: hvac, its requests, and its errors turned into ours. Runs in threads."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import hvac  # type: ignore[import-untyped]
+import hvac.exceptions  # type: ignore[import-untyped]
+import requests
+
+from tollhouse_server.errors import (
+    EtagMismatch,
+    FieldViolation,
+    InvalidRequest,
+    SecretMissing,
+    VaultDenied,
+    VaultUnavailable,
+)
+from tollhouse_server.vault.approle import AppRoleFiles
+
+LOGIN_PATH = "auth/approle/login"
+CAS_REFUSAL = "check-and-set"
+UNAVAILABLE = (
+    requests.RequestException,
+    hvac.exceptions.VaultDown,
+    hvac.exceptions.VaultNotInitialized,
+    hvac.exceptions.InternalServerError,
+    hvac.exceptions.BadGateway,
+    hvac.exceptions.RateLimitExceeded,
+    hvac.exceptions.UnexpectedError,
+)
+DENIED = (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized)
+
+Answer = TypeVar("Answer")
+Operation = Callable[[hvac.Client], Answer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultAddress:
+    """Which Vault. `ca_file` verifies its certificate (None: the system's authorities)."""
+
+    url: str
+    namespace: str | None = None
+    ca_file: Path | None = None
+    timeout_seconds: float = 5.0
+
+
+class Connection:
+    """Blocking calls to one Vault; every call may be made from any thread."""
+
+    def __init__(self, address: VaultAddress) -> None:
+        """Prepare; connects on the first call."""
+        self._address = address
+        self._session = requests.Session()
+        # No proxy, netrc or certificate bundle from the environment: secrets go to the stated address only.
+        self._session.trust_env = False
+        self._session.verify = str(address.ca_file) if address.ca_file else True
+
+    def client(self, token: str) -> hvac.Client:
+        """An hvac client with `token`; empty for none, as None would have hvac look in the home directory."""
+        address = self._address
+        return hvac.Client(
+            url=address.url,
+            token=token,
+            namespace=address.namespace,
+            timeout=address.timeout_seconds,
+            session=self._session,
+        )
+
+    def log_in(self, files: AppRoleFiles) -> tuple[str, float, bool]:
+        """Log in with the files' ids: the token, its life in seconds, whether it can be renewed."""
+        with _our_errors(LOGIN_PATH):
+            role_id, secret_id = _read_id(files.role_id_file), _read_id(files.secret_id_file)
+            try:
+                answer = self.client("").auth.approle.login(role_id=role_id, secret_id=secret_id, use_token=False)
+            except hvac.exceptions.InvalidRequest as error:
+                # Vault answers 400 to a wrong or revoked secret_id.
+                raise VaultDenied(path=LOGIN_PATH) from error
+            granted = answer["auth"]
+            return granted["client_token"], float(granted["lease_duration"]), bool(granted["renewable"])
+
+    def call(self, client: hvac.Client, operation: Operation[Answer], path: str) -> Answer:
+        """Do `operation`; an error names `path` and is one of ours."""
+        with _our_errors(path):
+            return operation(client)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._session.close()
+
+
+@contextmanager
+def _our_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except DENIED as error:
+        raise VaultDenied(path=path) from error
+    except hvac.exceptions.InvalidPath as error:
+        raise SecretMissing(path=path) from error
+    except hvac.exceptions.InvalidRequest as error:
+        if CAS_REFUSAL in str(error):
+            raise EtagMismatch(name=path) from error
+        violation = FieldViolation(path=path, description="Vault does not take this request")
+        raise InvalidRequest(violations=(violation,)) from error
+    except UNAVAILABLE as error:
+        raise VaultUnavailable(detail=f"{path}: {type(error).__name__}") from error
+
+
+def _read_id(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise VaultDenied(path=f"{LOGIN_PATH} ({path}: {error.strerror})") from error
