@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import func, insert, text
@@ -99,7 +100,7 @@ async def store(
 
 
 async def _insert_lists(
-    session: AsyncSession, version: int, lists: Sequence[PriceList], origins: dict[tuple[str, object], str]
+    session: AsyncSession, version: int, lists: Sequence[PriceList], origins: dict[tuple[str, datetime], str]
 ) -> None:
     await session.execute(
         insert(PriceListRow),
@@ -140,7 +141,8 @@ async def current_version(session: AsyncSession) -> int:
 
 
 async def seeded_revision(session: AsyncSession) -> int:
-    """Return the revision of the newest packaged file that was stored; 0 before the first."""
+    """Return the revision of the newest packaged file that was stored, 0 before the first; locks the price book."""
+    await session.execute(text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE"), {"topic": Topic.PRICES})
     query = text("SELECT coalesce(max(revision), 0) FROM price_book_version")
     return int((await session.execute(query)).scalar_one())
 
@@ -168,7 +170,7 @@ async def _list_rows(session: AsyncSession, version: int) -> Sequence[PriceListR
 
 
 async def _lists(session: AsyncSession, version: int) -> list[PriceList]:
-    nanos: dict[tuple[str, object], dict[str, int]] = {}
+    nanos: dict[tuple[str, datetime], dict[str, int]] = {}
     for price in (await session.exec(select(PriceRow).where(col(PriceRow.version) == version))).all():
         nanos.setdefault((price.model, price.effective_from), {})[price.sku] = price.nanos_per_million
     return [

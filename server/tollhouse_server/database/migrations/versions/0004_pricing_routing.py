@@ -1,4 +1,4 @@
-"""What calls cost and where they go: the price book, tiers, models, upstream accounts and the metadata of their keys."""
+"""What calls cost and where they go: the price book, tiers, models, upstream accounts, metadata of their keys."""
 
 from alembic import op
 
@@ -57,7 +57,6 @@ CREATE TABLE model (
     model              text        NOT NULL CONSTRAINT model_pkey PRIMARY KEY,
     display_name       text        NOT NULL,
     upstreams          text[]      NOT NULL,
-    methods            text[]      NOT NULL,
     capabilities       text[]      NOT NULL,
     input_token_limit  bigint      NOT NULL CHECK (input_token_limit > 0),
     output_token_limit bigint      NOT NULL CHECK (output_token_limit >= 0),
@@ -86,6 +85,14 @@ CREATE TABLE tier (
     origin       text        NOT NULL CHECK (origin IN ('PACKAGED', 'EDITED')),
     version      bigint      NOT NULL DEFAULT 1,
     updated_at   timestamptz NOT NULL DEFAULT now()
+)""",
+    """
+CREATE TABLE api_version (
+    kind        text NOT NULL,
+    method      text NOT NULL,
+    api_version text NOT NULL,
+    origin      text NOT NULL CHECK (origin IN ('PACKAGED', 'EDITED')),
+    CONSTRAINT api_version_pkey PRIMARY KEY (kind, method)
 )""",
     # account_id and region '' mean: every account that can serve the model.
     """
@@ -131,12 +138,12 @@ CREATE TABLE upstream_key (
 _GRANTS = (
     # Prices are append-only: history is never changed, not even by the server itself.
     "GRANT SELECT, INSERT ON price_book_version, price_list, price, catalogue_revision TO tollhouse_app",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON model, model_alias, tier, tier_target TO tollhouse_app",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON model, model_alias, tier, tier_target, api_version TO tollhouse_app",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON account, upstream_key TO tollhouse_app",
 )
 
 _TABLES = (
-    "upstream_key, account, tier_target, tier, model_alias, model, catalogue_revision, "
+    "upstream_key, account, api_version, tier_target, tier, model_alias, model, catalogue_revision, "
     "price, price_list, price_book_version"
 )
 

@@ -1,0 +1,225 @@
+"""The SQL of the catalogue; accounts and keys are in `account_store.py`. All work in their caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, text
+from sqlmodel import SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.database.integrity import constraints
+from tollhouse_server.errors import EtagMismatch, ResourceNotFound
+from tollhouse_server.pricing.ceiling import ModelBounds
+from tollhouse_server.routing.catalogue import (
+    Account,
+    Alias,
+    Capability,
+    CatalogueParts,
+    Model,
+    Tier,
+    TierChoice,
+    UpstreamKeyMeta,
+    UpstreamKind,
+)
+from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, TierEntry
+from tollhouse_server.routing.tables import (
+    AccountRow,
+    ApiVersionRow,
+    ModelAliasRow,
+    ModelRow,
+    TierRow,
+    TierTargetRow,
+    UpstreamKeyRow,
+)
+
+_PACKAGED = "PACKAGED"
+
+
+async def seeded_revision(session: AsyncSession) -> int:
+    """Return the revision of the newest packaged catalogue that was stored, 0 before the first; locks the catalogue."""
+    await session.execute(text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE"), {"topic": Topic.CATALOGUE})
+    query = text("SELECT coalesce(max(revision), 0) FROM catalogue_revision")
+    return int((await session.execute(query)).scalar_one())
+
+
+async def store_catalogue(session: AsyncSession, parsed: CatalogueFile) -> None:
+    """Put the packaged catalogue's rows in force; rows that an administrator edited stay as they are."""
+    await _store_models(session, parsed.models)
+    await _store_tiers(session, parsed.tiers)
+    edited = {(row.kind, row.method) for row in await _edited(session, ApiVersionRow)}
+    for kind, versions in parsed.api_versions.items():
+        for method, api_version in versions.items():
+            if (kind.value, method) not in edited:
+                await session.merge(
+                    ApiVersionRow(kind=kind.value, method=method, api_version=api_version, origin=_PACKAGED)
+                )
+    await session.execute(
+        text("INSERT INTO catalogue_revision (revision) VALUES (:revision)"), {"revision": parsed.revision}
+    )
+    await bump(session, Topic.CATALOGUE)
+
+
+async def _edited(session: AsyncSession, table: type[SQLModel]) -> Sequence[Any]:
+    return (await session.exec(select(table).where(table.origin != _PACKAGED))).all()  # type: ignore[attr-defined]
+
+
+async def _store_models(session: AsyncSession, entries: Sequence[ModelEntry]) -> None:
+    edited = {row.model for row in await _edited(session, ModelRow)}
+    for entry in entries:
+        if entry.model in edited:
+            continue
+        await session.merge(_model_row(entry))
+        await session.flush()
+        for alias in entry.aliases:
+            await session.merge(
+                ModelAliasRow(alias=alias.alias, model=entry.model, shutdown_at=alias.shutdown_at, origin=_PACKAGED)
+            )
+
+
+def _model_row(entry: ModelEntry) -> ModelRow:
+    return ModelRow(
+        model=entry.model,
+        display_name=entry.display_name,
+        upstreams=[kind.value for kind in entry.upstreams],
+        capabilities=[capability.value for capability in entry.capabilities],
+        input_token_limit=entry.input_token_limit,
+        output_token_limit=entry.output_token_limit,
+        images_per_answer=entry.images_per_answer,
+        grounding_queries=entry.grounding_queries,
+        tool_prompt_tokens=entry.tool_prompt_tokens,
+        shutdown_at=entry.shutdown_at,
+        successor=entry.successor or "",
+        source=entry.source,
+        origin=_PACKAGED,
+        updated_at=datetime.now(UTC),
+    )
+
+
+async def _store_tiers(session: AsyncSession, entries: Sequence[TierEntry]) -> None:
+    edited = {row.tier for row in await _edited(session, TierRow)}
+    for entry in entries:
+        if entry.tier in edited:
+            continue
+        await session.merge(
+            TierRow(
+                tier=entry.tier,
+                display_name=entry.display_name,
+                description=entry.description,
+                origin=_PACKAGED,
+                updated_at=datetime.now(UTC),
+            )
+        )
+        await session.flush()
+        await _replace_targets(session, entry.tier, [TierChoice(**target.model_dump()) for target in entry.targets])
+
+
+async def set_tier_choices(
+    session: AsyncSession, tier: str, choices: Sequence[TierChoice], *, version: int = 0
+) -> None:
+    """Map a tier to other models, the first choice first; later packaged catalogues leave it alone.
+
+    Raises:
+        ResourceNotFound: there is no such tier or model.
+        EtagMismatch: the tier has another version.
+    """
+    query = select(TierRow).where(col(TierRow.tier) == tier).with_for_update()
+    row = (await session.exec(query.execution_options(populate_existing=True))).one_or_none()
+    if row is None:
+        raise ResourceNotFound(name=f"tiers/{tier}")
+    if version not in (0, row.version):
+        raise EtagMismatch(name=f"tiers/{tier}")
+    row.origin, row.version, row.updated_at = "EDITED", row.version + 1, datetime.now(UTC)
+    with constraints({"tier_target_model_fkey": ResourceNotFound(name="one of the models")}):
+        await _replace_targets(session, tier, choices)
+    await bump(session, Topic.CATALOGUE)
+
+
+async def _replace_targets(session: AsyncSession, tier: str, choices: Sequence[TierChoice]) -> None:
+    await session.execute(delete(TierTargetRow).where(col(TierTargetRow.tier) == tier))
+    for position, choice in enumerate(choices):
+        session.add(
+            TierTargetRow(
+                tier=tier, position=position, model=choice.model, account_id=choice.account_id, region=choice.region
+            )
+        )
+    await session.flush()
+
+
+async def load_parts(session: AsyncSession, base_urls: Mapping[str, str]) -> tuple[CatalogueParts, tuple[str, ...]]:
+    """Return everything the catalogue is made of, and the ids of accounts whose address `base_urls` does not allow."""
+    accounts = (await session.exec(select(AccountRow).where(col(AccountRow.state) == "ACTIVE"))).all()
+    keys = (await session.exec(select(UpstreamKeyRow).where(col(UpstreamKeyRow.state) == "ACTIVE"))).all()
+    parts = CatalogueParts(
+        models=tuple(_model(row) for row in (await session.exec(select(ModelRow))).all()),
+        aliases=tuple(
+            Alias(alias=row.alias, model=row.model, shutdown_at=row.shutdown_at)
+            for row in (await session.exec(select(ModelAliasRow))).all()
+        ),
+        tiers=await _tiers(session),
+        accounts=tuple(_account(row, base_urls) for row in accounts if row.base_url_key in base_urls),
+        keys=tuple(_key(row) for row in keys),
+        api_versions={
+            (row.kind, row.method): row.api_version for row in (await session.exec(select(ApiVersionRow))).all()
+        },
+    )
+    return parts, tuple(row.account_id for row in accounts if row.base_url_key not in base_urls)
+
+
+async def _tiers(session: AsyncSession) -> tuple[Tier, ...]:
+    targets = (
+        await session.exec(select(TierTargetRow).order_by(col(TierTargetRow.tier), col(TierTargetRow.position)))
+    ).all()
+    return tuple(
+        Tier(
+            tier=row.tier,
+            display_name=row.display_name,
+            description=row.description,
+            choices=tuple(
+                TierChoice(model=target.model, account_id=target.account_id, region=target.region)
+                for target in targets
+                if target.tier == row.tier
+            ),
+        )
+        for row in (await session.exec(select(TierRow))).all()
+    )
+
+
+def _model(row: ModelRow) -> Model:
+    return Model(
+        model=row.model,
+        display_name=row.display_name,
+        upstreams=tuple(UpstreamKind(kind) for kind in row.upstreams),
+        capabilities=frozenset(Capability(capability) for capability in row.capabilities),
+        bounds=ModelBounds(
+            input_token_limit=row.input_token_limit,
+            output_token_limit=row.output_token_limit,
+            images_per_answer=row.images_per_answer,
+            grounding_queries=row.grounding_queries,
+            tool_prompt_tokens=row.tool_prompt_tokens,
+        ),
+        shutdown_at=row.shutdown_at,
+        successor=row.successor,
+        source=row.source,
+    )
+
+
+def _account(row: AccountRow, base_urls: Mapping[str, str]) -> Account:
+    return Account(
+        account_id=row.account_id,
+        kind=UpstreamKind(row.kind),
+        project=row.project,
+        base_url=base_urls[row.base_url_key].replace("{region}", row.region),
+        region=row.region,
+    )
+
+
+def _key(row: UpstreamKeyRow) -> UpstreamKeyMeta:
+    return UpstreamKeyMeta(
+        account_id=row.account_id,
+        key_id=row.key_id,
+        vault_version=row.vault_version,
+        fingerprint=row.fingerprint,
+        created_at=row.created_at or datetime.now(UTC),
+    )

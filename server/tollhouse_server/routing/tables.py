@@ -1,0 +1,115 @@
+"""Rows of the catalogue and of upstream accounts. No secret is ever in one: of a key only its fingerprint."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Column, DateTime, FetchedValue, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlmodel import Field, SQLModel
+
+_INSTANT = DateTime(timezone=True)
+
+
+def _now() -> Column[datetime]:
+    return Column(_INSTANT, server_default=FetchedValue())
+
+
+class ModelRow(SQLModel, table=True):
+    """A model: what it can do, what bounds a call to it, and until when it lives."""
+
+    __tablename__ = "model"
+
+    model: str = Field(primary_key=True)
+    display_name: str
+    upstreams: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    capabilities: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    input_token_limit: int = Field(sa_type=BigInteger)
+    output_token_limit: int = Field(sa_type=BigInteger)
+    images_per_answer: int = 0
+    grounding_queries: int = 0
+    tool_prompt_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    shutdown_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT))
+    successor: str = ""
+    source: str = ""
+    origin: str
+    version: int = Field(default=1, sa_type=BigInteger)
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
+
+
+class ModelAliasRow(SQLModel, table=True):
+    """Another name of a model, good until its own date."""
+
+    __tablename__ = "model_alias"
+
+    alias: str = Field(primary_key=True)
+    model: str
+    shutdown_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT))
+    origin: str
+
+
+class TierRow(SQLModel, table=True):
+    """A tier; its models are its targets'."""
+
+    __tablename__ = "tier"
+
+    tier: str = Field(primary_key=True)
+    display_name: str
+    description: str = ""
+    origin: str
+    version: int = Field(default=1, sa_type=BigInteger)
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
+
+
+class TierTargetRow(SQLModel, table=True):
+    """One choice of a tier, the first at position 0; empty account and region mean any that can serve the model."""
+
+    __tablename__ = "tier_target"
+
+    tier: str = Field(primary_key=True)
+    position: int = Field(primary_key=True)
+    model: str
+    account_id: str = ""
+    region: str = ""
+
+
+class ApiVersionRow(SQLModel, table=True):
+    """The upstream API version for a kind of account and a method ("*": any other)."""
+
+    __tablename__ = "api_version"
+
+    kind: str = Field(primary_key=True)
+    method: str = Field(primary_key=True)
+    api_version: str
+    origin: str
+
+
+class AccountRow(SQLModel, table=True):
+    """An upstream account, one Google Cloud project: ACTIVE or DISABLED. Its host is a name in settings, never a URL."""
+
+    __tablename__ = "account"
+
+    account_id: str = Field(primary_key=True)
+    display_name: str = ""
+    kind: str
+    project: str = ""
+    base_url_key: str
+    region: str = ""
+    state: str = "ACTIVE"
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_column=_now())
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
+
+
+class UpstreamKeyRow(SQLModel, table=True):
+    """Metadata of an account's key: ACTIVE, DISABLED or QUARANTINED. `fingerprint` is 16 hex digits of its SHA-256."""
+
+    __tablename__ = "upstream_key"
+
+    account_id: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    display_name: str = ""
+    vault_version: int = Field(sa_type=BigInteger)
+    fingerprint: str
+    state: str = "ACTIVE"
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_column=_now())
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
