@@ -1,0 +1,87 @@
+"""The built-in roles as data: a name, what it is for, its permissions.
+
+Separation of duties lives here: finance sees money and not one prompt, key-custodians touch upstream keys and nothing
+else, callers call.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A named set of permissions."""
+
+    name: str
+    description: str
+    permissions: frozenset[str]
+
+
+def _on(noun: str, *verbs: str) -> frozenset[str]:
+    return frozenset(f"{noun}.{verb}" for verb in verbs)
+
+
+_READ: Final = ("get", "list")
+_CHANGE: Final = ("create", "update", "delete")
+
+_TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _on("limits", *_READ)
+_PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
+_MONEY_READ = _on("usage", *_READ) | _on("usageReports", "get") | _on("usageRecords", "list")
+_PRICES_READ = _on("prices", *_READ)
+_CALL = _on("generation", "generate", "embed", "countTokens") | _on("usage", *_READ)
+
+_TENANT = (
+    _TREE_READ
+    | _PEOPLE_READ
+    | _MONEY_READ
+    | _CALL
+    | _on("tenants", "update")
+    | _on("departments", *_CHANGE, "move")
+    | _on("projects", *_CHANGE)
+    | _on("principals", *_CHANGE, "disable", "enable")
+    | _on("apiKeys", "create", "update", "revoke")
+    | _on("roleGrants", "create", "delete")
+    | _on("limits", *_CHANGE)
+)
+_DEPARTMENT = (
+    _TREE_READ
+    | _MONEY_READ
+    | _CALL
+    | _on("departments", *_CHANGE)
+    | _on("projects", *_CHANGE)
+    | _on("apiKeys", *_READ, "create", "update", "revoke")
+)
+_KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
+    "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
+)
+_PLATFORM = (
+    _TENANT
+    | _KEYS
+    | _PRICES_READ
+    | _on("prices", "import")
+    | _on("tenants", "create", "list", "suspend", "resume", "delete")
+)
+
+ROLES: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        role.name: role
+        for role in (
+            Role("platform-admin", "Everything, on the platform.", _PLATFORM),
+            Role("tenant-admin", "Everything inside one tenant.", _TENANT),
+            Role("department-admin", "The tree, projects and API keys of a department and below.", _DEPARTMENT),
+            Role("caller", "Calls models and reads its own usage.", _CALL),
+            Role(
+                "finance",
+                "Reads what was used and what it cost; sees no content.",
+                _TREE_READ | _MONEY_READ | _PRICES_READ,
+            ),
+            Role(
+                "auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ | _PRICES_READ
+            ),
+            Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS),
+            Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
+        )
+    }
+)

@@ -1,0 +1,138 @@
+"""How every change is made: one transaction holds the claim of the request id, the act, its audit row, and its epochs.
+
+A dry run is the same transaction, rolled back: what it answers is what the change would have answered.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from uuid import UUID
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.permissions import rule_of_mutation
+from tollhouse_server.audit.store import claim_request, record, save_answer
+from tollhouse_server.audit.tables import AuditEventRow
+from tollhouse_server.database.engine import Database, RollBack
+from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.names import domain_of, invalid, scope_of
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Generic[Answer]):
+    """What an act did: the resource before and after it, for the trail, and the answer.
+
+    `kept` is what a repetition of the request is answered with, where the answer itself has a secret.
+    """
+
+    resource: str
+    before: Message | None
+    after: Message | None
+    answer: Answer
+    kept: Answer | None = None
+
+
+Act: TypeAlias = Callable[[AsyncSession], Awaitable[Change[Answer]]]
+
+
+class MutationRequest(Protocol):
+    """What every request for a change has; it is a protobuf message."""
+
+    request_id: str
+    validate_only: bool
+
+
+class Mutations:
+    """Runs changes. `key` keeps the fingerprints of requests, which may hold secrets, from telling anything."""
+
+    def __init__(self, database: Database, key: bytes) -> None:
+        self._database = database
+        self._key = key
+
+    async def run(
+        self, call: Call, request: MutationRequest, answer: type[Answer], act: Act[Answer], *topics: Topic
+    ) -> Answer:
+        """Run `act` and return its answer, or the answer that the same request id had before.
+
+        Raises:
+            RequestIdReused: the id was used for another request within 24 hours.
+            StoreUnavailable: the database is gone; whether the change was made is told by repeating the request id.
+            TollhouseError: what `act` raises; nothing is changed then.
+        """
+        result: Answer | None = None
+        try:
+            async with self._database.transaction() as session:
+                result = await self._run(session, call, request, answer=answer, act=act, topics=topics)
+                if request.validate_only:
+                    raise RollBack
+        except RollBack:
+            pass
+        return cast(Answer, result)
+
+    async def _run(
+        self,
+        session: AsyncSession,
+        call: Call,
+        request: MutationRequest,
+        *,
+        answer: type[Answer],
+        act: Act[Answer],
+        topics: tuple[Topic, ...],
+    ) -> Answer:
+        # A dry run claims nothing: the same id must be free for the real one.
+        claimed = None if request.validate_only else _request_id(request)
+        tenant = call.principal.tenant_id
+        if claimed is not None:
+            before = await claim_request(session, tenant, claimed, self._fingerprint(call, request))
+            if before is not None:
+                return answer.FromString(before)
+        change = await act(session)
+        await record(session, _event(call, request, change))
+        if claimed is not None:
+            await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
+        # Last and in one order: everyone who changes a topic waits on its row until the commit.
+        for topic in sorted(topics):
+            await bump(session, topic)
+        return change.answer
+
+    def _fingerprint(self, call: Call, request: MutationRequest) -> bytes:
+        message = cast(Message, request)
+        body = type(message)()
+        body.CopyFrom(message)
+        body.ClearField("request_id")
+        who = f"{message.DESCRIPTOR.full_name}\0{call.principal.name}\0".encode()
+        return hmac.digest(self._key, who + body.SerializeToString(deterministic=True), hashlib.sha256)
+
+
+def _request_id(request: MutationRequest) -> UUID | None:
+    try:
+        return UUID(request.request_id) if request.request_id else None
+    except ValueError:
+        raise invalid("request_id", "must be a UUID") from None
+
+
+def _event(call: Call, request: MutationRequest, change: Change[Any]) -> AuditEventRow:
+    rule = rule_of_mutation(cast(Message, request))
+    return AuditEventRow(
+        tenant_id=domain_of(scope_of(change.resource)),
+        actor=call.principal.name,
+        credential_id=call.principal.credential_id,
+        method=rule.rpc,
+        permission=rule.permission or "",
+        resource=change.resource,
+        before=_json(change.before),
+        after=_json(change.after),
+        request_id=request.request_id,
+        correlation_id=call.correlation_id,
+    )
+
+
+def _json(message: Message | None) -> dict[str, Any] | None:
+    return None if message is None else MessageToDict(message)

@@ -1,0 +1,174 @@
+"""Every RPC, the permission it takes, and where in the request its scope is found. What is not listed is refused."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from google.protobuf.message import Message
+
+from tollhouse_server.identity.principal import Principal
+from tollhouse_server.names import PLATFORM, domain_of, invalid, scope_of
+
+_ADMIN = "tollhouse.admin.v1"
+_CALLERS = "tollhouse.v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one RPC takes. `permission` None admits every authenticated principal.
+
+    The first of `fields` that is set names the resource, whose scope counts; with none set, it is the platform, or,
+    if `own`, the credential's own project. With `of_tenant` the permission is needed on the whole tenant.
+    """
+
+    rpc: str
+    permission: str | None
+    fields: tuple[str, ...] = ()
+    own: bool = False
+    of_tenant: bool = False
+
+    def scope(self, request: Message, principal: Principal) -> str:
+        """Return the scope on which the permission is needed.
+
+        Raises:
+            InvalidRequest: a field is not a resource name, or two of them are of different tenants.
+        """
+        scopes = {field: scope_of(text, field) for field in self.fields if (text := _read(request, field))}
+        if not scopes:
+            return own_scope(principal) if self.own else PLATFORM
+        if len({domain_of(scope) for scope in scopes.values()}) > 1:
+            raise invalid(next(iter(scopes)), "must belong to the tenant that the request names")
+        scope = next(iter(scopes.values()))
+        return "/".join(scope.split("/")[:2]) if self.of_tenant else scope
+
+
+def own_scope(principal: Principal) -> str:
+    """Return the name of the credential's project, or of its tenant if it has none."""
+    tenant = f"tenants/{principal.tenant_id}"
+    if principal.project_id is None:
+        return tenant
+    return f"{tenant}/departments/{principal.department_ids[-1]}/projects/{principal.project_id}"
+
+
+def permission_for(rpc: str) -> Rule:
+    """Return the rule of an RPC, given as `/package.Service/Method` or `package.Service.Method`.
+
+    Raises:
+        KeyError: it is not listed; a test holds that every RPC is.
+    """
+    return rules()[rpc.lstrip("/").replace("/", ".")]
+
+
+def rule_of_mutation(request: Message) -> Rule:
+    """Return the rule of the administrative RPC that takes this kind of request."""
+    return _by_request()[request.DESCRIPTOR.full_name]
+
+
+@cache
+def rules() -> Mapping[str, Rule]:
+    """Return every rule by the RPC's full name."""
+    return MappingProxyType({rule.rpc: rule for rule in _rules()})
+
+
+@cache
+def _by_request() -> Mapping[str, Rule]:
+    # The request of administrative method M is always called MRequest.
+    return {
+        f"{_ADMIN}.{rule.rpc.rsplit('.', 1)[1]}Request": rule for rule in _rules() if rule.rpc.startswith(f"{_ADMIN}.")
+    }
+
+
+def _read(request: Message, path: str) -> str:
+    value: object = request
+    for part in path.split("."):
+        value = getattr(value, part)
+    return str(value)
+
+
+def _standard(service: str, noun: str, one: str, verbs: str, *, parent: str = "parent") -> Iterator[Rule]:
+    """Yield the rules of a resource's standard methods: what changes or reads one takes its name, the rest a parent."""
+    plural = noun[0].upper() + noun[1:]
+    for verb in verbs.split():
+        method = f"List{plural}" if verb == "list" else f"{verb.capitalize()}{one}"
+        fields = _fields(verb, _snake(one), parent)
+        yield Rule(rpc=f"{_ADMIN}.{service}.{method}", permission=f"{noun}.{verb}", fields=fields)
+
+
+def _fields(verb: str, resource: str, parent: str) -> tuple[str, ...]:
+    if verb in ("create", "add", "list"):
+        return tuple(parent.split())
+    return (f"{resource}.name",) if verb == "update" else ("name",)
+
+
+def _snake(one: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in one).lstrip("_")
+
+
+def _rules() -> Iterator[Rule]:
+    yield from _standard(
+        "TenantService", "tenants", "Tenant", "create get list update suspend resume delete", parent=""
+    )
+    yield from _department_rules()
+    yield from _standard("ProjectService", "projects", "Project", "create get list update delete")
+    yield from _standard("PrincipalService", "principals", "Principal", "create get list update disable enable delete")
+    yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke")
+    yield from _role_rules()
+    yield from _standard("LimitService", "limits", "Limit", "create get update delete")
+    yield Rule(rpc=f"{_ADMIN}.LimitService.ListLimits", permission="limits.list", fields=("scope", "parent"))
+    yield from _platform_rules()
+    yield from _usage_report_rules()
+    yield from _caller_rules()
+
+
+def _department_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.DepartmentService"
+    above = ("department.parent_department", "parent")
+    yield Rule(rpc=f"{service}.CreateDepartment", permission="departments.create", fields=above)
+    yield Rule(rpc=f"{service}.ListDepartments", permission="departments.list", fields=("root", "parent"))
+    yield from _standard("DepartmentService", "departments", "Department", "get update delete")
+    yield Rule(
+        rpc=f"{service}.MoveDepartment",
+        permission="departments.move",
+        fields=("name", "parent_department"),
+        of_tenant=True,
+    )
+
+
+def _role_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.RoleService"
+    yield Rule(rpc=f"{service}.ListRoles", permission=None)
+    yield Rule(rpc=f"{service}.CreateRoleGrant", permission="roleGrants.create", fields=("role_grant.scope", "parent"))
+    yield from _standard("RoleService", "roleGrants", "RoleGrant", "get list delete")
+
+
+def _platform_rules() -> Iterator[Rule]:
+    for method, verb in (("ImportPrices", "import"), ("ListPrices", "list"), ("GetPriceBook", "get")):
+        yield Rule(rpc=f"{_ADMIN}.PriceService.{method}", permission=f"prices.{verb}")
+    yield from _standard(
+        "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
+    )
+    yield from _standard("UpstreamKeyService", "upstreamKeys", "UpstreamKey", "add get list disable enable delete")
+
+
+def _usage_report_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.UsageReportService"
+    yield Rule(rpc=f"{service}.GetMonthReport", permission="usageReports.get", fields=("parent",))
+    yield Rule(rpc=f"{service}.ListUsageRecords", permission="usageRecords.list", fields=("parent",))
+
+
+def _caller_rules() -> Iterator[Rule]:
+    own = (
+        ("GenerationService.GenerateContent", "generation.generate"),
+        ("GenerationService.StreamGenerateContent", "generation.generate"),
+        ("GenerationService.CountTokens", "generation.countTokens"),
+        ("GenerationService.EmbedContent", "generation.embed"),
+        ("UsageService.GetUsageSummary", "usage.get"),
+        ("UsageService.ListLimits", "usage.list"),
+        ("UsageService.ListUsageRecords", "usage.list"),
+        ("UsageService.GetReceipt", "usage.get"),
+    )
+    for method, permission in own:
+        yield Rule(rpc=f"{_CALLERS}.{method}", permission=permission, fields=("parent",), own=True)
+    for method in ("ListTiers", "GetTier", "ListModels", "GetModel"):
+        yield Rule(rpc=f"{_CALLERS}.CatalogService.{method}", permission=None)

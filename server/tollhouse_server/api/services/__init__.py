@@ -1,0 +1,1 @@
+"""One thin, transport-free class per gRPC service: message in, message out, facts raised."""

@@ -1,0 +1,117 @@
+"""TenantService: the companies that share this Tollhouse."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+from tollhouse.admin.v1 import tenants_pb2 as pb
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.masks import changed_fields
+from tollhouse_server.api.mutation import Change, MutationRequest, Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.values import etag, timestamp, version_of
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import Topic
+from tollhouse_server.database.rows import change, check_version
+from tollhouse_server.errors import ResourceInUse, ResourceNotFound
+from tollhouse_server.names import PLATFORM, TenantName, invalid
+from tollhouse_server.tenancy import store
+from tollhouse_server.tenancy.tables import TenantRow
+
+_CHANGEABLE = ("display_name", "time_zone")
+
+
+class TenantService:
+    """Creates, reads, changes, suspends and deletes tenants."""
+
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
+        self._database = database
+        self._mutations = mutations
+        self._pages = pages
+
+    async def create_tenant(self, request: pb.CreateTenantRequest, call: Call) -> pb.Tenant:
+        name = TenantName.parse(f"tenants/{request.tenant_id}", "tenant_id")
+        zone = _checked_zone(request.tenant.time_zone or "UTC")
+
+        async def act(session: AsyncSession) -> Change[pb.Tenant]:
+            row = TenantRow(tenant_id=name.tenant, display_name=request.tenant.display_name, time_zone=zone)
+            after = _message(await store.create_tenant(session, row))
+            return Change(resource=after.name, before=None, after=after, answer=after)
+
+        return await self._mutations.run(call, request, pb.Tenant, act)
+
+    async def get_tenant(self, request: pb.GetTenantRequest, call: Call) -> pb.Tenant:
+        async with self._database.transaction() as session:
+            return _message(await store.get_tenant(session, TenantName.parse(request.name)))
+
+    async def list_tenants(self, request: pb.ListTenantsRequest, call: Call) -> pb.ListTenantsResponse:
+        async with self._database.transaction() as session:
+            rows = await store.list_tenants(
+                session,
+                after=self._pages.after(request),
+                size=self._pages.size(request) + 1,
+                show_deleted=request.show_deleted,
+            )
+        page, last = self._pages.split(request, rows)
+        token = self._pages.next(request, last.tenant_id) if last else ""
+        return pb.ListTenantsResponse(tenants=map(_message, page), next_page_token=token)
+
+    async def update_tenant(self, request: pb.UpdateTenantRequest, call: Call) -> pb.Tenant:
+        fields = changed_fields(request.tenant, request.update_mask, _CHANGEABLE)
+        values = {field: getattr(request.tenant, field) for field in fields}
+        if "time_zone" in values:
+            _checked_zone(request.tenant.time_zone)
+        # Limits cut their windows in the tenant's zone: whoever keeps their definitions must read it again.
+        return await self._change(call, request, request.tenant.name, request.tenant.etag, values, topic=Topic.LIMITS)
+
+    async def suspend_tenant(self, request: pb.SuspendTenantRequest, call: Call) -> pb.Tenant:
+        values: dict[str, object] = {"state": "SUSPENDED"}
+        return await self._change(call, request, request.name, request.etag, values, topic=Topic.IDENTITY)
+
+    async def resume_tenant(self, request: pb.ResumeTenantRequest, call: Call) -> pb.Tenant:
+        return await self._change(call, request, request.name, request.etag, {"state": "ACTIVE"}, topic=Topic.IDENTITY)
+
+    async def delete_tenant(self, request: pb.DeleteTenantRequest, call: Call) -> pb.Tenant:
+        values = {"state": "DELETED", "deleted_at": datetime.now(UTC)}
+        return await self._change(call, request, request.name, request.etag, values, topic=Topic.IDENTITY)
+
+    async def _change(
+        self, call: Call, request: MutationRequest, text: str, tag: str, values: Mapping[str, object], *, topic: Topic
+    ) -> pb.Tenant:
+        name = TenantName.parse(text)
+        if name.tenant == PLATFORM and "state" in values:
+            raise ResourceInUse(name=text, used_by="the administrators of the platform")
+
+        async def act(session: AsyncSession) -> Change[pb.Tenant]:
+            row = await store.get_tenant(session, name, lock=True)
+            check_version(row, version_of(tag, text), text)
+            if row.deleted_at is not None:
+                raise ResourceNotFound(name=text)
+            before = _message(row)
+            after = _message(await change(session, row, **values))
+            return Change(resource=text, before=before, after=after, answer=after)
+
+        return await self._mutations.run(call, request, pb.Tenant, act, topic)
+
+
+def _checked_zone(zone: str) -> str:
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise invalid("tenant.time_zone", "is not an IANA time zone such as Europe/Berlin") from None
+    return zone
+
+
+def _message(row: TenantRow) -> pb.Tenant:
+    return pb.Tenant(
+        name=str(TenantName(row.tenant_id)),
+        display_name=row.display_name,
+        time_zone=row.time_zone,
+        state=pb.Tenant.State.Value(f"STATE_{row.state}"),
+        create_time=timestamp(row.created_at),
+        update_time=timestamp(row.updated_at),
+        delete_time=timestamp(row.deleted_at),
+        etag=etag(row.version),
+    )

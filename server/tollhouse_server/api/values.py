@@ -1,0 +1,72 @@
+"""Values on the wire and in here: moments, money, versions."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
+
+from tollhouse_server.errors import EtagMismatch
+from tollhouse_server.money import MAX_NANOS, NANOS_PER_DOLLAR
+from tollhouse_server.names import invalid
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """Return an aware moment as a Timestamp; None stays absent."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def moment_of(message: Timestamp, field: str) -> datetime:
+    """Return a Timestamp as an aware moment, cut to microseconds.
+
+    Raises:
+        InvalidRequest: it is beyond what a calendar holds.
+    """
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise invalid(field, "is not a moment between the years 1 and 9999") from None
+
+
+def money(nanos: int) -> Money:
+    """Return nano-dollars as Money; both parts carry the sign."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_DOLLAR)
+    sign = -1 if nanos < 0 else 1
+    return Money(currency_code="USD", units=sign * whole, nanos=sign * rest)
+
+
+def nanos_of(message: Money, field: str) -> int:
+    """Return Money as nano-dollars.
+
+    Raises:
+        InvalidRequest: another currency, parts of different signs, or too much.
+    """
+    if message.currency_code not in ("", "USD"):
+        raise invalid(f"{field}.currency_code", "must be USD")
+    if abs(message.nanos) >= NANOS_PER_DOLLAR or message.units * message.nanos < 0:
+        raise invalid(f"{field}.nanos", "must be below one dollar and of the sign of units")
+    nanos = message.units * NANOS_PER_DOLLAR + message.nanos
+    if abs(nanos) > MAX_NANOS:
+        raise invalid(field, f"is beyond the largest amount of {MAX_NANOS // NANOS_PER_DOLLAR} dollars")
+    return nanos
+
+
+def etag(version: int) -> str:
+    """Return a row's version as an etag."""
+    return f"v{version}"
+
+
+def version_of(text: str, name: str) -> int | None:
+    """Return the version that an etag stands for; None, which means no check, when it is empty.
+
+    Raises:
+        EtagMismatch: it is not an etag of ours, so no row is at it.
+    """
+    if not text:
+        return None
+    if not (text.startswith("v") and text[1:].isascii() and text[1:].isdigit()):
+        raise EtagMismatch(name=name)
+    return int(text[1:])

@@ -1,0 +1,24 @@
+"""Who calls, as the rest of the server sees him."""
+
+from dataclasses import dataclass
+
+from tollhouse_server.names import PrincipalName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """An authenticated caller. `department_ids` run from the top of the tree to the project's own department."""
+
+    tenant_id: str
+    tenant_state: str
+    principal_id: str
+    credential_id: str
+    credential_name: str
+    project_id: str | None
+    department_ids: tuple[str, ...]
+    environment: str
+
+    @property
+    def name(self) -> str:
+        """Resource name of the principal."""
+        return str(PrincipalName(self.tenant_id, self.principal_id))

@@ -1,0 +1,219 @@
+"""Resource names: `tenants/acme/departments/sales/projects/crm`, parsed strictly, formatted exactly.
+
+Departments are flat names with a parent of their own, so a name says which tenant a thing belongs to, never where in
+the department tree it is. `platform` is the scope of what belongs to no tenant.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import ClassVar, Self, TypeAlias
+
+from tollhouse_server.errors import FieldViolation, InvalidRequest
+
+PLATFORM = "platform"
+"""Scope of what belongs to no tenant, and the id of the tenant in which the platform's own principals live."""
+
+_SLUG = r"[a-z][a-z0-9-]{1,62}"
+_FORMS = {"api_key": "[a-z2-7]{12}", "version": "current|[1-9][0-9]{0,17}"}
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` may be the id of a resource: 2 to 63 lower-case letters, digits, hyphens, a letter first."""
+    return re.fullmatch(_SLUG, text) is not None
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{_FORMS.get(part[1], _SLUG)})", template))
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name with the ids of its template as fields."""
+
+    template: ClassVar[str]
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """Return the parts of `text`.
+
+        Raises:
+            InvalidRequest: `text`, which came in the request's `field`, is not a name of this kind.
+        """
+        match = _pattern(cls.template).fullmatch(text)
+        if match is None:
+            raise invalid(field, f"must be of the form {cls.template}")
+        return cls(**match.groupdict())
+
+    def __str__(self) -> str:
+        return self.template.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class TenantName(_Name):
+    """A company or subsidiary."""
+
+    template = "tenants/{tenant}"
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class DepartmentName(_Name):
+    """A department, addressed flat."""
+
+    template = "tenants/{tenant}/departments/{department}"
+    tenant: str
+    department: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectName(_Name):
+    """A project of a department."""
+
+    template = "tenants/{tenant}/departments/{department}/projects/{project}"
+    tenant: str
+    department: str
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectKeyName(_Name):
+    """An API key that pays from a project."""
+
+    template = "tenants/{tenant}/departments/{department}/projects/{project}/apiKeys/{api_key}"
+    tenant: str
+    department: str
+    project: str
+    api_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKeyName(_Name):
+    """An API key without a project, for administration."""
+
+    template = "tenants/{tenant}/apiKeys/{api_key}"
+    tenant: str
+    api_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalName(_Name):
+    """A person or a service."""
+
+    template = "tenants/{tenant}/principals/{principal}"
+    tenant: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleGrantName(_Name):
+    """A role given to a principal on a scope."""
+
+    template = "tenants/{tenant}/roleGrants/{role_grant}"
+    tenant: str
+    role_grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitName(_Name):
+    """A quota or a budget."""
+
+    template = "tenants/{tenant}/limits/{limit}"
+    tenant: str
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleName(_Name):
+    """A role."""
+
+    template = "roles/{role}"
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountName(_Name):
+    """An upstream account."""
+
+    template = "accounts/{account}"
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamKeyName(_Name):
+    """A key of an upstream account."""
+
+    template = "accounts/{account}/upstreamKeys/{upstream_key}"
+    account: str
+    upstream_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBookName(_Name):
+    """A version of the price book; `current` is the one in force."""
+
+    template = "priceBooks/{version}"
+    version: str
+
+
+ApiKeyName: TypeAlias = ProjectKeyName | TenantKeyName
+Scope: TypeAlias = TenantName | DepartmentName | ProjectName
+"""A node of a tenant's tree on which roles are granted."""
+
+_SCOPES: tuple[type[Scope], ...] = (TenantName, DepartmentName, ProjectName)
+
+
+def invalid(field: str, description: str) -> InvalidRequest:
+    """Return the error for one wrong field."""
+    return InvalidRequest(violations=(FieldViolation(path=field, description=description),))
+
+
+def parse_api_key(text: str, field: str = "name") -> ApiKeyName:
+    """Return the name of an API key, with or without a project.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if _pattern(TenantKeyName.template).fullmatch(text):
+        return TenantKeyName.parse(text, field)
+    return ProjectKeyName.parse(text, field)
+
+
+def parse_scope(text: str, field: str = "scope") -> Scope:
+    """Return the name of a tenant, department or project.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    for kind in _SCOPES:
+        if _pattern(kind.template).fullmatch(text):
+            return kind.parse(text, field)
+    raise invalid(field, "must be the name of a tenant, department or project")
+
+
+@cache
+def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:principals|roleGrants|limits)/{_SLUG})?"
+    tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
+    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles)/[a-z0-9-]{{1,63}}"
+    return re.compile(tenant), re.compile(platform)
+
+
+def scope_of(name: str, field: str = "name") -> str:
+    """Return the scope that decides who may touch `name`: the innermost tenant, department or project in it.
+
+    Raises:
+        InvalidRequest: `name`, which came in the request's `field`, is not a resource name.
+    """
+    in_tenant, on_platform = _holders()
+    if match := in_tenant.fullmatch(name):
+        return match[1]
+    if on_platform.fullmatch(name):
+        return PLATFORM
+    raise invalid(field, "is not a resource name")
+
+
+def domain_of(scope: str) -> str:
+    """Return the tenant id of a scope, or `platform`."""
+    return scope.split("/", 2)[1] if scope.startswith("tenants/") else PLATFORM

@@ -1,0 +1,1 @@
+"""Who is served and who pays: tenants, departments in a tree, projects, principals."""

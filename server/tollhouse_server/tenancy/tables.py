@@ -1,0 +1,60 @@
+"""Rows of tenancy. Nothing is deleted, only marked: the records that name it stay readable."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, DateTime, FetchedValue
+from sqlmodel import Field, SQLModel
+
+from tollhouse_server.database.types import LTree
+
+_NOW = {"server_default": FetchedValue()}
+_INSTANT = DateTime(timezone=True)
+
+
+class _Lived(SQLModel):
+    display_name: str = ""
+    state: str = "ACTIVE"
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
+    deleted_at: datetime | None = Field(default=None, sa_type=_INSTANT)
+
+
+class TenantRow(_Lived, table=True):
+    """A tenant: ACTIVE, SUSPENDED or DELETED."""
+
+    __tablename__ = "tenant"
+
+    tenant_id: str = Field(primary_key=True)
+    time_zone: str = "UTC"
+
+
+class DepartmentRow(_Lived, table=True):
+    """A department; `path` holds the ids from the top of the tree down to itself, joined by dots."""
+
+    __tablename__ = "department"
+
+    tenant_id: str = Field(primary_key=True)
+    department_id: str = Field(primary_key=True)
+    parent_id: str | None = None
+    path: str = Field(sa_type=LTree)
+
+
+class ProjectRow(_Lived, table=True):
+    """A project; its id is unique in the tenant."""
+
+    __tablename__ = "project"
+
+    tenant_id: str = Field(primary_key=True)
+    project_id: str = Field(primary_key=True)
+    department_id: str
+
+
+class PrincipalRow(_Lived, table=True):
+    """A principal: USER or SERVICE_ACCOUNT; ACTIVE, DISABLED or DELETED."""
+
+    __tablename__ = "principal"
+
+    tenant_id: str = Field(primary_key=True)
+    principal_id: str = Field(primary_key=True)
+    kind: str

@@ -1,0 +1,128 @@
+"""The administration plane as one object: real PostgreSQL below, the handlers above, no transport."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import uuid4
+
+from google.protobuf.message import Message
+from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, roles_pb2, tenants_pb2
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.api.bootstrap import issue_platform_admin_key
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.permissions import permission_for, rules
+from tollhouse_server.api.services.api_keys_service import ApiKeyService
+from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.principals_service import PrincipalService
+from tollhouse_server.api.services.projects_service import ProjectService
+from tollhouse_server.api.services.roles_service import RoleService
+from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import EpochWatch
+from tollhouse_server.identity.directory import Directory
+from tollhouse_server.identity.principal import Principal
+
+PEPPER = b"a pepper for tests"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Everything that a test of the administration plane touches."""
+
+    database: Database
+    watch: EpochWatch
+    directory: Directory
+    authorizer: Authorizer
+    handlers: dict[str, Any]
+    admin_key: str
+
+    @classmethod
+    async def start(cls, dsn: str) -> Self:
+        database = Database(dsn, pool_size=10)
+        watch = EpochWatch(database)
+        directory, authorizer = Directory(database, watch, PEPPER), Authorizer(database, watch)
+        mutations, pages = Mutations(database, b"fingerprints"), PageTokens(b"pages")
+        services = (
+            TenantService(database, mutations, pages),
+            DepartmentService(database, mutations, pages),
+            ProjectService(database, mutations, pages),
+            PrincipalService(database, mutations, pages),
+            ApiKeyService(database, mutations, pages, authorizer, PEPPER),
+            RoleService(database, mutations, pages, authorizer),
+        )
+        admin_key = await issue_platform_admin_key(database, PEPPER)
+        await watch.refresh()
+        return cls(
+            database=database,
+            watch=watch,
+            directory=directory,
+            authorizer=authorizer,
+            handlers={type(service).__name__: service for service in services},
+            admin_key=admin_key,
+        )
+
+    async def call(self, message: Message, *, key: str | None = None) -> Any:
+        """Serve `message` as the chain does: authenticate, authorise, handle."""
+        principal = await self.directory.authenticate(f"Bearer {key or self.admin_key}")
+        rpc = rpc_of(message)
+        rule = permission_for(rpc)
+        if rule.permission is not None:
+            await self.authorizer.authorize(principal, rule.permission, rule.scope(message, principal))
+        _, service, method = rpc.rsplit(".", 2)
+        handler = getattr(self.handlers[service], snake(method))
+        return await handler(message, call_of(principal, rpc))
+
+    async def tenant(self, tenant: str) -> None:
+        """Make a tenant with department `sales`, sub-department `emea`, and project `crm` in it."""
+        await self.call(tenants_pb2.CreateTenantRequest(tenant_id=tenant))
+        sales = f"tenants/{tenant}/departments/sales"
+        await self.call(departments_pb2.CreateDepartmentRequest(parent=f"tenants/{tenant}", department_id="sales"))
+        await self.call(
+            departments_pb2.CreateDepartmentRequest(
+                parent=f"tenants/{tenant}",
+                department_id="emea",
+                department=departments_pb2.Department(parent_department=sales),
+            )
+        )
+        await self.call(
+            projects_pb2.CreateProjectRequest(parent=f"tenants/{tenant}/departments/emea", project_id="crm")
+        )
+
+    async def key(self, tenant: str, principal: str, *grants: tuple[str, str], project: str = "") -> str:
+        """Make a principal with (role, scope) grants, and return a key of his."""
+        name = f"tenants/{tenant}/principals/{principal}"
+        kind = principals_pb2.Principal.KIND_SERVICE_ACCOUNT
+        await self.call(
+            principals_pb2.CreatePrincipalRequest(
+                parent=f"tenants/{tenant}",
+                principal_id=principal,
+                principal=principals_pb2.Principal(kind=kind),
+            )
+        )
+        for role, scope in grants:
+            grant = roles_pb2.RoleGrant(principal=name, role=f"roles/{role}", scope=scope)
+            await self.call(roles_pb2.CreateRoleGrantRequest(parent=f"tenants/{tenant}", role_grant=grant))
+        answer = await self.call(
+            api_keys_pb2.CreateApiKeyRequest(
+                parent=project or f"tenants/{tenant}", api_key=api_keys_pb2.ApiKey(principal=name)
+            )
+        )
+        return str(answer.secret)
+
+
+def rpc_of(message: Message) -> str:
+    """Return the full name of the administrative RPC that takes this request."""
+    method = message.DESCRIPTOR.name.removesuffix("Request")
+    return next(rpc for rpc in rules() if rpc.startswith("tollhouse.admin.") and rpc.endswith(f".{method}"))
+
+
+def call_of(principal: Principal, rpc: str) -> Call:
+    """Return a call with ten seconds left."""
+    return Call(rpc=rpc, principal=principal, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
+
+
+def snake(method: str) -> str:
+    """Return a handler's name."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method).lstrip("_")
