@@ -70,5 +70,5 @@ class Database:
         await self._engine.dispose()
 
 
-class RollBack(Exception):  # noqa: N818 - a signal, not an error
+class RollBack(Exception):
     """Raised inside `transaction()` by a dry run, which has seen all it wanted to see."""
