@@ -11,7 +11,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-
 from tollhouse_server.simulator.client import RunningSimulator, running_simulator
 
 _TARGET = "/v1beta/models/gemini-3.5-flash:generateContent"
@@ -33,13 +32,14 @@ async def call_until_dead(simulator: RunningSimulator, caller: int, answered: li
                 return
 
 
-async def test_every_answered_call_is_listed_after_kill_9():
+async def test_every_answered_call_is_listed_after_kill_9() -> None:
     """Rows are on disk before the first byte, and sequences go on after a restart."""
     answered: list[str] = []
     async with running_simulator() as simulator:
         for round_number in range(3):
             callers = [
-                asyncio.create_task(call_until_dead(simulator, 100 * round_number + each, answered)) for each in range(20)
+                asyncio.create_task(call_until_dead(simulator, 100 * round_number + each, answered))
+                for each in range(20)
             ]
             await asyncio.sleep(0.4)
             await simulator.kill()
@@ -54,7 +54,7 @@ async def test_every_answered_call_is_listed_after_kill_9():
     assert [row.sequence for row in rows] == sorted({row.sequence for row in rows})
 
 
-async def test_a_client_that_hangs_up_early_was_served_all_the_same():
+async def test_a_client_that_hangs_up_early_was_served_all_the_same() -> None:
     """The row is written before a slow model even begins to answer."""
     async with running_simulator(models={"*": {"latency_ms": 5_000}}) as simulator:
         timeout = aiohttp.ClientTimeout(total=0.3)
@@ -65,7 +65,7 @@ async def test_a_client_that_hangs_up_early_was_served_all_the_same():
         assert await simulator.count_calls() == 1
 
 
-async def test_counts_are_by_model_and_refused_calls_are_not_counted():
+async def test_counts_are_by_model_and_refused_calls_are_not_counted() -> None:
     """Filters narrow the count; a 404 or a 400 is nobody's call."""
     async with running_simulator() as simulator, aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as http:
         for model in ("gemini-3.5-flash", "gemini-3.5-flash", "gemini-2.5-pro", "gemini-0"):
@@ -76,15 +76,16 @@ async def test_counts_are_by_model_and_refused_calls_are_not_counted():
         assert await simulator.count_calls(model="gemini-3.5-flash") == 2
 
 
-async def test_sigterm_ends_it_cleanly_even_while_a_call_hangs():
+async def test_sigterm_ends_it_cleanly_even_while_a_call_hangs() -> None:
     """Exit code 0 within seconds."""
     async with (
         running_simulator(faults=[{"kind": "hang"}]) as simulator,
         aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as http,
     ):
         hanging = asyncio.create_task(http.post(simulator.url + _TARGET, json=_BODY))
-        while await simulator.count_calls() == 0:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while await simulator.count_calls() == 0:  # noqa: ASYNC110 - another process has no event to wait for
+                await asyncio.sleep(0.01)
 
         code = await asyncio.wait_for(simulator.stop(), 10)
 
@@ -93,7 +94,7 @@ async def test_sigterm_ends_it_cleanly_even_while_a_call_hangs():
             await hanging
 
 
-async def test_only_known_keys_are_accepted_when_the_configuration_says_so():
+async def test_only_known_keys_are_accepted_when_the_configuration_says_so() -> None:
     """The keys of the configuration belong to their projects."""
     keys = {"good": {"project": "p-1"}}
     async with running_simulator(only_known_keys=True, keys=keys) as simulator, aiohttp.ClientSession() as http:
@@ -106,11 +107,19 @@ async def test_only_known_keys_are_accepted_when_the_configuration_says_so():
         assert await simulator.count_calls(project="p-1") == 1
 
 
-def test_a_port_in_use_is_a_clear_error_that_names_it(tmp_path: Path):
+def test_a_port_in_use_is_a_clear_error_that_names_it(tmp_path: Path) -> None:
     """Exit code 1 and the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "tollhouse_server.simulator", "--port", str(port), "--log", tmp_path / "log"]
+        command = [
+            sys.executable,
+            "-m",
+            "tollhouse_server.simulator",
+            "--port",
+            str(port),
+            "--log",
+            str(tmp_path / "log"),
+        ]
         ended = subprocess.run(
             command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, timeout=20, check=False
         )
@@ -119,10 +128,11 @@ def test_a_port_in_use_is_a_clear_error_that_names_it(tmp_path: Path):
     assert f"127.0.0.1:{port}: Address already in use" in ended.stderr
 
 
-async def test_it_ends_when_the_process_that_started_it_is_gone():
+async def test_it_ends_when_the_process_that_started_it_is_gone() -> None:
     """The end of its standard input is the end of it."""
     async with running_simulator() as simulator:
         process = simulator._running()
+        assert process.stdin is not None
         process.stdin.close()
 
         assert await asyncio.wait_for(process.wait(), 10) in {0, -signal.SIGTERM}

@@ -11,7 +11,6 @@ import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
-
 from tollhouse_server.simulator.client import RunningSimulator, SimulatorRefused, running_simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,7 +58,9 @@ class Caller:
 
 
 @pytest.mark.parametrize(("kind", "code"), [("429", 429), ("500", 500), ("503", 503), ("504", 504), ("403", 403)])
-async def test_a_refusal_hits_as_often_as_planned_and_is_not_served(simulator, caller, kind, code):
+async def test_a_refusal_hits_as_often_as_planned_and_is_not_served(
+    simulator: RunningSimulator, caller: Caller, kind: str, code: int
+) -> None:
     """The next two calls are refused in Gemini's shape, the third is served."""
     await simulator.add_fault(kind, key=caller.key, count=2)
 
@@ -70,7 +71,7 @@ async def test_a_refusal_hits_as_often_as_planned_and_is_not_served(simulator, c
     assert await caller.served() == 1
 
 
-async def test_plans_match_by_project_model_and_method(simulator, caller):
+async def test_plans_match_by_project_model_and_method(simulator: RunningSimulator, caller: Caller) -> None:
     """Only the calls that a plan names are hit."""
     project = f"project-{caller.key}"
     await simulator.add_fault("503", project=project, model="gemini-3.5-flash", method="generateContent")
@@ -80,7 +81,7 @@ async def test_plans_match_by_project_model_and_method(simulator, caller):
     assert (await caller.post("gemini-2.5-flash:generateContent"))[0] == 200
 
 
-async def test_a_rate_is_drawn_from_its_seed(simulator, caller):
+async def test_a_rate_is_drawn_from_its_seed(simulator: RunningSimulator, caller: Caller) -> None:
     """The same seed hits the same calls."""
 
     async def hits() -> list[int]:
@@ -95,7 +96,9 @@ async def test_a_rate_is_drawn_from_its_seed(simulator, caller):
     assert 5 <= len(first) <= 20
 
 
-async def test_a_reset_before_the_first_byte_was_served_unless_the_plan_says_otherwise(simulator, caller):
+async def test_a_reset_before_the_first_byte_was_served_unless_the_plan_says_otherwise(
+    simulator: RunningSimulator, caller: Caller
+) -> None:
     """The two outcomes that a client cannot tell apart."""
     await simulator.add_fault("reset", key=caller.key, count=1)
     await simulator.add_fault("reset", key=caller.key, count=1, served=False)
@@ -108,7 +111,9 @@ async def test_a_reset_before_the_first_byte_was_served_unless_the_plan_says_oth
     assert row.fault == "reset"
 
 
-async def test_a_reset_mid_stream_leaves_whole_chunks_and_is_served(simulator, caller):
+async def test_a_reset_mid_stream_leaves_whole_chunks_and_is_served(
+    simulator: RunningSimulator, caller: Caller
+) -> None:
     """Exactly the planned chunks arrive, then the connection breaks; the log has the full usage."""
     await simulator.add_fault("reset", key=caller.key, count=1, after_chunks=3)
 
@@ -119,7 +124,9 @@ async def test_a_reset_mid_stream_leaves_whole_chunks_and_is_served(simulator, c
     assert row.usage["candidatesTokenCount"] == 200
 
 
-async def test_a_truncated_stream_ends_in_good_order_without_a_finish_reason(simulator, caller):
+async def test_a_truncated_stream_ends_in_good_order_without_a_finish_reason(
+    simulator: RunningSimulator, caller: Caller
+) -> None:
     """HTTP looks whole; the last event is cut and no finish reason ever came."""
     await simulator.add_fault("truncate", key=caller.key, count=1, after_chunks=2)
 
@@ -133,7 +140,9 @@ async def test_a_truncated_stream_ends_in_good_order_without_a_finish_reason(sim
 
 
 @pytest.mark.parametrize("kind", ["truncate", "garbage"])
-async def test_a_spoiled_unary_body_is_no_json_though_it_is_a_200(simulator, caller, kind):
+async def test_a_spoiled_unary_body_is_no_json_though_it_is_a_200(
+    simulator: RunningSimulator, caller: Caller, kind: str
+) -> None:
     """A served call whose answer cannot be read."""
     await simulator.add_fault(kind, key=caller.key, count=1)
 
@@ -145,7 +154,7 @@ async def test_a_spoiled_unary_body_is_no_json_though_it_is_a_200(simulator, cal
     assert await caller.served() == 1
 
 
-async def test_garbage_in_a_stream_stands_where_the_plan_puts_it(simulator, caller):
+async def test_garbage_in_a_stream_stands_where_the_plan_puts_it(simulator: RunningSimulator, caller: Caller) -> None:
     """The chunk after the planned ones is garbage, the rest goes on."""
     await simulator.add_fault("garbage", key=caller.key, count=1, after_chunks=1)
 
@@ -158,7 +167,9 @@ async def test_garbage_in_a_stream_stands_where_the_plan_puts_it(simulator, call
 
 
 @pytest.mark.parametrize("target", [_UNARY, _STREAM])
-async def test_a_hang_lasts_until_the_client_gives_up_and_was_served(simulator, caller, target):
+async def test_a_hang_lasts_until_the_client_gives_up_and_was_served(
+    simulator: RunningSimulator, caller: Caller, target: str
+) -> None:
     """The call is in the log while the client still waits."""
     await simulator.add_fault("hang", key=caller.key, count=1, after_chunks=1 if target == _STREAM else 0)
 
@@ -172,7 +183,7 @@ async def test_a_hang_lasts_until_the_client_gives_up_and_was_served(simulator, 
     assert served == 1
 
 
-async def test_slow_delays_the_first_byte(simulator, caller):
+async def test_slow_delays_the_first_byte(simulator: RunningSimulator, caller: Caller) -> None:
     """A slow call is late, not wrong."""
     await simulator.add_fault("slow", key=caller.key, count=1, delay_seconds=0.2)
 
@@ -183,7 +194,7 @@ async def test_slow_delays_the_first_byte(simulator, caller):
     assert time.monotonic() - began >= 0.2
 
 
-async def test_a_model_keeps_the_pace_that_was_set(simulator, caller):
+async def test_a_model_keeps_the_pace_that_was_set(simulator: RunningSimulator, caller: Caller) -> None:
     """Latency and tokens per second are settings of a model."""
     await simulator.set_pace("gemini-2.0-flash", latency_ms=50, tokens_per_second=1000)
 
@@ -195,7 +206,7 @@ async def test_a_model_keeps_the_pace_that_was_set(simulator, caller):
     assert 0.25 <= took < 2
 
 
-async def test_the_admin_path_names_what_is_wrong_with_a_plan(simulator):
+async def test_the_admin_path_names_what_is_wrong_with_a_plan(simulator: RunningSimulator) -> None:
     """A plan that cannot be read is refused and not set."""
     before = await simulator.faults()
 

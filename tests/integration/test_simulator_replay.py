@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest_asyncio
 import pytest
+import pytest_asyncio
+from tollhouse_server.simulator.client import RunningSimulator, running_simulator
 
 from tests import recorded
 from tests.recorded import RecordedExchange, recorded_exchanges
-from tollhouse_server.simulator.client import RunningSimulator, running_simulator
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 _TRAFFIC = Path(recorded.__file__).with_name("gemini_traffic.jsonl.gz")
@@ -53,7 +53,9 @@ async def fetch(http: aiohttp.ClientSession, url: str, exchange: RecordedExchang
         return answer.status, await answer.text()
 
 
-async def test_every_recorded_exchange_is_replayed_by_its_number(simulator, http):
+async def test_every_recorded_exchange_is_replayed_by_its_number(
+    simulator: RunningSimulator, http: aiohttp.ClientSession
+) -> None:
     """The header `x-simulator-replay` picks a recording, whatever was asked; no key path is missing then."""
     wanted: set[str] = set()
     given: set[str] = set()
@@ -69,7 +71,9 @@ async def test_every_recorded_exchange_is_replayed_by_its_number(simulator, http
     assert wanted <= given
 
 
-async def test_a_request_equal_to_a_recorded_one_gets_the_recorded_answer(simulator, http):
+async def test_a_request_equal_to_a_recorded_one_gets_the_recorded_answer(
+    simulator: RunningSimulator, http: aiohttp.ClientSession
+) -> None:
     """Without a header, path and body decide; twins of one request share its first answer."""
     exchanges = recorded_exchanges()
     answers: dict[str, tuple[dict[str, Any], ...]] = {}
@@ -84,7 +88,9 @@ async def test_a_request_equal_to_a_recorded_one_gets_the_recorded_answer(simula
     assert len(answers) > 150
 
 
-async def test_a_replayed_call_is_logged_with_its_recorded_usage(simulator, http):
+async def test_a_replayed_call_is_logged_with_its_recorded_usage(
+    simulator: RunningSimulator, http: aiohttp.ClientSession
+) -> None:
     """The referee books what the recording reports."""
     exchanges = recorded_exchanges()
     number = next(at for at, each in enumerate(exchanges) if each.operation == "streamGenerateContent")
@@ -96,7 +102,7 @@ async def test_a_replayed_call_is_logged_with_its_recorded_usage(simulator, http
     assert [row.usage for row in after] == [exchanges[number].responses[-1]["usageMetadata"]]
 
 
-async def test_recorded_requests_are_understood_without_their_recordings():
+async def test_recorded_requests_are_understood_without_their_recordings() -> None:
     """Every request that the real API answered is answered; unknown models are the only exception."""
     async with running_simulator() as plain, aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as session:
         for exchange in recorded_exchanges():
