@@ -72,13 +72,13 @@ class Child:
         """The exit code (negative for a signal), or None while it runs."""
         return self._popen.poll()
 
-    async def ended(self, timeout_seconds: float | None = None) -> bool:
+    async def ended(self, timeout_seconds: float | None = None, *, look_every_seconds: float = POLL_SECONDS) -> bool:
         """Wait for the end; False when it still runs after `timeout_seconds`."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while self.exit_code() is None:
             if deadline is not None and time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(look_every_seconds)
         return True
 
     async def stop(self, steps: Sequence[StopStep]) -> int:

@@ -146,13 +146,17 @@ class EmbeddedPostgres:
             directory=data.parent,
         )
         try:
-            child = Child(command)
-            if not await child.ended(self._config.start_timeout_seconds) or child.exit_code() != 0:
-                await child.stop(())
-                raise self._failed("initdb failed")
+            await self._run_to_end(Child(command))
         finally:
             password_copy.unlink(missing_ok=True)
         unfinished.rename(data)
+
+    async def _run_to_end(self, child: Child) -> None:
+        try:
+            if not await child.ended(self._config.start_timeout_seconds) or child.exit_code() != 0:
+                raise self._failed(f"initdb failed: {log_tail(self._config.log_path)}")
+        finally:
+            await child.stop(())
 
     def _server_command(self, programs: Path, data: Path, user: SystemUser | None) -> Command:
         settings = FIXED_SETTINGS | {"port": str(self._port), "fsync": "on" if self._config.durable else "off"}
