@@ -77,7 +77,7 @@ def nested(levels: int, *, lists: bool = False) -> Any:
 @pytest.mark.parametrize("levels", [1, 28, 29, 30, 31, 32, 33, 34, 50, 99])
 @pytest.mark.parametrize("lists", [False, True])
 @pytest.mark.parametrize("member", ["unknown", "contents"])
-def test_nesting_up_to_100_levels_survives(levels: int, lists: bool, member: str) -> None:  # noqa: FBT001
+def test_nesting_up_to_100_levels_survives(levels: int, lists: bool, member: str) -> None:
     """protobuf parsers stop at 100 nested messages; what lies deeper travels as JSON text."""
     body = {member: nested(levels, lists=lists)}
 
@@ -162,7 +162,7 @@ def test_a_body_that_is_no_object_is_refused(body: Any) -> None:
 )
 def test_a_forged_exact_value_is_refused(pointer: str, text: str) -> None:
     """Only a stand-in can be replaced, so that exact values cannot smuggle anything past typed fields."""
-    request = generation_pb2.GenerateContentRequest(contents=[{}], cached_content="cachedContents/x")
+    request = generation_pb2.GenerateContentRequest(contents=[content_pb2.Content()], cached_content="cachedContents/x")
     request.extra.fields["deep"].null_value = 0  # type: ignore[assignment]
     request.exact_values.add(pointer=pointer, json=text)
 
