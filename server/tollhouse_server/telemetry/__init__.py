@@ -1,0 +1,1 @@
+"""What operators see: metrics (all declared in `declarations.py`), the endpoint that serves them, and the logs."""

@@ -1,0 +1,178 @@
+"""Every metric, declared once; `metrics.py` builds them, `docs/metrics.md` and the dashboards are checked against this.
+
+Names follow Prometheus: base units, the unit last, counters in `_total`. Labels are bounded: tiers, models, target
+kinds and reasons are catalogue data or enums. Tenants, departments, callers and keys are never labels: ask the ledger.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Kind(StrEnum):
+    """The three metric types used."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+Aggregation = Literal["livesum", "livemax", "livemin", "livemostrecent"]
+"""How the gauges of the living processes become one; those of dead processes do not count."""
+
+# From a local refusal (1 ms) to a long thinking answer (minutes).
+CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+TICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One metric as it appears in the exposition, `_total` included."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    aggregation: Aggregation | None = None
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Declaration:
+    return Declaration(name=name, kind=Kind.COUNTER, meaning=meaning, labels=labels)
+
+
+def _gauge(name: str, meaning: str, aggregation: Aggregation, *labels: str) -> Declaration:
+    return Declaration(name=name, kind=Kind.GAUGE, meaning=meaning, labels=labels, aggregation=aggregation)
+
+
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Declaration:
+    return Declaration(name=name, kind=Kind.HISTOGRAM, meaning=meaning, labels=labels, buckets=buckets)
+
+
+CALLS = _counter("tollhouse_calls_total", "RPCs finished, by RPC and gRPC status code.", "rpc", "code")
+CALL_DURATION = _histogram(
+    "tollhouse_call_duration_seconds",
+    "Time from the arrival of an RPC to its last message.",
+    CALL_BUCKETS,
+    "rpc",
+)
+IN_FLIGHT_CALLS = _gauge("tollhouse_in_flight_calls", "RPCs being served now.", "livesum", "rpc")
+REFUSALS = _counter(
+    "tollhouse_refusals_total", "RPCs that ended in an error of Tollhouse, by documented reason.", "reason"
+)
+TOKENS = _counter(
+    "tollhouse_tokens_total",
+    "Tokens that Gemini reported, by kind; `cached` ones are part of `prompt`.",
+    "tier",
+    "model",
+    "kind",
+)
+IMAGES = _counter("tollhouse_images_total", "Images made, as reported by Gemini.", "tier", "model")
+GROUNDING_QUERIES = _counter(
+    "tollhouse_grounding_queries_total", "Searches that Gemini made to ground an answer.", "tier", "model"
+)
+COST = _counter(
+    "tollhouse_cost_dollars_total",
+    "Cost of settled calls in US dollars, rounded to a float; the exact integers are in the ledger.",
+    "tier",
+    "model",
+)
+USAGE_MISSING = _counter(
+    "tollhouse_usage_missing_total", "Answers without a usage report; they are in suspense.", "tier", "model"
+)
+SETTLED_ABOVE_HOLD = _counter(
+    "tollhouse_settled_above_hold_total", "Calls that cost more than was held for them; none is expected.", "model"
+)
+UPSTREAM_ATTEMPTS = _counter(
+    "tollhouse_upstream_attempts_total",
+    "Attempts at an upstream target, by how they were booked.",
+    "target",
+    "model",
+    "outcome",
+)
+UPSTREAM_DURATION = _histogram(
+    "tollhouse_upstream_attempt_duration_seconds",
+    "Time of one upstream attempt, its booking included.",
+    CALL_BUCKETS,
+    "target",
+    "model",
+)
+UPSTREAM_FIRST_CHUNK = _histogram(
+    "tollhouse_upstream_first_chunk_seconds",
+    "Time from sending a streamed call upstream to its first chunk.",
+    CALL_BUCKETS,
+    "target",
+    "model",
+)
+TICK_DURATION = _histogram("tollhouse_tick_duration_seconds", "Time of one committed ledger transaction.", TICK_BUCKETS)
+TICK_BATCH = _histogram(
+    "tollhouse_tick_batch_works", "Reservations and settlements booked by one ledger transaction.", BATCH_BUCKETS
+)
+TICK_FAILURES = _counter(
+    "tollhouse_tick_failures_total", "Ledger transactions that failed and are tried again, by cause.", "cause"
+)
+QUEUED_WORKS = _gauge(
+    "tollhouse_queued_works", "Reservations and settlements that wait for the next ledger transaction.", "livesum"
+)
+IN_FLIGHT_ATTEMPTS = _gauge(
+    "tollhouse_in_flight_attempts", "Attempts in the ledger that are dispatched and not settled.", "livemostrecent"
+)
+SUSPENSE_ATTEMPTS = _gauge(
+    "tollhouse_suspense_attempts",
+    "Attempts whose outcome is unknown and that wait for reconciliation.",
+    "livemostrecent",
+)
+BREAKER_TARGETS = _gauge(
+    "tollhouse_breaker_targets", "Upstream targets by the state of their circuit breaker.", "livemax", "state"
+)
+UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "livemax", "state")
+UPSTREAM_KEY_AGE = _gauge("tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key in use.", "livemax")
+VAULT_UP = _gauge(
+    "tollhouse_vault_up", "1 when the last look into Vault succeeded in every process, else 0.", "livemin"
+)
+DATABASE_UP = _gauge(
+    "tollhouse_database_up", "1 when the last look into PostgreSQL succeeded in every process, else 0.", "livemin"
+)
+EPOCH_STALENESS = _gauge(
+    "tollhouse_epoch_staleness_seconds",
+    "Time since the most stale process learned of changed keys and policies.",
+    "livemax",
+)
+PROCESSES = _gauge("tollhouse_processes", "Living processes by role.", "livesum", "role")
+
+DECLARATIONS: tuple[Declaration, ...] = (
+    CALLS,
+    CALL_DURATION,
+    IN_FLIGHT_CALLS,
+    REFUSALS,
+    TOKENS,
+    IMAGES,
+    GROUNDING_QUERIES,
+    COST,
+    USAGE_MISSING,
+    SETTLED_ABOVE_HOLD,
+    UPSTREAM_ATTEMPTS,
+    UPSTREAM_DURATION,
+    UPSTREAM_FIRST_CHUNK,
+    TICK_DURATION,
+    TICK_BATCH,
+    TICK_FAILURES,
+    QUEUED_WORKS,
+    IN_FLIGHT_ATTEMPTS,
+    SUSPENSE_ATTEMPTS,
+    BREAKER_TARGETS,
+    UPSTREAM_KEYS,
+    UPSTREAM_KEY_AGE,
+    VAULT_UP,
+    DATABASE_UP,
+    EPOCH_STALENESS,
+    PROCESSES,
+)
+
+
+def series_names(declaration: Declaration) -> tuple[str, ...]:
+    """Return the names under which Prometheus stores one metric."""
+    if declaration.kind is Kind.HISTOGRAM:
+        return tuple(f"{declaration.name}_{part}" for part in ("bucket", "count", "sum"))
+    return (declaration.name,)

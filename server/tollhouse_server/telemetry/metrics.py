@@ -1,0 +1,172 @@
+"""What the rooms report to: one small typed method per thing that happens. No tenant, caller or key gets in here."""
+
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from tollhouse_server.money import NANOS_PER_DOLLAR
+from tollhouse_server.telemetry import declarations as declared
+from tollhouse_server.telemetry.families import Family, counter, gauge, histogram
+
+
+class TokenCount(Protocol):
+    """Tokens of one kind, all modalities."""
+
+    @property
+    def total(self) -> int: ...
+
+
+class ReportedUsage(Protocol):
+    """What an answer used; `pricing.Usage` is one."""
+
+    @property
+    def prompt(self) -> TokenCount: ...
+    @property
+    def cached(self) -> TokenCount: ...
+    @property
+    def tool_use(self) -> TokenCount: ...
+    @property
+    def candidates(self) -> TokenCount: ...
+    @property
+    def thoughts_tokens(self) -> int: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def grounding_queries(self) -> int: ...
+
+
+class Metrics:
+    """The metrics of one process, on the registry it is given; safe from any thread, microseconds a call."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = counter(declared.CALLS, registry)
+        self._call_duration = Family(histogram(declared.CALL_DURATION, registry))
+        self._in_flight_calls = Family(gauge(declared.IN_FLIGHT_CALLS, registry))
+        self._refusals = counter(declared.REFUSALS, registry)
+        self._tokens = counter(declared.TOKENS, registry)
+        self._images = counter(declared.IMAGES, registry)
+        self._grounding_queries = counter(declared.GROUNDING_QUERIES, registry)
+        self._cost = counter(declared.COST, registry)
+        self._usage_missing = counter(declared.USAGE_MISSING, registry)
+        self._settled_above_hold = counter(declared.SETTLED_ABOVE_HOLD, registry)
+        self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
+        self._upstream_duration = Family(histogram(declared.UPSTREAM_DURATION, registry))
+        self._upstream_first_chunk = Family(histogram(declared.UPSTREAM_FIRST_CHUNK, registry))
+        self._tick_duration = histogram(declared.TICK_DURATION, registry)
+        self._tick_batch = histogram(declared.TICK_BATCH, registry)
+        self._tick_failures = counter(declared.TICK_FAILURES, registry)
+        self._queued_works = gauge(declared.QUEUED_WORKS, registry)
+        self._in_flight_attempts = gauge(declared.IN_FLIGHT_ATTEMPTS, registry)
+        self._suspense_attempts = gauge(declared.SUSPENSE_ATTEMPTS, registry)
+        self._breaker_targets = Family(gauge(declared.BREAKER_TARGETS, registry))
+        self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
+        self._upstream_key_age = gauge(declared.UPSTREAM_KEY_AGE, registry)
+        self._vault_up = gauge(declared.VAULT_UP, registry)
+        self._database_up = gauge(declared.DATABASE_UP, registry)
+        self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
+        self._processes = Family(gauge(declared.PROCESSES, registry))
+
+    # --- calls ---
+
+    def call_started(self, *, rpc: str) -> None:
+        """Note that an RPC arrived; `call_finished` must follow."""
+        self._in_flight_calls[(rpc,)].inc()
+
+    def call_finished(self, *, rpc: str, code: str, seconds: float) -> None:
+        """Note that an RPC ended: `rpc` as `GenerationService.GenerateContent`, `code` the gRPC code's name."""
+        self._in_flight_calls[(rpc,)].dec()
+        self._calls[rpc, code].inc()
+        self._call_duration[(rpc,)].observe(seconds)
+
+    def call_refused(self, *, reason: str) -> None:
+        """Note the documented reason (`LIMIT_EXCEEDED`) of an RPC that ended in an error."""
+        self._refusals[(reason,)].inc()
+
+    def call_settled(self, *, tier: str, model: str, usage: ReportedUsage | None, cost_nanos: int) -> None:
+        """Note what a served call used and cost; `usage` None means that the answer reported none."""
+        # A sum of floats drifts, by far less than a cent; the ledger has the exact integers.
+        self._cost[tier, model].inc(cost_nanos / NANOS_PER_DOLLAR)
+        if usage is None:
+            self._usage_missing[tier, model].inc()
+            return
+        counts = {
+            "prompt": usage.prompt.total,
+            "cached": usage.cached.total,
+            "tool_use": usage.tool_use.total,
+            "candidates": usage.candidates.total,
+            "thoughts": usage.thoughts_tokens,
+        }
+        for kind, tokens in counts.items():
+            if tokens:
+                self._tokens[tier, model, kind].inc(tokens)
+        if usage.images:
+            self._images[tier, model].inc(usage.images)
+        if usage.grounding_queries:
+            self._grounding_queries[tier, model].inc(usage.grounding_queries)
+
+    def settled_above_hold(self, *, model: str) -> None:
+        """Note a call that cost more than was held: the worst case was not the worst."""
+        self._settled_above_hold[(model,)].inc()
+
+    # --- upstream ---
+
+    def upstream_attempt_finished(self, *, target: str, model: str, outcome: str, seconds: float) -> None:
+        """Note how one attempt was booked; `target` is the kind of target, never an account or a key."""
+        self._upstream_attempts[target, model, outcome].inc()
+        self._upstream_duration[target, model].observe(seconds)
+
+    def upstream_first_chunk(self, *, target: str, model: str, seconds: float) -> None:
+        """Note how long a streamed call waited for its first chunk."""
+        self._upstream_first_chunk[target, model].observe(seconds)
+
+    def breakers(self, *, closed: int, half_open: int, open_: int) -> None:
+        """Set how many targets have their breaker in each state."""
+        self._breaker_targets[("closed",)].set(closed)
+        self._breaker_targets[("half_open",)].set(half_open)
+        self._breaker_targets[("open",)].set(open_)
+
+    # --- ledger ---
+
+    def tick_finished(self, *, seconds: float, works: int) -> None:
+        """Note one committed ledger transaction."""
+        self._tick_duration.observe(seconds)
+        self._tick_batch.observe(works)
+
+    def tick_failed(self, *, cause: str) -> None:
+        """Note one failed ledger transaction; a `cause` that is a sentence is counted under `other`."""
+        self._tick_failures[(cause,)].inc()
+
+    def queued_works(self, count: int) -> None:
+        """Set how many works wait for this process's next tick."""
+        self._queued_works.set(count)
+
+    def ledger_attempts(self, *, in_flight: int, suspense: int) -> None:
+        """Set what the ledger holds open; only the housekeeper reports it."""
+        self._in_flight_attempts.set(in_flight)
+        self._suspense_attempts.set(suspense)
+
+    # --- parts and processes ---
+
+    def upstream_keys(self, *, state: str, count: int) -> None:
+        """Set how many upstream keys are in `state`."""
+        self._upstream_keys[(state,)].set(count)
+
+    def upstream_key_age(self, seconds: float) -> None:
+        """Set the age of the oldest upstream key in use."""
+        self._upstream_key_age.set(seconds)
+
+    def vault_seen(self, *, up: bool) -> None:
+        """Set whether this process's last look into Vault succeeded."""
+        self._vault_up.set(up)
+
+    def database_seen(self, *, up: bool) -> None:
+        """Set whether this process's last look into PostgreSQL succeeded."""
+        self._database_up.set(up)
+
+    def epoch_staleness(self, seconds: float) -> None:
+        """Set how long ago this process last learned of changed keys and policies."""
+        self._epoch_staleness.set(seconds)
+
+    def process_started(self, *, role: str) -> None:
+        """Say that this process lives; `role` is worker or housekeeper."""
+        self._processes[(role,)].set(1)

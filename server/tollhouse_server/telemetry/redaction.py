@@ -1,0 +1,53 @@
+"""The second wall between secrets and logs: no code should log a key, and where one does, it is blotted out here."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+
+_SECRETS = re.compile(
+    r"""
+      \bth_[A-Za-z0-9]+_[A-Za-z0-9_-]+            # Tollhouse API keys
+    | \bAIza[A-Za-z0-9_-]{8,}                     # Google API keys
+    | \bAQ\.[A-Za-z0-9_-]{16,}                    # Google API keys bound to a service account
+    | \bya29\.[A-Za-z0-9_.-]+                     # Google access tokens
+    | \bhv[sbr]\.[A-Za-z0-9_-]+                   # Vault tokens
+    | \b[sbr]\.[A-Za-z0-9]{24,}                   # OpenBao tokens
+    | (?<=[Bb]earer\ )[^\s'",]+                   # whatever a caller sent as his credential
+    | (?<=://)[^\s/:@]*:[^\s/@]+(?=@)             # user and password in a URL
+    """,
+    re.VERBOSE,
+)
+_SECRET_NAMES = frozenset(
+    {"api_key", "authorization", "key_material", "password", "secret", "secret_id", "token", "x-goog-api-key"}
+)
+
+
+def redacted(text: str) -> str:
+    """Return `text` with everything that looks like a credential replaced."""
+    return _SECRETS.sub(REDACTED, text)
+
+
+def redact_event(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Redact a whole log event (a structlog processor): values by their looks, and by the name they go under."""
+    return {name: _redact_named(name, value) for name, value in event.items()}
+
+
+def _redact_named(name: object, value: Any) -> Any:
+    if isinstance(name, str) and name.lower() in _SECRET_NAMES and value is not None:
+        return REDACTED
+    return _redact(value)
+
+
+def _redact(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _redact_named(key, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact(inner) for inner in value]
+    if isinstance(value, bytes):
+        return redacted(value.decode("utf-8", "replace"))
+    # Anything else is printed by its repr, so that is what is looked through.
+    return redacted(value if isinstance(value, str) else repr(value))

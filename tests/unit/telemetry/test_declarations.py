@@ -1,0 +1,57 @@
+"""The rules that every declared metric keeps."""
+
+import re
+
+import pytest
+from prometheus_client import CollectorRegistry
+from tollhouse_server.telemetry import declarations, reference
+from tollhouse_server.telemetry.declarations import DECLARATIONS, Declaration, Kind, series_names
+from tollhouse_server.telemetry.metrics import Metrics
+
+UNITS = ("_total", "_seconds", "_works", "_calls", "_attempts", "_targets", "_keys", "_processes", "_up")
+BOUNDED_LABELS = {"rpc", "code", "reason", "tier", "model", "kind", "target", "outcome", "cause", "state", "role"}
+
+
+@pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda declaration: declaration.name)
+def test_metric_name_ends_with_its_unit_and_counters_with_total(declaration: Declaration) -> None:
+    """A reader of a query knows the unit without looking it up."""
+    name = declaration.name
+
+    assert re.fullmatch(r"tollhouse_[a-z_]+", name)
+    assert name.endswith(UNITS)
+    assert name.endswith("_total") == (declaration.kind is Kind.COUNTER)
+    assert declaration.meaning.endswith(".")
+
+
+@pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda declaration: declaration.name)
+def test_metric_labels_are_from_the_bounded_set(declaration: Declaration) -> None:
+    """No tenant, caller or key can become a label without this list being changed."""
+    assert set(declaration.labels) <= BOUNDED_LABELS
+
+
+def test_every_declaration_in_the_module_is_listed_and_built() -> None:
+    """A metric that is declared and not listed would be missing from the documentation and the dashboards' check."""
+    declared = {value for value in vars(declarations).values() if isinstance(value, Declaration)}
+    registry = CollectorRegistry()
+
+    Metrics(registry)
+
+    built = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
+    assert declared == set(DECLARATIONS)
+    assert built == {declaration.name for declaration in DECLARATIONS}
+
+
+def test_histograms_are_stored_under_three_names() -> None:
+    """Queries use the stored names, so the dashboards' check needs them."""
+    assert series_names(declarations.TICK_DURATION) == (
+        "tollhouse_tick_duration_seconds_bucket",
+        "tollhouse_tick_duration_seconds_count",
+        "tollhouse_tick_duration_seconds_sum",
+    )
+
+
+def test_reference_page_has_a_row_for_every_metric() -> None:
+    """The page is generated, so that it cannot fall behind."""
+    rows = [line for line in reference.page().splitlines() if line.startswith("| `tollhouse_")]
+
+    assert len(rows) == len(DECLARATIONS)

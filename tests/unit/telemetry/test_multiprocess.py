@@ -1,0 +1,140 @@
+"""Metrics of real processes are added up and served on one port."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tollhouse_server.telemetry.multiprocess import aggregated, mark_dead, prepare_directory
+from tollhouse_server.telemetry.server import serve_metrics
+
+REPORT = """
+import sys
+from prometheus_client import CollectorRegistry
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.multiprocess import shared_with_other_processes
+
+assert shared_with_other_processes()
+metrics = Metrics(CollectorRegistry())
+metrics.process_started(role="worker")
+metrics.vault_seen(up=sys.argv[1] == "up")
+for _ in range(int(sys.argv[2])):
+    metrics.call_started(rpc="X.Y")
+    metrics.call_finished(rpc="X.Y", code="OK", seconds=0.01)
+print("reported", flush=True)
+sys.stdin.read()
+"""
+
+
+class Workers:
+    """Processes that report and then live until they are ended."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._environment = {**os.environ, **prepare_directory(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._running: list[subprocess.Popen[str]] = []
+
+    def start(self, vault: str, calls: int) -> subprocess.Popen[str]:
+        """Start one and wait until it has reported."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", REPORT, vault, str(calls)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+        )
+        self._running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reported\n"
+        return process
+
+    def stop_all(self) -> None:
+        """End whatever runs."""
+        for process in self._running:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    started = Workers(tmp_path / "metrics")
+    yield started
+    started.stop_all()
+
+
+def lines(text: bytes) -> set[str]:
+    return set(text.decode().splitlines())
+
+
+def test_counts_are_summed_and_the_worst_state_is_shown(workers: Workers) -> None:
+    """Two processes are one server: calls add up, and Vault is up only when both reach it."""
+    workers.start("up", 3)
+    workers.start("down", 4)
+
+    seen = lines(aggregated(workers.directory))
+
+    assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 7.0' in seen
+    assert 'tollhouse_processes{role="worker"} 2.0' in seen
+    assert "tollhouse_vault_up 0.0" in seen
+
+
+def test_dead_process_keeps_its_counts_and_loses_its_gauges(workers: Workers) -> None:
+    """What was served stays served; a killed worker is no longer counted as living."""
+    workers.start("up", 3)
+    killed = workers.start("down", 4)
+    killed.kill()
+    killed.wait()
+
+    mark_dead(killed.pid, workers.directory)
+
+    seen = lines(aggregated(workers.directory))
+    assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 7.0' in seen
+    assert 'tollhouse_processes{role="worker"} 1.0' in seen
+    assert "tollhouse_vault_up 1.0" in seen
+
+
+def test_directory_of_an_earlier_run_is_emptied(workers: Workers) -> None:
+    """Counts of the last run are not this run's."""
+    workers.start("up", 3)
+    workers.stop_all()
+
+    prepare_directory(workers.directory)
+
+    assert aggregated(workers.directory) == b""
+
+
+async def test_metrics_port_serves_metrics_health_and_readiness(workers: Workers) -> None:
+    """Prometheus and a load balancer find what they ask for, and a problem is named."""
+    workers.start("up", 3)
+    problems: list[str] = []
+
+    async def readiness() -> tuple[str, ...]:
+        return tuple(problems)
+
+    async with serve_metrics(0, workers.directory, readiness=readiness) as port, aiohttp.ClientSession() as client:
+        base = f"http://127.0.0.1:{port}"
+        async with client.get(f"{base}/metrics") as answer:
+            metrics, content_type = await answer.read(), answer.headers["Content-Type"]
+        async with client.get(f"{base}/healthz") as answer:
+            health = (answer.status, await answer.text())
+        async with client.get(f"{base}/readyz") as answer:
+            ready = (answer.status, await answer.text())
+        problems.append("vault is sealed")
+        async with client.get(f"{base}/readyz") as answer:
+            not_ready = (answer.status, await answer.text())
+
+    assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 3.0' in lines(metrics)
+    assert content_type.startswith("text/plain")
+    assert health == ready == (200, "ok\n")
+    assert not_ready == (503, "vault is sealed\n")
+
+
+async def test_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Two servers on one port would hide each other."""
+    async with serve_metrics(0, tmp_path) as port:
+        with pytest.raises(OSError, match=str(port)):
+            async with serve_metrics(port, tmp_path):
+                pass
