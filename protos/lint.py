@@ -1,7 +1,8 @@
-"""Checks the .proto files without a network: `python protos/lint.py lint | breaking | release`.
+"""Checks the .proto files without a network: `python protos/lint.py [lint | breaking | release]`.
 
 buf works on images that protoc wrote, so it never fetches a module. `breaking` compares with the last released surface,
-the image `protos/tollhouse.binpb`; `release` writes that image. Exit status 1 means findings.
+the image `protos/tollhouse.binpb`; `release` writes that image. Without a command both checks run. Any exit status but 0
+means findings.
 """
 
 from __future__ import annotations
@@ -54,12 +55,13 @@ COMMANDS = {"lint": lint, "breaking": breaking, "release": release}
 def main() -> int:
     """Parse arguments, run one command, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("command", choices=sorted(COMMANDS))
-    command = COMMANDS[parser.parse_args().command]
+    parser.add_argument("command", nargs="?", choices=sorted(COMMANDS), help="default: lint and breaking")
+    chosen = parser.parse_args().command
+    commands = [COMMANDS[chosen]] if chosen else [lint, breaking]
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         build_image(image)
-        return command(image)
+        return max(command(image) for command in commands)
 
 
 if __name__ == "__main__":
