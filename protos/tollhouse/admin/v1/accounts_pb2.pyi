@@ -77,6 +77,8 @@ class Account(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `accounts/{account}`. Ignored on creation."""
     display_name: _builtins.str
@@ -91,6 +93,12 @@ class Account(_message.Message):
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
     """
+    endpoint: _builtins.str
+    """Name of the upstream address that the account is reached at, one of those in the server's settings: nobody can send
+    keys to a host of his own choice. Absent on creation means the settings' default.
+    """
+    region: _builtins.str
+    """Region, where the endpoint has one; empty otherwise."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was created."""
@@ -110,10 +118,12 @@ class Account(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "google_project", b"google_project", "name", b"name", "state", b"state", "update_time", b"update_time", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "endpoint", b"endpoint", "etag", b"etag", "google_project", b"google_project", "name", b"name", "region", b"region", "state", b"state", "update_time", b"update_time", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

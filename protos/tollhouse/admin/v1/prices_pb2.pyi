@@ -68,7 +68,9 @@ class Price(_message.Message):
     model: _builtins.str
     """Model, for example `gemini-3.8-flash`."""
     sku: _builtins.str
-    """What is priced, for example `gemini-3.5-flash/input/text`."""
+    """What is priced, for example `input_text`, `cached_text`, `output_image`, `grounding_query`; with `_long` behind it for
+    calls above `above_prompt_tokens`.
+    """
     per_units: _builtins.int
     """Number of units that `amount` buys: 1,000,000 unless the answer says otherwise."""
     above_prompt_tokens: _builtins.int
@@ -78,7 +80,7 @@ class Price(_message.Message):
     source: _builtins.str
     """Where the price was published, a URL or the name of a contract."""
     unit: _builtins.str
-    """What is counted: `token`, `image`, `query` or `second`."""
+    """What is counted: `token`, `query`, `prompt`, `second` or `token_hour`."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """US dollars for `per_units` units, exact to the nano-dollar."""

@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollhouse/admin/v1/upstream_keys.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n\x0bUpstreamKey\x12Y\n\x04name\x18\x01 \x01(\tBK\xbaHHrC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x05state\x18\x03 \x01(\x0e\x32%.tollhouse.admin.v1.UpstreamKey.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rvault_version\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\"\x95\x02\n\x15\x41\x64\x64UpstreamKeyRequest\x12\x36\n\x06parent\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x36\n\x0fupstream_key_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x35\n\x0cupstream_key\x18\x03 \x01(\x0b\x32\x1f.tollhouse.admin.v1.UpstreamKey\x12\x1d\n\x06secret\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"o\n\x15GetUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\"\x8e\x01\n\x17ListUpstreamKeysRequest\x12\x36\n\x06parent\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"k\n\x18ListUpstreamKeysResponse\x12\x36\n\rupstream_keys\x18\x01 \x03(\x0b\x32\x1f.tollhouse.admin.v1.UpstreamKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x01\n\x19\x44isableUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xc1\x01\n\x18\x45nableUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xc1\x01\n\x18\x44\x65leteUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xe4\x04\n\x12UpstreamKeyService\x12\\\n\x0e\x41\x64\x64UpstreamKey\x12).tollhouse.admin.v1.AddUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12\\\n\x0eGetUpstreamKey\x12).tollhouse.admin.v1.GetUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12m\n\x10ListUpstreamKeys\x12+.tollhouse.admin.v1.ListUpstreamKeysRequest\x1a,.tollhouse.admin.v1.ListUpstreamKeysResponse\x12\x64\n\x12\x44isableUpstreamKey\x12-.tollhouse.admin.v1.DisableUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12\x62\n\x11\x45nableUpstreamKey\x12,.tollhouse.admin.v1.EnableUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12Y\n\x11\x44\x65leteUpstreamKey\x12,.tollhouse.admin.v1.DeleteUpstreamKeyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollhouse/admin/v1/upstream_keys.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x03\n\x0bUpstreamKey\x12Y\n\x04name\x18\x01 \x01(\tBK\xbaHHrC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x05state\x18\x03 \x01(\x0e\x32%.tollhouse.admin.v1.UpstreamKey.StateB\x04\xe2\x41\x01\x03\x12\x1b\n\rvault_version\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x0b\x66ingerprint\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\"[\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\x12\x15\n\x11STATE_QUARANTINED\x10\x03\"\x95\x02\n\x15\x41\x64\x64UpstreamKeyRequest\x12\x36\n\x06parent\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x36\n\x0fupstream_key_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x35\n\x0cupstream_key\x18\x03 \x01(\x0b\x32\x1f.tollhouse.admin.v1.UpstreamKey\x12\x1d\n\x06secret\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"o\n\x15GetUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\"\x8e\x01\n\x17ListUpstreamKeysRequest\x12\x36\n\x06parent\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"k\n\x18ListUpstreamKeysResponse\x12\x36\n\rupstream_keys\x18\x01 \x03(\x0b\x32\x1f.tollhouse.admin.v1.UpstreamKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x01\n\x19\x44isableUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xc1\x01\n\x18\x45nableUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xc1\x01\n\x18\x44\x65leteUpstreamKeyRequest\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHErC2A^accounts/[a-z][a-z0-9-]{1,62}/upstreamKeys/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xe4\x04\n\x12UpstreamKeyService\x12\\\n\x0e\x41\x64\x64UpstreamKey\x12).tollhouse.admin.v1.AddUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12\\\n\x0eGetUpstreamKey\x12).tollhouse.admin.v1.GetUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12m\n\x10ListUpstreamKeys\x12+.tollhouse.admin.v1.ListUpstreamKeysRequest\x1a,.tollhouse.admin.v1.ListUpstreamKeysResponse\x12\x64\n\x12\x44isableUpstreamKey\x12-.tollhouse.admin.v1.DisableUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12\x62\n\x11\x45nableUpstreamKey\x12,.tollhouse.admin.v1.EnableUpstreamKeyRequest\x1a\x1f.tollhouse.admin.v1.UpstreamKey\x12Y\n\x11\x44\x65leteUpstreamKey\x12,.tollhouse.admin.v1.DeleteUpstreamKeyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSTREAMKEY'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_UPSTREAMKEY'].fields_by_name['etag']._loaded_options = None
   _globals['_UPSTREAMKEY'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UPSTREAMKEY'].fields_by_name['fingerprint']._loaded_options = None
+  _globals['_UPSTREAMKEY'].fields_by_name['fingerprint']._serialized_options = b'\342A\001\003'
   _globals['_ADDUPSTREAMKEYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_ADDUPSTREAMKEYREQUEST'].fields_by_name['parent']._serialized_options = b'\272H#r!2\037^accounts/[a-z][a-z0-9-]{1,62}$'
   _globals['_ADDUPSTREAMKEYREQUEST'].fields_by_name['upstream_key_id']._loaded_options = None
@@ -84,23 +86,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEUPSTREAMKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEUPSTREAMKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_UPSTREAMKEY']._serialized_start=187
-  _globals['_UPSTREAMKEY']._serialized_end=615
-  _globals['_UPSTREAMKEY_STATE']._serialized_start=547
-  _globals['_UPSTREAMKEY_STATE']._serialized_end=615
-  _globals['_ADDUPSTREAMKEYREQUEST']._serialized_start=618
-  _globals['_ADDUPSTREAMKEYREQUEST']._serialized_end=895
-  _globals['_GETUPSTREAMKEYREQUEST']._serialized_start=897
-  _globals['_GETUPSTREAMKEYREQUEST']._serialized_end=1008
-  _globals['_LISTUPSTREAMKEYSREQUEST']._serialized_start=1011
-  _globals['_LISTUPSTREAMKEYSREQUEST']._serialized_end=1153
-  _globals['_LISTUPSTREAMKEYSRESPONSE']._serialized_start=1155
-  _globals['_LISTUPSTREAMKEYSRESPONSE']._serialized_end=1262
-  _globals['_DISABLEUPSTREAMKEYREQUEST']._serialized_start=1265
-  _globals['_DISABLEUPSTREAMKEYREQUEST']._serialized_end=1459
-  _globals['_ENABLEUPSTREAMKEYREQUEST']._serialized_start=1462
-  _globals['_ENABLEUPSTREAMKEYREQUEST']._serialized_end=1655
-  _globals['_DELETEUPSTREAMKEYREQUEST']._serialized_start=1658
-  _globals['_DELETEUPSTREAMKEYREQUEST']._serialized_end=1851
-  _globals['_UPSTREAMKEYSERVICE']._serialized_start=1854
-  _globals['_UPSTREAMKEYSERVICE']._serialized_end=2466
+  _globals['_UPSTREAMKEY']._serialized_end=665
+  _globals['_UPSTREAMKEY_STATE']._serialized_start=574
+  _globals['_UPSTREAMKEY_STATE']._serialized_end=665
+  _globals['_ADDUPSTREAMKEYREQUEST']._serialized_start=668
+  _globals['_ADDUPSTREAMKEYREQUEST']._serialized_end=945
+  _globals['_GETUPSTREAMKEYREQUEST']._serialized_start=947
+  _globals['_GETUPSTREAMKEYREQUEST']._serialized_end=1058
+  _globals['_LISTUPSTREAMKEYSREQUEST']._serialized_start=1061
+  _globals['_LISTUPSTREAMKEYSREQUEST']._serialized_end=1203
+  _globals['_LISTUPSTREAMKEYSRESPONSE']._serialized_start=1205
+  _globals['_LISTUPSTREAMKEYSRESPONSE']._serialized_end=1312
+  _globals['_DISABLEUPSTREAMKEYREQUEST']._serialized_start=1315
+  _globals['_DISABLEUPSTREAMKEYREQUEST']._serialized_end=1509
+  _globals['_ENABLEUPSTREAMKEYREQUEST']._serialized_start=1512
+  _globals['_ENABLEUPSTREAMKEYREQUEST']._serialized_end=1705
+  _globals['_DELETEUPSTREAMKEYREQUEST']._serialized_start=1708
+  _globals['_DELETEUPSTREAMKEYREQUEST']._serialized_end=1901
+  _globals['_UPSTREAMKEYSERVICE']._serialized_start=1904
+  _globals['_UPSTREAMKEYSERVICE']._serialized_end=2516
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,8 @@ class UpstreamKey(_message.Message):
         """STATE_ACTIVE is used."""
         STATE_DISABLED: UpstreamKey._State.ValueType  # 2
         """STATE_DISABLED is not used until it is enabled."""
+        STATE_QUARANTINED: UpstreamKey._State.ValueType  # 3
+        """STATE_QUARANTINED is not used: the upstream refused it. EnableUpstreamKey tries it again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is whether a key is used."""
@@ -48,6 +50,8 @@ class UpstreamKey(_message.Message):
     """STATE_ACTIVE is used."""
     STATE_DISABLED: UpstreamKey.State.ValueType  # 2
     """STATE_DISABLED is not used until it is enabled."""
+    STATE_QUARANTINED: UpstreamKey.State.ValueType  # 3
+    """STATE_QUARANTINED is not used: the upstream refused it. EnableUpstreamKey tries it again."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -56,6 +60,7 @@ class UpstreamKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `accounts/{account}/upstreamKeys/{upstream_key}`. Ignored on creation."""
     display_name: _builtins.str
@@ -68,6 +73,8 @@ class UpstreamKey(_message.Message):
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
     """
+    fingerprint: _builtins.str
+    """First 16 hexadecimal digits of the key's SHA-256, to tell keys apart without showing them."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was created."""
@@ -86,10 +93,11 @@ class UpstreamKey(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "state", b"state", "update_time", b"update_time", "vault_version", b"vault_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "fingerprint", b"fingerprint", "name", b"name", "state", b"state", "update_time", b"update_time", "vault_version", b"vault_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

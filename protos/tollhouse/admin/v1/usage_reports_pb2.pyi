@@ -237,7 +237,7 @@ class UsageCharge(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     PRICE_PER_MILLION_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
-    """What was priced, for example `gemini-3.5-flash/input/text`."""
+    """What was priced, for example `input_text`."""
     quantity: _builtins.int
     """Number of units."""
     @_builtins.property
