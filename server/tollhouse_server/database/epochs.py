@@ -35,6 +35,12 @@ async def bump(session: AsyncSession, topic: Topic) -> None:
     await session.execute(text("UPDATE epoch SET value = value + 1 WHERE topic = :topic"), {"topic": topic.value})
 
 
+async def lock(session: AsyncSession, topic: Topic) -> None:
+    """Wait until no other transaction changes what `topic` stands for, and keep others waiting until this one ends."""
+    query = text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE")
+    await (await session.connection()).execute(query, {"topic": topic.value})
+
+
 class EpochWatch:
     """Polls the epochs and runs a topic's reload when it moved; knows how old its own knowledge is."""
 

@@ -86,7 +86,8 @@ def tier_permille(prices: ModelPrices, tier: str, *, is_cached: bool = False) ->
 
 def dearest_permille(prices: ModelPrices) -> int:
     """Return the highest factor of any service tier: what an unknown one is charged at."""
-    return max(STANDARD_PERMILLE, *prices.terms.tier_permille.values(), *prices.terms.cached_tier_permille.values())
+    factors = (*prices.terms.tier_permille.values(), *prices.terms.cached_tier_permille.values())
+    return max((STANDARD_PERMILLE, *factors))
 
 
 @dataclass(frozen=True, slots=True)

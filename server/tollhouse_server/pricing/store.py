@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import func, insert, text
+from sqlalchemy import func, insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.pricing.price_file import ParsedPriceFile, merge
 from tollhouse_server.pricing.tables import PriceBookVersionRow, PriceListRow, PriceRow
@@ -102,7 +102,8 @@ async def store(
 async def _insert_lists(
     session: AsyncSession, version: int, lists: Sequence[PriceList], origins: dict[tuple[str, datetime], str]
 ) -> None:
-    await session.execute(
+    connection = await session.connection()
+    await connection.execute(
         insert(PriceListRow),
         [
             {
@@ -119,7 +120,7 @@ async def _insert_lists(
             for one in lists
         ],
     )
-    await session.execute(
+    await connection.execute(
         insert(PriceRow),
         [
             {
@@ -137,14 +138,13 @@ async def _insert_lists(
 
 async def current_version(session: AsyncSession) -> int:
     """Return the number of the version in force; 0 before the first."""
-    return int((await session.execute(select(func.coalesce(func.max(PriceBookVersionRow.version), 0)))).scalar_one())
+    return (await session.exec(select(func.coalesce(func.max(PriceBookVersionRow.version), 0)))).one()
 
 
 async def seeded_revision(session: AsyncSession) -> int:
     """Return the revision of the newest packaged file that was stored, 0 before the first; locks the price book."""
-    await session.execute(text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE"), {"topic": Topic.PRICES})
-    query = text("SELECT coalesce(max(revision), 0) FROM price_book_version")
-    return int((await session.execute(query)).scalar_one())
+    await lock(session, Topic.PRICES)
+    return (await session.exec(select(func.coalesce(func.max(PriceBookVersionRow.revision), 0)))).one()
 
 
 async def get_version(session: AsyncSession, version: int) -> PriceBookVersionRow:

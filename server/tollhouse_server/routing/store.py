@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, text
+from sqlalchemy import delete, func
 from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.pricing.ceiling import ModelBounds
@@ -27,6 +27,7 @@ from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, T
 from tollhouse_server.routing.tables import (
     AccountRow,
     ApiVersionRow,
+    CatalogueRevisionRow,
     ModelAliasRow,
     ModelRow,
     TierRow,
@@ -39,9 +40,8 @@ _PACKAGED = "PACKAGED"
 
 async def seeded_revision(session: AsyncSession) -> int:
     """Return the revision of the newest packaged catalogue that was stored, 0 before the first; locks the catalogue."""
-    await session.execute(text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE"), {"topic": Topic.CATALOGUE})
-    query = text("SELECT coalesce(max(revision), 0) FROM catalogue_revision")
-    return int((await session.execute(query)).scalar_one())
+    await lock(session, Topic.CATALOGUE)
+    return (await session.exec(select(func.coalesce(func.max(CatalogueRevisionRow.revision), 0)))).one()
 
 
 async def store_catalogue(session: AsyncSession, parsed: CatalogueFile) -> None:
@@ -55,9 +55,8 @@ async def store_catalogue(session: AsyncSession, parsed: CatalogueFile) -> None:
                 await session.merge(
                     ApiVersionRow(kind=kind.value, method=method, api_version=api_version, origin=_PACKAGED)
                 )
-    await session.execute(
-        text("INSERT INTO catalogue_revision (revision) VALUES (:revision)"), {"revision": parsed.revision}
-    )
+    session.add(CatalogueRevisionRow(revision=parsed.revision))
+    await session.flush()
     await bump(session, Topic.CATALOGUE)
 
 
@@ -137,7 +136,7 @@ async def set_tier_choices(
 
 
 async def _replace_targets(session: AsyncSession, tier: str, choices: Sequence[TierChoice]) -> None:
-    await session.execute(delete(TierTargetRow).where(col(TierTargetRow.tier) == tier))
+    await session.exec(delete(TierTargetRow).where(col(TierTargetRow.tier) == tier))
     for position, choice in enumerate(choices):
         session.add(
             TierTargetRow(

@@ -13,6 +13,14 @@ def _now() -> Column[datetime]:
     return Column(_INSTANT, server_default=FetchedValue())
 
 
+class CatalogueRevisionRow(SQLModel, table=True):
+    """A packaged catalogue that was stored."""
+
+    __tablename__ = "catalogue_revision"
+
+    revision: int = Field(primary_key=True)
+
+
 class ModelRow(SQLModel, table=True):
     """A model: what it can do, what bounds a call to it, and until when it lives."""
 
@@ -83,7 +91,7 @@ class ApiVersionRow(SQLModel, table=True):
 
 
 class AccountRow(SQLModel, table=True):
-    """An upstream account, one Google Cloud project: ACTIVE or DISABLED. Its host is a name in settings, never a URL."""
+    """An upstream account (a Google Cloud project): ACTIVE or DISABLED. Its host is a name in settings, never a URL."""
 
     __tablename__ = "account"
 
