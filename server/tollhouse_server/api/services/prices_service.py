@@ -1,0 +1,132 @@
+"""PriceService: what a unit of each model costs, from which day on."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+from tollhouse.admin.v1 import prices_pb2 as pb
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.mutation import Change, Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.price_notations import file_refused, yaml_as_json
+from tollhouse_server.api.values import moment_of, money, timestamp
+from tollhouse_server.database.engine import Database
+from tollhouse_server.money import UNITS_PER_PRICE
+from tollhouse_server.names import PriceBookName
+from tollhouse_server.pricing import store
+from tollhouse_server.pricing.price_file import ParsedPriceFile, import_prices
+from tollhouse_server.pricing.skus import LONG, SKUS
+from tollhouse_server.pricing.tables import PriceBookVersionRow
+from tollhouse_server.pricing.terms import ModelPrices, PriceBook, PriceList
+
+
+class PriceService:
+    """Imports price files; reads the book in force."""
+
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
+        self._database = database
+        self._mutations = mutations
+        self._pages = pages
+
+    async def import_prices(self, request: pb.ImportPricesRequest, call: Call) -> pb.ImportPricesResponse:
+        parsed = _parsed(request)
+
+        async def act(session: AsyncSession) -> Change[pb.ImportPricesResponse]:
+            row = await store.store(session, parsed, importer=call.principal.name, base_version=request.base_version)
+            before = await store.load(session, row.version - 1)
+            after = await store.load(session, row.version)
+            changes = store.diff(before.lists(), after.lists())
+            answer = pb.ImportPricesResponse(
+                price_book=_book(row),
+                changes=map(_change, changes),
+                unchanged_count=row.price_count - sum(change.after is not None for change in changes),
+            )
+            # The trail names the version and its digest; what changed is in the book itself, for good.
+            return Change(resource=answer.price_book.name, before=None, after=answer.price_book, answer=answer)
+
+        return await self._mutations.run(call, request, pb.ImportPricesResponse, act)
+
+    async def list_prices(self, request: pb.ListPricesRequest, call: Call) -> pb.ListPricesResponse:
+        async with self._database.transaction() as session:
+            book = await store.load(session)
+        prices = {_position(price): price for price in _prices(book, request)}
+        after = self._pages.after(request)
+        positions = sorted(position for position in prices if position > after)
+        page, last = self._pages.split(request, positions)
+        token = self._pages.next(request, last) if last else ""
+        return pb.ListPricesResponse(
+            prices=[prices[position] for position in page], next_page_token=token, version=book.version
+        )
+
+    async def get_price_book(self, request: pb.GetPriceBookRequest, call: Call) -> pb.PriceBook:
+        wanted = PriceBookName.parse(request.name).version
+        async with self._database.transaction() as session:
+            version = await store.current_version(session) if wanted == "current" else int(wanted)
+            return _book(await store.get_version(session, version))
+
+
+def _parsed(request: pb.ImportPricesRequest) -> ParsedPriceFile:
+    text = request.content
+    if request.format == pb.PRICE_FILE_FORMAT_YAML:
+        text = yaml_as_json(text)
+    elif (request.format == pb.PRICE_FILE_FORMAT_JSON) != text.lstrip().startswith("{"):
+        raise file_refused("the file is not in the notation that the request names")
+    parsed = import_prices(text)
+    return dataclasses.replace(parsed, digest=hashlib.sha256(request.content.encode()).hexdigest())
+
+
+def _prices(book: PriceBook, request: pb.ListPricesRequest) -> Iterable[pb.Price]:
+    at = moment_of(request.effective_at, "effective_at") if request.HasField("effective_at") else None
+    models = [request.model] if request.model else sorted({one.model for one in book.lists()})
+    for model in models:
+        for prices in book.history(model):
+            end = prices.effective_until
+            if at is None or (prices.terms.effective_from <= at and (end is None or at < end)):
+                yield from _list_prices(prices)
+
+
+def _list_prices(prices: ModelPrices) -> Iterable[pb.Price]:
+    for sku, nanos in prices.terms.nanos_per_million.items():
+        price = _price(prices.terms, sku, nanos)
+        if prices.effective_until is not None:
+            price.end_time.FromDatetime(prices.effective_until)
+        yield price
+
+
+def _position(price: pb.Price) -> str:
+    return f"{price.model}\0{price.sku}\0{price.effective_time.seconds:020d}"
+
+
+def _price(terms: PriceList, sku: str, nanos: int) -> pb.Price:
+    return pb.Price(
+        model=terms.model,
+        sku=sku,
+        amount=money(nanos),
+        per_units=UNITS_PER_PRICE,
+        unit=SKUS[sku].unit,
+        effective_time=timestamp(terms.effective_from),
+        above_prompt_tokens=(terms.long_above_tokens or 0) if sku.endswith(LONG) else 0,
+        source=terms.source,
+    )
+
+
+def _change(change: store.Change) -> pb.PriceChange:
+    before, after = change.before_nanos, change.after_nanos
+    return pb.PriceChange(
+        before=None if change.before is None or before is None else _price(change.before, change.sku, before),
+        after=None if change.after is None or after is None else _price(change.after, change.sku, after),
+    )
+
+
+def _book(row: PriceBookVersionRow) -> pb.PriceBook:
+    return pb.PriceBook(
+        name=str(PriceBookName(str(row.version))),
+        version=row.version,
+        import_time=timestamp(row.recorded_at),
+        importer=row.importer,
+        source=row.note,
+        price_count=row.price_count,
+        content_sha256=row.digest,
+    )
