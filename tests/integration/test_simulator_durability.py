@@ -76,6 +76,37 @@ async def test_counts_are_by_model_and_refused_calls_are_not_counted() -> None:
         assert await simulator.count_calls(model="gemini-3.5-flash") == 2
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\x00",
+        b"[]",
+        b"null",
+        b'{"contents": [null]}',
+        b'{"contents": [{"parts": [null]}]}',
+        b'{"contents": 3, "seed": 99999999999999999999999}',
+        b'{"a":' * 5_000,
+        b'{"contents": [{"parts": [{"text": "' + b"x" * 20_000 + b'"}]}]}',
+        b'{"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": {"seed": 1e300}}',
+    ],
+    ids=lambda body: body[:24].decode(errors="replace"),
+)
+async def test_a_bad_or_oversized_body_is_a_400_and_serving_goes_on(body: bytes) -> None:
+    """Nothing that a client sends ends the simulator or gets another answer than Gemini's 400."""
+    async with (
+        running_simulator(body_limit_bytes=10_000) as simulator,
+        aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as http,
+    ):
+        async with http.post(simulator.url + _TARGET, data=body) as refused:
+            error = (await refused.json())["error"]
+        async with http.post(simulator.url + _TARGET, json=_BODY) as answered:
+            status = answered.status
+
+        assert (error["code"], error["status"]) == (400, "INVALID_ARGUMENT")
+        assert status == 200
+        assert await simulator.count_calls() == 1
+
+
 async def test_sigterm_ends_it_cleanly_even_while_a_call_hangs() -> None:
     """Exit code 0 within seconds."""
     async with (

@@ -49,7 +49,7 @@ class _Pages:
 
     async def calls(self, request: Request) -> Response:
         query = request.query_params
-        limit = min(int(query.get("limit", "1000")), _LIST_LIMIT)
+        limit = max(0, min(int(query.get("limit", "1000")), _LIST_LIMIT))
         rows = await self.door.log.rows(after=int(query.get("after", "0")), limit=limit, filters=query)
         return _json({"calls": rows})
 
@@ -107,7 +107,7 @@ def _guarded(page: _Endpoint) -> _Endpoint:
     async def guarded(request: Request) -> Response:
         try:
             return await page(request)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             return _json({"error": f"{type(error).__name__}: {error}"}, status=400)
 
     return guarded

@@ -25,6 +25,7 @@ from tollhouse_server.simulator.writing import Piece, Written, exact_tokens, sig
 
 _CANDIDATES_LIMIT = 8
 _IMAGES_LIMIT = 8
+_LOGPROBS_LIMIT = 20
 _LEVELS = {"MINIMAL": (0, 24), "LOW": (16, 96), "MEDIUM": (64, 320), "HIGH": (128, 640), "XHIGH": (256, 1280)}
 _SILENT_ON_IMAGES = "IMAGE_SAFETY NO_IMAGE IMAGE_PROHIBITED_CONTENT IMAGE_OTHER IMAGE_RECITATION"
 _SILENT_ON_TEXT = "SAFETY PROHIBITED_CONTENT SPII BLOCKLIST RECITATION MODEL_ARMOR"
@@ -125,7 +126,9 @@ def _check(prompt: Prompt, model: Model) -> None:
         raise invalid_argument("max_output_tokens must be positive.")
     if not 1 <= config.get("candidateCount", 1) <= _CANDIDATES_LIMIT:
         raise invalid_argument(f"The candidate count must be in the range from 1 to {_CANDIDATES_LIMIT}.")
-    if prompt.config.get("temperature", 0) < 0 or prompt.config.get("temperature", 0) > 2:
+    if not 0 <= config.get("logprobs", 0) <= _LOGPROBS_LIMIT:
+        raise invalid_argument(f"logprobs must be in the range from 0 to {_LOGPROBS_LIMIT}.")
+    if not 0 <= config.get("temperature", 0) <= 2:
         raise invalid_argument("temperature must be in the range [0.0, 2.0].")
 
 

@@ -46,6 +46,11 @@ class FaultPlan:
     def __post_init__(self) -> None:
         if self.kind not in REFUSING | SERVED:
             raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(sorted(REFUSING | SERVED))}")
+        for name in ("rate", "retry_delay_seconds", "after_chunks", "delay_seconds"):
+            if not isinstance(getattr(self, name), (int, float)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} must be a number and not negative")
+        if self.count is not None and not isinstance(self.count, int):
+            raise ValueError("count must be a whole number or null")
         self._random = random.Random(self.seed)  # noqa: S311 - reproducible on purpose
 
     def shown(self) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class KeyBook:
         """Add or change one key; settings are `project`, `state`, `expires_at` and `requests_per_minute`."""
         if settings.get("state", "accepted") not in {"accepted", "refused", "suspended"}:
             raise ValueError("state must be accepted, refused or suspended")
+        if not isinstance(settings.get("expires_at") or 0, (int, float)):
+            raise ValueError("expires_at must be a Unix time in seconds")
+        if not isinstance(settings.get("requests_per_minute") or 0, int):
+            raise ValueError("requests_per_minute must be a whole number")
         known = self._keys.setdefault(key_id(secret), Key(key_id(secret)))
         for name in ("project", "state", "expires_at", "requests_per_minute"):
             if name in settings:

@@ -12,7 +12,7 @@ import orjson
 
 from tollhouse_server.simulator.errors import JsonObject, invalid_argument
 
-_MARKER = re.compile(r"\[\[([a-z-]+)(?::([A-Za-z0-9_]+))?\]\]")
+_MARKER = re.compile(r"\[\[([a-z-]+)(?::([A-Za-z0-9_]{1,40}))?\]\]")
 _Choice = TypeVar("_Choice")
 
 

@@ -11,6 +11,7 @@ from tollhouse_server.simulator.prompts import Dice
 _DEPTH_LIMIT = 5
 _HARD_DEPTH_LIMIT = 12
 _SIZE_LIMIT = 10_000
+_VALUES_LIMIT = 20_000
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "juniper")
 _FORMATS = {
     "date-time": "2026-11-03T09:30:00Z",
@@ -33,7 +34,7 @@ def value_for(schema: JsonObject, dice: Dice) -> Any:
     """
     try:
         return _Writer(schema, dice).value(schema, "$", 0)
-    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError, RecursionError) as error:
         raise invalid_argument(f"Invalid schema: {type(error).__name__}") from error
 
 
@@ -41,8 +42,12 @@ class _Writer:
     def __init__(self, root: JsonObject, dice: Dice) -> None:
         self._root = root
         self._dice = dice
+        self._left = _VALUES_LIMIT
 
     def value(self, given: Any, path: str, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many values")
         schema = self._resolved(given)
         if "const" in schema:
             return schema["const"]

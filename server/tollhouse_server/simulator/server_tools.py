@@ -66,10 +66,11 @@ def _grounding(prompt: Prompt, text: str) -> JsonObject:
 
 def _file_grounding(prompt: Prompt, text: str) -> JsonObject:
     store = prompt.tools("fileSearch")[0]
-    names = store.get("fileSearchStoreNames") or store.get("file_search_store_names") or ["fileSearchStores/simulated"]
+    names = store.get("fileSearchStoreNames") or store.get("file_search_store_names")
+    first = names[0] if isinstance(names, list) and names else "fileSearchStores/simulated"
     context = {
         "text": "Simulated passage.",
-        "fileSearchStore": names[0],
+        "fileSearchStore": first,
         "customMetadata": [{"key": "source_url", "stringValue": "https://example.com/"}],
     }
     return {"groundingChunks": [{"retrievedContext": context}], "groundingSupports": [_support(text)]}

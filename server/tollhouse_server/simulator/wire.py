@@ -10,7 +10,7 @@ import orjson
 
 from tollhouse_server.simulator.errors import JsonObject, invalid_argument
 
-# A field's type is a scalar's name, "any" (left as it is), a message's name, or one of these in a list.
+# A field's type is a scalar's name, "struct" (any object), "any" (left as it is), a message's name, or one in a list.
 _CONTENT = {"parts": ["Part"], "role": "string"}
 _BLOB = {"mimeType": "string", "data": "bytes", "displayName": "string"}
 _FILE = {"mimeType": "string", "fileUri": "string", "displayName": "string"}
@@ -23,9 +23,9 @@ _REQUEST: dict[str, Any] = {
     "safetySettings": ["any"],
     "generationConfig": "GenerationConfig",
     "cachedContent": "string",
-    "labels": "any",
+    "labels": "struct",
     "serviceTier": "string",
-    "modelArmorConfig": "any",
+    "modelArmorConfig": "struct",
     "store": "bool",
 }
 MESSAGES: Mapping[str, Mapping[str, Any]] = {
@@ -38,10 +38,10 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = {
         "title": "string",
         "outputDimensionality": "int",
         "autoTruncate": "bool",
-        "embedContentConfig": "any",
+        "embedContentConfig": "struct",
     },
     "BatchEmbedContentsRequest": {"model": "string", "requests": ["EmbedContentRequest"]},
-    "PredictRequest": {"instances": ["any"], "parameters": "any"},
+    "PredictRequest": {"instances": ["struct"], "parameters": "struct"},
     "Content": _CONTENT,
     "Part": {
         "text": "string",
@@ -49,24 +49,24 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = {
         "fileData": "FileData",
         "functionCall": "FunctionCall",
         "functionResponse": "FunctionResponse",
-        "executableCode": "any",
-        "codeExecutionResult": "any",
+        "executableCode": "struct",
+        "codeExecutionResult": "struct",
         "thought": "bool",
         "thoughtSignature": "string",
         "videoMetadata": "VideoMetadata",
-        "partMetadata": "any",
+        "partMetadata": "struct",
         "mediaResolution": "any",
-        "toolCall": "any",
-        "toolResponse": "any",
+        "toolCall": "struct",
+        "toolResponse": "struct",
     },
     "Blob": _BLOB,
     "FileData": _FILE,
     "VideoMetadata": {"startOffset": "any", "endOffset": "any", "fps": "number"},
-    "FunctionCall": {"id": "string", "name": "string", "args": "any", "partialArgs": "any", "willContinue": "bool"},
+    "FunctionCall": {"id": "string", "name": "string", "args": "struct", "partialArgs": "any", "willContinue": "bool"},
     "FunctionResponse": {
         "id": "string",
         "name": "string",
-        "response": "any",
+        "response": "struct",
         "parts": ["FunctionResponsePart"],
         "willContinue": "bool",
         "scheduling": "string",
@@ -74,29 +74,29 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = {
     "FunctionResponsePart": {"inlineData": "Blob", "fileData": "FileData"},
     "Tool": {
         "functionDeclarations": ["FunctionDeclaration"],
-        "googleSearch": "any",
-        "googleSearchRetrieval": "any",
-        "codeExecution": "any",
-        "urlContext": "any",
-        "fileSearch": "any",
-        "googleMaps": "any",
-        "computerUse": "any",
-        "retrieval": "any",
-        "enterpriseWebSearch": "any",
+        "googleSearch": "struct",
+        "googleSearchRetrieval": "struct",
+        "codeExecution": "struct",
+        "urlContext": "struct",
+        "fileSearch": "struct",
+        "googleMaps": "struct",
+        "computerUse": "struct",
+        "retrieval": "struct",
+        "enterpriseWebSearch": "struct",
         "mcpServers": "any",
     },
     "FunctionDeclaration": {
         "name": "string",
         "description": "string",
         "behavior": "string",
-        "parameters": "any",
-        "parametersJsonSchema": "any",
-        "response": "any",
-        "responseJsonSchema": "any",
+        "parameters": "struct",
+        "parametersJsonSchema": "struct",
+        "response": "struct",
+        "responseJsonSchema": "struct",
     },
     "ToolConfig": {
         "functionCallingConfig": "FunctionCallingConfig",
-        "retrievalConfig": "any",
+        "retrievalConfig": "struct",
         "includeServerSideToolInvocations": "bool",
     },
     "FunctionCallingConfig": {
@@ -107,8 +107,8 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = {
     "GenerationConfig": {
         "stopSequences": ["string"],
         "responseMimeType": "string",
-        "responseSchema": "any",
-        "responseJsonSchema": "any",
+        "responseSchema": "struct",
+        "responseJsonSchema": "struct",
         "responseModalities": ["string"],
         "candidateCount": "int",
         "maxOutputTokens": "int",
@@ -140,6 +140,7 @@ MESSAGES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _ALIASES = {"_responseJsonSchema": "responseJsonSchema"}
+_INT32_LIMIT = 2**31 - 1
 _SNAKE = re.compile(r"_([a-z0-9])")
 
 
@@ -185,14 +186,22 @@ def _read_fields(value: JsonObject, kind: str, path: str) -> JsonObject:
 def _read_list(value: Any, kind: str, path: str) -> list[Any]:
     # Protobuf JSON takes a single message where a list stands; the real API does so too.
     items = value if isinstance(value, list) else [value]
+    if None in items:
+        raise invalid_argument(f"Invalid value at '{path}', null in a repeated field", field=path)
     return [_read(item, kind, f"{path}[{index}]") for index, item in enumerate(items)]
 
 
 def _read_scalar(value: Any, kind: str, path: str, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise invalid_argument(f"Invalid value at '{path}' ({_PROTO[kind]}), {_shown(value)}", field=path) from None
+
+
+def _struct(value: Any) -> JsonObject:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
 
 
 def _string(value: Any) -> str:
@@ -204,6 +213,8 @@ def _string(value: Any) -> str:
 def _int(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str, float)) or int(value) != float(value):
         raise TypeError
+    if abs(int(value)) > _INT32_LIMIT:
+        raise ValueError
     return int(value)
 
 
@@ -220,6 +231,7 @@ def _bool(value: Any) -> bool:
 
 
 _SCALARS: Mapping[str, Callable[[Any], Any]] = {
+    "struct": _struct,
     "string": _string,
     "bytes": _string,
     "int": _int,
@@ -227,6 +239,7 @@ _SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "bool": _bool,
 }
 _PROTO = {
+    "struct": "TYPE_MESSAGE",
     "string": "TYPE_STRING",
     "bytes": "TYPE_BYTES",
     "int": "TYPE_INT32",
