@@ -1,8 +1,8 @@
 """Checks the .proto files without a network: `python protos/lint.py [lint | breaking | release]`.
 
 buf works on images that protoc wrote, so it never fetches a module. `breaking` compares with the last released surface,
-the image `protos/tollhouse.binpb`; `release` writes that image. Without a command both checks run. Any exit status but 0
-means findings.
+the image `protos/tollhouse.binpb`; `release` writes that image. Without a command both checks run. An exit status other
+than 0 means findings.
 """
 
 from __future__ import annotations
