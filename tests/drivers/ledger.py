@@ -20,6 +20,7 @@ SCOPE = Scope(
     department_path=("research", "vision"),
     project_id="labels",
     credential_id="k1",
+    credential_name="tenants/acme/departments/vision/projects/labels/apiKeys/k1",
     principal_id="robot",
 )
 

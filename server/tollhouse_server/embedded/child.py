@@ -82,14 +82,14 @@ class Child:
         return True
 
     async def stop(self, steps: Sequence[StopStep]) -> int:
-        """Go through `steps` until the process has ended, with SIGKILL as the last; its exit code."""
+        """Go through `steps` until the process has ended, then kill it and what it started; its exit code."""
         for step in steps:
             if self.exit_code() is not None:
                 break
             self._popen.send_signal(step.sent)
             await self.ended(step.wait_seconds)
         if self.exit_code() is None:
-            self._popen.kill()
+            os.killpg(self.pid, signal.SIGKILL)
         return self._popen.wait()
 
 
