@@ -1,0 +1,161 @@
+"""`tollhouse keys`: the API keys with which services and administrators call Tollhouse."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tollhouse.admin.v1 import api_keys_pb2 as pb
+from tollhouse.admin.v1.api_keys_pb2_grpc import ApiKeyServiceStub
+
+from tollhouse_admin.amounts import parse_moment
+from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.dry_run import Change, perform
+from tollhouse_admin.names import full_name, is_full, tenant_of
+from tollhouse_admin.output import Layout, note, show_one
+from tollhouse_admin.rendering import enum_number
+from tollhouse_admin.resource import DisplayName, Etag, Kind, changed, mask
+from tollhouse_admin.scopes import Department, Project, Tenant, project_name, tenant_name
+from tollhouse_admin.secret_source import new_key_file
+
+app = noun("API keys: with them services and administrators call Tollhouse.")
+
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id or name; an id needs the project's options.")]
+Expires = Annotated[str | None, typer.Option(metavar="WHEN", help="90d, 2026-12-31 or 2026-12-31T12:00Z.")]
+KeyOut = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the key to a new file (0600) instead of showing it.")
+]
+
+
+class Environment(StrEnum):
+    """What a key is meant for."""
+
+    LIVE = "live"
+    TEST = "test"
+
+
+def _stub(session: Session) -> ApiKeyServiceStub:
+    return session.connection.stub(ApiKeyServiceStub)
+
+
+def _read(session: Session, name: str) -> pb.ApiKey:
+    return session.connection.call(_stub(session).GetApiKey, pb.GetApiKeyRequest(name=name))
+
+
+COLUMNS = ["name", "display_name", "principal", "environment", "state", "expire_time", "create_time"]
+KEY = Kind(Layout(COLUMNS), _read)
+CREATED = Layout(["secret", *(f"api_key.{column}" for column in COLUMNS)])
+
+
+def _parent(session: Session, project: str | None, department: str | None, tenant: str | None) -> str:
+    return project_name(session, project, department, tenant) if project else tenant_name(session, tenant)
+
+
+def _name(session: Session, key: str, project: str | None, department: str | None, tenant: str | None) -> str:
+    if is_full(key):
+        return full_name(key, "apiKeys")
+    return full_name(key, "apiKeys", _parent(session, project, department, tenant))
+
+
+@command(app, "create", CHANGE)
+def create(
+    session: Session,
+    principal: Annotated[str, typer.Option(metavar="PRINCIPAL", help="Who acts when the key is used.")],
+    *,
+    project: Project = None,
+    department: Department = None,
+    tenant: Tenant = None,
+    display_name: DisplayName = None,
+    environment: Annotated[Environment, typer.Option(help="What it is meant for.")] = Environment.LIVE,
+    expires: Expires = None,
+    key_out: KeyOut = None,
+) -> None:
+    """Make a key for a project, or for administration only; the key itself is shown this once."""
+    parent = _parent(session, project, department, tenant)
+    kind = pb.ApiKey.Environment
+    resource = pb.ApiKey(
+        display_name=display_name or "",
+        principal=full_name(principal, "principals", tenant_of(parent)),
+        environment=kind.ValueType(enum_number(kind.DESCRIPTOR, environment.value)),
+        expire_time=parse_moment(expires, now=datetime.now(UTC), past=False) if expires else None,
+    )
+    change = Change(
+        verb="create",
+        subject=f"an API key of {parent}",
+        method=_stub(session).CreateApiKey,
+        request=pb.CreateApiKeyRequest(parent=parent, api_key=resource),
+        layout=CREATED,
+    )
+    _create(session, change, key_out)
+
+
+def _create(session: Session, change: Change, key_out: Path | None) -> None:
+    """Make the key and hand it over, in the file or with the record."""
+    # The file comes first: a key that could not be written would be lost.
+    with nullcontext() if key_out is None or session.options.dry_run else new_key_file(key_out) as write:
+        made = perform(session, change)
+        if not isinstance(made, pb.CreateApiKeyResponse):
+            return
+        if write is not None:
+            write(made.secret)
+            made.ClearField("secret")
+    if not made.secret:
+        note(f"the key is in {key_out}" if write else "the key was shown when it was made, and cannot be shown again")
+    show_one(session.options.output, CREATED, made)
+
+
+@command(app, "list", LIST)
+def list_keys(
+    session: Session,
+    *,
+    project: Project = None,
+    department: Department = None,
+    tenant: Tenant = None,
+    show_revoked: Annotated[bool, typer.Option("--show-revoked", help="Revoked ones too.")] = False,
+) -> None:
+    """List the keys of a project, or all of a tenant."""
+    parent = _parent(session, project, department, tenant)
+    request = pb.ListApiKeysRequest(parent=parent, show_revoked=show_revoked)
+    KEY.show_pages(session, _stub(session).ListApiKeys, request, "api_keys")
+
+
+@command(app, "show", READ)
+def show(
+    session: Session, key: KeyId, *, project: Project = None, department: Department = None, tenant: Tenant = None
+) -> None:
+    """Show the record of one key, never the key."""
+    KEY.show(session, _name(session, key, project, department, tenant))
+
+
+@command(app, "update", CHANGE)
+def update(
+    session: Session,
+    key: KeyId,
+    *,
+    project: Project = None,
+    department: Department = None,
+    tenant: Tenant = None,
+    display_name: DisplayName = None,
+    expires: Expires = None,
+    etag: Etag = None,
+) -> None:
+    """Change a key's display name or expiry."""
+    name = _name(session, key, project, department, tenant)
+    moment = parse_moment(expires, now=datetime.now(UTC), past=False) if expires else None
+    fields = changed(display_name=display_name, expires=moment)
+    paths = ["expire_time" if field == "expires" else field for field in fields]
+    resource = pb.ApiKey(name=name, display_name=display_name or "", expire_time=moment, etag=etag or "")
+    request = pb.UpdateApiKeyRequest(api_key=resource, update_mask=mask(paths))
+    KEY.change(session, "update", name, _stub(session).UpdateApiKey, request)
+
+
+@command(app, "revoke", DESTROY)
+def revoke(
+    session: Session, key: KeyId, *, project: Project = None, department: Department = None, tenant: Tenant = None
+) -> None:
+    """Refuse a key for good, within two seconds on every server."""
+    name = _name(session, key, project, department, tenant)
+    warning = f"{name} will be refused for good."
+    KEY.change(session, "revoke", name, _stub(session).RevokeApiKey, pb.RevokeApiKeyRequest(name=name), warning=warning)

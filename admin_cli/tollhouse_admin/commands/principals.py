@@ -1,0 +1,114 @@
+"""`tollhouse principals`: the users and service accounts of a tenant."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from tollhouse.admin.v1 import principals_pb2 as pb
+from tollhouse.admin.v1.principals_pb2_grpc import PrincipalServiceStub
+
+from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.names import last_id, tenant_of
+from tollhouse_admin.output import Layout
+from tollhouse_admin.rendering import enum_number
+from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, ShowDeleted, changed, mask
+from tollhouse_admin.scopes import Tenant, in_tenant, tenant_name
+
+app = noun("Principals: the users and service accounts of a tenant.")
+
+PrincipalId = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Id or name.")]
+
+
+class PrincipalKind(StrEnum):
+    """What a principal is."""
+
+    USER = "user"
+    SERVICE_ACCOUNT = "service-account"
+
+
+def _stub(session: Session) -> PrincipalServiceStub:
+    return session.connection.stub(PrincipalServiceStub)
+
+
+def _read(session: Session, name: str) -> pb.Principal:
+    return session.connection.call(_stub(session).GetPrincipal, pb.GetPrincipalRequest(name=name))
+
+
+def _name(session: Session, principal: str, tenant: str | None) -> str:
+    return in_tenant(session, principal, "principals", tenant)
+
+
+PRINCIPAL = Kind(Layout(["name", "display_name", "kind", "state", "create_time"]), _read)
+
+
+@command(app, "create", CHANGE)
+def create(
+    session: Session,
+    principal: NewId,
+    *,
+    kind: Annotated[PrincipalKind, typer.Option(help="What it is.")] = PrincipalKind.SERVICE_ACCOUNT,
+    tenant: Tenant = None,
+    display_name: DisplayName = None,
+) -> None:
+    """Create a principal; it may do nothing until a role is granted."""
+    name = _name(session, principal, tenant)
+    number = pb.Principal.Kind.ValueType(enum_number(pb.Principal.Kind.DESCRIPTOR, kind.value))
+    resource = pb.Principal(display_name=display_name or "", kind=number)
+    request = pb.CreatePrincipalRequest(parent=tenant_of(name), principal_id=last_id(name), principal=resource)
+    PRINCIPAL.create(session, name, _stub(session).CreatePrincipal, request)
+
+
+@command(app, "list", LIST)
+def list_principals(session: Session, *, tenant: Tenant = None, show_deleted: ShowDeleted = False) -> None:
+    """List a tenant's principals."""
+    request = pb.ListPrincipalsRequest(parent=tenant_name(session, tenant), show_deleted=show_deleted)
+    PRINCIPAL.show_pages(session, _stub(session).ListPrincipals, request, "principals")
+
+
+@command(app, "show", READ)
+def show(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+    """Show one principal."""
+    PRINCIPAL.show(session, _name(session, principal, tenant))
+
+
+@command(app, "update", CHANGE)
+def update(
+    session: Session,
+    principal: PrincipalId,
+    *,
+    tenant: Tenant = None,
+    display_name: DisplayName = None,
+    etag: Etag = None,
+) -> None:
+    """Change a principal's display name."""
+    name = _name(session, principal, tenant)
+    fields = changed(display_name=display_name)
+    resource = pb.Principal(name=name, etag=etag or "", **fields)
+    request = pb.UpdatePrincipalRequest(principal=resource, update_mask=mask(fields))
+    PRINCIPAL.change(session, "update", name, _stub(session).UpdatePrincipal, request)
+
+
+@command(app, "disable", DESTROY)
+def disable(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+    """Refuse a principal's credentials until it is enabled."""
+    name = _name(session, principal, tenant)
+    request = pb.DisablePrincipalRequest(name=name)
+    warning = f"Every credential of {name} will be refused until it is enabled."
+    PRINCIPAL.change(session, "disable", name, _stub(session).DisablePrincipal, request, warning=warning)
+
+
+@command(app, "enable", CHANGE)
+def enable(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+    """Accept a disabled principal's credentials again."""
+    name = _name(session, principal, tenant)
+    request = pb.EnablePrincipalRequest(name=name)
+    PRINCIPAL.change(session, "enable", name, _stub(session).EnablePrincipal, request)
+
+
+@command(app, "delete", DESTROY)
+def delete(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+    """Delete a principal: its credentials are refused for good, its records stay."""
+    name = _name(session, principal, tenant)
+    request = pb.DeletePrincipalRequest(name=name)
+    warning = f"Every credential of {name} will be refused for good."
+    PRINCIPAL.change(session, "delete", name, _stub(session).DeletePrincipal, request, warning=warning)

@@ -1,0 +1,77 @@
+"""What the commands of every noun do alike: show, list and change one kind of resource."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, TypeAlias
+
+import grpc
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from tollhouse_admin.command import Session
+from tollhouse_admin.dry_run import Change, MutatingRequest, carry_out
+from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.output import Layout, show_list, show_one
+
+NewId = Annotated[str, typer.Argument(metavar="ID", help="Its id: 2 to 63 lower-case letters, digits and hyphens.")]
+DisplayName = Annotated[str | None, typer.Option(metavar="TEXT", help="Name for people.")]
+Etag = Annotated[str | None, typer.Option(metavar="ETAG", help="Only if it is still in this version.")]
+ShowDeleted = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
+
+Method: TypeAlias = "grpc.UnaryUnaryMultiCallable[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource: how lists of it look, and how one is read by its full name."""
+
+    layout: Layout
+    read: Callable[[Session, str], Message]
+
+    def show(self, session: Session, name: str) -> None:
+        """Read and write one resource."""
+        show_one(session.options.output, self.layout, self.read(session, name))
+
+    def show_pages(self, session: Session, method: Method, request: Any, field: str) -> None:
+        """Write the entries of all pages, or as many as --limit says."""
+        pages: Iterable[Message] = session.connection.pages(method, request, field, limit=session.options.limit)
+        show_list(session.options.output, self.layout, pages)
+
+    def create(self, session: Session, name: str, method: Method, request: MutatingRequest) -> None:
+        """Carry out a change before which the resource does not exist."""
+        carry_out(session, Change(verb="create", subject=name, method=method, request=request, layout=self.layout))
+
+    def change(
+        self, session: Session, verb: str, name: str, method: Method, request: MutatingRequest, *, warning: str = ""
+    ) -> None:
+        """Carry out a change of a resource that exists; `warning` is what a person must agree to."""
+        change = Change(
+            verb=verb,
+            subject=name,
+            method=method,
+            request=request,
+            layout=self.layout,
+            before=partial(self.read, session, name),
+            warning=warning,
+        )
+        carry_out(session, change)
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """Return the fields that an update was given values for.
+
+    Raises:
+        Failure: none.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    if not given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in values)
+        raise wrong_usage("Nothing to change was given", f"Give at least one of {options}.")
+    return given
+
+
+def mask(fields: Iterable[str]) -> FieldMask:
+    """Return an update mask of these fields."""
+    return FieldMask(paths=list(fields))

@@ -1,0 +1,146 @@
+"""The options that say where: tenant, department, project; and the names that follow from them."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from tollhouse.admin.v1 import departments_pb2, departments_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+
+from tollhouse_admin.command import Session
+from tollhouse_admin.completion import offered
+from tollhouse_admin.connection import Connection
+from tollhouse_admin.failures import Failure, wrong_usage
+from tollhouse_admin.names import full_name, is_full, scope_name, tenant_of
+from tollhouse_admin.output import note
+
+PLATFORM_TENANT = "tenants/platform"
+
+
+def _tenant_names(connection: Connection) -> Iterator[str]:
+    stub = connection.stub(tenants_pb2_grpc.TenantServiceStub)
+    for tenant in connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=500):
+        yield tenant.name
+
+
+def complete_tenants(incomplete: str) -> list[str]:
+    """Offer the ids of tenants."""
+    return offered(incomplete, _tenant_names)
+
+
+def complete_departments(context: typer.Context, incomplete: str) -> list[str]:
+    """Offer the ids of the departments of the tenant that was typed before."""
+    tenant = context.params.get("tenant")
+    if not tenant:
+        return []
+    request = departments_pb2.ListDepartmentsRequest(parent=full_name(tenant, "tenants"))
+
+    def entries(connection: Connection) -> Iterator[str]:
+        stub = connection.stub(departments_pb2_grpc.DepartmentServiceStub)
+        for department in connection.pages(stub.ListDepartments, request, "departments", limit=500):
+            yield department.name
+
+    return offered(incomplete, entries)
+
+
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant",
+        "-t",
+        metavar="ID",
+        help="Tenant; absent: TOLLHOUSE_TENANT, the profile's, or the only one.",
+        autocompletion=complete_tenants,
+    ),
+]
+Department = Annotated[
+    str | None,
+    typer.Option("--department", "-d", metavar="ID", help="Department.", autocompletion=complete_departments),
+]
+Project = Annotated[str | None, typer.Option("--project", "-p", metavar="ID", help="Project of the department.")]
+Scope = Annotated[
+    str | None,
+    typer.Option(
+        "--scope", metavar="SCOPE", help="departments/research, departments/research/projects/chat, tenant, or a name."
+    ),
+]
+
+
+def tenant_name(session: Session, tenant: str | None) -> str:
+    """Return the tenant that was named, or the default one.
+
+    Raises:
+        Failure: none was named, and there is not exactly one that the credential may see.
+    """
+    chosen = tenant or session.connection.endpoint.tenant
+    if chosen:
+        return full_name(chosen, "tenants")
+    only = _only_tenant(session)
+    note(f"using the only tenant, {only.removeprefix('tenants/')}")
+    return only
+
+
+def _only_tenant(session: Session) -> str:
+    advice = "Name it with --tenant, TOLLHOUSE_TENANT or 'tollhouse config set NAME --tenant ID'"
+    stub = session.connection.stub(tenants_pb2_grpc.TenantServiceStub)
+    pages = session.connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=3)
+    try:
+        names: list[str] = [tenant.name for tenant in pages if tenant.name != PLATFORM_TENANT]
+    except Failure as failure:
+        # A tenant's own administrator may not list tenants; what he lacks is the option.
+        if failure.reason == "PERMISSION_DENIED":
+            raise wrong_usage("No tenant is named", advice) from failure
+        raise
+    if len(names) != 1:
+        raise wrong_usage(f"No tenant is named, and there are {'several' if names else 'none'}", advice)
+    return names[0]
+
+
+def in_tenant(session: Session, typed: str, collection: str, tenant: str | None) -> str:
+    """Return the full name of something that lies directly in a tenant."""
+    parent = "" if is_full(typed) else tenant_name(session, tenant)
+    return full_name(typed, collection, parent)
+
+
+def department_name(session: Session, department: str, tenant: str | None) -> str:
+    """Return the full name of a department."""
+    return in_tenant(session, department, "departments", tenant)
+
+
+def project_name(session: Session, project: str, department: str | None, tenant: str | None) -> str:
+    """Return the full name of a project.
+
+    Raises:
+        Failure: only its id was given, and not its department.
+    """
+    if is_full(project):
+        return full_name(project, "projects")
+    if project.startswith("departments/"):
+        return full_name(project, "projects", tenant_name(session, tenant))
+    if department is None:
+        raise wrong_usage(f"The department of project {project!r} is not named", "Add --department ID.")
+    return full_name(project, "projects", department_name(session, department, tenant))
+
+
+def scope_of(
+    session: Session, *, scope: str | None, tenant: str | None, department: str | None, project: str | None
+) -> str:
+    """Return the one scope that the options mean: a project, a department or, without either, the tenant.
+
+    Raises:
+        Failure: `scope` is given along with a department or project, or is not a scope.
+    """
+    if scope is not None:
+        if department or project:
+            raise wrong_usage("--scope says it all; it does not go with --department and --project")
+        whole = scope == "platform" or is_full(scope)
+        return scope_name("" if whole else tenant_name(session, tenant), scope)
+    if project is not None:
+        return project_name(session, project, department, tenant)
+    if department is not None:
+        return department_name(session, department, tenant)
+    return tenant_name(session, tenant)
+
+
+def tenant_of_scope(session: Session, scope: str, tenant: str | None) -> str:
+    """Return the tenant to which something on `scope` belongs."""
+    return tenant_of(scope) if is_full(scope) else tenant_name(session, tenant)
