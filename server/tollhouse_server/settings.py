@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     vault_custodian_secret_id_file: Path | None = None
     """AppRole credentials of the gateway (reads keys) and of the key custodian (writes them, never reads others)."""
 
+    gemini_api_key: SecretStr | None = Field(default=None, validation_alias="GEMINI_API_KEY")
+    """A real Gemini key for the embedded start; without one the simulator answers. Not prefixed: Google's own name."""
+
     gemini_base_url: str = "https://generativelanguage.googleapis.com"
     """Where accounts of kind `gemini_api` are reached; the embedded stack points it at the simulator."""
 
@@ -79,6 +82,15 @@ class Settings(BaseSettings):
 
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give a child process these settings. They hold secrets: never in arguments."""
+        values = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name in type(self).model_fields
+            if name != "gemini_api_key" and (value := getattr(self, name)) is not None
+        }
+        return {_PREFIX + name.upper(): value for name, value in values.items()}
 
 
 def load_settings() -> Settings:

@@ -11,7 +11,7 @@ from tollhouse_server.errors import FieldViolation, PriceFileInvalid
 class _ExactLoader(yaml.SafeLoader):
     """YAML whose decimals and dates stay text, so that no float is ever made of a price; a key twice is refused."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
         letter: [(tag, form) for tag, form in known if not tag.endswith((":float", ":timestamp"))]
         for letter, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

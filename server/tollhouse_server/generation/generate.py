@@ -13,12 +13,12 @@ from itertools import islice
 from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, UpstreamOutcomeUnknown
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
-from tollhouse_server.generation.plans import Planner, Stop
+from tollhouse_server.generation.keys import KeyChooser
+from tollhouse_server.generation.plans import Planner, Stop, destination_of
 from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
 from tollhouse_server.generation.usages import Metered, metered
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
-from tollhouse_server.vault.keys import KeyRing
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Generation:
         *,
         planner: Planner,
         attempts: Attempts,
-        keys: KeyRing,
+        keys: KeyChooser,
         upstream: Upstream,
         metrics: Metrics,
         max_attempts: int,
@@ -120,7 +120,7 @@ class Generation:
     def _send(self, call: GenerationCall, stop: Stop, attempt: Attempt, key: str) -> UpstreamCall:
         return UpstreamCall(
             attempt_id=attempt.attempt_id,
-            destination=stop.target.destination(call.method),
+            destination=destination_of(stop.target),
             method=call.method,
             body=stop.body,
             timeout_seconds=self._upstream_timeout_seconds,

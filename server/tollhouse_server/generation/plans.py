@@ -12,8 +12,8 @@ from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms
 from tollhouse_server.pricing.ceiling import Ceiling, ModelBounds, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
-from tollhouse_server.routing.catalogue import Catalogue, Target
-from tollhouse_server.upstream.protocol import Method
+from tollhouse_server.routing.catalogue import Catalogue, Target, UpstreamKind
+from tollhouse_server.upstream.protocol import Destination, Method
 
 _FREE = Ceiling(
     input_tokens=0,
@@ -27,6 +27,9 @@ _FREE = Ceiling(
     fixed_output_tokens=0,
 )
 """Counting tokens is free of charge; it is booked all the same, as one request."""
+
+_SERVED_KINDS = frozenset({UpstreamKind.GEMINI_API})
+"""The kinds of upstream that this version has a client for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,9 @@ class Planner:
             allow_fallback=call.allow_fallback,
         )
         for target in route.targets:
-            prices = book.terms(target.model, now)
-            yield self._stop(call, route.tier, target, prices, catalogue.bounds(target.model))
+            if target.kind in _SERVED_KINDS:
+                prices = book.terms(target.model, now)
+                yield self._stop(call, route.tier, target, prices, catalogue.get_model(target.model).bounds)
 
     def _stop(self, call: GenerationCall, tier: str, target: Target, prices: ModelPrices, bounds: ModelBounds) -> Stop:
         body = _addressed(call, target)
@@ -145,3 +149,8 @@ def _service_tier(body: Mapping[str, Any]) -> str | None:
     """Return the service tier that the request asks for, if any."""
     asked = body.get("serviceTier")
     return asked.lower() if isinstance(asked, str) else None
+
+
+def destination_of(target: Target) -> Destination:
+    """Return where a target is reached."""
+    return Destination(base_url=target.base_url, api_version=target.api_version, model=target.model)

@@ -119,11 +119,11 @@ JOIN attempt a USING (tenant_id, attempt_id)
 """
 
 _INSERT_RECORDS = """
-INSERT INTO usage_record (tenant_id, attempt_id, settled_at, kind, request_id, dispatched_at, worker_epoch, department_path,
-    project_id, credential_id, principal_id, method, tier, model, account_id, labels, price_version, requests,
-    input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage, lines, outcome, response_id)
-SELECT tenant_id, attempt_id, $27, kind, request_id, dispatched_at, worker_epoch,
-    department_path::text[], project_id, credential_id, principal_id, method, tier, model, account_id, labels::jsonb, price_version, requests,
+INSERT INTO usage_record (tenant_id, attempt_id, settled_at, kind, request_id, dispatched_at, worker_epoch,
+    department_path, project_id, credential_id, principal_id, method, tier, model, account_id, labels, price_version,
+    requests, input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage, lines, outcome, response_id)
+SELECT tenant_id, attempt_id, $27, kind, request_id, dispatched_at, worker_epoch, department_path::text[], project_id,
+    credential_id, principal_id, method, tier, model, account_id, labels::jsonb, price_version, requests,
     input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage::jsonb, lines::jsonb, outcome, response_id
 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::timestamptz[], $6::bigint[], $7::text[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[],
@@ -234,9 +234,7 @@ async def load_attempts(connection: "Connection", attempts: Sequence[tuple[str, 
     return {row["attempt_id"]: _reservation(row) for row in rows}
 
 
-async def insert_records(
-    connection: "Connection", bookings: Sequence[Booking], settled_at: datetime
-) -> None:
+async def insert_records(connection: "Connection", bookings: Sequence[Booking], settled_at: datetime) -> None:
     """Append usage records, and open a suspense row for each booking whose outcome is unknown."""
     columns = _columns([_record_row(booking) for booking in bookings], 26)
     await connection.execute(_INSERT_RECORDS, *columns, settled_at)
@@ -344,7 +342,7 @@ def _record_row(booking: Booking) -> tuple[object, ...]:
 
 
 def _reservation(row: asyncpg.Record) -> Reservation:
-    """Rebuild what a dead worker had reserved; the request id stays claimed, so the fingerprint is not needed."""
+    """Rebuild what a dead worker had reserved; it only has to end, so what admits a call is not needed."""
     terms = CallTerms(
         attempt_id=row["attempt_id"],
         request_id=row["request_id"],
@@ -355,6 +353,7 @@ def _reservation(row: asyncpg.Record) -> Reservation:
             department_path=tuple(row["department_path"]),
             project_id=row["project_id"],
             credential_id=row["credential_id"],
+            credential_name="",
             principal_id=row["principal_id"],
         ),
         method=row["method"],

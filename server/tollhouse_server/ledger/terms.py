@@ -68,20 +68,28 @@ NOTHING = Amounts()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Where a call is booked: the credential's project and the departments above it, from root to leaf."""
+    """Where a call is booked: a project, the departments above it from root to leaf, and whose credential it was.
+
+    `credential_name` is the credential's resource name, whose own project may be another one.
+    """
 
     tenant_id: str
     department_path: tuple[str, ...]
     project_id: str
     credential_id: str
+    credential_name: str
     principal_id: str
+
+    @property
+    def project_name(self) -> str:
+        """Return the resource name of the project."""
+        return f"tenants/{self.tenant_id}/departments/{self.department_path[-1]}/projects/{self.project_id}"
 
     def limit_scopes(self) -> tuple[str, ...]:
         """Return the scope names whose limits apply, the narrowest first."""
         tenant = f"tenants/{self.tenant_id}"
         departments = [f"{tenant}/departments/{department}" for department in self.department_path]
-        project = f"{departments[-1]}/projects/{self.project_id}"
-        return (f"{project}/apiKeys/{self.credential_id}", project, *reversed(departments), tenant)
+        return (self.credential_name, self.project_name, *reversed(departments), tenant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

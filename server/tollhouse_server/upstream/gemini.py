@@ -5,7 +5,7 @@ fields; a test holds path, headers and body against what google-genai sends.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ class GeminiUpstream:
             body = _parse(await response.read())
             return UpstreamAnswer(body=body, service_tier=response.headers.get("x-gemini-service-tier", ""))
 
-    async def stream(self, call: UpstreamCall) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes.
 
         Raises:

@@ -1,6 +1,6 @@
 """What every kind of upstream offers, and the three ways in which a call to it can fail."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -78,5 +78,5 @@ class Upstream(Protocol):
     async def call(self, call: UpstreamCall) -> UpstreamAnswer:
         """Send a unary call and return the whole answer."""
 
-    def stream(self, call: UpstreamCall) -> AsyncIterator[dict[str, Any]]:
+    def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes."""

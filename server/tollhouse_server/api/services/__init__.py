@@ -1,1 +1,1 @@
-"""One thin, transport-free class per gRPC service: message in, message out, facts raised."""
+"""One class per gRPC service: transport-free handlers that translate, call a room, and translate back."""

@@ -1,0 +1,148 @@
+"""What happens around every handler: observe, authenticate, validate, authorise, map errors. No transport in sight."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2, status_pb2
+
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.permissions import permission_for
+from tollhouse_server.api.statuses import internal_status, status_of
+from tollhouse_server.api.validation import RequestValidator
+from tollhouse_server.errors import FieldViolation, InvalidRequest, RequestTooLarge, ServerDraining, TollhouseError
+from tollhouse_server.identity.directory import Directory
+from tollhouse_server.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+UnaryHandler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
+StreamHandler: TypeAlias = Callable[[Any, Call], AsyncIterator[Message]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One RPC: its full name `package.Service/Method`, its request type and the function that serves it."""
+
+    rpc: str
+    request_type: type[Message]
+    handler: UnaryHandler | StreamHandler
+    is_stream: bool
+
+
+class CallFailed(Exception):
+    """The call ends with this status; the transport sends it."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Arrival:
+    """What a transport hands over: the bytes of the message, lower-case metadata, the deadline if there is one.
+
+    `deadline` is a moment of `time.monotonic()`, in seconds.
+    """
+
+    body: bytes
+    metadata: Mapping[str, str]
+    deadline: float | None
+
+
+class Chain:
+    """Runs handlers. One object serves every transport of a process."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        authorizer: Authorizer,
+        metrics: Metrics,
+        default_deadline_seconds: float,
+        max_message_bytes: int,
+    ) -> None:
+        self._directory = directory
+        self._authorizer = authorizer
+        self._metrics = metrics
+        self._validator = RequestValidator()
+        self._default_deadline_seconds = default_deadline_seconds
+        self._max_message_bytes = max_message_bytes
+        self.is_draining = False
+
+    async def unary(self, method: Method, arrival: Arrival) -> Message:
+        """Serve a unary call.
+
+        Raises:
+            CallFailed: with the status for the caller.
+        """
+        async with self._observed(method, arrival) as correlation_id:
+            request, call = await self._admit(method, arrival, correlation_id)
+            answer: Message = await method.handler(request, call)  # type: ignore[misc]
+            return answer
+
+    async def stream(self, method: Method, arrival: Arrival) -> AsyncIterator[Message]:
+        """Serve a streaming call.
+
+        Raises:
+            CallFailed: with the status for the caller.
+        """
+        async with self._observed(method, arrival) as correlation_id:
+            request, call = await self._admit(method, arrival, correlation_id)
+            async for message in method.handler(request, call):  # type: ignore[union-attr]
+                yield message
+
+    @asynccontextmanager
+    async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator[str]:
+        correlation_id = arrival.metadata.get("x-correlation-id", "")[:64] or uuid.uuid4().hex
+        started_at = time.perf_counter()
+        code: int = code_pb2.CANCELLED
+        try:
+            yield correlation_id
+            code = code_pb2.OK
+        except TollhouseError as error:
+            status = status_of(error, correlation_id)
+            code = status.code
+            self._metrics.call_refused(rpc=method.rpc, reason=error.reason)
+            raise CallFailed(status) from error
+        except Exception as error:
+            code = code_pb2.INTERNAL
+            _log.exception("handler_failed", rpc=method.rpc, correlation_id=correlation_id)
+            raise CallFailed(internal_status(correlation_id)) from error
+        finally:
+            seconds = time.perf_counter() - started_at
+            name = code_pb2.Code.Name(code)  # type: ignore[arg-type]
+            self._metrics.call_finished(rpc=method.rpc, code=name, seconds=seconds)
+
+    async def _admit(self, method: Method, arrival: Arrival, correlation_id: str) -> tuple[Message, Call]:
+        """Turn an arrival into a valid request and an authorised call; permission comes before existence."""
+        if self.is_draining:
+            raise ServerDraining
+        if len(arrival.body) > self._max_message_bytes:
+            raise RequestTooLarge(size_bytes=len(arrival.body), limit_bytes=self._max_message_bytes)
+        principal = await self._directory.authenticate(arrival.metadata.get("authorization"))
+        request = _parsed(method.request_type, arrival.body)
+        rule = permission_for(method.rpc)
+        if rule.permission is not None:
+            await self._authorizer.authorize(principal, rule.permission, rule.scope(request, principal))
+        self._validator.check(request)
+        deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
+        visible = {name: value for name, value in arrival.metadata.items() if name != "authorization"}
+        call = Call(
+            rpc=method.rpc, principal=principal, deadline=deadline, correlation_id=correlation_id, metadata=visible
+        )
+        return request, call
+
+
+def _parsed(request_type: type[Message], body: bytes) -> Message:
+    try:
+        return request_type.FromString(body)
+    except DecodeError:
+        problem = FieldViolation(path="", description=f"the message is not a {request_type.DESCRIPTOR.full_name}")
+        raise InvalidRequest(violations=(problem,)) from None

@@ -1,0 +1,30 @@
+"""From a service's descriptor and an object with handlers to the methods that a transport serves."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from tollhouse_server.api.chain import Method
+
+
+def methods_of(service: ServiceDescriptor, handlers: object) -> Iterator[Method]:
+    """Yield every RPC of `service` with its handler: `GenerateContent` is served by `handlers.generate_content`.
+
+    Raises:
+        AttributeError: a handler is missing; the server must not start without it.
+    """
+    for rpc in service.methods:
+        handler: Any = getattr(handlers, _snake(rpc.name))
+        yield Method(
+            rpc=f"{service.full_name}/{rpc.name}",
+            request_type=GetMessageClass(rpc.input_type),
+            handler=handler,
+            is_stream=rpc.server_streaming,
+        )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

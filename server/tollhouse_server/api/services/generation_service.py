@@ -1,0 +1,118 @@
+"""GenerationService: Gemini's messages in, Gemini's messages and the outcome out."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, cast
+from uuid import UUID, uuid4
+
+from google.protobuf.message import Message
+from tollhouse.v1.generation_pb2 import (
+    CountTokensRequest,
+    CountTokensResponse,
+    EmbedContentRequest,
+    EmbedContentResponse,
+    GenerateContentRequest,
+    GenerateContentResponse,
+)
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.gemini_json import Mapper
+from tollhouse_server.api.outcomes import outcome_message
+from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.generation.calls import Answer, GenerationCall
+from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.generate import Generation
+from tollhouse_server.generation.streaming import Streaming
+from tollhouse_server.ledger.terms import Scope
+from tollhouse_server.names import ProjectName, invalid
+from tollhouse_server.tenancy.project_paths import ProjectPaths
+from tollhouse_server.upstream.protocol import Method
+
+Response = TypeVar("Response", bound=Message)
+
+
+class GenerationService:
+    """Handlers of tollhouse.v1.GenerationService."""
+
+    def __init__(
+        self, *, generation: Generation, streaming: Streaming, calls: DetachedCalls, project_paths: ProjectPaths
+    ) -> None:
+        self._generation = generation
+        self._streaming = streaming
+        self._calls = calls
+        self._project_paths = project_paths
+        self._mapper = Mapper()
+
+    async def generate_content(self, request: GenerateContentRequest, call: Call) -> GenerateContentResponse:
+        """Serve a call and answer when it is booked."""
+        return await self._unary(Method.GENERATE, request, call, GenerateContentResponse)
+
+    async def count_tokens(self, request: CountTokensRequest, call: Call) -> CountTokensResponse:
+        """Count tokens with the model itself; free, and booked as one request."""
+        return await self._unary(Method.COUNT_TOKENS, request, call, CountTokensResponse)
+
+    async def embed_content(self, request: EmbedContentRequest, call: Call) -> EmbedContentResponse:
+        """Embed one or several contents."""
+        return await self._unary(Method.EMBED, request, call, EmbedContentResponse)
+
+    async def stream_generate_content(
+        self, request: GenerateContentRequest, call: Call
+    ) -> AsyncIterator[GenerateContentResponse]:
+        """Yield Gemini's chunks as they come, then one message with the outcome alone."""
+        generation_call = await self._generation_call(Method.STREAM, request, call)
+        async for item in self._streaming.stream(generation_call):
+            if isinstance(item, Answer):
+                yield self._response(item, GenerateContentResponse)
+            else:
+                yield self._mapper.to_message(dict(item), GenerateContentResponse)
+
+    async def _unary(self, method: Method, request: Any, call: Call, response: type[Response]) -> Response:
+        generation_call = await self._generation_call(method, request, call)
+        answer = await self._calls.start(self._generation.generate(generation_call))
+        return self._response(answer, response)
+
+    def _response(self, answer: Answer, response: type[Response]) -> Response:
+        message: Any = self._mapper.to_message(answer.body, response)
+        message.outcome.CopyFrom(outcome_message(answer.outcome))
+        return cast(Response, message)
+
+    async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
+        routing = request.routing
+        return GenerationCall(
+            scope=await self._scope(request, call),
+            request_id=UUID(request.request_id) if request.HasField("request_id") else uuid4(),
+            method=method,
+            tier=request.tier if request.HasField("tier") else None,
+            model=request.model if request.HasField("model") else None,
+            body=self._body(request),
+            labels=dict(getattr(request, "labels", {})),
+            region=routing.region if routing.HasField("region") else None,
+            allow_fallback=routing.allow_fallback if routing.HasField("allow_fallback") else True,
+            deadline=call.deadline,
+        )
+
+    def _body(self, request: Message) -> dict[str, Any]:
+        """Return the REST body; known fields that arrived in `extra` under Google's other spelling are put right."""
+        try:
+            return self._mapper.canonical(self._mapper.to_json(request), type(request))
+        except ValueError as error:
+            raise InvalidRequest(violations=(FieldViolation(path="extra", description=str(error)),)) from None
+
+    async def _scope(self, request: Any, call: Call) -> Scope:
+        principal = call.principal
+        own = principal.project_id
+        if request.HasField("parent"):
+            project = ProjectName.parse(request.parent, "parent")
+        elif own is None:
+            raise invalid("parent", "must name a project, because the credential belongs to none")
+        else:
+            project = ProjectName(principal.tenant_id, principal.department_ids[-1], own)
+        is_own = own is not None and (project.tenant, project.project) == (principal.tenant_id, own)
+        path = principal.department_ids if is_own else await self._project_paths.path_of(project)
+        return Scope(
+            tenant_id=project.tenant,
+            department_path=path,
+            project_id=project.project,
+            credential_id=principal.credential_id,
+            credential_name=principal.credential_name,
+            principal_id=principal.principal_id,
+        )

@@ -1,0 +1,109 @@
+"""The reference transport: grpc.aio. The only module below which grpc is imported."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from tollhouse_server.api.chain import Arrival, CallFailed, Chain, Method
+from tollhouse_server.settings import Settings
+
+_KEEPALIVE_MILLISECONDS = 30_000
+# Above our own limit, so that a message a little too large gets our error, which names both sizes.
+_MESSAGE_HEADROOM_BYTES = 1024 * 1024
+
+
+class GrpcioServer:
+    """A grpc.aio server that shares its port with the other workers (SO_REUSEPORT)."""
+
+    def __init__(self, chain: Chain, methods: Iterable[Method], settings: Settings) -> None:
+        self._chain = chain
+        self._health = health.aio.HealthServicer()
+        self._services = _by_service(methods)
+        self._server = grpc.aio.server(options=_options(settings))
+        for service, of_service in self._services.items():
+            handlers = {method.rpc.rsplit("/", 1)[1]: self._rpc_handler(method) for method in of_service}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self._address = f"{settings.bind_address}:{settings.grpc_port}"
+
+    async def start(self) -> int:
+        """Listen and say that all services are healthy; return the port."""
+        port = self._server.add_insecure_port(self._address)
+        await self._server.start()
+        for service in ("", *self._services):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new calls, say so to health checks, and let those under way end within `grace_seconds`."""
+        self._chain.is_draining = True
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    def _rpc_handler(self, method: Method) -> Any:
+        if method.is_stream:
+            return grpc.unary_stream_rpc_method_handler(self._stream_of(method), None, _serialized)
+        return grpc.unary_unary_rpc_method_handler(self._unary_of(method), None, _serialized)
+
+    def _unary_of(self, method: Method) -> Any:
+        async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            try:
+                return await self._chain.unary(method, _arrival(body, context))
+            except CallFailed as failed:
+                await context.abort_with_status(_grpc_status(failed.status))
+
+        return serve
+
+    def _stream_of(self, method: Method) -> Any:
+        async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+            try:
+                async for message in self._chain.stream(method, _arrival(body, context)):
+                    yield message
+            except CallFailed as failed:
+                await context.abort_with_status(_grpc_status(failed.status))
+
+        return serve
+
+
+def _by_service(methods: Iterable[Method]) -> Mapping[str, list[Method]]:
+    services: dict[str, list[Method]] = {}
+    for method in methods:
+        services.setdefault(method.rpc.rsplit("/", 1)[0], []).append(method)
+    return services
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    size = settings.max_message_bytes + _MESSAGE_HEADROOM_BYTES
+    return [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", size),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MILLISECONDS // 3),
+    ]
+
+
+def _arrival(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Arrival:
+    metadata = {str(key).lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    remaining = context.time_remaining()
+    return Arrival(body=body, metadata=metadata, deadline=None if remaining is None else time.monotonic() + remaining)
+
+
+def _grpc_status(status: status_pb2.Status) -> Any:
+    return rpc_status.to_status(status)
+
+
+def _serialized(message: Any) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized

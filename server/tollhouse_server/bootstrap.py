@@ -1,0 +1,80 @@
+"""A new database made ready: migrated, with catalogue, prices, and whoever may administer it."""
+
+import asyncio
+from collections.abc import Iterable
+from uuid import uuid4
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.access import store as access
+from tollhouse_server.access.tables import RoleGrantRow
+from tollhouse_server.database.engine import Database, store_errors
+from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.database.migrate import upgrade
+from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.identity import store as identity
+from tollhouse_server.identity.keys import digest, make_key
+from tollhouse_server.identity.tables import ApiKeyRow
+from tollhouse_server.names import PLATFORM, PrincipalName
+from tollhouse_server.routing.live import seed
+from tollhouse_server.routing.tables import AccountRow
+from tollhouse_server.tenancy import store as tenancy
+from tollhouse_server.tenancy.tables import PrincipalRow
+
+PLATFORM_TENANT = "platform"
+_ADMINISTRATOR = "administrator"
+
+
+async def migrate(owner_dsn: str) -> None:
+    """Bring the schema up to date.
+
+    Raises:
+        StoreUnavailable: PostgreSQL cannot be reached.
+    """
+    with store_errors():
+        # In a thread: alembic runs an event loop of its own.
+        await asyncio.to_thread(upgrade, owner_dsn)
+
+
+async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], base_url_keys: Iterable[str]) -> None:
+    """Bring catalogue and prices to the packaged revision, and add accounts that are not there."""
+    async with database.transaction() as session:
+        await seed(session, accounts=accounts, base_url_keys=tuple(base_url_keys))
+
+
+async def create_administrator_key(database: Database, pepper: bytes) -> str:
+    """Create a key of the platform's administrator, who is made if he is not there; return the key, shown only now."""
+    async with database.transaction() as session:
+        await ensure_principal(session, PLATFORM_TENANT, _ADMINISTRATOR, "platform-admin", PLATFORM)
+        return await create_key(session, pepper, PLATFORM_TENANT, _ADMINISTRATOR, None)
+
+
+async def ensure_principal(session: AsyncSession, tenant: str, principal: str, role: str, scope: str) -> None:
+    """Make a service account with one role on one scope, unless it is there."""
+    try:
+        await tenancy.get_principal(session, PrincipalName(tenant, principal))
+    except ResourceNotFound:
+        row = PrincipalRow(tenant_id=tenant, principal_id=principal, kind="SERVICE_ACCOUNT", display_name=principal)
+        await tenancy.create_principal(session, row)
+        grant = RoleGrantRow(
+            tenant_id=tenant, grant_id=f"g-{uuid4().hex[:12]}", principal_id=principal, role=role, scope=scope
+        )
+        await access.create_grant(session, grant)
+        await bump(session, Topic.ACCESS)
+
+
+async def create_key(session: AsyncSession, pepper: bytes, tenant: str, principal: str, project: str | None) -> str:
+    """Create an API key and return its text."""
+    key = make_key("test" if project else "live")
+    row = ApiKeyRow(
+        tenant_id=tenant,
+        key_id=key.key_id,
+        principal_id=principal,
+        project_id=project,
+        environment=key.environment.upper(),
+        digest=digest(pepper, key.text),
+        display_name="created at the first start",
+    )
+    await identity.create_key(session, row)
+    await bump(session, Topic.IDENTITY)
+    return key.text

@@ -1,0 +1,153 @@
+"""`make run`: a whole Tollhouse on one machine, in the foreground."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tollhouse_server import wiring
+from tollhouse_server.bootstrap import migrate, seed_catalogue
+from tollhouse_server.database.engine import Database
+from tollhouse_server.embedded import demo
+from tollhouse_server.embedded.files import write_secret_file
+from tollhouse_server.embedded.ports import claim_port
+from tollhouse_server.embedded.stack import RunningStack, StackConfig, embedded_stack
+from tollhouse_server.settings import Settings
+from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
+from tollhouse_server.telemetry.multiprocess import prepare_directory
+from tollhouse_server.telemetry.server import serve_metrics
+
+RUN_FILE = "run.json"
+_KEYS_FILE = "demo-keys.json"
+_SERVER_LOG = "server.log"
+
+
+async def run_embedded(settings: Settings) -> None:
+    """Start everything, print where it is, serve until SIGTERM or Ctrl-C, stop everything.
+
+    Raises:
+        TollhouseError: a port is in use, another Tollhouse holds the state directory, or a part did not start.
+    """
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    grpc_port = claim_port(settings.grpc_port, purpose="gRPC", setting="TOLLHOUSE_GRPC_PORT")
+    metrics_port = claim_port(settings.metrics_port, purpose="the metrics", setting="TOLLHOUSE_METRICS_PORT")
+    config = StackConfig(
+        state_directory=settings.state_dir,
+        postgres_port=settings.postgres_port,
+        vault_port=settings.vault_port,
+        simulator_port=settings.simulator_port,
+        simulator=settings.gemini_api_key is None,
+    )
+    _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
+    async with embedded_stack(config) as parts:
+        ports = {"grpc_port": grpc_port, "metrics_port": metrics_port}
+        served = settings.model_copy(update=_embedded_settings(parts) | ports)
+        keys = await _prepare(served, parts)
+        async with _processes(served, parts) as supervisor:
+            run_file = _write_run_file(served, parts, keys, supervisor)
+            _say(_banner(served, parts, keys, run_file))
+            running = asyncio.create_task(supervisor.run())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            _say("Stopping: letting the calls under way end ...")
+            await supervisor.stop()
+            await running
+    _say("Stopped.")
+
+
+def _embedded_settings(parts: RunningStack) -> dict[str, object]:
+    gateway, custodian = parts.openbao.gateway, parts.openbao.key_custodian
+    simulator = {"gemini_base_url": parts.simulator.base_url} if parts.simulator else {}
+    return {
+        "postgres_dsn": SecretStr(parts.app_dsn),
+        "postgres_owner_dsn": SecretStr(parts.owner_dsn),
+        "vault_address": parts.openbao.address,
+        "vault_role_id_file": gateway.role_id_file.absolute(),
+        "vault_secret_id_file": gateway.secret_id_file.absolute(),
+        "vault_custodian_role_id_file": custodian.role_id_file.absolute(),
+        "vault_custodian_secret_id_file": custodian.secret_id_file.absolute(),
+        **simulator,
+    }
+
+
+async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:
+    """Migrate, seed, and make the demo company: all of it idempotent."""
+    await migrate(parts.owner_dsn)
+    async with AsyncExitStack() as stack:
+        database = Database(parts.app_dsn)
+        stack.push_async_callback(database.close)
+        vault, custodian = wiring.gateway_vault(settings), wiring.custodian_vault(settings)
+        stack.push_async_callback(vault.close)
+        stack.push_async_callback(custodian.close)
+        await seed_catalogue(database, [demo.demo_account()], wiring.base_urls(settings))
+        secret = settings.gemini_api_key
+        await demo.ensure_upstream_key(database, custodian, secret.get_secret_value() if secret else None)
+        pepper = await wiring.read_pepper(vault)
+        return await demo.ensure_demo(database, pepper, parts.directory.secrets / _KEYS_FILE)
+
+
+@asynccontextmanager
+async def _processes(settings: Settings, parts: RunningStack) -> AsyncIterator[Supervisor]:
+    metrics_directory = parts.directory.root / "metrics"
+    plan = ProcessPlan(
+        workers=settings.workers,
+        environment=settings.environment() | prepare_directory(metrics_directory),
+        metrics_directory=metrics_directory,
+        drain_seconds=settings.drain_seconds,
+        log_path=parts.directory.logs / _SERVER_LOG,
+    )
+    supervisor = Supervisor(plan)
+    async with serve_metrics(settings.metrics_port, metrics_directory, host=settings.bind_address):
+        await supervisor.start()
+        try:
+            yield supervisor
+        finally:
+            await supervisor.stop()
+
+
+def _write_run_file(settings: Settings, parts: RunningStack, keys: demo.DemoKeys, supervisor: Supervisor) -> Path:
+    content = {
+        "grpc": f"{settings.bind_address}:{settings.grpc_port}",
+        "metrics": f"http://{settings.bind_address}:{settings.metrics_port}/metrics",
+        "simulator": parts.simulator.base_url if parts.simulator else None,
+        "postgres": parts.app_dsn,
+        "vault": parts.openbao.address,
+        **asdict(keys),
+        "pids": parts.pids | supervisor.pids,
+    }
+    path = parts.directory.root / RUN_FILE
+    write_secret_file(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def _banner(settings: Settings, parts: RunningStack, keys: demo.DemoKeys, run_file: Path) -> str:
+    upstream = f"{parts.simulator.base_url} (simulator)" if parts.simulator else settings.gemini_base_url
+    return f"""
+Tollhouse serves.
+  gRPC       {settings.bind_address}:{settings.grpc_port}   ({settings.workers} workers)
+  metrics    http://{settings.bind_address}:{settings.metrics_port}/metrics
+  Gemini     {upstream}
+  PostgreSQL {settings.bind_address}:{parts.postgres.port}
+  OpenBao    {parts.openbao.address}   (unsealed by a key on this disk: for laptops only)
+
+  demo key   {keys.demo_api_key}
+  admin key  {keys.admin_api_key}
+  all of it  {run_file}
+
+Try, in another terminal:
+  .venv/bin/tollhouse generate "Write a haiku about toll booths"
+  .venv/bin/tollhouse limits list --tenant {demo.DEMO_TENANT}
+  .venv/bin/tollhouse report month --tenant {demo.DEMO_TENANT} --department {demo.DEMO_DEPARTMENT}
+
+Ctrl-C stops everything; the data stay in {settings.state_dir}."""
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""Every gRPC service with its parts: the list of what this server serves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from google.protobuf.descriptor import ServiceDescriptor
+from tollhouse.admin.v1 import (
+    api_keys_pb2,
+    departments_pb2,
+    principals_pb2,
+    projects_pb2,
+    roles_pb2,
+    tenants_pb2,
+)
+from tollhouse.v1 import generation_pb2
+
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.api.chain import Method
+from tollhouse_server.api.methods import methods_of
+from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.api_keys_service import ApiKeyService
+from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.services.principals_service import PrincipalService
+from tollhouse_server.api.services.projects_service import ProjectService
+from tollhouse_server.api.services.roles_service import RoleService
+from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.database.engine import Database
+from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.vault.client import VaultClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceParts:
+    """What services are built from."""
+
+    database: Database
+    mutations: Mutations
+    pages: PageTokens
+    authorizer: Authorizer
+    catalogue: LiveCatalogue
+    prices: LivePriceBook
+    custodian: VaultClient
+    base_url_keys: Sequence[str]
+    pepper: bytes
+    generation: GenerationService
+
+
+def all_methods(parts: ServiceParts) -> list[Method]:
+    """Return every RPC of every service with its handler."""
+    return [method for descriptor, handlers in _services(parts) for method in methods_of(descriptor, handlers)]
+
+
+def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    return [
+        (_descriptor(generation_pb2, "GenerationService"), parts.generation),
+        (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
+        (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages)),
+        (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
+        (_descriptor(principals_pb2, "PrincipalService"), PrincipalService(database, mutations, pages)),
+        (
+            _descriptor(api_keys_pb2, "ApiKeyService"),
+            ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
+        ),
+        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+    ]
+
+
+def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:
+    found: ServiceDescriptor = module.DESCRIPTOR.services_by_name[name]
+    return found

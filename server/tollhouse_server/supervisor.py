@@ -1,0 +1,181 @@
+"""One supervisor, N workers, one housekeeper: starts them, starts them again, stops them without losing a call."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from tollhouse_server.errors import TollhouseError
+from tollhouse_server.telemetry.multiprocess import mark_dead
+
+_log = structlog.get_logger(__name__)
+
+_READY_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+_STEADY_SECONDS = 30.0
+_KILL_AFTER_DRAIN_SECONDS = 10.0
+
+
+@dataclass(eq=False, kw_only=True)
+class ProcessStartFailed(TollhouseError):
+    """A process of the server ended before it was ready."""
+
+    role: str
+    log_hint: str
+
+    def message(self) -> str:
+        return f"The {self.role} process did not become ready; {self.log_hint} says why."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPlan:
+    """How the server's processes are started. `log_path` None leaves their output on this process's stderr."""
+
+    workers: int
+    environment: Mapping[str, str] = field(repr=False)
+    metrics_directory: Path
+    drain_seconds: float
+    log_path: Path | None = None
+
+    def roles(self) -> Sequence[str]:
+        """Return the role of each process."""
+        return [*(["worker"] * self.workers), "housekeeper"]
+
+
+class Supervisor:
+    """Runs the processes of one server until it is told to stop."""
+
+    def __init__(self, plan: ProcessPlan) -> None:
+        self._plan = plan
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Return the process ids by role and number: worker-1, worker-2, housekeeper."""
+        roles = self._plan.roles()
+        return {_name(roles, index): process.pid for index, process in sorted(self._processes.items())}
+
+    async def start(self) -> None:
+        """Start every process and wait until all are ready.
+
+        Raises:
+            ProcessStartFailed: one of them ended or took too long.
+        """
+        indexes = range(len(self._plan.roles()))
+        try:
+            await asyncio.gather(*(self._start_one(index) for index in indexes))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def run(self) -> None:
+        """Start again whatever ends, until `stop` is called."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(self._plan.roles())):
+                group.create_task(self._keep(index))
+
+    async def stop(self) -> None:
+        """Have every process drain and end; kill what does not end in time."""
+        self._stopping.set()
+        for process in self._processes.values():
+            with suppress(ProcessLookupError):
+                process.terminate()
+        waits = [asyncio.create_task(process.wait()) for process in self._processes.values()]
+        if waits:
+            await asyncio.wait(waits, timeout=self._plan.drain_seconds + _KILL_AFTER_DRAIN_SECONDS)
+        for process in self._processes.values():
+            if process.returncode is None:
+                _log.error("process_killed", pid=process.pid)
+                process.kill()
+                await process.wait()
+
+    async def _keep(self, index: int) -> None:
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            process = self._processes[index]
+            lived = await _lifetime(process)
+            if self._stopping.is_set():
+                return
+            mark_dead(process.pid, self._plan.metrics_directory)
+            role = self._plan.roles()[index]
+            _log.warning("process_ended", role=role, pid=process.pid, code=process.returncode)
+            pause_seconds = _FIRST_PAUSE_SECONDS if lived > _STEADY_SECONDS else pause_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_seconds)
+                return
+            pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+            with suppress(ProcessStartFailed):
+                await self._start_one(index)
+
+    async def _start_one(self, index: int) -> None:
+        role = self._plan.roles()[index]
+        readable, writable = os.pipe()
+        log: BinaryIO | None = None
+        try:
+            log = self._plan.log_path.open("ab") if self._plan.log_path else None
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tollhouse_server", role, "--ready-fd", str(writable), "--parent-pid", str(os.getpid())),
+                env={**_inherited(), **self._plan.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(writable,),
+                # Ctrl-C in the terminal is for the supervisor: it drains the others.
+                start_new_session=True,
+            )
+        finally:
+            os.close(writable)
+            if log is not None:
+                log.close()
+        self._processes[index] = process
+        if not await _is_ready(readable):
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise ProcessStartFailed(role=role, log_hint=str(self._plan.log_path or "the output above"))
+
+
+async def _lifetime(process: asyncio.subprocess.Process) -> float:
+    loop = asyncio.get_running_loop()
+    started_at = loop.time()
+    await process.wait()
+    return loop.time() - started_at
+
+
+async def _is_ready(readable: int) -> bool:
+    """Wait for the byte that a process writes when it serves; the end of the pipe means that it has died."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    with os.fdopen(readable, "rb", buffering=0) as pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            return bool(await asyncio.wait_for(reader.read(1), _READY_SECONDS))
+        except TimeoutError:
+            return False
+        finally:
+            transport.close()
+
+
+def _inherited() -> dict[str, str]:
+    """Return what of our environment a child needs; settings come from the plan alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}
+
+
+def _name(roles: Sequence[str], index: int) -> str:
+    return roles[index] if roles[index] == "housekeeper" else f"{roles[index]}-{index + 1}"
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set `stop` on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)

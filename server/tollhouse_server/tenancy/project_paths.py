@@ -1,0 +1,38 @@
+"""From a project's name to the departments above it, for calls that are booked to another project than the key's."""
+
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import EpochWatch, Topic
+from tollhouse_server.names import ProjectName
+from tollhouse_server.tenancy.store import active_project, department_paths
+
+_KEPT = 100_000
+
+
+class ProjectPaths:
+    """Remembers paths until anything in the tree changes."""
+
+    def __init__(self, database: Database, epoch_watch: EpochWatch) -> None:
+        self._database = database
+        self._paths: dict[ProjectName, tuple[str, ...]] = {}
+        epoch_watch.on_change(Topic.IDENTITY, self._forget)
+
+    async def path_of(self, project: ProjectName) -> tuple[str, ...]:
+        """Return the department ids above an active project, from the top of the tree down.
+
+        Raises:
+            ResourceNotFound: there is no such project, or it or its tenant is not active.
+            StoreUnavailable: the database cannot be asked.
+        """
+        known = self._paths.get(project)
+        if known is not None:
+            return known
+        async with self._database.transaction() as session:
+            row = await active_project(session, project)
+            path = (await department_paths(session))[(row.tenant_id, row.department_id)]
+        if len(self._paths) >= _KEPT:
+            self._paths.clear()
+        self._paths[project] = path
+        return path
+
+    async def _forget(self) -> None:
+        self._paths.clear()

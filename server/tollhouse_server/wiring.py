@@ -1,0 +1,316 @@
+"""The composition root: builds a process top to bottom on one exit stack. The only file that knows all rooms."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from tollhouse_server import services
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.api.chain import Chain
+from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.transports.grpcio import GrpcioServer
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import EpochWatch, Topic
+from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.generation.attempts import Attempts
+from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.generate import Generation
+from tollhouse_server.generation.keys import KeyChooser
+from tollhouse_server.generation.plans import Planner
+from tollhouse_server.generation.streaming import Streaming
+from tollhouse_server.identity.directory import Directory
+from tollhouse_server.ledger import connections
+from tollhouse_server.ledger.housekeeping import Housekeeping
+from tollhouse_server.ledger.ledger import Ledger
+from tollhouse_server.ledger.tick import Tick
+from tollhouse_server.ledger.workers import Sweeper, WorkerEpoch
+from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.tenancy.project_paths import ProjectPaths
+from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.vault.approle import AppRoleFiles
+from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.vault.connection import VaultAddress
+from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
+
+if TYPE_CHECKING:
+    from tollhouse_server.ledger.connections import Pool
+
+_GAUGE_SECONDS = 2.0
+_PEPPER_PATH, _PEPPER_FIELD = "gateway/api-key-pepper", "value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerParts:
+    """The ledger as one process has it."""
+
+    pool: "Pool"
+    tick: Tick
+    epoch: WorkerEpoch
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """What a worker keeps in memory and the epochs keep current."""
+
+    watch: EpochWatch
+    catalogue: LiveCatalogue
+    prices: LivePriceBook
+    directory: Directory
+    authorizer: Authorizer
+    project_paths: ProjectPaths
+    keys: KeyRing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker that serves. `port` is where it listens."""
+
+    port: int
+    server: GrpcioServer
+    calls: DetachedCalls
+    ledger: LedgerParts
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls, let those under way end, make every settlement durable, and say goodbye."""
+        await self.server.stop(seconds)
+        await self.calls.drain(seconds)
+        await self.ledger.ledger.drain()
+        await self.ledger.epoch.retire()
+
+
+def required_dsn(settings: Settings) -> str:
+    """Return the application role's DSN.
+
+    Raises:
+        InvalidRequest: it is not set.
+    """
+    if settings.postgres_dsn is None:
+        raise _missing("TOLLHOUSE_POSTGRES_DSN")
+    return settings.postgres_dsn.get_secret_value()
+
+
+def gateway_vault(settings: Settings) -> VaultClient:
+    """Return the client of the role that reads keys.
+
+    Raises:
+        InvalidRequest: an address or a file is not set.
+    """
+    if settings.vault_role_id_file is None or settings.vault_secret_id_file is None:
+        raise _missing("TOLLHOUSE_VAULT_ROLE_ID_FILE and TOLLHOUSE_VAULT_SECRET_ID_FILE")
+    files = AppRoleFiles(role_id_file=settings.vault_role_id_file, secret_id_file=settings.vault_secret_id_file)
+    return VaultClient(_vault_address(settings), files)
+
+
+def custodian_vault(settings: Settings) -> VaultClient:
+    """Return the client of the role that writes keys.
+
+    Raises:
+        InvalidRequest: an address or a file is not set.
+    """
+    role, secret = settings.vault_custodian_role_id_file, settings.vault_custodian_secret_id_file
+    if role is None or secret is None:
+        raise _missing("TOLLHOUSE_VAULT_CUSTODIAN_ROLE_ID_FILE and TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID_FILE")
+    return VaultClient(_vault_address(settings), AppRoleFiles(role_id_file=role, secret_id_file=secret))
+
+
+async def read_pepper(vault: VaultClient) -> bytes:
+    """Return the secret under which API keys are digested.
+
+    Raises:
+        VaultUnavailable, VaultDenied, SecretMissing: the server cannot start without it.
+    """
+    return base64.b64decode((await vault.read_secret(_PEPPER_PATH))[_PEPPER_FIELD])
+
+
+def base_urls(settings: Settings) -> dict[str, str]:
+    """Return the upstream addresses that accounts may name. Tenants can add none."""
+    return {"gemini_api": settings.gemini_base_url}
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
+    """Build a worker and serve until the block is left.
+
+    Raises:
+        TollhouseError: PostgreSQL or Vault cannot be used; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        metrics.process_started(role="worker")
+        database = Database(required_dsn(settings))
+        stack.push_async_callback(database.close)
+        vault, custodian = gateway_vault(settings), custodian_vault(settings)
+        stack.push_async_callback(vault.close)
+        stack.push_async_callback(custodian.close)
+        pepper = await read_pepper(vault)
+        knowledge = await _knowledge(settings, database, vault, pepper)
+        background = await stack.enter_async_context(_background())
+        ledger = await _ledger(settings, stack, background, metrics)
+        session = await stack.enter_async_context(open_session())
+        calls = DetachedCalls(background)
+        generation = Generation(
+            planner=Planner(
+                lambda: knowledge.catalogue.current,
+                lambda: knowledge.prices.current,
+                output_cap_tokens=settings.default_output_cap_tokens,
+            ),
+            attempts=Attempts(ledger.ledger),
+            keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys),
+            upstream=GeminiUpstream(session),
+            metrics=metrics,
+            max_attempts=settings.max_attempts,
+            upstream_timeout_seconds=settings.upstream_timeout_seconds,
+        )
+        methods = services.all_methods(
+            services.ServiceParts(
+                database=database,
+                mutations=Mutations(database, _derived(pepper, "mutations")),
+                pages=PageTokens(_derived(pepper, "pages")),
+                authorizer=knowledge.authorizer,
+                catalogue=knowledge.catalogue,
+                prices=knowledge.prices,
+                custodian=custodian,
+                base_url_keys=tuple(base_urls(settings)),
+                pepper=pepper,
+                generation=GenerationService(
+                    generation=generation,
+                    streaming=Streaming(generation, calls),
+                    calls=calls,
+                    project_paths=knowledge.project_paths,
+                ),
+            )
+        )
+        chain = Chain(
+            directory=knowledge.directory,
+            authorizer=knowledge.authorizer,
+            metrics=metrics,
+            default_deadline_seconds=settings.default_deadline_seconds,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        server = GrpcioServer(chain, methods, settings)
+        for task in (knowledge.watch.run(), knowledge.keys.run(), vault.run(), custodian.run()):
+            background.create_task(task)
+        background.create_task(_gauges(metrics, knowledge, ledger))
+        yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger)
+
+
+@asynccontextmanager
+async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
+    """Build the housekeeper and let it work until the block is left.
+
+    Raises:
+        StoreUnavailable: PostgreSQL cannot be reached.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        metrics.process_started(role="housekeeper")
+        background = await stack.enter_async_context(_background())
+        parts = await _ledger(settings, stack, background, metrics)
+        housekeeping = Housekeeping(parts.pool, metrics)
+        background.create_task(Sweeper(parts.pool, parts.tick).run())
+        background.create_task(housekeeping.run())
+        yield housekeeping
+        await parts.ledger.drain()
+        await parts.epoch.retire()
+
+
+async def _knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
+    watch = EpochWatch(database)
+    catalogue, prices, keys = LiveCatalogue(database, base_urls(settings)), LivePriceBook(database), KeyRing(vault)
+
+    async def expect_keys() -> None:
+        found = [
+            UpstreamKeyRef(account_id=key.account_id, key_id=key.key_id, version=key.vault_version)
+            for account in catalogue.current.accounts()
+            for key in catalogue.current.keys_of(account.account_id)
+        ]
+        await keys.expect(found)
+
+    watch.on_change(Topic.CATALOGUE, catalogue.reload)
+    watch.on_change(Topic.ACCOUNTS, catalogue.reload)
+    watch.on_change(Topic.ACCOUNTS, expect_keys)
+    watch.on_change(Topic.PRICES, prices.reload)
+    knowledge = Knowledge(
+        watch=watch,
+        catalogue=catalogue,
+        prices=prices,
+        directory=Directory(database, watch, pepper),
+        authorizer=Authorizer(database, watch),
+        project_paths=ProjectPaths(database, watch),
+        keys=keys,
+    )
+    await watch.refresh()
+    return knowledge
+
+
+async def _ledger(
+    settings: Settings, stack: AsyncExitStack, background: asyncio.TaskGroup, metrics: Metrics
+) -> LedgerParts:
+    dsn = required_dsn(settings)
+    pool = await connections.create_pool(dsn)
+    stack.push_async_callback(pool.close)
+    epoch = WorkerEpoch(pool)
+    await epoch.register()
+    tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, metrics)
+    stack.push_async_callback(tick.close)
+    background.create_task(tick.run())
+    background.create_task(epoch.run())
+    return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick))
+
+
+class _FinishedError(Exception):
+    """The process has done its work."""
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[asyncio.TaskGroup]:
+    """Own the tasks of a process: one that fails ends the process, and leaving the block ends them all."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+            # The way to end a task group whose tasks run for ever.
+            raise _FinishedError
+    except* _FinishedError:
+        pass
+
+
+async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -> None:
+    """Tell the metrics how this process is, every few seconds."""
+    while True:
+        state = knowledge.keys.state
+        metrics.queued_works(ledger.tick.queued)
+        metrics.vault_seen(up=state.vault_reachable)
+        metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
+        metrics.epoch_staleness(knowledge.watch.staleness_seconds)
+        metrics.upstream_keys(state="held", count=state.held_keys)
+        metrics.upstream_keys(state="unreadable", count=state.unreadable_keys)
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
+def _vault_address(settings: Settings) -> VaultAddress:
+    if settings.vault_address is None:
+        raise _missing("TOLLHOUSE_VAULT_ADDRESS")
+    return VaultAddress(url=settings.vault_address)
+
+
+def _derived(pepper: bytes, purpose: str) -> bytes:
+    """Return a key of its own for each purpose, the same on every server."""
+    return hmac.digest(pepper, purpose.encode(), hashlib.sha256)
+
+
+def _missing(names: str) -> InvalidRequest:
+    return InvalidRequest(violations=(FieldViolation(path=names, description="must be set to serve"),))
