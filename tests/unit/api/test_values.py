@@ -1,0 +1,69 @@
+"""Money, versions and masks on the wire."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.type.money_pb2 import Money
+from hypothesis import given
+from hypothesis import strategies as st
+from tollhouse.admin.v1.tenants_pb2 import Tenant
+from tollhouse_server.api.masks import changed_fields
+from tollhouse_server.api.price_notations import yaml_as_json
+from tollhouse_server.api.values import etag, money, nanos_of, version_of
+from tollhouse_server.errors import EtagMismatch, InvalidRequest, PriceFileInvalid
+from tollhouse_server.money import MAX_NANOS
+
+
+@given(st.integers(min_value=-MAX_NANOS, max_value=MAX_NANOS))
+def test_money_survives_the_wire(nanos: int) -> None:
+    """Every amount that PostgreSQL holds comes back to the nano-dollar."""
+    assert nanos_of(money(nanos), "amount") == nanos
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Money(currency_code="EUR", units=1),
+        Money(units=1, nanos=-1),
+        Money(nanos=1_000_000_000),
+        Money(units=10_000_000_000),
+    ],
+)
+def test_money_that_is_not_an_amount_of_dollars_is_refused(wrong: Money) -> None:
+    """Nothing is converted, normalised or cut."""
+    with pytest.raises(InvalidRequest):
+        nanos_of(wrong, "amount")
+
+
+def test_an_etag_is_a_version_and_garbage_is_a_mismatch() -> None:
+    """Absent means no check; what is not ours matches nothing."""
+    assert version_of(etag(7), "x") == 7
+    assert version_of("", "x") is None
+    for garbage in ("7", "v", "v-1", "vx", "v٣"):
+        with pytest.raises(EtagMismatch):
+            version_of(garbage, "x")
+
+
+def test_a_mask_decides_what_changes() -> None:
+    """Named fields change even to nothing; without a mask the set ones do; others are refused."""
+    tenant = Tenant(display_name="Acme", state=Tenant.STATE_DELETED)
+
+    assert changed_fields(tenant, FieldMask(), ("display_name", "time_zone")) == {"display_name"}
+    assert changed_fields(tenant, FieldMask(paths=["time_zone"]), ("display_name", "time_zone")) == {"time_zone"}
+    assert changed_fields(tenant, FieldMask(paths=["*"]), ("display_name", "time_zone")) == {
+        "display_name",
+        "time_zone",
+    }
+    with pytest.raises(InvalidRequest, match="'state' cannot be changed"):
+        changed_fields(tenant, FieldMask(paths=["state"]), ("display_name",))
+
+
+def test_yaml_keeps_decimals_and_dates_as_they_are_written() -> None:
+    """A price never becomes a float on its way in."""
+    assert yaml_as_json("a: 0.10\nb: 2026-12-01\nc: 5") == '{"a": "0.10", "b": "2026-12-01", "c": 5}'
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: [", "!!python/object:os.system {}", "? {a: 1}\n: 2"])
+def test_yaml_that_is_not_plain_is_refused(text: str) -> None:
+    """A key twice, broken syntax, or anything that makes objects."""
+    with pytest.raises(PriceFileInvalid):
+        yaml_as_json(text)
