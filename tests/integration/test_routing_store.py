@@ -27,8 +27,8 @@ BASE_URLS = {"gemini": "http://127.0.0.1:1", "vertex": "https://{region}-aiplatf
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def account(account_id: str = "acme", **fields: str) -> AccountRow:
-    return AccountRow(**{"account_id": account_id, "kind": "gemini_api", "base_url_key": "gemini"} | fields)
+def account(account_id: str = "acme", base_url_key: str = "gemini") -> AccountRow:
+    return AccountRow(account_id=account_id, kind="gemini_api", base_url_key=base_url_key)
 
 
 def key(key_id: str = "first", account_id: str = "acme") -> UpstreamKeyRow:

@@ -43,6 +43,7 @@ _LARGEST_CONTEXT_TOKENS = 1_048_576
 _LOCAL_TOOLS = frozenset({"functionDeclarations", "computerUse"})
 _PROMPTING_TOOLS = frozenset({"codeExecution", "urlContext", "fileSearch"})
 _SEARCHING_TOOLS = frozenset({"googleSearch", "googleSearchRetrieval"})
+_NO_TOOLS: frozenset[str] = frozenset()
 _TOOL_USE_MODALITIES = (Modality.TEXT, Modality.IMAGE, Modality.DOCUMENT)
 
 
@@ -121,27 +122,26 @@ def ceiling(
     Raises:
         ModelUnpriced: something that the request asks for has no price; it must not be sent.
     """
-    rates = _Rates.of(prices, request)
-    inputs = _prompt_bounds(bounds, request, request_bytes, cached_content_tokens)
     config = _object(request, "generationConfig", "generation_config")
-    tool_use = _tool_use_tokens(bounds) if _tools(request) - _LOCAL_TOOLS else 0
-    prompt = _Prompt.clipped(rates, inputs, bounds.input_token_limit)
-    rates = rates.at(prompt.tokens + tool_use)
+    tools = _tools(request)
+    parts = _prompt_bounds(bounds, request, request_bytes, cached_content_tokens)
+    prompt_tokens = min(sum(tokens for tokens, _ in parts), bounds.input_token_limit)
+    tool_use_tokens = _tool_use_tokens(bounds) if tools - _LOCAL_TOOLS else 0
+    rates = _Rates.of(prices, request, input_tokens=prompt_tokens + tool_use_tokens)
     candidates = min(max(1, _whole(config, "candidateCount", "candidate_count")), _MOST_CANDIDATES)
     images = _images(rates, bounds, config) * candidates
-    image_tokens = images * _tokens_per_image(prices, config)
+    image_tokens = images * _tokens_per_image(prices, config) if images else 0
     max_output = _whole(config, "maxOutputTokens", "max_output_tokens") or output_cap_tokens
     max_output = max(1, min(max_output, bounds.output_token_limit))
-    fixed = (
-        _Prompt.clipped(rates, inputs, bounds.input_token_limit).nanos
-        + charge_nanos_ceiling(tool_use, rates.dearest_input(_TOOL_USE_MODALITIES) if tool_use else 0)
-        + (charge_nanos_ceiling(image_tokens, rates.tokens(OUTPUT_IMAGE)) if images else 0)
-        + _grounding_nanos(rates, bounds, request)
-        + rates.rounding_nanos()
-    )
     output_rate = rates.output(config)
+    fixed = rates.prompt_nanos(parts, limit=prompt_tokens) + _grounding_nanos(rates, bounds, tools)
+    fixed += _MOST_LINES if prices.has_fractions else 0
+    if tool_use_tokens:
+        fixed += charge_nanos_ceiling(tool_use_tokens, rates.dearest_input(_TOOL_USE_MODALITIES))
+    if images:
+        fixed += charge_nanos_ceiling(image_tokens, rates.tokens(OUTPUT_IMAGE))
     return Ceiling(
-        input_tokens=prompt.tokens + tool_use,
+        input_tokens=prompt_tokens + tool_use_tokens,
         output_tokens=max_output * candidates + image_tokens,
         images=images,
         cost_nanos=fixed + charge_nanos_ceiling(max_output * candidates, output_rate),
@@ -159,13 +159,13 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     Raises:
         ModelUnpriced: a medium in it has no price.
     """
-    rates = _Rates.of(prices, request)
-    parts = _bounds_of_parts(request, request_bytes, unbounded_tokens=_LARGEST_CONTEXT_TOKENS)
     # Not clipped to the model's limit: each of a batch's texts has its own, and a longer one is cut, not refused.
-    prompt = _Prompt.clipped(rates, parts, limit=2**40)
-    cost_nanos = prompt.nanos + rates.rounding_nanos()
+    parts = _bounds_of_parts(request, request_bytes, unbounded_tokens=_LARGEST_CONTEXT_TOKENS)
+    tokens = sum(most for most, _ in parts)
+    rates = _Rates.of(prices, request, input_tokens=tokens)
+    cost_nanos = rates.prompt_nanos(parts, limit=tokens) + (_MOST_LINES if prices.has_fractions else 0)
     return Ceiling(
-        input_tokens=prompt.tokens,
+        input_tokens=tokens,
         output_tokens=0,
         images=0,
         cost_nanos=cost_nanos,
@@ -182,38 +182,29 @@ class _Rates:
     """The dearest nano-dollars per million that each SKU can be charged at in this call."""
 
     prices: ModelPrices
-    tier: str
+    permille: int
     may_be_long: bool
 
     @classmethod
-    def of(cls, prices: ModelPrices, request: Mapping[str, Any]) -> "_Rates":
-        tier = request.get("serviceTier") or request.get("service_tier") or STANDARD
-        return cls(prices, str(tier).lower(), may_be_long=False)
-
-    def at(self, input_tokens: int) -> "_Rates":
-        """Return the rates for a prompt that may grow to `input_tokens`."""
-        above = self.prices.terms.long_above_tokens
-        return replace(self, may_be_long=above is not None and input_tokens > above)
+    def of(cls, prices: ModelPrices, request: Mapping[str, Any], *, input_tokens: int) -> "_Rates":
+        """Return the rates for a prompt of at most `input_tokens`; flex may be served, and charged, as standard."""
+        tier = str(request.get("serviceTier") or request.get("service_tier") or STANDARD).lower()
+        factor = tier_permille(prices, tier)
+        above = prices.terms.long_above_tokens
+        return cls(
+            prices,
+            permille=max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor),
+            may_be_long=above is not None and input_tokens > above,
+        )
 
     def tokens(self, sku: str) -> int:
-        """Return a token SKU's rate: never below standard (flex may be served as standard), long if it may be."""
+        """Return a token SKU's rate, the long one if the prompt may be long."""
         nanos = self.prices.nanos(sku)
         if nanos is None:
             raise ModelUnpriced(model=self.prices.model, sku=sku)
         if self.may_be_long:
             nanos = max(nanos, self.prices.nanos(sku + LONG) or 0)
-        return -(-nanos * self._permille() // STANDARD_PERMILLE)
-
-    def rounding_nanos(self) -> int:
-        """Return what rounding each line on its own can add: nothing where one token costs whole nano-dollars."""
-        whole = UNITS_PER_PRICE * STANDARD_PERMILLE
-        permille = self._permille()
-        prices = self.prices.terms.nanos_per_million.values()
-        return _MOST_LINES if any(nanos % UNITS_PER_PRICE or nanos * permille % whole for nanos in prices) else 0
-
-    def _permille(self) -> int:
-        factor = tier_permille(self.prices, self.tier)
-        return max(STANDARD_PERMILLE, dearest_permille(self.prices) if factor is None else factor)
+        return -(-nanos * self.permille // STANDARD_PERMILLE)
 
     def dearest_input(self, modalities: tuple[Modality, ...]) -> int:
         """Return the highest input rate among `modalities`; those without a price cannot be reported."""
@@ -222,32 +213,22 @@ class _Rates:
 
     def output(self, config: Mapping[str, Any]) -> int:
         """Return the highest rate that text, thinking or speech of the answer can be charged at."""
-        skus = [OUTPUT_TEXT, THOUGHTS]
+        rate = max(self.tokens(OUTPUT_TEXT), self.tokens(THOUGHTS))
         if self.prices.nanos(OUTPUT_AUDIO) is not None and _asks_for(config, "AUDIO"):
-            skus.append(OUTPUT_AUDIO)
-        return max(self.tokens(sku) for sku in skus)
+            return max(rate, self.tokens(OUTPUT_AUDIO))
+        return rate
 
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """The bound of a prompt: its tokens, and what they cost at most."""
-
-    tokens: int
-    nanos: int
-
-    @classmethod
-    def clipped(cls, rates: _Rates, bounds: list[tuple[int, tuple[Modality, ...]]], limit: int) -> "_Prompt":
-        """Price the bounds, the dearest first, up to `limit` tokens: a longer prompt is refused upstream, for free."""
-        # The first modality is the one the caller sent: it must have a price.
-        for _, modalities in bounds:
-            rates.tokens(INPUT_SKUS[modalities[0]])
-        dearest_first = sorted(((rates.dearest_input(m), tokens) for tokens, m in bounds), reverse=True)
+    def prompt_nanos(self, parts: list[tuple[int, tuple[Modality, ...]]], *, limit: int) -> int:
+        """Price the parts, the dearest first, up to `limit` tokens: a longer prompt is refused upstream, for free."""
+        for _, modalities in parts:
+            # The first modality is the one the caller sent: it must have a price.
+            self.tokens(INPUT_SKUS[modalities[0]])
         nanos, room = 0, limit
-        for rate, tokens in dearest_first:
+        for rate, tokens in sorted(((self.dearest_input(m), tokens) for tokens, m in parts), reverse=True):
             taken = min(tokens, room)
             nanos += charge_nanos_ceiling(taken, rate)
             room -= taken
-        return cls(limit - room, nanos)
+        return nanos
 
 
 def _tool_use_tokens(bounds: ModelBounds) -> int:
@@ -288,6 +269,8 @@ def _overhead_tokens(request: Mapping[str, Any]) -> int:
 def _tools(request: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of the tools that are switched on, in lowerCamel spelling."""
     tools = request.get("tools")
+    if not tools:
+        return _NO_TOOLS
     entries = [tools] if isinstance(tools, Mapping) else tools if isinstance(tools, list) else []
     return frozenset(_camel(name) for entry in entries if isinstance(entry, Mapping) for name in entry)
 
@@ -297,8 +280,9 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _grounding_nanos(rates: _Rates, bounds: ModelBounds, request: Mapping[str, Any]) -> int:
-    tools = _tools(request)
+def _grounding_nanos(rates: _Rates, bounds: ModelBounds, tools: frozenset[str]) -> int:
+    if not tools:
+        return 0
     unknown = tools - _LOCAL_TOOLS - _PROMPTING_TOOLS - _SEARCHING_TOOLS
     if unknown:
         raise ModelUnpriced(model=rates.prices.model, sku=f"tool {min(unknown)}")
@@ -331,11 +315,12 @@ def _tokens_per_image(prices: ModelPrices, config: Mapping[str, Any]) -> int:
 
 def _object(request: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """Return the object under any of `names`; both spellings at once are merged, for Google may read either."""
+    found = [value for name in names if isinstance(value := request.get(name), Mapping)]
+    if len(found) == 1:
+        return found[0]
     merged: dict[str, Any] = {}
-    for name in names:
-        value = request.get(name)
-        if isinstance(value, Mapping):
-            merged.update(value)
+    for value in found:
+        merged.update(value)
     return merged
 
 

@@ -16,6 +16,7 @@ from tollhouse_server.pricing.skus import (
     OUTPUT_SKUS,
     SKUS,
     THOUGHTS,
+    TOKEN_SKUS,
     Modality,
     Unit,
 )
@@ -53,11 +54,11 @@ def price(prices: ModelPrices, usage: Usage, service_tier: str | None = None) ->
 
     The service tier that the answer reports holds (a priority call may be served as a standard one), else the one
     given; a batch is known only to its sender, so "batch" is never overruled. Tokens of a kind that the model has no
-    price for are charged at the model's dearest price of that direction and flagged: a call that was answered is
-    never free for lack of a price.
+    price for are charged at the model's dearest price of that direction (where it has none, of any) and flagged: a
+    call that was answered is never free for lack of a price.
 
     Raises:
-        ModelUnpriced: the list has no price at all for a direction that was used.
+        ModelUnpriced: the list has no price of tokens at all.
     """
     tier = BATCH if service_tier == BATCH else usage.service_tier or service_tier or STANDARD
     flags = list(usage.flags)
@@ -104,6 +105,7 @@ class _Bill:
         if name is not None and self.prices.nanos(name, is_long=self.is_long) is not None:
             return name
         dearest = self.prices.dearest(fallback_prefixes, is_long=self.is_long)
+        dearest = dearest or self.prices.dearest(TOKEN_SKUS, is_long=self.is_long)
         if dearest is None:
             raise ModelUnpriced(model=self.prices.model, sku=name or fallback_prefixes[0])
         self.flags.append(f"{name or 'unknown'}_charged_as_{dearest}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tollhouse_server.errors import ModelUnpriced
+from tollhouse_server.money import UNITS_PER_PRICE
 from tollhouse_server.pricing.skus import LONG
 
 STANDARD_PERMILLE = 1_000
@@ -31,11 +32,23 @@ class PriceList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrices:
-    """One model's price list as a version of the price book states it; holds until `effective_until`, exclusive."""
+    """One model's price list as a version of the price book states it; holds until `effective_until`, exclusive.
+
+    `has_fractions` tells whether some quantity may cost a fraction of a nano-dollar, at any service tier.
+    """
 
     version: int
     terms: PriceList
     effective_until: datetime | None = None
+    has_fractions: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        whole = UNITS_PER_PRICE * STANDARD_PERMILLE
+        terms = self.terms
+        factors = {STANDARD_PERMILLE, *terms.tier_permille.values(), *terms.cached_tier_permille.values()}
+        prices = terms.nanos_per_million.values()
+        fractions = any(nanos * factor % whole for nanos in prices for factor in factors)
+        object.__setattr__(self, "has_fractions", fractions)
 
     @property
     def model(self) -> str:

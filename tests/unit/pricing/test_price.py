@@ -221,10 +221,15 @@ def test_tokens_of_an_unpriced_kind_are_charged_at_the_dearest_price_of_their_di
     assert priced.flags == ("unknown_charged_as_input_video",)
 
 
-def test_a_direction_without_any_price_is_refused() -> None:
-    """An embedding that reports output tokens has no price to take."""
+def test_a_direction_without_any_price_is_charged_at_the_models_dearest() -> None:
+    """An embedding that reports output tokens is charged all the same; a list without token prices is refused."""
+    usage = Usage(candidates=Tokens(text=1_000_000))
+
+    priced = price(prices_of("gemini-embedding-001"), usage)
+
+    assert (priced.cost_nanos, priced.flags) == (150_000_000, ("output_text_charged_as_input_text",))
     with pytest.raises(ModelUnpriced):
-        price(prices_of("gemini-embedding-001"), Usage(candidates=Tokens(text=1)))
+        price(prices_of("veo-3.1-generate-preview"), usage)
 
 
 def test_prices_change_on_their_dates() -> None:
