@@ -1,0 +1,247 @@
+"""The first dashboard: is it serving, how fast, at what cost, and which part is in the way."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+
+from grafana.panels import lines, number
+
+RATE = "[$__rate_interval]"
+
+
+def quantiles(metric: str, by: str = "") -> dict[str, str]:
+    """Return queries for the median and the 99th percentile of a histogram."""
+    grouped = f"le, {by}" if by else "le"
+    legend = f" {{{{{by}}}}}" if by else ""
+    return {
+        f"{name}{legend}": f"histogram_quantile({quantile}, sum by ({grouped}) (rate({metric}_bucket{RATE})))"
+        for name, quantile in (("p50", "0.5"), ("p99", "0.99"))
+    }
+
+
+def dashboard() -> Dashboard:
+    """Build the dashboard."""
+    board = (
+        Dashboard("Tollhouse: gateway")
+        .uid("tollhouse-gateway")
+        .description("What the gateway serves now. Who spent it is in the ledger: tollhouse report month.")
+        .tags(["tollhouse"])
+        .readonly()
+        .refresh("30s")
+        .time("now-1h", "now")
+        .timezone("browser")
+    )
+    return _parts(_ledger(_upstream(_calls(_overview(board)))))
+
+
+def _overview(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Now"))
+        .with_panel(number("Calls", "RPCs finished a second.", "reqps", f"sum(rate(tollhouse_calls_total{RATE}))"))
+        .with_panel(
+            number(
+                "Errors of ours",
+                "Share of RPCs that ended in INTERNAL or UNAVAILABLE.",
+                "percentunit",
+                f'sum(rate(tollhouse_calls_total{{code=~"INTERNAL|UNAVAILABLE"}}{RATE}))'
+                f" / sum(rate(tollhouse_calls_total{RATE}))",
+            )
+        )
+        .with_panel(number("In flight", "RPCs being served.", "short", "sum(tollhouse_in_flight_calls)"))
+        .with_panel(
+            number(
+                "Spend an hour",
+                "Settled cost at the rate of now.",
+                "currencyUSD",
+                f"sum(rate(tollhouse_cost_dollars_total{RATE})) * 3600",
+            )
+        )
+        .with_panel(
+            number(
+                "In suspense", "Attempts of unknown outcome: reconcile them.", "short", "tollhouse_suspense_attempts"
+            )
+        )
+        .with_panel(
+            number(
+                "Settled above hold",
+                "Calls that cost more than was held, in a day. Must be 0.",
+                "short",
+                "sum(increase(tollhouse_settled_above_hold_total[1d]))",
+            )
+        )
+    )
+
+
+def _calls(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Calls"))
+        .with_panel(
+            lines(
+                "Calls by code",
+                "RPCs a second.",
+                "reqps",
+                {"{{code}}": f"sum by (code) (rate(tollhouse_calls_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Duration",
+                "From the arrival of an RPC to its last message.",
+                "s",
+                quantiles("tollhouse_call_duration_seconds", "rpc"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Refusals by reason",
+                "Errors a second, by documented reason.",
+                "reqps",
+                {"{{reason}}": f"sum by (reason) (rate(tollhouse_refusals_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Tokens by kind",
+                "Tokens a second; cached ones are part of prompt.",
+                "short",
+                {"{{kind}}": f"sum by (kind) (rate(tollhouse_tokens_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Tokens by model",
+                "Prompt and answer tokens a second.",
+                "short",
+                {"{{model}}": f'sum by (model) (rate(tollhouse_tokens_total{{kind!="cached"}}{RATE}))'},
+            )
+        )
+        .with_panel(
+            lines(
+                "Cost by tier",
+                "Settled cost in dollars an hour.",
+                "currencyUSD",
+                {"{{tier}}": f"sum by (tier) (rate(tollhouse_cost_dollars_total{RATE})) * 3600"},
+            )
+        )
+    )
+
+
+def _upstream(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Upstream"))
+        .with_panel(
+            lines(
+                "Attempts by outcome",
+                "Attempts a second, by how they were booked.",
+                "reqps",
+                {"{{outcome}}": f"sum by (outcome) (rate(tollhouse_upstream_attempts_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Attempt duration",
+                "One attempt, its booking included.",
+                "s",
+                quantiles("tollhouse_upstream_attempt_duration_seconds", "model"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Time to first chunk",
+                "Of streamed calls.",
+                "s",
+                quantiles("tollhouse_upstream_first_chunk_seconds", "model"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Breakers",
+                "Targets by the state of their breaker.",
+                "short",
+                {"{{state}}": "sum by (state) (tollhouse_breaker_targets)"},
+                span=12,
+            )
+        )
+        .with_panel(
+            lines(
+                "Upstream keys",
+                "Keys by state.",
+                "short",
+                {"{{state}}": "sum by (state) (tollhouse_upstream_keys)"},
+                span=12,
+            )
+        )
+    )
+
+
+def _ledger(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Ledger"))
+        .with_panel(
+            lines(
+                "Transaction duration",
+                "One committed ledger transaction.",
+                "s",
+                quantiles("tollhouse_tick_duration_seconds"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Works a transaction",
+                "How many reservations and settlements share one commit.",
+                "short",
+                {**quantiles("tollhouse_tick_batch_works"), "queued": "sum(tollhouse_queued_works)"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Failed transactions",
+                "A second, by cause; they are tried again.",
+                "reqps",
+                {"{{cause}}": f"sum by (cause) (rate(tollhouse_tick_failures_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Attempts held open",
+                "Dispatched and not settled, and of unknown outcome.",
+                "short",
+                {"in flight": "tollhouse_in_flight_attempts", "suspense": "tollhouse_suspense_attempts"},
+                span=12,
+            )
+        )
+        .with_panel(
+            lines(
+                "Usage missing",
+                "Answers without a usage report, an hour.",
+                "short",
+                {"{{model}}": "sum by (model) (increase(tollhouse_usage_missing_total[1h]))"},
+                span=12,
+            )
+        )
+    )
+
+
+def _parts(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Parts"))
+        .with_panel(
+            lines(
+                "Reachable",
+                "1 when every process reached it last time.",
+                "short",
+                {"vault": "tollhouse_vault_up", "database": "tollhouse_database_up"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Staleness",
+                "Since the most stale process learned of changed keys and policies.",
+                "s",
+                {"staleness": "tollhouse_epoch_staleness_seconds"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Processes", "Living processes by role.", "short", {"{{role}}": "sum by (role) (tollhouse_processes)"}
+            )
+        )
+    )
