@@ -1,3 +1,3 @@
 """Fixtures that every test may use."""
 
-pytest_plugins = ["tests.drivers.postgres", "tests.drivers.openbao"]
+pytest_plugins = ["tests.drivers.postgres", "tests.drivers.openbao", "tests.drivers.stack"]

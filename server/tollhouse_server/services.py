@@ -6,12 +6,16 @@ from types import ModuleType
 
 from google.protobuf.descriptor import ServiceDescriptor
 from tollhouse.admin.v1 import (
+    accounts_pb2,
     api_keys_pb2,
     departments_pb2,
+    limits_pb2,
+    prices_pb2,
     principals_pb2,
     projects_pb2,
     roles_pb2,
     tenants_pb2,
+    upstream_keys_pb2,
 )
 from tollhouse.v1 import generation_pb2
 
@@ -20,13 +24,17 @@ from tollhouse_server.api.chain import Method
 from tollhouse_server.api.methods import methods_of
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.services.limits_service import LimitService
+from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.database.engine import Database
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.live import LiveCatalogue
@@ -67,6 +75,18 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
             ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
         ),
         (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
+        (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
+        (
+            _descriptor(accounts_pb2, "AccountService"),
+            AccountService(
+                database, mutations, pages, endpoints=parts.base_url_keys, default_endpoint=parts.base_url_keys[0]
+            ),
+        ),
+        (
+            _descriptor(upstream_keys_pb2, "UpstreamKeyService"),
+            UpstreamKeyService(database, mutations, pages, parts.custodian),
+        ),
     ]
 
 

@@ -18,6 +18,7 @@ from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
 from tollhouse_server.errors import FieldViolation, InvalidRequest, RequestTooLarge, ServerDraining, TollhouseError
 from tollhouse_server.identity.directory import Directory
+from tollhouse_server.telemetry.logging import log_call
 from tollhouse_server.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -101,15 +102,17 @@ class Chain:
     @asynccontextmanager
     async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator[str]:
         correlation_id = arrival.metadata.get("x-correlation-id", "")[:64] or uuid.uuid4().hex
+        short_name = method.rpc.rsplit(".", 1)[1].replace("/", ".")
         started_at = time.perf_counter()
         code: int = code_pb2.CANCELLED
+        self._metrics.call_started(rpc=short_name)
         try:
             yield correlation_id
             code = code_pb2.OK
         except TollhouseError as error:
             status = status_of(error, correlation_id)
             code = status.code
-            self._metrics.call_refused(rpc=method.rpc, reason=error.reason)
+            self._metrics.call_refused(reason=error.reason)
             raise CallFailed(status) from error
         except Exception as error:
             code = code_pb2.INTERNAL
@@ -117,8 +120,9 @@ class Chain:
             raise CallFailed(internal_status(correlation_id)) from error
         finally:
             seconds = time.perf_counter() - started_at
-            name = code_pb2.Code.Name(code)  # type: ignore[arg-type]
-            self._metrics.call_finished(rpc=method.rpc, code=name, seconds=seconds)
+            name = code_pb2.Code.Name(code)
+            self._metrics.call_finished(rpc=short_name, code=name, seconds=seconds)
+            log_call(_log, rpc=short_name, code=name, seconds=seconds, correlation_id=correlation_id)
 
     async def _admit(self, method: Method, arrival: Arrival, correlation_id: str) -> tuple[Message, Call]:
         """Turn an arrival into a valid request and an authorised call; permission comes before existence."""

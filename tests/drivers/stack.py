@@ -1,0 +1,181 @@
+"""A whole Tollhouse, started as a user starts it: `tollhouse-server run` on free ports in a directory of its own."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+_READY_SECONDS = 90.0
+_STOP_SECONDS = 60.0
+_PORTS = ("GRPC", "METRICS", "SIMULATOR", "POSTGRES", "VAULT")
+
+
+@dataclass(slots=True)
+class RunningStack:
+    """A running server; `run` is its run.json."""
+
+    process: "subprocess.Popen[bytes]"
+    state_dir: Path
+    output: Path
+    run: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def grpc(self) -> str:
+        """host:port of gRPC."""
+        return str(self.run["grpc"])
+
+    @property
+    def demo_api_key(self) -> str:
+        """A key of the demo's research department, project assistant."""
+        return str(self.run["demo_api_key"])
+
+    @property
+    def admin_api_key(self) -> str:
+        """A key of the platform's administrator."""
+        return str(self.run["admin_api_key"])
+
+    @property
+    def simulator(self) -> str:
+        """The simulator's base URL."""
+        return str(self.run["simulator"])
+
+    @property
+    def metrics(self) -> str:
+        """The URL of the metrics."""
+        return str(self.run["metrics"])
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """Process ids: postgres, openbao, simulator, worker-1 ..., housekeeper."""
+        found: Mapping[str, int] = self.run["pids"]
+        return found
+
+    def server_log(self) -> str:
+        """What workers and housekeeper wrote."""
+        return (self.state_dir / "logs" / "server.log").read_text()
+
+    def query(self, sql: str, *arguments: object) -> list[Any]:
+        """Read the ledger's own tables past the server."""
+
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(str(self.run["postgres"]))
+            try:
+                return list(await connection.fetch(sql, *arguments))
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def records_labelled(self, label: str, value: str) -> list[str]:
+        """Return the kinds of the usage records that carry a label."""
+        found = self.query("SELECT kind FROM usage_record WHERE labels ->> $1 = $2", label, value)
+        return [str(row["kind"]) for row in found]
+
+    def wait_until_ready(self) -> None:
+        """Wait for run.json to be this process's; fail with its output if it ends first."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline:
+            if b"Try, in another terminal" in self.output.read_bytes():
+                self.run = json.loads((self.state_dir / "run.json").read_text())
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.output.read_text()}\n{self._logs()}")
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Stop it and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sent)
+        return self.process.wait(_STOP_SECONDS)
+
+    def _logs(self) -> str:
+        return "\n".join(path.read_text()[-2000:] for path in sorted((self.state_dir / "logs").glob("*.log")))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def stack_environment(state_dir: Path, **settings: object) -> dict[str, str]:
+    """Return the environment of a server on free ports; `settings` are TOLLHOUSE_ variables in lower case."""
+    ports = {f"TOLLHOUSE_{name}_PORT": str(port) for name, port in zip(_PORTS, free_ports(len(_PORTS)), strict=True)}
+    chosen = {f"TOLLHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "TOLLHOUSE_LOG_FORMAT": "json",
+        **ports,
+        "TOLLHOUSE_STATE_DIR": str(state_dir),
+        **chosen,
+    }
+
+
+def start_stack(environment: Mapping[str, str]) -> RunningStack:
+    """Start a server without waiting for it."""
+    state_dir = Path(environment["TOLLHOUSE_STATE_DIR"])
+    output = state_dir.with_name(state_dir.name + ".out")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tollhouse_server", "run"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    return RunningStack(process=process, state_dir=state_dir, output=output, run={})
+
+
+@contextmanager
+def running_stack_in(directory: Path, **settings: object) -> Iterator[RunningStack]:
+    """Run a server with its state in `directory`/state until the block is left."""
+    stack = start_stack(stack_environment(directory / "state", **settings))
+    try:
+        stack.wait_until_ready()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def stack_directory() -> Iterator[Path]:
+    """A directory that PostgreSQL's account may enter, removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def running_stack() -> Iterator[RunningStack]:
+    """A server that the acceptance tests of one process share; a test that harms it must start its own."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
+    directory.chmod(0o711)
+    try:
+        with running_stack_in(directory) as stack:
+            yield stack
+    finally:
+        shutil.rmtree(directory)
