@@ -11,9 +11,9 @@ from tollhouse_admin.failures import Failure, wrong_usage
 
 NANOS_PER_UNIT = 1_000_000_000
 _LARGEST_UNITS = 2**63 - 1
-_COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)([kKmMgG]?)")
+_COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)([kKmMgG]?)", re.ASCII)
 _COUNT_SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
-_DURATION = re.compile(r"(\d+)([smhdw])")
+_DURATION = re.compile(r"(\d+)([smhdw])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -24,7 +24,7 @@ def parse_dollars(text: str) -> Decimal:
         Failure: not a plain decimal number, negative, or finer than a nano-dollar.
     """
     cleaned = text.strip().removeprefix("$").removeprefix("USD").strip()
-    if not re.fullmatch(r"\d[\d_]*(\.\d+)?", cleaned):
+    if not re.fullmatch(r"\d[\d_]*(\.\d+)?", cleaned, re.ASCII):
         raise _not_dollars(text)
     try:
         amount = Decimal(cleaned.replace("_", ""))
@@ -104,7 +104,7 @@ def parse_moment(text: str, *, now: datetime, past: bool) -> Timestamp:
         Failure: neither a date, a time nor a duration.
     """
     cleaned = text.strip()
-    if not re.match(r"\d{4}-", cleaned):
+    if not re.match(r"\d{4}-", cleaned, re.ASCII):
         span = parse_duration(cleaned)
         return _timestamp(_shifted(now, -span if past else span, text), text)
     try:

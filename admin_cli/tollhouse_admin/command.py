@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 from tollhouse_admin.completion import complete_profiles
 from tollhouse_admin.connection import Connection, connect
 from tollhouse_admin.endpoints import Surroundings, find_endpoint
-from tollhouse_admin.failures import Failure, report
+from tollhouse_admin.failures import ExitCode, Failure, report
 from tollhouse_admin.output import Format, note
 
 Parameters = ParamSpec("Parameters")
@@ -168,9 +169,14 @@ def _add(
 def _reported(options: Options) -> Iterator[None]:
     try:
         yield
+        sys.stdout.flush()
     except Failure as failure:
         report(failure, verbose=options.verbose)
         raise typer.Exit(failure.exit_code) from failure
+    except BrokenPipeError as stopped:
+        # Who reads has read enough; what Python flushes at its end must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.OK) from stopped
 
 
 @contextmanager
