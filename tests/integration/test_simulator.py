@@ -290,11 +290,13 @@ async def test_a_blocked_prompt_is_an_answer_that_is_billed(
     assert row.usage["totalTokenCount"] == row.usage["promptTokenCount"] > 0
 
 
-async def test_a_finish_reason_can_be_asked_for(gemini: Gemini) -> None:
-    """The marker's reason ends the candidate."""
-    response = await gemini.models.generate_content(model=FLASH, contents="Sing [[finish:RECITATION]]")
+@pytest.mark.parametrize(("reason", "text_is_kept"), [("RECITATION", False), ("LANGUAGE", True)])
+async def test_a_finish_reason_can_be_asked_for(gemini: Gemini, reason: str, text_is_kept: bool) -> None:
+    """The marker's reason ends the candidate; one that withholds the content leaves none."""
+    response = await gemini.models.generate_content(model=FLASH, contents=f"Sing [[finish:{reason}]]")
 
-    assert response.candidates[0].finish_reason == "RECITATION"
+    assert response.candidates[0].finish_reason == reason
+    assert bool(response.text) is text_is_kept
 
 
 async def test_search_grounding_code_execution_and_url_context_show_in_their_shapes(gemini: Gemini) -> None:
