@@ -1,5 +1,7 @@
 """A real gRPC server with canned answers: what the command line sends is recorded, what it gets is up to the test."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
