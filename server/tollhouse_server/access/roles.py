@@ -29,7 +29,6 @@ _CHANGE: Final = ("create", "update", "delete")
 _TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _on("limits", *_READ)
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
 _MONEY_READ = _on("usage", *_READ) | _on("usageReports", "get") | _on("usageRecords", "list")
-_PRICES_READ = _on("prices", *_READ)
 _CALL = _on("generation", "generate", "embed", "countTokens") | _on("usage", *_READ)
 
 _TENANT = (
@@ -56,13 +55,7 @@ _DEPARTMENT = (
 _KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
     "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
 )
-_PLATFORM = (
-    _TENANT
-    | _KEYS
-    | _PRICES_READ
-    | _on("prices", "import")
-    | _on("tenants", "create", "list", "suspend", "resume", "delete")
-)
+_PLATFORM = _TENANT | _KEYS | _on("prices", "import") | _on("tenants", "create", "list", "suspend", "resume", "delete")
 
 ROLES: Final[Mapping[str, Role]] = MappingProxyType(
     {
@@ -75,11 +68,9 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role(
                 "finance",
                 "Reads what was used and what it cost; sees no content.",
-                _TREE_READ | _MONEY_READ | _PRICES_READ,
+                _TREE_READ | _MONEY_READ,
             ),
-            Role(
-                "auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ | _PRICES_READ
-            ),
+            Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS),
             Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
         )

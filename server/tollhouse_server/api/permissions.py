@@ -143,8 +143,10 @@ def _role_rules() -> Iterator[Rule]:
 
 
 def _platform_rules() -> Iterator[Rule]:
-    for method, verb in (("ImportPrices", "import"), ("ListPrices", "list"), ("GetPriceBook", "get")):
-        yield Rule(rpc=f"{_ADMIN}.PriceService.{method}", permission=f"prices.{verb}")
+    yield Rule(rpc=f"{_ADMIN}.PriceService.ImportPrices", permission="prices.import")
+    # List prices are no secret: the catalogue shows them to every caller too.
+    yield Rule(rpc=f"{_ADMIN}.PriceService.ListPrices", permission=None)
+    yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceBook", permission=None)
     yield from _standard(
         "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
     )

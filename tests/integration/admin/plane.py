@@ -8,17 +8,21 @@ from uuid import uuid4
 from google.protobuf.message import Message
 from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, roles_pb2, tenants_pb2
 from tollhouse_server.access.authorizer import Authorizer
-from tollhouse_server.api.bootstrap import issue_platform_admin_key
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import permission_for, rules
+from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.limits_service import LimitService
+from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.api.services.upstream_keys_service import Custodian, UpstreamKeyService
+from tollhouse_server.bootstrap import create_administrator_key
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.identity.directory import Directory
@@ -51,8 +55,11 @@ class Plane:
             PrincipalService(database, mutations, pages),
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),
             RoleService(database, mutations, pages, authorizer),
+            LimitService(database, mutations, pages),
+            PriceService(database, mutations, pages),
+            AccountService(database, mutations, pages, endpoints=("gemini", "simulator"), default_endpoint="gemini"),
         )
-        admin_key = await issue_platform_admin_key(database, PEPPER)
+        admin_key = await create_administrator_key(database, PEPPER)
         await watch.refresh()
         return cls(
             database=database,
@@ -62,6 +69,11 @@ class Plane:
             handlers={type(service).__name__: service for service in services},
             admin_key=admin_key,
         )
+
+    def hold_keys(self, custodian: Custodian) -> None:
+        """Serve upstream keys with this Vault."""
+        service = UpstreamKeyService(self.database, Mutations(self.database, b"f"), PageTokens(b"p"), custodian)
+        self.handlers["UpstreamKeyService"] = service
 
     async def call(self, message: Message, *, key: str | None = None) -> Any:
         """Serve `message` as the chain does: authenticate, authorise, handle."""

@@ -1,0 +1,237 @@
+"""From a key to a principal, and how fast a key stops working."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, tenants_pb2
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import EpochWatch
+from tollhouse_server.errors import CredentialsInvalid, PermissionDenied, StoreUnavailable
+from tollhouse_server.identity.directory import Directory
+from tollhouse_server.identity.keys import checksum, make_key
+
+from tests.drivers.postgres import TestDatabase
+from tests.integration.admin.plane import PEPPER, Plane
+
+CRM = "tenants/acme/departments/emea/projects/crm"
+
+
+async def test_a_key_stands_for_its_principal_project_and_departments(plane: Plane) -> None:
+    """The principal knows the whole chain from the top department to the project."""
+    await plane.tenant("acme")
+    key = await plane.key("acme", "crm-service", project=CRM)
+
+    principal = await plane.directory.authenticate(f"Bearer {key}")
+
+    assert (principal.tenant_id, principal.principal_id, principal.project_id) == ("acme", "crm-service", "crm")
+    assert principal.department_ids == ("sales", "emea")
+    assert principal.credential_name == f"{CRM}/apiKeys/{principal.credential_id}"
+    assert (principal.environment, principal.tenant_state) == ("live", "ACTIVE")
+
+
+async def test_an_administrators_key_has_no_project(plane: Plane) -> None:
+    """A key made on the tenant is for administration."""
+    principal = await plane.directory.authenticate(f"Bearer {plane.admin_key}")
+
+    assert (principal.project_id, principal.department_ids) == (None, ())
+    assert principal.credential_name == f"tenants/platform/apiKeys/{principal.credential_id}"
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic dTpw", "Bearer th_live_x", "th_live_x"])
+async def test_what_is_not_a_bearer_key_is_refused(plane: Plane, header: str | None) -> None:
+    """Malformed headers are refused without asking the database."""
+    with pytest.raises(CredentialsInvalid):
+        await plane.directory.authenticate(header)
+
+
+async def test_every_refusal_sounds_the_same(plane: Plane) -> None:
+    """An unknown id and a wrong secret of a known id are told apart by nothing."""
+    unknown = make_key("live").text
+    known_id = plane.admin_key.split("_")[2]
+    stolen = _forged(known_id)
+
+    with pytest.raises(CredentialsInvalid) as first:
+        await plane.directory.authenticate(f"Bearer {unknown}")
+    with pytest.raises(CredentialsInvalid) as second:
+        await plane.directory.authenticate(f"Bearer {stolen}")
+
+    assert str(first.value) == str(second.value)
+
+
+def _forged(key_id: str) -> str:
+    body = f"th_live_{key_id}_{'a' * 40}"
+    return body + checksum(body)
+
+
+async def test_whatever_ends_above_a_key_ends_the_key(plane: Plane) -> None:
+    """Revocation, a disabled principal, a suspended tenant, a deleted project: refused as soon as it is known."""
+    await plane.tenant("acme")
+    key = await plane.key("acme", "crm-service", project=CRM)
+    principal, tenant = "tenants/acme/principals/crm-service", "tenants/acme"
+    ends_and_undoes = [
+        (principals_pb2.DisablePrincipalRequest(name=principal), principals_pb2.EnablePrincipalRequest(name=principal)),
+        (tenants_pb2.SuspendTenantRequest(name=tenant), tenants_pb2.ResumeTenantRequest(name=tenant)),
+        (projects_pb2.DeleteProjectRequest(name=CRM), None),
+    ]
+
+    for end, undo in ends_and_undoes:
+        await plane.directory.authenticate(f"Bearer {key}")
+        await plane.call(end)
+        await plane.watch.refresh()
+        with pytest.raises(CredentialsInvalid):
+            await plane.directory.authenticate(f"Bearer {key}")
+        if undo is not None:
+            await plane.call(undo)
+            await plane.watch.refresh()
+
+
+async def test_a_revoked_key_is_refused_within_two_seconds(plane: Plane) -> None:
+    """A running watch drops what it knew; nobody has to tell it."""
+    await plane.tenant("acme")
+    key = await plane.key("acme", "crm-service", project=CRM)
+    principal = await plane.directory.authenticate(f"Bearer {key}")
+    watching = asyncio.create_task(plane.watch.run())
+
+    await plane.call(api_keys_pb2.RevokeApiKeyRequest(name=principal.credential_name))
+
+    async with asyncio.timeout(2):
+        while True:
+            try:
+                await plane.directory.authenticate(f"Bearer {key}")
+            except CredentialsInvalid:
+                break
+            await asyncio.sleep(0.01)
+    watching.cancel()
+
+
+async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) -> None:
+    """Expiry is looked at on every call, also on a key in memory."""
+    await plane.tenant("acme")
+    key = await plane.key("acme", "crm-service", project=CRM)
+    principal = await plane.directory.authenticate(f"Bearer {key}")
+    expiry = Timestamp()
+    expiry.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.3))
+    await plane.call(
+        api_keys_pb2.UpdateApiKeyRequest(
+            api_key=api_keys_pb2.ApiKey(name=principal.credential_name, expire_time=expiry),
+            update_mask=FieldMask(paths=["expire_time"]),
+        )
+    )
+    await plane.watch.refresh()
+    await plane.directory.authenticate(f"Bearer {key}")
+
+    await asyncio.sleep(0.35)
+
+    with pytest.raises(CredentialsInvalid):
+        await plane.directory.authenticate(f"Bearer {key}")
+
+
+async def test_a_moved_department_changes_the_chain_of_its_keys(plane: Plane) -> None:
+    """Who pays from now on is read again after a move."""
+    await plane.tenant("acme")
+    key = await plane.key("acme", "crm-service", project=CRM)
+    await plane.directory.authenticate(f"Bearer {key}")
+
+    await plane.call(departments_pb2.MoveDepartmentRequest(name="tenants/acme/departments/emea"))
+    await plane.watch.refresh()
+
+    principal = await plane.directory.authenticate(f"Bearer {key}")
+    assert principal.department_ids == ("emea",)
+
+
+async def test_a_server_that_cannot_ask_admits_nobody(plane: Plane, fresh_database: TestDatabase) -> None:
+    """With knowledge older than two seconds and no database, a key that was good is refused as unknowable."""
+    database = Database(fresh_database.app_dsn.replace(f"/{fresh_database.name}", "/no_such_database"))
+    directory = Directory(database, EpochWatch(database), PEPPER)
+
+    try:
+        with pytest.raises(Exception) as refused:
+            await directory.authenticate(f"Bearer {plane.admin_key}")
+    finally:
+        await database.close()
+
+    assert not isinstance(refused.value, CredentialsInvalid)
+
+
+async def test_a_database_that_is_gone_is_said_so(plane: Plane) -> None:
+    """A stopped server: StoreUnavailable, not UNAUTHENTICATED."""
+    database = Database("postgresql://tollhouse_app:x@127.0.0.1:1/none")
+    directory = Directory(database, EpochWatch(database), PEPPER)
+
+    with pytest.raises(StoreUnavailable):
+        await directory.authenticate(f"Bearer {plane.admin_key}")
+
+    await database.close()
+
+
+async def test_a_stale_server_that_can_ask_asks(plane: Plane) -> None:
+    """A directory whose watch never ran still admits, on what the database says now."""
+    watch = EpochWatch(plane.database)
+    directory = Directory(plane.database, watch, PEPPER)
+
+    principal = await directory.authenticate(f"Bearer {plane.admin_key}")
+
+    assert principal.tenant_id == "platform"
+    assert watch.staleness_seconds < 2
+
+
+async def test_many_callers_of_one_key_ask_the_database_once(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a change, a thousand calls of a busy key cost one query."""
+    asked = []
+    transaction = plane.database.transaction
+    monkeypatch.setattr(plane.database, "transaction", lambda: asked.append(1) or transaction())  # type: ignore[func-returns-value]
+    directory = Directory(plane.database, plane.watch, PEPPER)
+
+    await asyncio.gather(*(directory.authenticate(f"Bearer {plane.admin_key}") for _ in range(1000)))
+
+    assert len(asked) == 1
+
+
+async def test_the_key_is_shown_once_and_stored_nowhere(plane: Plane, fresh_database: TestDatabase) -> None:
+    """Neither a repetition of the request, nor a dry run, nor any table has the key's text."""
+    await plane.tenant("acme")
+    await plane.key("acme", "someone")
+    request = api_keys_pb2.CreateApiKeyRequest(
+        parent="tenants/acme",
+        api_key=api_keys_pb2.ApiKey(principal="tenants/acme/principals/someone"),
+        request_id="6b8f3a52-94c0-4d9b-8d57-7c1f3b2f9a11",
+    )
+
+    first = await plane.call(request)
+    again = await plane.call(request)
+    request.validate_only, request.request_id = True, ""
+    dry = await plane.call(request)
+
+    assert first.secret
+    assert (again.api_key, again.secret, dry.secret) == (first.api_key, "", "")
+    connection = await asyncpg.connect(fresh_database.root_dsn)
+    for table in ("api_key", "audit_event", "admin_request"):
+        rows = await connection.fetch(f"SELECT t::text AS row FROM {table} t")  # noqa: S608 - a constant
+        assert rows
+        secret = first.secret.rsplit("_", 1)[1]
+        assert not any(secret in row["row"] or secret.encode().hex() in row["row"] for row in rows)
+    await connection.close()
+
+
+async def test_nobody_makes_a_key_of_someone_mightier(plane: Plane) -> None:
+    """A department's administrator cannot become the tenant's by issuing a key in his name."""
+    await plane.tenant("acme")
+    dean = await plane.key("acme", "dean", ("department-admin", "tenants/acme/departments/sales"))
+    await plane.key("acme", "boss", ("tenant-admin", "tenants/acme"))
+    await plane.key("acme", "crm-service", ("caller", CRM))
+
+    with pytest.raises(PermissionDenied):
+        await plane.call(_key_for("boss"), key=dean)
+
+    made = await plane.call(_key_for("crm-service"), key=dean)
+    assert made.secret
+
+
+def _key_for(principal: str) -> api_keys_pb2.CreateApiKeyRequest:
+    return api_keys_pb2.CreateApiKeyRequest(
+        parent=CRM, api_key=api_keys_pb2.ApiKey(principal=f"tenants/acme/principals/{principal}")
+    )
