@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     """Deadline of a call whose caller set none."""
 
     upstream_timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """How long an upstream call may go on, also after its caller has hung up."""
+    """How long an upstream call may take at the most."""
+
+    settle_grace_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long an upstream call may go on past its caller's deadline or hang-up, so that its usage is known."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Upstream attempts per call, the first included."""

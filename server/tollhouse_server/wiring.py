@@ -174,6 +174,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             metrics=metrics,
             max_attempts=settings.max_attempts,
             upstream_timeout_seconds=settings.upstream_timeout_seconds,
+            settle_grace_seconds=settings.settle_grace_seconds,
         )
         methods = services.all_methods(
             services.ServiceParts(

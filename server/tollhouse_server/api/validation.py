@@ -5,6 +5,7 @@ generation call. The few rules of those are written out here; a test holds that 
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +20,20 @@ _MODEL = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _LABEL = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _ID = r"[a-z][a-z0-9-]{1,62}"
 _PARENT = re.compile(f"tenants/{_ID}/departments/{_ID}/projects/{_ID}")
-_MAX_CONTENTS = 10_000
-_MAX_EMBEDDINGS = 250
-_MAX_LABELS = 16
-_MAX_LABEL_LENGTH = 128
+_MAX_LABELS, _MAX_LABEL_LENGTH = 16, 128
+_MAX_POINTER_LENGTH = 8192
+
+# Item counts of repeated fields and lengths of strings: (field, least, most).
+_ITEMS = (
+    ("contents", 1, 10_000),
+    ("requests", 1, 250),
+    ("tools", 0, 128),
+    ("safety_settings", 0, 32),
+    ("exact_values", 0, 1000),
+)
+_LENGTHS = (("cached_content", 1, 256),)
+_REGION = (1, 63)
+_PATTERNS = (("tier", _TIER), ("model", _MODEL), ("parent", _PARENT))
 
 
 class RequestValidator:
@@ -37,10 +48,10 @@ class RequestValidator:
         Raises:
             InvalidRequest: each field that is wrong, and why.
         """
-        written_out = _GENERATION.get(type(request))
-        violations = written_out(request) if written_out is not None else self._violations(request)
+        is_written_out = isinstance(request, _GENERATION)
+        violations = tuple(_generation_violations(request) if is_written_out else self._violations(request))
         if violations:
-            raise InvalidRequest(violations=tuple(violations))
+            raise InvalidRequest(violations=violations)
 
     def _violations(self, request: Message) -> list[FieldViolation]:
         found = self._by_rules.collect_violations(request)
@@ -56,44 +67,49 @@ def _path(field: Any) -> str:
     return ".".join(parts)
 
 
-def _generation_violations(request: Any) -> list[FieldViolation]:
-    found = list(_common_violations(request))
-    if not 1 <= len(request.contents) <= _MAX_CONTENTS:
-        found.append(FieldViolation(path="contents", description=f"must have 1 to {_MAX_CONTENTS} items"))
-    if len(request.tools) > _MAX_LABEL_LENGTH:
-        found.append(FieldViolation(path="tools", description="must have at most 128 items"))
-    return found
-
-
-def _embedding_violations(request: Any) -> list[FieldViolation]:
-    found = list(_common_violations(request))
-    if not 1 <= len(request.requests) <= _MAX_EMBEDDINGS:
-        found.append(FieldViolation(path="requests", description=f"must have 1 to {_MAX_EMBEDDINGS} items"))
-    return found
-
-
-def _common_violations(request: Any) -> list[FieldViolation]:
-    found = []
+def _generation_violations(request: Any) -> Iterator[FieldViolation]:
     if request.HasField("tier") == request.HasField("model"):
-        found.append(FieldViolation(path="", description="exactly one of tier and model must be set"))
-    for name, pattern in (("tier", _TIER), ("model", _MODEL), ("parent", _PARENT)):
+        yield FieldViolation(path="", description="exactly one of tier and model must be set")
+    for name, pattern in _PATTERNS:
         if request.HasField(name) and not pattern.fullmatch(getattr(request, name)):
-            found.append(FieldViolation(path=name, description=f"must match {pattern.pattern}"))
+            yield FieldViolation(path=name, description=f"must match {pattern.pattern}")
     if request.HasField("request_id") and not _is_uuid(request.request_id):
-        found.append(FieldViolation(path="request_id", description="must be a UUID"))
-    return found + _label_violations(getattr(request, "labels", {}))
+        yield FieldViolation(path="request_id", description="must be a UUID")
+    known = request.DESCRIPTOR.fields_by_name
+    for name, least, most in _ITEMS:
+        if name in known and not least <= len(getattr(request, name)) <= most:
+            yield FieldViolation(path=name, description=f"must have {least} to {most} items")
+    for name, least, most in _LENGTHS:
+        if name in known and request.HasField(name) and not least <= len(getattr(request, name)) <= most:
+            yield FieldViolation(path=name, description=f"must have {least} to {most} characters")
+    yield from _routing_violations(request.routing)
+    yield from _exact_value_violations(request.exact_values)
+    if "labels" in known:
+        yield from _label_violations(request.labels)
 
 
-def _label_violations(labels: Any) -> list[FieldViolation]:
+def _routing_violations(routing: Any) -> Iterator[FieldViolation]:
+    least, most = _REGION
+    if routing.HasField("region") and not least <= len(routing.region) <= most:
+        yield FieldViolation(path="routing.region", description=f"must have {least} to {most} characters")
+
+
+def _exact_value_violations(exact_values: Any) -> Iterator[FieldViolation]:
+    for index, value in enumerate(exact_values):
+        if len(value.pointer) > _MAX_POINTER_LENGTH:
+            description = f"must have at most {_MAX_POINTER_LENGTH} characters"
+            yield FieldViolation(path=f"exact_values[{index}].pointer", description=description)
+
+
+def _label_violations(labels: Any) -> Iterator[FieldViolation]:
     if len(labels) > _MAX_LABELS:
-        return [FieldViolation(path="labels", description=f"must have at most {_MAX_LABELS} entries")]
-    return [
-        FieldViolation(
-            path=f"labels[{name}]", description=f"name or value is not allowed (at most {_MAX_LABEL_LENGTH})"
-        )
-        for name, value in labels.items()
-        if not _LABEL.fullmatch(name) or len(value) > _MAX_LABEL_LENGTH
-    ]
+        yield FieldViolation(path="labels", description=f"must have at most {_MAX_LABELS} entries")
+    for name, value in labels.items():
+        if not _LABEL.fullmatch(name):
+            yield FieldViolation(path=f"labels[{name}]", description=f"the name must match {_LABEL.pattern}")
+        if len(value) > _MAX_LABEL_LENGTH:
+            description = f"the value must have at most {_MAX_LABEL_LENGTH} characters"
+            yield FieldViolation(path=f"labels[{name}]", description=description)
 
 
 def _is_uuid(text: str) -> bool:
@@ -103,8 +119,8 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-_GENERATION: Any = {
-    generation_pb2.GenerateContentRequest: _generation_violations,
-    generation_pb2.CountTokensRequest: _generation_violations,
-    generation_pb2.EmbedContentRequest: _embedding_violations,
-}
+_GENERATION = (
+    generation_pb2.GenerateContentRequest,
+    generation_pb2.CountTokensRequest,
+    generation_pb2.EmbedContentRequest,
+)

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, UpstreamOutcomeUnknown
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
@@ -19,14 +18,23 @@ from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
 from tollhouse_server.generation.usages import Metered, metered
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
+from tollhouse_server.vault.secret_text import SecretText
 
 
-@dataclass(slots=True)
-class Trial:
-    """One attempt of a call at one stop, in flight."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stop of a call's way, numbered from 1, with the key to be used there."""
 
     number: int
     stop: Stop
+    key: SecretText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One attempt at one stage, in flight."""
+
+    stage: Stage
     attempt: Attempt
     send: UpstreamCall
 
@@ -44,6 +52,7 @@ class Generation:
         metrics: Metrics,
         max_attempts: int,
         upstream_timeout_seconds: float,
+        settle_grace_seconds: float,
     ) -> None:
         self._planner = planner
         self._attempts = attempts
@@ -52,6 +61,7 @@ class Generation:
         self._metrics = metrics
         self._max_attempts = max_attempts
         self._upstream_timeout_seconds = upstream_timeout_seconds
+        self._settle_grace_seconds = settle_grace_seconds
 
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve one unary call, from the request to the receipt.
@@ -62,11 +72,11 @@ class Generation:
             UpstreamOutcomeUnknown: it may have been served; it is in suspense.
         """
         failures: list[NotSent | Refused] = []
-        for number, stop in self.numbered_stops(call):
+        for stage in self.stages(call):
             try:
-                async with self.trial(call, stop, number) as trial:
+                async with self.trial(call, stage) as trial:
                     answer = await self.upstream.call(trial.send)
-                    bill = metered(call.method, trial.stop, answer.body)
+                    bill = metered(call.method, stage.stop, answer.body)
                     settle(trial.attempt, bill, response_id_of(answer.body))
                 return Answer(body=answer.body, outcome=self.outcome(call, trial, bill))
             except (NotSent, Refused) as error:
@@ -75,61 +85,69 @@ class Generation:
                     break
         raise refusal_of(failures)
 
-    def numbered_stops(self, call: GenerationCall) -> Iterator[tuple[int, Stop]]:
-        """Yield at most `max_attempts` stops, numbered from 1."""
-        return enumerate(islice(self._with_keys(call), self._max_attempts), 1)
+    def stages(self, call: GenerationCall) -> Iterator[Stage]:
+        """Yield at most `max_attempts` stops that we hold a key for; without any the call is refused, nothing held.
 
-    def _with_keys(self, call: GenerationCall) -> Iterator[Stop]:
-        """Yield the stops that we hold a key for; a call that has none is refused before anything is held."""
-        skipped = None
+        Raises:
+            NoUpstreamKey: there is none.
+            ModelUnknown, ModelShutDown, ModelUnpriced: see `Planner.stops`.
+        """
+        number, keyless = 0, None
         for stop in self._planner.stops(call):
-            if self._keys.pick(stop.target.account_id) is None:
-                skipped = stop
+            key = self._keys.pick(stop.target.account_id)
+            if key is None:
+                keyless = stop
                 continue
-            skipped = None
-            yield stop
-        if skipped is not None:
-            raise NoUpstreamKey(model=skipped.target.model)
+            number += 1
+            yield Stage(number=number, stop=stop, key=key)
+            if number == self._max_attempts:
+                return
+        if number == 0:
+            raise NoUpstreamKey(model=keyless.target.model if keyless else call.model or call.tier or "")
 
     @asynccontextmanager
-    async def trial(self, call: GenerationCall, stop: Stop, number: int) -> AsyncIterator[Trial]:
-        """Reserve, and book how the attempt ended when the block is left; measure it on the way."""
+    async def trial(self, call: GenerationCall, stage: Stage) -> AsyncIterator[Trial]:
+        """Reserve, and book how the attempt ended when the block is left; measure it on the way.
+
+        Raises:
+            DeadlineTooShort: the caller's time is up; nothing is held.
+            UpstreamOutcomeUnknown: the block raised Broken.
+        """
         seconds_left = call.deadline - time.monotonic()
         if seconds_left <= 0:
             raise DeadlineTooShort
-        key = self._keys.pick(stop.target.account_id)
-        if key is None:
-            raise NotSent("no key")
-        terms = stop.terms(call, first=number == 1, fingerprint=call.fingerprint())
+        terms = stage.stop.terms(call, is_first=stage.number == 1)
         started_at = time.perf_counter()
         attempt = None
         try:
             async with self._attempts.open(terms, timeout_seconds=seconds_left) as attempt:
-                yield Trial(number, stop, attempt, self._send(call, stop, attempt, key.reveal()))
+                yield Trial(stage=stage, attempt=attempt, send=self._send(call, stage, attempt))
         except Broken as error:
             raise UpstreamOutcomeUnknown(attempt_id=str(terms.attempt_id), last_error=str(error)) from error
         finally:
             if attempt is not None and attempt.settlement is not None:
                 self._metrics.upstream_attempt_finished(
-                    target=stop.target.kind,
-                    model=stop.target.model,
+                    target=stage.stop.target.kind,
+                    model=stage.stop.target.model,
                     outcome=attempt.settlement.outcome.split(":")[0],
                     seconds=time.perf_counter() - started_at,
                 )
 
-    def _send(self, call: GenerationCall, stop: Stop, attempt: Attempt, key: str) -> UpstreamCall:
+    def _send(self, call: GenerationCall, stage: Stage, attempt: Attempt) -> UpstreamCall:
+        # Past the caller's deadline we go on listening for a while: what is paid for should be known exactly.
+        patience_seconds = call.deadline - time.monotonic() + self._settle_grace_seconds
         return UpstreamCall(
             attempt_id=attempt.attempt_id,
-            destination=destination_of(stop.target),
+            destination=destination_of(stage.stop.target),
             method=call.method,
-            body=stop.body,
-            timeout_seconds=self._upstream_timeout_seconds,
-            key=key,
+            body=stage.stop.body,
+            timeout_seconds=min(self._upstream_timeout_seconds, patience_seconds),
+            key=stage.key.reveal(),
         )
 
     def outcome(self, call: GenerationCall, trial: Trial, bill: Metered) -> Outcome:
         """Return what the caller learns of a call that was served and booked."""
-        stop = trial.stop
+        stop = trial.stage.stop
         self._metrics.call_settled(
             tier=stop.tier, model=stop.target.model, usage=bill.usage, cost_nanos=bill.priced.cost_nanos
         )
@@ -142,7 +160,7 @@ class Generation:
                 model=stop.target.model,
                 target=stop.target.kind,
                 account_id=stop.target.account_id,
-                attempts=trial.number,
+                attempts=trial.stage.number,
             ),
             usage=bill.usage,
             priced=bill.priced,
@@ -160,7 +178,8 @@ def settle(attempt: Attempt, bill: Metered, response_id: str) -> None:
 
 
 def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:
-    if trial.number == 1:
+    if trial.stage.number == 1:
         return ()
-    message = f"The call was served by target {trial.number} of its route."
-    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(trial.number)}),)
+    number = trial.stage.number
+    message = f"The call was served by target {number} of its route."
+    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(number)}),)

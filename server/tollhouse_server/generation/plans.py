@@ -44,13 +44,13 @@ class Stop:
     service_tier: str | None = None
     notices: tuple[CallNotice, ...] = ()
 
-    def terms(self, call: GenerationCall, *, first: bool, fingerprint: bytes) -> CallTerms:
+    def terms(self, call: GenerationCall, *, is_first: bool) -> CallTerms:
         """Return the terms on which a new attempt at this stop asks the ledger for admission."""
         return CallTerms(
             attempt_id=new_attempt_id(),
             request_id=call.request_id,
-            fingerprint=fingerprint,
-            first=first,
+            fingerprint=call.fingerprint() if is_first else b"",
+            first=is_first,
             scope=call.scope,
             method=call.method,
             tier=self.tier,

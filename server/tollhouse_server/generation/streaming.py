@@ -77,12 +77,12 @@ class Streaming:
 
     async def _serve(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
         failures: list[NotSent | Refused] = []
-        for number, stop in self._generation.numbered_stops(call):
+        for stage in self._generation.stages(call):
             meter = StreamUsage()
             try:
-                async with self._generation.trial(call, stop, number) as trial:
+                async with self._generation.trial(call, stage) as trial:
                     response_id = await self._pass_on(trial, meter, pipe)
-                    bill = metered_stream(stop, meter)
+                    bill = metered_stream(stage.stop, meter)
                     settle(trial.attempt, bill, response_id)
                 return Answer(body={}, outcome=self._generation.outcome(call, trial, bill))
             except (NotSent, Refused) as error:
