@@ -8,20 +8,17 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from google import genai
-from google.genai import errors as genai_errors
 from google.genai import types
 from PIL.PngImagePlugin import PngImageFile
-from tollhouse_server.simulator.client import RunningSimulator, ServedCall, running_simulator
+from tollhouse_server.simulator.client import RunningSimulator, running_simulator
+
+from tests.drivers.simulator import Gemini, assert_adds_up, calls_of, sdk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FLASH = "gemini-3.5-flash"
 OLD_FLASH = "gemini-2.5-flash"
-# genai.client.AsyncClient; its types make every field of an answer optional, which would be asserted away everywhere.
-Gemini = Any
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -40,32 +37,6 @@ def key() -> str:
 async def gemini(simulator: RunningSimulator, key: str) -> AsyncIterator[Gemini]:
     async with sdk(simulator, key) as client:
         yield client
-
-
-def sdk(simulator: RunningSimulator, key: str, version: str = "v1beta") -> Gemini:
-    options = types.HttpOptions(
-        base_url=simulator.url, api_version=version, retry_options=types.HttpRetryOptions(attempts=1)
-    )
-    return genai.Client(api_key=key, http_options=options).aio
-
-
-async def calls_of(simulator: RunningSimulator, key: str) -> list[ServedCall]:
-    known = await simulator.accept_key(key)
-    return await simulator.calls(key_id=known["id"])
-
-
-def assert_adds_up(usage: types.GenerateContentResponseUsageMetadata | None) -> None:
-    assert usage is not None
-    parts = (usage.prompt_token_count, usage.candidates_token_count, usage.tool_use_prompt_token_count)
-    assert usage.total_token_count == sum(each or 0 for each in (*parts, usage.thoughts_token_count))
-    details = {
-        "prompt_token_count": usage.prompt_tokens_details,
-        "candidates_token_count": usage.candidates_tokens_details,
-        "cached_content_token_count": usage.cache_tokens_details,
-        "tool_use_prompt_token_count": usage.tool_use_prompt_tokens_details,
-    }
-    for name, detail in details.items():
-        assert sum(each.token_count or 0 for each in detail or ()) == (getattr(usage, name) or 0), name
 
 
 async def test_a_unary_call_answers_and_is_logged_with_the_usage_it_reports(
@@ -340,119 +311,3 @@ async def test_a_named_cache_counts_as_cached_prompt(gemini: Gemini) -> None:
 
     assert response.usage_metadata.cached_content_token_count == 5000
     assert response.usage_metadata.prompt_token_count == 5001
-
-
-async def test_an_unknown_model_gets_the_recorded_404(gemini: Gemini) -> None:
-    """The text is the real API's."""
-    with pytest.raises(genai_errors.ClientError) as refused:
-        await gemini.models.count_tokens(model="nonexistent-model", contents="Hello")
-
-    assert refused.value.code == 404
-    assert refused.value.details["error"]["message"].startswith(
-        "models/nonexistent-model is not found for API version v1beta, or is not supported for countTokens."
-    )
-
-
-async def test_a_429_carries_retry_info_and_the_quota_that_failed(
-    simulator: RunningSimulator, gemini: Gemini, key: str
-) -> None:
-    """A refusal by plan is parsed by the SDK, and is not served."""
-    await simulator.add_fault("429", key=key, count=1, retry_delay_seconds=7.5)
-
-    with pytest.raises(genai_errors.ClientError) as refused:
-        await gemini.models.generate_content(model=FLASH, contents="Hello")
-    await gemini.models.generate_content(model=FLASH, contents="Hello")
-
-    details = {each["@type"].rpartition(".")[2]: each for each in refused.value.details["error"]["details"]}
-    assert refused.value.status == "RESOURCE_EXHAUSTED"
-    assert details["RetryInfo"]["retryDelay"] == "7.5s"
-    assert details["QuotaFailure"]["violations"][0]["quotaDimensions"]["model"] == FLASH
-    assert len(await calls_of(simulator, key)) == 1
-
-
-async def test_keys_are_refused_suspended_expired_and_limited(
-    simulator: RunningSimulator, gemini: Gemini, key: str
-) -> None:
-    """Each state of a key is Gemini's own error."""
-
-    async def refusal() -> tuple[int, str]:
-        with pytest.raises(genai_errors.ClientError) as refused:
-            await gemini.models.generate_content(model=FLASH, contents="Hello")
-        error: dict[str, Any] = refused.value.details["error"]
-        reasons = [each["reason"] for each in error["details"] if "reason" in each]
-        return error["code"], reasons[0] if reasons else error["status"]
-
-    await simulator.refuse_key(key)
-    refused = await refusal()
-    await simulator.refuse_key(key, suspended=True)
-    suspended = await refusal()
-    await simulator.accept_key(key)
-    await simulator.expire_key(key, at=1.0)
-    expired = await refusal()
-    await simulator.accept_key(key, requests_per_minute=1)
-    await gemini.models.generate_content(model=FLASH, contents="Hello")
-    limited = await refusal()
-
-    assert refused == expired == (400, "API_KEY_INVALID")
-    assert suspended == (403, "CONSUMER_SUSPENDED")
-    assert limited == (429, "RESOURCE_EXHAUSTED")
-
-
-async def test_vertex_paths_bill_the_project_in_the_path(simulator: RunningSimulator, key: str) -> None:
-    """A bearer token and a Vertex path, over plain HTTP: the SDK would ask Google for credentials."""
-    path = f"/v1beta1/projects/{key}/locations/global/publishers/google/models/{FLASH}:generateContent"
-    body = {"contents": [{"parts": [{"text": "Hello"}], "role": "user"}], "labels": {"team": "toll"}}
-    headers = {"authorization": f"Bearer {key}", "x-tollhouse-attempt-id": "attempt-7"}
-
-    async with aiohttp.ClientSession() as http, http.post(simulator.url + path, json=body, headers=headers) as answer:
-        given = await answer.json()
-
-    [row] = await simulator.calls(project=key)
-    assert given["usageMetadata"]["trafficType"] == "ON_DEMAND"
-    assert "createTime" in given
-    assert row.attempt_id == "attempt-7"
-
-
-async def test_the_service_tier_is_in_the_header_and_the_log(simulator: RunningSimulator, key: str) -> None:
-    """A unary answer names its tier."""
-    body = {"contents": [{"parts": [{"text": "Hello"}]}], "serviceTier": "flex"}
-
-    async with (
-        aiohttp.ClientSession(headers={"x-goog-api-key": key}) as http,
-        http.post(f"{simulator.url}/v1beta/models/{FLASH}:generateContent", json=body) as answer,
-    ):
-        given = await answer.json()
-
-    [row] = await calls_of(simulator, key)
-    assert (
-        answer.headers["x-gemini-service-tier"] == given["usageMetadata"]["serviceTier"] == row.service_tier == "flex"
-    )
-
-
-async def test_a_stream_without_sse_is_a_json_array(simulator: RunningSimulator, key: str) -> None:
-    """Without alt=sse the chunks are the elements of one array."""
-    body = {"contents": [{"parts": [{"text": "Hello [[tokens:50]]"}]}]}
-
-    async with (
-        aiohttp.ClientSession(headers={"x-goog-api-key": key}) as http,
-        http.post(f"{simulator.url}/v1beta/models/{FLASH}:streamGenerateContent", json=body) as answer,
-    ):
-        chunks = json.loads(await answer.text())
-
-    assert len(chunks) > 1
-    assert chunks[-1]["usageMetadata"]["candidatesTokenCount"] == 50
-
-
-async def test_capture_shows_raw_requests_without_the_key(
-    simulator: RunningSimulator, gemini: Gemini, key: str
-) -> None:
-    """Bodies and headers are kept as sent, the key only as its id."""
-    await simulator.capture_requests(50)
-    await gemini.models.generate_content(model=FLASH, contents="Capture me")
-
-    captured = await simulator.requests()
-    mine = [each for each in captured if "Capture me" in each.get("body", "")]
-    assert mine
-    assert mine[-1]["path"] == f"/v1beta/models/{FLASH}:generateContent"
-    assert key not in json.dumps(captured)
-    await simulator.capture_requests(0)

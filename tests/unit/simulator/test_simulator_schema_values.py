@@ -51,7 +51,7 @@ def test_a_value_is_valid_for_its_json_schema(name: str, seed: int) -> None:
     """An independent validator agrees."""
     value = value_for(SCHEMAS[name], Dice(bytes([seed]) * 32))
 
-    jsonschema.validate(value, SCHEMAS[name])
+    assert list(jsonschema.Draft202012Validator(SCHEMAS[name]).iter_errors(value)) == []
 
 
 def test_a_value_follows_an_openapi_schema_in_its_order() -> None:
