@@ -1,0 +1,136 @@
+"""The lean client against the simulator: the same wire as the SDK's, and every way in which an exchange can fail."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from google.genai import types
+from tollhouse_server.ledger.ledger import new_attempt_id
+from tollhouse_server.simulator.client import RunningSimulator, running_simulator
+from tollhouse_server.upstream.gemini import ATTEMPT_HEADER, GeminiUpstream, open_session
+from tollhouse_server.upstream.protocol import Broken, Destination, Method, NotSent, Refused, UpstreamCall
+
+from tests.drivers.simulator import sdk
+
+MODEL = "gemini-3.5-flash"
+BODY: dict[str, Any] = {"contents": [{"parts": [{"text": "How long is the bridge?"}], "role": "user"}]}
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[RunningSimulator]:
+    """A simulator that remembers what it was sent."""
+    async with running_simulator() as running:
+        await running.capture_requests(10)
+        yield running
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[GeminiUpstream]:
+    """The client of one worker."""
+    async with open_session() as session:
+        yield GeminiUpstream(session)
+
+
+def call_to(url: str, method: Method = Method.GENERATE, body: dict[str, Any] = BODY, **changes: Any) -> UpstreamCall:
+    """Build a call."""
+    values: dict[str, Any] = {
+        "attempt_id": new_attempt_id(),
+        "destination": Destination(base_url=url, api_version="v1beta", model=MODEL),
+        "method": method,
+        "body": json.dumps(body).encode(),
+        "timeout_seconds": 5.0,
+        "key": f"key-{uuid4().hex}",
+    }
+    return UpstreamCall(**(values | changes))
+
+
+@pytest.mark.parametrize("method", [Method.GENERATE, Method.STREAM])
+async def test_the_wire_is_what_the_sdk_sends(
+    simulator: RunningSimulator, upstream: GeminiUpstream, method: Method
+) -> None:
+    """Path, key header, content type and JSON body equal google-genai's for the same request."""
+    config = types.GenerateContentConfig(temperature=0.5, max_output_tokens=64, stop_sequences=["END"])
+    body = BODY | {"generationConfig": {"temperature": 0.5, "maxOutputTokens": 64, "stopSequences": ["END"]}}
+    call = call_to(simulator.url, method, body)
+
+    async with sdk(simulator, call.key, "v1beta") as gemini:
+        if method is Method.STREAM:
+            async for _ in await gemini.models.generate_content_stream(
+                model=MODEL, contents="How long is the bridge?", config=config
+            ):
+                pass
+            _ = [chunk async for chunk in upstream.stream(call)]
+        else:
+            await gemini.models.generate_content(model=MODEL, contents="How long is the bridge?", config=config)
+            await upstream.call(call)
+
+    theirs, ours = await simulator.requests()
+    assert ours["path"] == theirs["path"]
+    assert ours["query"] == theirs["query"]
+    assert ours["body"] == theirs["body"]
+    sent, expected = dict(ours["headers"]), dict(theirs["headers"])
+    assert all(sent[name] == expected[name] for name in ("x-goog-api-key", "content-type"))
+    assert sent[ATTEMPT_HEADER] == str(call.attempt_id)
+
+
+async def test_a_stream_yields_every_chunk_as_sent(simulator: RunningSimulator, upstream: GeminiUpstream) -> None:
+    """The chunks together are the unary answer's text."""
+    whole = await upstream.call(call_to(simulator.url))
+
+    chunks = [chunk async for chunk in upstream.stream(call_to(simulator.url, Method.STREAM))]
+
+    assert len(chunks) > 1
+    assert "".join(map(text_of, chunks)) == text_of(whole.body)
+    assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
+
+
+def text_of(body: dict[str, Any]) -> str:
+    """Return the text of an answer or a chunk, thoughts left out."""
+    parts = body["candidates"][0]["content"]["parts"]
+    return "".join(part.get("text", "") for part in parts if not part.get("thought"))
+
+
+async def test_nobody_listening_is_not_sent(upstream: GeminiUpstream) -> None:
+    """A refused connection cost nothing."""
+    with pytest.raises(NotSent):
+        await upstream.call(call_to("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(("kind", "status"), [("429", 429), ("500", 500), ("503", 503)])
+async def test_an_error_status_is_a_refusal_with_googles_body(
+    simulator: RunningSimulator, upstream: GeminiUpstream, kind: str, status: int
+) -> None:
+    """What Google says is kept whole, and nothing was served."""
+    await simulator.add_fault(kind, count=1)
+
+    with pytest.raises(Refused) as raised:
+        await upstream.call(call_to(simulator.url))
+
+    assert raised.value.http_status == status
+    assert raised.value.error["code"] == status
+    assert await simulator.count_calls() == 0
+
+
+@pytest.mark.parametrize("kind", ["reset", "garbage", "hang"])
+@pytest.mark.parametrize("method", [Method.GENERATE, Method.STREAM])
+async def test_what_breaks_after_sending_is_broken(
+    simulator: RunningSimulator, upstream: GeminiUpstream, kind: str, method: Method
+) -> None:
+    """Reset, garbage and silence after the request was sent: perhaps charged, so never called free."""
+    await simulator.add_fault(kind, count=1)
+    call = call_to(simulator.url, method, timeout_seconds=1.0)
+
+    with pytest.raises(Broken):
+        if method is Method.STREAM:
+            _ = [chunk async for chunk in upstream.stream(call)]
+        else:
+            await upstream.call(call)
+
+
+async def test_the_key_shows_in_no_repr(simulator: RunningSimulator) -> None:
+    """A call that is logged by accident gives nothing away."""
+    call = call_to(simulator.url, key="AIza-canary")
+
+    assert "canary" not in repr(call)
