@@ -1,0 +1,51 @@
+"""Stretches of time: months and days are those of a time zone's calendar, whatever the clocks do in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """From `start`, inclusive, to `end`, exclusive; both aware."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """A calendar day and the moment at which it began in its time zone."""
+
+    date: date
+    start: datetime
+
+
+def month_of(at: datetime, zone: ZoneInfo) -> str:
+    """Return the calendar month, `YYYY-MM`, that the aware moment `at` is in."""
+    return f"{at.astimezone(zone):%Y-%m}"
+
+
+def month_period(month: str, zone: ZoneInfo) -> Period:
+    """Return the period of a month written `YYYY-MM`."""
+    first = date.fromisoformat(f"{month}-01")
+    following = (first + timedelta(days=32)).replace(day=1)
+    return Period(start=midnight(first, zone), end=midnight(following, zone))
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return, in UTC, the first moment of a calendar day; where the clocks skip midnight, the moment they do."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+
+
+def days_of(period: Period, zone: ZoneInfo) -> tuple[Day, ...]:
+    """Return the calendar days that have a part in the period, in order."""
+    return tuple(_days(period, zone))
+
+
+def _days(period: Period, zone: ZoneInfo) -> Iterator[Day]:
+    day = period.start.astimezone(zone).date()
+    while (start := midnight(day, zone)) < period.end:
+        yield Day(date=day, start=start)
+        day += timedelta(days=1)

@@ -1,0 +1,52 @@
+"""What is asked of the records, and what they answer."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from tollhouse_server.names import Scope
+from tollhouse_server.reporting.periods import Day, Period
+from tollhouse_server.reporting.sums import Dimension, Group, Sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The database's time, by which records are booked, and the tenant's time zone."""
+
+    now: datetime
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be added up, and by what it is split. `days` are the calendar days of the period, for DAY.
+
+    `detailed` asks for cached, tool-use and thinking tokens too, which are read from each record's usage.
+    """
+
+    scope: Scope
+    period: Period
+    dimensions: tuple[Dimension, ...] = ()
+    days: tuple[Day, ...] = ()
+    detailed: bool = False
+
+    def undivided(self) -> "Question":
+        """Return the same question without any split."""
+        return replace(self, dimensions=(), days=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSums:
+    """The whole, and its groups."""
+
+    total: Sums
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a list of records. A tick books many at one moment, so the moment alone is none."""
+
+    settled_at: datetime
+    attempt_id: UUID

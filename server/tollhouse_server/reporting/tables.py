@@ -1,0 +1,50 @@
+"""The ledger's tables as reports read them; they are written by the tick alone."""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, DateTime, Text, Uuid, column, table
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+_INSTANT = DateTime(timezone=True)
+
+RECORD: Final = table(
+    "usage_record",
+    column("tenant_id", Text),
+    column("attempt_id", Uuid),
+    column("settled_at", _INSTANT),
+    column("kind", Text),
+    column("request_id", Uuid),
+    column("dispatched_at", _INSTANT),
+    column("department_path", ARRAY(Text)),
+    column("project_id", Text),
+    column("credential_id", Text),
+    column("method", Text),
+    column("tier", Text),
+    column("model", Text),
+    column("account_id", Text),
+    column("labels", JSONB),
+    column("price_version", BigInteger),
+    column("input_tokens", BigInteger),
+    column("output_tokens", BigInteger),
+    column("images", BigInteger),
+    column("cost_nanos", BigInteger),
+    column("usage", JSONB),
+    column("lines", JSONB),
+    column("outcome", Text),
+)
+
+SUSPENSE: Final = table(
+    "suspense", column("tenant_id", Text), column("attempt_id", Uuid), column("resolved_at", _INSTANT)
+)
+
+REQUEST_KEY: Final = table(
+    "request_key",
+    column("tenant_id", Text),
+    column("request_id", Uuid),
+    column("attempt_id", Uuid),
+    column("created_at", _INSTANT),
+)
+
+API_KEY: Final = table("api_key", column("tenant_id", Text), column("key_id", Text), column("project_id", Text))
+
+PROJECT: Final = table("project", column("tenant_id", Text), column("project_id", Text), column("department_id", Text))
