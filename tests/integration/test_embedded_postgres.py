@@ -14,9 +14,11 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from tollhouse_server.embedded.child import Child, Command
 from tollhouse_server.embedded.errors import EmbeddedStartFailed, PortInUse, StateDirectoryUnusable
 from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig, PostgresEndpoint
 from tollhouse_server.embedded.postgres_roles import OWNER, ROOT
+from tollhouse_server.embedded.system_user import user_for_postgres
 
 from tests.drivers.postgres import TestDatabase
 
@@ -104,17 +106,22 @@ async def test_a_server_that_outlived_its_parent_is_stopped_before_a_new_one_sta
 
 
 async def test_a_stale_pid_file_that_names_a_living_program_does_not_block_the_start(config: PostgresConfig) -> None:
-    """After a crash the number in postmaster.pid may belong to anyone; here it is this very test."""
+    """After a crash the number in postmaster.pid may belong to any program, here one of the same user."""
     async with running(config) as first:
         data = config.directory / "data"
         pid_file = (data / "postmaster.pid").read_text().splitlines()
         os.kill(first.pid, signal.SIGKILL)
-    (data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *pid_file[1:]]) + "\n")
+    user = user_for_postgres(data)
+    other = Child(Command(argv=["/bin/sleep", "60"], log_path=config.log_path, death_signal=signal.SIGKILL, user=user))
+    (data / "postmaster.pid").write_text("\n".join([str(other.pid), *pid_file[1:]]) + "\n")
 
     async with running(config) as second:
         alive = psutil.pid_exists(second.pid)
 
+    other_was_left_alone = other.exit_code() is None
+    await other.stop(())
     assert alive
+    assert other_was_left_alone
 
 
 async def test_a_start_that_was_cut_short_leaves_nothing_that_blocks_the_next(config: PostgresConfig) -> None:

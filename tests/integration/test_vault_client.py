@@ -146,6 +146,7 @@ async def test_a_signature_verifies_for_its_payload_only(gateway: VaultClient) -
 async def test_a_token_is_renewed_before_its_end(openbao: TestOpenBao, login: Login, tmp_path: Path) -> None:
     """A secret_id that is good for one log-in is enough for many lives of a token."""
     vault = login(await short_lived_role(openbao, tmp_path, ttl=1, max_ttl=60, logins=1))
+    await vault.probe()
     keeping_alive = asyncio.create_task(vault.run())
 
     await asyncio.sleep(2.5)
