@@ -10,7 +10,7 @@ charged as they are and show as settled above the ceiling.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE, charge_nanos_ceiling
@@ -45,6 +45,10 @@ _PROMPTING_TOOLS = frozenset({"codeExecution", "urlContext", "fileSearch"})
 _SEARCHING_TOOLS = frozenset({"googleSearch", "googleSearchRetrieval"})
 _NO_TOOLS: frozenset[str] = frozenset()
 _TOOL_USE_MODALITIES = (Modality.TEXT, Modality.IMAGE, Modality.DOCUMENT)
+
+
+_Part: TypeAlias = tuple[int, tuple[Modality, ...]]
+"""The most tokens of one part of a prompt, and the modalities that they may be reported as, the sent one first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +128,13 @@ def ceiling(
     """
     config = _object(request, "generationConfig", "generation_config")
     tools = _tools(request)
-    parts = _prompt_bounds(bounds, request, request_bytes, cached_content_tokens)
-    prompt_tokens = min(sum(tokens for tokens, _ in parts), bounds.input_token_limit)
+    parts = _parts(
+        request,
+        request_bytes,
+        context_tokens=bounds.input_token_limit,
+        cached_tokens=_cached_tokens(request, bounds, cached_content_tokens),
+    )
+    prompt_tokens = sum(tokens for tokens, _ in parts)
     tool_use_tokens = _tool_use_tokens(bounds) if tools - _LOCAL_TOOLS else 0
     rates = _Rates.of(prices, request, input_tokens=prompt_tokens + tool_use_tokens)
     candidates = min(max(1, _whole(config, "candidateCount", "candidate_count")), _MOST_CANDIDATES)
@@ -134,7 +143,7 @@ def ceiling(
     max_output = _whole(config, "maxOutputTokens", "max_output_tokens") or output_cap_tokens
     max_output = max(1, min(max_output, bounds.output_token_limit))
     output_rate = rates.output(config)
-    fixed = rates.prompt_nanos(parts, limit=prompt_tokens) + _grounding_nanos(rates, bounds, tools)
+    fixed = rates.prompt_nanos(parts) + _grounding_nanos(rates, bounds, tools)
     fixed += _MOST_LINES if prices.has_fractions else 0
     if tool_use_tokens:
         fixed += charge_nanos_ceiling(tool_use_tokens, rates.dearest_input(_TOOL_USE_MODALITIES))
@@ -159,11 +168,10 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     Raises:
         ModelUnpriced: a medium in it has no price.
     """
-    # Not clipped to the model's limit: each of a batch's texts has its own, and a longer one is cut, not refused.
-    parts = _bounds_of_parts(request, request_bytes, unbounded_tokens=_LARGEST_CONTEXT_TOKENS)
+    parts = _parts(request, request_bytes, context_tokens=_LARGEST_CONTEXT_TOKENS, cached_tokens=0)
     tokens = sum(most for most, _ in parts)
     rates = _Rates.of(prices, request, input_tokens=tokens)
-    cost_nanos = rates.prompt_nanos(parts, limit=tokens) + (_MOST_LINES if prices.has_fractions else 0)
+    cost_nanos = rates.prompt_nanos(parts) + (_MOST_LINES if prices.has_fractions else 0)
     return Ceiling(
         input_tokens=tokens,
         output_tokens=0,
@@ -218,47 +226,47 @@ class _Rates:
             return max(rate, self.tokens(OUTPUT_AUDIO))
         return rate
 
-    def prompt_nanos(self, parts: list[tuple[int, tuple[Modality, ...]]], *, limit: int) -> int:
-        """Price the parts, the dearest first, up to `limit` tokens: a longer prompt is refused upstream, for free."""
+    def prompt_nanos(self, parts: list[_Part]) -> int:
+        """Price each part at the dearest modality that it can be reported as."""
         for _, modalities in parts:
             # The first modality is the one the caller sent: it must have a price.
             self.tokens(INPUT_SKUS[modalities[0]])
-        nanos, room = 0, limit
-        for rate, tokens in sorted(((self.dearest_input(m), tokens) for tokens, m in parts), reverse=True):
-            taken = min(tokens, room)
-            nanos += charge_nanos_ceiling(taken, rate)
-            room -= taken
-        return nanos
+        return sum(charge_nanos_ceiling(tokens, self.dearest_input(modalities)) for tokens, modalities in parts)
 
 
 def _tool_use_tokens(bounds: ModelBounds) -> int:
     return bounds.input_token_limit if bounds.tool_prompt_tokens is None else bounds.tool_prompt_tokens
 
 
-def _prompt_bounds(
-    bounds: ModelBounds, request: Mapping[str, Any], request_bytes: int, cached_content_tokens: int | None
-) -> list[tuple[int, tuple[Modality, ...]]]:
-    found = _bounds_of_parts(request, request_bytes, unbounded_tokens=bounds.input_token_limit)
-    if request.get("cachedContent") or request.get("cached_content"):
-        cached = bounds.input_token_limit if cached_content_tokens is None else cached_content_tokens
-        found.append((cached, tuple(Modality)))
-    return found
+def _cached_tokens(request: Mapping[str, Any], bounds: ModelBounds, cached_content_tokens: int | None) -> int:
+    """Return the most tokens of the explicit cache that the request names: of unknown size, a whole context."""
+    if not (request.get("cachedContent") or request.get("cached_content")):
+        return 0
+    return bounds.input_token_limit if cached_content_tokens is None else cached_content_tokens
 
 
-def _bounds_of_parts(
-    request: Mapping[str, Any], request_bytes: int, *, unbounded_tokens: int
-) -> list[tuple[int, tuple[Modality, ...]]]:
-    """Return (most tokens, modalities they may be reported as) for the text and for each medium of a request."""
+def _parts(request: Mapping[str, Any], request_bytes: int, *, context_tokens: int, cached_tokens: int) -> list[_Part]:
+    """Return the bounds of the text, of each medium and of the cache.
+
+    Media without a bound of their own share one context: a longer prompt is refused upstream, for free. What has a
+    bound is never cut to the context, so that the ceiling holds also where an upstream takes more than it publishes.
+    """
     config = _object(request, "generationConfig", "generation_config")
     is_high = "mediaResolution" in config or "media_resolution" in config
-    found: list[tuple[int, tuple[Modality, ...]]] = []
+    parts: list[_Part] = []
+    unbounded: dict[Modality, None] = {}
     text_bytes = request_bytes
     for medium in media_of(request, is_high_resolution=is_high):
         text_bytes -= medium.base64_bytes
-        tokens = unbounded_tokens if medium.max_tokens is None else medium.max_tokens
-        found.append((tokens, REPORTED_AS[medium.kind]))
-    found.append((max(text_bytes, 0) + _overhead_tokens(request), (Modality.TEXT,)))
-    return found
+        parts.append((medium.max_tokens or 0, REPORTED_AS[medium.kind]))
+        if medium.max_tokens is None:
+            unbounded |= dict.fromkeys(REPORTED_AS[medium.kind])
+    if unbounded:
+        parts.append((context_tokens, tuple(unbounded)))
+    if cached_tokens:
+        parts.append((cached_tokens, tuple(Modality)))
+    parts.append((max(text_bytes, 0) + _overhead_tokens(request), (Modality.TEXT,)))
+    return parts
 
 
 def _overhead_tokens(request: Mapping[str, Any]) -> int:

@@ -136,8 +136,8 @@ def _audio_tokens(head: bytes, size: int) -> int | None:
 
 
 def _pcm_bytes_per_second(head: bytes) -> int:
-    """Return sample rate x block size of an uncompressed WAV file, 0 for anything else."""
+    """Return the lower of the two rates that an uncompressed WAV file's header gives, 0 for anything else."""
     if len(head) < 36 or head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
         return 0
-    codec, _channels, rate, _claimed, block = struct.unpack_from("<HHIIH", head, 20)
-    return int(rate * block) if codec == 1 else 0
+    codec, _channels, samples_per_second, bytes_per_second, block = struct.unpack_from("<HHIIH", head, 20)
+    return int(min(samples_per_second * block, bytes_per_second)) if codec == 1 else 0
