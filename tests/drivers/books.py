@@ -1,4 +1,4 @@
-"""A company's books: tenants, departments and records that went through the real ledger, moved to the day they are for."""
+"""A company's books: its tree, and records that went through the real ledger, moved to the day they are for."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -35,7 +35,8 @@ class Books:
             ("sales", None, "sales"),
         ):
             await execute(
-                "INSERT INTO department (tenant_id, department_id, parent_id, path) VALUES ($1, $2, $3, $4::text::ltree)",
+                "INSERT INTO department (tenant_id, department_id, parent_id, path) "
+                "VALUES ($1, $2, $3, $4::text::ltree)",
                 tenant_id,
                 department,
                 parent,

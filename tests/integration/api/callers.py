@@ -1,0 +1,25 @@
+"""Callers of the services, without a transport."""
+
+import time
+from uuid import uuid4
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.identity.principal import Principal
+
+PAGES = PageTokens(b"a key for page tokens")
+ROBOT = Principal(
+    tenant_id="acme",
+    tenant_state="ACTIVE",
+    principal_id="robot",
+    credential_id="k1",
+    credential_name="tenants/acme/departments/vision/projects/labels/apiKeys/k1",
+    project_id="labels",
+    department_ids=("research", "vision"),
+    environment="live",
+)
+
+
+def by(principal: Principal = ROBOT) -> Call:
+    """Return a call with ten seconds left, authorised as the chain would have it."""
+    return Call(rpc="test", principal=principal, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
