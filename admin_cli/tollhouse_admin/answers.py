@@ -13,6 +13,7 @@ from tollhouse.v1 import content_pb2, generation_pb2
 
 from tollhouse_admin.amounts import dollars_of, dollars_text
 from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.names import last_id
 from tollhouse_admin.output import note
 from tollhouse_admin.plain_text import printable
 from tollhouse_admin.rendering import Cell, enum_text
@@ -30,6 +31,7 @@ class AnswerWriter:
     text: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     unwritten: int = 0
+    said: list[str] = field(default_factory=list)
 
     def write(self, response: generation_pb2.GenerateContentResponse) -> None:
         """Write one response or one piece of a stream."""
@@ -37,10 +39,10 @@ class AnswerWriter:
             for part in candidate.content.parts:
                 self._write_part(part)
             if candidate.finish_reason not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
-                note(f"finished: {candidate.finish_reason} {candidate.finish_message}".rstrip())
+                self.said.append(f"finished: {candidate.finish_reason} {candidate.finish_message}".rstrip())
         if response.prompt_feedback.block_reason:
             blocked = response.prompt_feedback
-            note(f"the prompt was blocked: {blocked.block_reason} {blocked.block_reason_message}".rstrip())
+            self.said.append(f"the prompt was blocked: {blocked.block_reason} {blocked.block_reason_message}".rstrip())
         sys.stdout.flush()
 
     def _write_part(self, part: content_pb2.Part) -> None:
@@ -68,12 +70,15 @@ class AnswerWriter:
             self.unwritten += 1
             return
         self.files.append(save_media(self.directory, f"{self.stem}-{len(self.files) + 1}", blob))
-        note(f"wrote {self.files[-1]} ({blob.mime_type}, {len(blob.data)} bytes)")
+        self.said.append(f"wrote {self.files[-1]} ({blob.mime_type}, {len(blob.data)} bytes)")
 
     def finish(self) -> None:
-        """End the last line of the answer, and say what was not written."""
+        """End the last line of the answer; then say what is not part of it."""
         if self.text and not self.text[-1].endswith("\n"):
             sys.stdout.write("\n")
+            sys.stdout.flush()
+        for line in self.said:
+            note(line)
         if self.unwritten:
             note(f"{self.unwritten} image(s) or other media in the answer; --out DIR writes them to files")
 
@@ -111,7 +116,7 @@ def _outcome_parts(outcome: generation_pb2.Outcome) -> Iterator[str]:
     if route.tier:
         yield f"tier {route.tier}"
     if route.account:
-        yield f"account {route.account}"
+        yield f"account {last_id(route.account)}"
     if route.attempts > 1:
         yield f"{route.attempts} attempts"
     if outcome.HasField("usage"):
@@ -131,7 +136,12 @@ def _usage_text(usage: generation_pb2.Usage) -> str:
         ("out", "candidates_tokens"),
         ("thinking", "thoughts_tokens"),
     ]
-    known = [f"{getattr(usage, path)} {word}" for word, path in counts if usage.HasField(path)]  # type: ignore[arg-type]
+    # Nothing cached and no thinking is the common case, and not worth a word.
+    known = [
+        f"{getattr(usage, path)} {word}"
+        for word, path in counts
+        if usage.HasField(path) and (getattr(usage, path) or word in ("in", "out"))  # type: ignore[arg-type]
+    ]
     images = f", {usage.images} image(s)" if usage.images else ""
     return f"tokens {', '.join(known) or 'not reported'}{images}"
 

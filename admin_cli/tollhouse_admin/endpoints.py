@@ -12,6 +12,7 @@ from tollhouse_admin.failures import ExitCode, Failure
 from tollhouse_admin.profiles import Configuration, Profile, checked_key, configuration_path, load
 
 LOCAL_RUN = Path(".tollhouse/run.json")
+_LOCAL_KEYS = {True: "its demo key", False: "its admin key"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,8 @@ def find_endpoint(surroundings: Surroundings, *, profile: str | None, as_caller:
         chosen, origin, notice = Profile(endpoint=""), "TOLLHOUSE_ENDPOINT", ""
     else:
         chosen = _local_run(surroundings.directory / LOCAL_RUN, configuration, as_caller=as_caller)
-        role = "demo" if as_caller else "admin"
-        origin, notice = str(LOCAL_RUN), f"using the local server of {LOCAL_RUN} with its {role} key"
+        role = "the key of TOLLHOUSE_API_KEY" if environment.get("TOLLHOUSE_API_KEY") else _LOCAL_KEYS[as_caller]
+        origin, notice = str(LOCAL_RUN), f"using the local server of {LOCAL_RUN} with {role}"
     return _endpoint(chosen, environment, origin=origin, notice=notice)
 
 

@@ -1,7 +1,9 @@
 """Writes results to stdout as a table, as proto JSON or as CSV; what is said about them goes to stderr."""
 
 import csv
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from tollhouse_admin.amounts import dollars_text
 from tollhouse_admin.plain_text import one_line
 from tollhouse_admin.rendering import Cell, as_json, cells
 
-UNWRAPPED_WIDTH = 4096
+UNWRAPPED_WIDTH = 16_384
+_FRACTION = re.compile(r"(\dT\d\d:\d\d:\d\d)\.\d+Z")
 
 
 class Format(StrEnum):
@@ -96,7 +99,7 @@ def table_text(cell: Cell) -> str:
         return f"-${dollars_text(-cell)}" if cell < 0 else f"${dollars_text(cell)}"
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return one_line(str(cell))
+    return _FRACTION.sub(r"\1Z", one_line(str(cell)))
 
 
 def write_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str = "") -> None:
@@ -113,7 +116,7 @@ def write_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, captio
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(table_text(cell)) for cell in row))
-    _console().print(table)
+    _print(table)
 
 
 def _is_number(cell: Cell) -> bool:
@@ -121,16 +124,23 @@ def _is_number(cell: Cell) -> bool:
 
 
 def write_fields(fields: Mapping[str, Cell]) -> None:
-    """Write names and values below each other."""
+    """Write names and values below each other; what is empty is left out."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, cell in fields.items():
+        if cell == "":
+            continue
         table.add_row(Text(name, style="bold"), Text(table_text(cell), overflow="fold"))
-    _console().print(table)
+    _print(table)
 
 
-def _console() -> Console:
-    # A file or a pipe gets one row per line, however long; a terminal gets its own width.
-    return Console(width=None if sys.stdout.isatty() else UNWRAPPED_WIDTH, highlight=False)
+def _print(table: Table) -> None:
+    """Print within a terminal's width; a file or a pipe gets one row per line, however long, and no padding."""
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    text = io.StringIO()
+    Console(file=text, width=UNWRAPPED_WIDTH, highlight=False).print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def note(text: str) -> None:

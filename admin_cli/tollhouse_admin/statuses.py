@@ -28,14 +28,13 @@ EXIT_CODES: Mapping[grpc.StatusCode, ExitCode] = {
     grpc.StatusCode.CANCELLED: ExitCode.INTERRUPTED,
 }
 
-# The outcome may be unknown, or another time may do: here the same request id is worth keeping.
+# The outcome may be unknown: here the same request id makes a repetition safe.
 REPEATABLE = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 ADVICE: Mapping[str, str] = {
@@ -46,7 +45,6 @@ ADVICE: Mapping[str, str] = {
     "BUDGET_CUT_OFF": "'tollhouse usage limits' shows what is left; what was produced is charged",
     "DUPLICATE_REQUEST": "'tollhouse usage receipt REQUEST_ID' shows what became of it",
     "ETAG_MISMATCH": "Look at it again with 'show' and repeat with its new etag",
-    "RESOURCE_EXISTS": "Change it with 'update', or choose another id",
     "NO_UPSTREAM_KEY": "An operator can add one: tollhouse upstream-keys add",
     "UPSTREAM_OUTCOME_UNKNOWN": "'tollhouse usage records' shows how it is booked",
     "DEADLINE_TOO_SHORT": "Give more time with --timeout",
@@ -68,9 +66,15 @@ def failure_of(error: grpc.RpcError, *, target: str, request_id: str = "") -> Fa
     else:
         advice = ADVICE.get(reason, "")
     repeat = f"Repeat safely with --request-id {request_id}" if request_id and code in REPEATABLE else ""
+    limits = details.get(errors_pb2.LimitState, [])
+    if reason == "LIMIT_EXCEEDED" and limits:
+        # The server's sentence is in nano-dollars; the facts are all in the detail.
+        told_text = "No room in " + " ".join(_limit_text(state) for state in limits)
+    else:
+        told_text = " ".join([sentence(message), *_facts_beyond(message, details)])
     return Failure(
         reason=reason,
-        message=" ".join([sentence(message), *_facts_beyond(message, details)]),
+        message=told_text,
         advice=" ".join(sentence(part) for part in (_wait(details), advice, repeat) if part),
         exit_code=EXIT_CODES.get(code, ExitCode.GENERAL),
         details={"code": code.name, "message": message, "details": _as_json(details)},
@@ -157,7 +161,8 @@ def _limit_text(state: errors_pb2.LimitState) -> str:
         parts.append(f"requested {amount(state.requested)}")
     if state.HasField("resets_at"):
         parts.append(f"resets {state.resets_at.ToJsonString()}")
-    return sentence(f"{state.limit}: {', '.join(parts)}")
+    counted = f"{state.metric} per {state.window}".lower().replace("_", " ")
+    return sentence(f"{state.limit} ({counted}): {', '.join(parts)}")
 
 
 def _wait(details: Mapping[type, list[Any]]) -> str:

@@ -16,6 +16,12 @@ app = noun("Accounts: the Google Cloud projects with which Gemini is called.")
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id or name.")]
 GoogleProject = Annotated[str | None, typer.Option(metavar="ID", help="Id of the Google Cloud project.")]
 
+Address = Annotated[
+    str | None,
+    typer.Option("--endpoint", metavar="NAME", help="Upstream address, by its name in the server's settings."),
+]
+Region = Annotated[str | None, typer.Option(metavar="REGION", help="Region, where the endpoint has one.")]
+
 
 def _stub(session: Session) -> AccountServiceStub:
     return session.connection.stub(AccountServiceStub)
@@ -25,16 +31,29 @@ def _read(session: Session, name: str) -> pb.Account:
     return session.connection.call(_stub(session).GetAccount, pb.GetAccountRequest(name=name))
 
 
-ACCOUNT = Kind(Layout(["name", "display_name", "upstream", "google_project", "state", "create_time"]), _read)
+ACCOUNT = Kind(
+    Layout(["name", "display_name", "upstream", "google_project", "endpoint", "region", "state", "create_time"]), _read
+)
 
 
 @command(app, "create", CHANGE)
 def create(
-    session: Session, account: NewId, *, display_name: DisplayName = None, google_project: GoogleProject = None
+    session: Session,
+    account: NewId,
+    *,
+    display_name: DisplayName = None,
+    google_project: GoogleProject = None,
+    endpoint: Address = None,
+    region: Region = None,
 ) -> None:
     """Create an account, still without keys."""
     name = full_name(account, "accounts")
-    resource = pb.Account(display_name=display_name or "", google_project=google_project or "")
+    resource = pb.Account(
+        display_name=display_name or "",
+        google_project=google_project or "",
+        endpoint=endpoint or "",
+        region=region or "",
+    )
     request = pb.CreateAccountRequest(account_id=last_id(name), account=resource)
     ACCOUNT.create(session, name, _stub(session).CreateAccount, request)
 
@@ -58,11 +77,13 @@ def update(
     *,
     display_name: DisplayName = None,
     google_project: GoogleProject = None,
+    endpoint: Address = None,
+    region: Region = None,
     etag: Etag = None,
 ) -> None:
-    """Change an account's display name or Google Cloud project."""
+    """Change an account's display name, Google Cloud project, or where it is reached."""
     name = full_name(account, "accounts")
-    fields = changed(display_name=display_name, google_project=google_project)
+    fields = changed(display_name=display_name, google_project=google_project, endpoint=endpoint, region=region)
     resource = pb.Account(name=name, etag=etag or "", **fields)
     request = pb.UpdateAccountRequest(account=resource, update_mask=mask(fields))
     ACCOUNT.change(session, "update", name, _stub(session).UpdateAccount, request)

@@ -9,7 +9,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import READ, Session, command, single
-from tollhouse_admin.output import Layout, show_one
+from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.prompts import destination, instruction, read_prompt, read_tools, user_turn
 from tollhouse_admin.scopes import Department, Project, Tenant, project_name
 
@@ -51,4 +51,8 @@ def count_tokens(
         model=where.model,
     )
     response = session.connection.call(session.connection.stub(GenerationServiceStub).CountTokens, request)
-    show_one(session.options.output, LAYOUT, response)
+    # A person wants the number, a program the whole answer.
+    if session.options.output is Format.JSON:
+        show_one(Format.JSON, LAYOUT, response)
+    else:
+        show_list(session.options.output, LAYOUT, [response])

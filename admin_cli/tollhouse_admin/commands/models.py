@@ -23,7 +23,7 @@ def price_of(direction: str) -> Any:
     def cell(model: pb.Model) -> str:
         for price in model.prices:
             plain = price.service_tier in ("", "standard") and price.above_prompt_tokens == 0
-            if plain and price.sku.endswith(f"/{direction}/text"):
+            if plain and price.sku.rpartition("/")[2] == f"{direction}_text":
                 return f"${dollars_text(dollars_of_nanos(price.nanos_per_million_units))}"
         return ""
 

@@ -7,12 +7,15 @@ from tollhouse.admin.v1 import roles_pb2 as pb
 from tollhouse.admin.v1.roles_pb2_grpc import RoleServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.failures import ExitCode, Failure
 from tollhouse_admin.names import full_name, tenant_of
-from tollhouse_admin.output import Layout, show_list
+from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.resource import Kind
 from tollhouse_admin.scopes import Department, Project, Scope, Tenant, in_tenant, scope_of, tenant_name
 
 app = noun("Roles: who may do what, and where.")
+
+_SEE = "'tollhouse roles list' shows the roles"
 
 GrantId = Annotated[str, typer.Argument(metavar="GRANT", help="Id or name of the grant.")]
 
@@ -26,16 +29,30 @@ def _read_grant(session: Session, name: str) -> pb.RoleGrant:
 
 
 ROLES = Layout(["name", "description", "permissions"])
+ROLES_AT_A_GLANCE = Layout(["name", "description"])
 GRANT = Kind(Layout(["name", "principal", "role", "scope", "create_time", "creator"]), _read_grant)
 
 
 @command(app, "list", LIST)
 def list_roles(session: Session) -> None:
-    """List the roles that can be granted, with their permissions."""
+    """List the roles that can be granted."""
     pages = session.connection.pages(
         _stub(session).ListRoles, pb.ListRolesRequest(), "roles", limit=session.options.limit
     )
-    show_list(session.options.output, ROLES, pages)
+    table = session.options.output is Format.TABLE
+    show_list(session.options.output, ROLES_AT_A_GLANCE if table else ROLES, pages)
+
+
+@command(app, "describe", READ)
+def describe(session: Session, role: Annotated[str, typer.Argument(metavar="ROLE", help="Id or name.")]) -> None:
+    """Show what a role permits."""
+    name = full_name(role, "roles")
+    for each in session.connection.pages(_stub(session).ListRoles, pb.ListRolesRequest(), "roles"):
+        if each.name == name:
+            show_one(session.options.output, ROLES, each)
+            return
+    message = f"There is no role {name}"
+    raise Failure(reason="RESOURCE_NOT_FOUND", message=message, advice=_SEE, exit_code=ExitCode.NOT_FOUND)
 
 
 @command(app, "grants", LIST)

@@ -35,7 +35,7 @@ def _name(key: str, account: str | None) -> str:
     return full_name(key, "upstreamKeys", full_name(account, "accounts"))
 
 
-UPSTREAM_KEY = Kind(Layout(["name", "display_name", "state", "vault_version", "create_time", "update_time"]), _read)
+UPSTREAM_KEY = Kind(Layout(["name", "display_name", "state", "fingerprint", "vault_version", "create_time"]), _read)
 
 
 @command(app, "add", CHANGE)

@@ -54,6 +54,8 @@ def test_a_limit_that_refuses_is_told_with_its_numbers_in_dollars(server: Canned
     resets.FromDatetime(datetime(2026, 12, 1, tzinfo=UTC))
     state = errors_pb2.LimitState(
         limit="tenants/acme/limits/monthly",
+        metric="COST",
+        window="MONTH",
         unit="nanos",
         amount=100_000_000_000,
         held=20_000_001,
@@ -74,8 +76,8 @@ def test_a_limit_that_refuses_is_told_with_its_numbers_in_dollars(server: Canned
 
     assert result.code == 6
     assert (
-        "tenants/acme/limits/monthly: amount $100.00, held $0.020000001, settled $99.97, requested $0.05, "
-        "resets 2026-12-01T00:00:00Z." in result.err
+        "No room in tenants/acme/limits/monthly (cost per month): amount $100.00, held $0.020000001, "
+        "settled $99.97, requested $0.05, resets 2026-12-01T00:00:00Z." in result.err
     )
     assert "Try again in 12 s." in result.err
     assert "tollhouse usage limits" in result.err

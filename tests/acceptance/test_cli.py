@@ -1,0 +1,320 @@
+"""The command line, the real server, the simulator: administration, and calls that obey it."""
+
+import csv
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.drivers.stack import RunningStack
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "admin_cli"))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """The program `tollhouse` as another process, with a home of its own."""
+
+    environment: dict[str, str]
+    directory: Path
+
+    def __call__(self, *arguments: str, key: str = "", stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run a command; `key` replaces the administrator's."""
+        environment = {**self.environment, **({"TOLLHOUSE_API_KEY": key} if key else {})}
+        command = [sys.executable, "-m", "tollhouse_admin", *arguments]
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=self.directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, key: str = "", stdin: str = "") -> str:
+        """Run a command that must succeed and return its stdout."""
+        ended = self(*arguments, key=key, stdin=stdin)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def json(self, *arguments: str, key: str = "") -> Any:
+        """Run a command that must succeed and return its JSON."""
+        return json.loads(self.ok(*arguments, "-o", "json", key=key))
+
+
+@pytest.fixture
+def tollhouse(running_stack: RunningStack, tmp_path: Path) -> CommandLine:
+    """The command line of the platform's administrator."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": SOURCES,
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "TOLLHOUSE_ENDPOINT": running_stack.grpc,
+        "TOLLHOUSE_API_KEY": running_stack.admin_api_key,
+    }
+    return CommandLine(environment=environment, directory=tmp_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A tenant of one test: department research, project chat, and a key of that project."""
+
+    tenant: str
+    key: str
+
+    @property
+    def department(self) -> str:
+        """Resource name of the department."""
+        return f"tenants/{self.tenant}/departments/research"
+
+
+@pytest.fixture
+def company(tollhouse: CommandLine) -> Company:
+    """A new company, made through the command line alone."""
+    tenant = f"acme-{uuid4().hex[:8]}"
+    here = ("--tenant", tenant, "--department", "research")
+    tollhouse.ok("tenants", "create", tenant, "--display-name", "Acme")
+    tollhouse.ok("departments", "create", "research", "--tenant", tenant)
+    tollhouse.ok("projects", "create", "chat", *here)
+    tollhouse.ok("principals", "create", "chat-service", "--tenant", tenant)
+    tollhouse.ok("roles", "grant", "chat-service", "caller", *here, "--project", "chat")
+    made = tollhouse.json("keys", "create", "--principal", "chat-service", *here, "--project", "chat")
+    return Company(tenant=tenant, key=made["secret"])
+
+
+def test_a_company_made_with_the_command_line_can_generate(tollhouse: CommandLine, company: Company) -> None:
+    """From nothing to an answer, its price and its receipt."""
+    ended = tollhouse("generate", "Hello there", key=company.key)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Hello there" in ended.stdout
+    assert "gemini-" in ended.stderr
+    assert "$0.00" in ended.stderr
+    assert "receipt " in ended.stderr
+
+
+def test_a_budget_refuses_with_its_numbers_and_is_raised(tollhouse: CommandLine, company: Company) -> None:
+    """Exit code 6 names the limit; after the amount is raised the same call goes through."""
+    create = ["limits", "create", "tiny", "--scope", "departments/research", "--tenant", company.tenant]
+    tollhouse.ok(*create, "--metric", "cost", "--window", "month", "--amount", "$0.000001")
+
+    refused = tollhouse("generate", "Hello", key=company.key)
+    tollhouse.ok("limits", "update", "tiny", "--tenant", company.tenant, "--amount", "100")
+    allowed = tollhouse("generate", "Hello", key=company.key)
+
+    assert refused.returncode == 6
+    assert refused.stderr.startswith("error: LIMIT_EXCEEDED: No room in ")
+    assert f"tenants/{company.tenant}/limits/tiny (cost per month): amount $0.000001, held $0.00" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def test_the_settled_cost_of_a_call_is_the_budget_s_settled_amount(tollhouse: CommandLine, company: Company) -> None:
+    """To the nano-dollar."""
+    create = ["limits", "create", "monthly", "--tenant", company.tenant]
+    tollhouse.ok(*create, "--metric", "cost", "--window", "month", "--amount", "10")
+
+    answer = tollhouse.json("generate", "Hello", key=company.key)
+    limit = tollhouse.json("limits", "show", "monthly", "--tenant", company.tenant)
+
+    assert limit["current"]["settled"]["money"] == answer["outcome"]["cost"]
+    assert limit["current"]["held"]["money"]["nanos"] == 0
+
+
+def test_dry_run_changes_nothing(tollhouse: CommandLine, company: Company) -> None:
+    """The server checks and previews; afterwards all is as before."""
+    before = tollhouse.json("tenants", "show", company.tenant)
+
+    preview = tollhouse.json("tenants", "update", company.tenant, "--display-name", "Bolt", "--dry-run")
+    deletion = tollhouse.json("tenants", "delete", company.tenant, "--dry-run")
+    creation = tollhouse("tenants", "create", f"{company.tenant}-new", "--dry-run")
+
+    assert preview["before"] == before
+    assert preview["after"]["displayName"] == "Bolt"
+    assert deletion["after"]["state"] == "STATE_DELETED"
+    assert creation.returncode == 0, creation.stderr
+    assert tollhouse.json("tenants", "show", company.tenant) == before
+    assert tollhouse("tenants", "show", f"{company.tenant}-new").returncode == 4
+
+
+def test_a_dry_run_is_refused_like_the_change_itself(tollhouse: CommandLine, company: Company) -> None:
+    """It is the server's own answer."""
+    preview = tollhouse("tenants", "create", company.tenant, "--dry-run")
+    change = tollhouse("tenants", "create", company.tenant)
+
+    assert preview.returncode == change.returncode == 5
+    assert preview.stderr == change.stderr
+    assert preview.stderr.startswith("error: RESOURCE_EXISTS")
+
+
+def test_the_same_request_id_creates_once(tollhouse: CommandLine, company: Company) -> None:
+    """A repetition is answered with the first outcome; another body is refused."""
+    request_id = str(uuid4())
+    create = ["departments", "create", "legal", "--tenant", company.tenant, "--request-id", request_id]
+
+    first = tollhouse.json(*create)
+    again = tollhouse.json(*create)
+    other = tollhouse(*create, "--display-name", "Other")
+
+    assert first == again
+    assert other.returncode == 5
+    assert other.stderr.startswith("error: REQUEST_ID_REUSED")
+
+
+def test_a_stale_etag_is_refused(tollhouse: CommandLine, company: Company) -> None:
+    """Somebody else was faster."""
+    etag = tollhouse.json("tenants", "show", company.tenant)["etag"]
+    tollhouse.ok("tenants", "update", company.tenant, "--display-name", "First", "--etag", etag)
+
+    second = tollhouse("tenants", "update", company.tenant, "--display-name", "Second", "--etag", etag)
+
+    assert second.returncode == 5
+    assert second.stderr.startswith("error: ETAG_MISMATCH")
+
+
+def test_a_revoked_key_is_refused(tollhouse: CommandLine, company: Company) -> None:
+    """With exit code 3, and without saying why."""
+    key_id = company.key.split("_")[2]
+    name = f"{company.department}/projects/chat/apiKeys/{key_id}"
+
+    tollhouse.ok("keys", "revoke", name, "--yes")
+    refused = tollhouse("generate", "Hello", key=company.key)
+
+    assert refused.returncode == 3
+    assert refused.stderr.startswith("error: CREDENTIALS_INVALID")
+    assert company.key not in refused.stderr
+
+
+def test_a_caller_s_key_may_not_administer(tollhouse: CommandLine, company: Company) -> None:
+    """Whether what it asks for exists is not told."""
+    existing = tollhouse("tenants", "show", "demo", key=company.key)
+    missing = tollhouse("tenants", "show", "nobody-here", key=company.key)
+
+    assert existing.returncode == missing.returncode == 3
+    assert existing.stderr.replace("demo", "") == missing.stderr.replace("nobody-here", "")
+
+
+def test_a_suspended_tenant_is_refused_until_it_is_resumed(tollhouse: CommandLine, company: Company) -> None:
+    """Without touching its keys."""
+    tollhouse.ok("tenants", "suspend", company.tenant, "--yes")
+    refused = tollhouse("generate", "Hello", key=company.key)
+    tollhouse.ok("tenants", "resume", company.tenant)
+    allowed = tollhouse("generate", "Hello", key=company.key)
+
+    assert refused.returncode == 3
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def test_lists_go_over_pages_and_come_as_csv(tollhouse: CommandLine, company: Company) -> None:
+    """A header, and a row for each."""
+    for name in ("aa", "bb", "cc"):
+        tollhouse.ok("departments", "create", name, "--tenant", company.tenant, "--under", "research")
+
+    text = tollhouse.ok("departments", "list", "--tenant", company.tenant, "-o", "csv")
+    two = tollhouse.json("departments", "list", "--tenant", company.tenant, "--limit", "2")
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["name"].rsplit("/", 1)[-1] for row in rows] == ["aa", "bb", "cc", "research"]
+    assert {row["parent_department"] for row in rows[:3]} == {company.department}
+    assert len(two) == 2
+
+
+def test_every_kind_of_content_goes_both_ways(tollhouse: CommandLine, company: Company) -> None:
+    """Image out to a file, the same image in, tools, a schema, embeddings, a count."""
+    tools = [{"name": "weather", "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}}}]
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+    (tollhouse.directory / "tools.json").write_text(json.dumps(tools))
+    (tollhouse.directory / "schema.json").write_text(json.dumps(schema))
+
+    drawn = tollhouse("generate", "A toll house", "--tier", "flash-image", "--out", "pictures", key=company.key)
+    assert drawn.returncode == 0, drawn.stderr
+    (picture,) = (tollhouse.directory / "pictures").iterdir()
+    seen = tollhouse.json("generate", "What is this?", "--file", str(picture), key=company.key)
+    called = tollhouse.ok("generate", "Weather in Oslo?", "--tools", "tools.json", key=company.key)
+    shaped = tollhouse.ok("generate", "Describe a car", "--json-schema", "schema.json", "--no-stream", key=company.key)
+    embedded = tollhouse.json("embed", "one", "two", "--dimensions", "16", key=company.key)
+    counted = tollhouse.json("count-tokens", "How many?", key=company.key)
+
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert seen["candidates"]
+    assert json.loads(called)["functionCall"]["name"] == "weather"
+    assert "colour" in json.loads(shaped)
+    assert [len(each["values"]) for each in embedded["embeddings"]] == [16, 16]
+    assert counted["totalTokens"] > 0
+
+
+def test_an_unknown_model_is_not_found(tollhouse: CommandLine, company: Company) -> None:
+    """Exit code 4, and where the names are."""
+    ended = tollhouse("generate", "Hello", "--model", "gemini-99", key=company.key)
+
+    assert ended.returncode == 4
+    assert ended.stderr.startswith("error: MODEL_UNKNOWN")
+
+
+def test_a_wrong_price_file_is_refused_whole(tollhouse: CommandLine) -> None:
+    """The book in force stays."""
+    before = tollhouse.json("prices", "show")
+    (tollhouse.directory / "prices.json").write_text('{"prices": [{"model": "m", "cost": "free"}]}')
+
+    refused = tollhouse("prices", "import", "prices.json")
+
+    assert refused.returncode == 5
+    assert refused.stderr.startswith("error: PRICE_FILE_INVALID")
+    assert tollhouse.json("prices", "show") == before
+
+
+def test_an_upstream_key_is_added_disabled_and_deleted_without_being_seen(tollhouse: CommandLine) -> None:
+    """Through stdin into Vault; listed by its metadata."""
+    account, secret = f"acc-{uuid4().hex[:8]}", f"AIza{uuid4().hex}"
+    tollhouse.ok("accounts", "create", account)
+    tollhouse.ok("accounts", "disable", account, "--yes")
+
+    added = tollhouse("upstream-keys", "add", "one", "--account", account, stdin=secret)
+    disabled = tollhouse.json("upstream-keys", "disable", "one", "--account", account, "--yes")
+    listed = tollhouse.ok("upstream-keys", "list", "--account", account, "-o", "csv")
+    in_use = tollhouse("accounts", "delete", account, "--yes")
+    tollhouse.ok("upstream-keys", "delete", "one", "--account", account, "--yes")
+    tollhouse.ok("accounts", "delete", account, "--yes")
+
+    assert added.returncode == 0, added.stderr
+    assert disabled["state"] == "STATE_DISABLED"
+    assert secret not in added.stdout + added.stderr + listed
+    assert in_use.stderr.startswith("error: RESOURCE_IN_USE")
+
+
+def test_the_local_run_is_found_without_any_setting(running_stack: RunningStack, tollhouse: CommandLine) -> None:
+    """Where `make run` serves, `tollhouse generate` works at once, with the demo key."""
+    local = tollhouse.directory / "checkout"
+    (local / ".tollhouse").mkdir(parents=True)
+    run = {"grpc": running_stack.grpc, "demo_api_key": running_stack.demo_api_key, "admin_api_key": "unused-here"}
+    (local / ".tollhouse/run.json").write_text(json.dumps(run))
+    plain = {key: value for key, value in tollhouse.environment.items() if not key.startswith("TOLLHOUSE_")}
+
+    ended = CommandLine(environment=plain, directory=local)("generate", "Hello")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "with its demo key" in ended.stderr
+
+
+def test_a_profile_reaches_the_server(running_stack: RunningStack, tollhouse: CommandLine) -> None:
+    """Stored once, used from then on."""
+    plain = {key: value for key, value in tollhouse.environment.items() if not key.startswith("TOLLHOUSE_")}
+    person = CommandLine(environment=plain, directory=tollhouse.directory)
+
+    person.ok("config", "set", "here", "--endpoint", running_stack.grpc, stdin=running_stack.admin_api_key)
+    tenants = person.json("tenants", "list")
+
+    file = tollhouse.directory / "tollhouse/config.toml"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "tenants/demo" in [tenant["name"] for tenant in tenants]
