@@ -60,6 +60,13 @@ def test_what_is_not_a_name_is_refused(text: str) -> None:
         scope_of(text)
 
 
+@pytest.mark.parametrize("text", ["tenants/acme\n", "tenants/acme/departments/hr", " tenants/acme"])
+def test_a_name_of_one_kind_is_nothing_else(text: str) -> None:
+    """The whole text must fit, to the last character."""
+    with pytest.raises(InvalidRequest, match="tenants/"):
+        TenantName.parse(text)
+
+
 @given(st.text())
 def test_any_text_has_a_scope_or_is_refused(text: str) -> None:
     """The look-up of a scope never fails in another way."""

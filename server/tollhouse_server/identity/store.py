@@ -82,7 +82,7 @@ async def get_key(session: AsyncSession, name: ApiKeyName, *, lock: bool = False
     else:
         query = query.where(col(ApiKeyRow.project_id).is_(None))
     if lock:
-        query = query.with_for_update().execution_options(populate_existing=True)
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     row = (await session.exec(query)).one_or_none()
     if row is None:
         raise ResourceNotFound(name=str(name))

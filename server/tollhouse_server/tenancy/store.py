@@ -26,7 +26,8 @@ async def _insert(session: AsyncSession, row: Row) -> Row:
 
 async def _one(session: AsyncSession, query: SelectOfScalar[Row], name: object, *, lock: bool) -> Row:
     if lock:
-        query = query.with_for_update().execution_options(populate_existing=True)
+        # Not FOR UPDATE: a foreign key that refers to the row takes a key share, and two that cross would deadlock.
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     row = (await session.exec(query)).one_or_none()
     if row is None:
         raise ResourceNotFound(name=str(name))
@@ -145,28 +146,35 @@ async def list_departments(
     return await _page(session, query, col(DepartmentRow.department_id), after=after, size=size, deleted=deleted)
 
 
+async def begin_move(session: AsyncSession, name: DepartmentName) -> None:
+    """Let nobody else move a department of this tenant until the transaction ends; comes before every other lock.
+
+    Two moves that cross could each put the other's department below its own.
+    """
+    await get_tenant(session, TenantName(name.tenant), lock=True)
+
+
 async def move_department(session: AsyncSession, row: DepartmentRow, parent: str | None) -> None:
-    """Put a department and everything below it under `parent`, or at the top.
+    """Put a locked department and everything below it under `parent`, or at the top; `begin_move` came before.
 
     Raises:
         ResourceNotFound: the new parent is missing or deleted.
         ResourceInUse: the new parent is the department itself or below it.
     """
-    # One move at a time in a tenant: two that cross could each put the other below itself.
-    await get_tenant(session, TenantName(row.tenant_id), lock=True)
-    await session.refresh(row, with_for_update=True)
     path = await _path_below(session, row.tenant_id, parent, row.department_id)
     if row.department_id in path.split(".")[:-1]:
         name = DepartmentName(row.tenant_id, row.department_id)
-        raise ResourceInUse(name=str(name), used_by=f"{name.template.format(tenant=name.tenant, department=parent)}")
-    await run_sql(
-        session,
-        "UPDATE department SET path = CASE WHEN path = text2ltree(:old) THEN text2ltree(:new)"
-        " ELSE text2ltree(:new) || subpath(path, nlevel(text2ltree(:old))) END"
-        " WHERE tenant_id = :tenant AND path <@ text2ltree(:old)",
-        {"tenant": row.tenant_id, "old": row.path, "new": path},
-    )
+        raise ResourceInUse(name=str(name), used_by=str(DepartmentName(row.tenant_id, str(parent))))
+    await run_sql(session, _MOVE, {"tenant": row.tenant_id, "old": row.path, "new": path})
     await session.refresh(row)
+
+
+_MOVE = """
+UPDATE department
+SET path = CASE WHEN path = text2ltree(:old) THEN text2ltree(:new)
+    ELSE text2ltree(:new) || subpath(path, nlevel(text2ltree(:old))) END
+WHERE tenant_id = :tenant AND path <@ text2ltree(:old)
+"""
 
 
 async def department_in_use(session: AsyncSession, row: DepartmentRow) -> str | None:

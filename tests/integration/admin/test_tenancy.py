@@ -94,20 +94,55 @@ async def test_a_department_cannot_move_below_itself(plane: Plane) -> None:
         )
 
 
-async def test_two_moves_that_cross_leave_a_tree(plane: Plane) -> None:
-    """Each of two departments moved below the other at once: one move wins, the other is refused."""
-    await plane.tenant("acme")
-    one, two = "tenants/acme/departments/one", "tenants/acme/departments/two"
-    for department in ("one", "two"):
-        await plane.call(departments_pb2.CreateDepartmentRequest(parent="tenants/acme", department_id=department))
+async def test_moves_that_cross_leave_a_tree(plane: Plane) -> None:
+    """Of two departments moved below a child of the other at once, one moves, and the other is refused, every time."""
+    await plane.call(tenants_pb2.CreateTenantRequest(tenant_id="acme"))
+    for number in range(8):
+        for name, parent in ((f"a-{number}", ""), (f"b-{number}", ""), (f"ac-{number}", "a"), (f"bc-{number}", "b")):
+            above = f"tenants/acme/departments/{parent}-{number}" if parent else ""
+            department = departments_pb2.Department(parent_department=above)
+            await plane.call(
+                departments_pb2.CreateDepartmentRequest(
+                    parent="tenants/acme", department_id=name, department=department
+                )
+            )
 
-    outcomes = await asyncio.gather(
-        plane.call(departments_pb2.MoveDepartmentRequest(name=one, parent_department=two)),
-        plane.call(departments_pb2.MoveDepartmentRequest(name=two, parent_department=one)),
-        return_exceptions=True,
+    for number in range(8):
+        outcomes = await asyncio.gather(
+            plane.call(_move(f"a-{number}", f"bc-{number}")),
+            plane.call(_move(f"b-{number}", f"ac-{number}")),
+            return_exceptions=True,
+        )
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Department", "ResourceInUse"]
+
+
+def _move(department: str, below: str) -> departments_pb2.MoveDepartmentRequest:
+    return departments_pb2.MoveDepartmentRequest(
+        name=f"tenants/acme/departments/{department}", parent_department=f"tenants/acme/departments/{below}"
     )
 
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Department", "ResourceInUse"]
+
+async def test_moves_and_creations_do_not_deadlock(plane: Plane) -> None:
+    """Departments are created below one that is being moved to and fro: everyone gets through."""
+    await plane.tenant("acme")
+    sales, emea = "tenants/acme/departments/sales", "tenants/acme/departments/emea"
+    moves = [
+        departments_pb2.MoveDepartmentRequest(name=emea, parent_department=sales if number % 2 else "")
+        for number in range(20)
+    ]
+    creations = [
+        departments_pb2.CreateDepartmentRequest(
+            parent="tenants/acme",
+            department_id=f"d-{number}",
+            department=departments_pb2.Department(parent_department=emea),
+        )
+        for number in range(20)
+    ]
+
+    await asyncio.gather(*(plane.call(request) for pair in zip(moves, creations, strict=True) for request in pair))
+
+    listed = await plane.call(departments_pb2.ListDepartmentsRequest(parent="tenants/acme", root=emea))
+    assert len(listed.departments) == 21
 
 
 async def test_a_department_with_projects_is_not_deleted(plane: Plane) -> None:

@@ -81,6 +81,7 @@ class DepartmentService:
         parent = _parent_id(request.parent_department)
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
+            await store.begin_move(session, name)
             row = await _locked(session, name, request.etag)
             before = _message(row)
             await store.move_department(session, row, parent)
