@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE, charge_nanos_ceiling
 from tollhouse_server.pricing.media import REPORTED_AS, media_of
-from tollhouse_server.pricing.price import STANDARD, dearest_permille, tier_permille
+from tollhouse_server.pricing.price import dearest_permille, tier_permille
 from tollhouse_server.pricing.skus import (
     GROUNDING_PROMPT,
     GROUNDING_QUERY,
@@ -27,7 +27,7 @@ from tollhouse_server.pricing.skus import (
     THOUGHTS,
     Modality,
 )
-from tollhouse_server.pricing.terms import STANDARD_PERMILLE, ModelPrices
+from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, ModelPrices
 
 # What Gemini adds to a prompt of its own: turn markers, the declaration syntax of tools, a server-side tool's preamble.
 _TOKENS_PER_REQUEST = 32
@@ -144,7 +144,7 @@ def ceiling(
     max_output = max(1, min(max_output, bounds.output_token_limit))
     output_rate = rates.output(config)
     fixed = rates.prompt_nanos(parts) + _grounding_nanos(rates, bounds, tools)
-    fixed += _MOST_LINES if prices.has_fractions else 0
+    fixed += rates.rounding_nanos()
     if tool_use_tokens:
         fixed += charge_nanos_ceiling(tool_use_tokens, rates.dearest_input(_TOOL_USE_MODALITIES))
     if images:
@@ -171,7 +171,7 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     parts = _parts(request, request_bytes, context_tokens=_LARGEST_CONTEXT_TOKENS, cached_tokens=0)
     tokens = sum(most for most, _ in parts)
     rates = _Rates.of(prices, request, input_tokens=tokens)
-    cost_nanos = rates.prompt_nanos(parts) + (_MOST_LINES if prices.has_fractions else 0)
+    cost_nanos = rates.prompt_nanos(parts) + rates.rounding_nanos()
     return Ceiling(
         input_tokens=tokens,
         output_tokens=0,
@@ -190,6 +190,7 @@ class _Rates:
     """The dearest nano-dollars per million that each SKU can be charged at in this call."""
 
     prices: ModelPrices
+    tier: str
     permille: int
     may_be_long: bool
 
@@ -201,6 +202,7 @@ class _Rates:
         above = prices.terms.long_above_tokens
         return cls(
             prices,
+            tier=tier,
             permille=max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor),
             may_be_long=above is not None and input_tokens > above,
         )
@@ -213,6 +215,10 @@ class _Rates:
         if self.may_be_long:
             nanos = max(nanos, self.prices.nanos(sku + LONG) or 0)
         return -(-nanos * self.permille // STANDARD_PERMILLE)
+
+    def rounding_nanos(self) -> int:
+        """Return the most that rounding each line on its own can add."""
+        return 0 if self.tier in self.prices.whole_tiers else _MOST_LINES
 
     def dearest_input(self, modalities: tuple[Modality, ...]) -> int:
         """Return the highest input rate among `modalities`; those without a price cannot be reported."""

@@ -9,6 +9,7 @@ from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE
 from tollhouse_server.pricing.skus import LONG
 
+STANDARD = "standard"
 STANDARD_PERMILLE = 1_000
 
 
@@ -34,21 +35,26 @@ class PriceList:
 class ModelPrices:
     """One model's price list as a version of the price book states it; holds until `effective_until`, exclusive.
 
-    `has_fractions` tells whether some quantity may cost a fraction of a nano-dollar, at any service tier.
+    `whole_tiers` are the service tiers at which one unit of anything costs whole nano-dollars, so that rounding
+    never changes a sum.
     """
 
     version: int
     terms: PriceList
     effective_until: datetime | None = None
-    has_fractions: bool = field(init=False)
+    whole_tiers: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        whole = UNITS_PER_PRICE * STANDARD_PERMILLE
         terms = self.terms
-        factors = {STANDARD_PERMILLE, *terms.tier_permille.values(), *terms.cached_tier_permille.values()}
-        prices = terms.nanos_per_million.values()
-        fractions = any(nanos * factor % whole for nanos in prices for factor in factors)
-        object.__setattr__(self, "has_fractions", fractions)
+        factors = {STANDARD: {STANDARD_PERMILLE}}
+        for tier in terms.tier_permille.keys() | terms.cached_tier_permille.keys():
+            factors[tier] = {
+                terms.tier_permille.get(tier, STANDARD_PERMILLE),
+                terms.cached_tier_permille.get(tier, STANDARD_PERMILLE),
+                STANDARD_PERMILLE,
+            }
+        whole = frozenset(tier for tier, permilles in factors.items() if _is_whole(terms, permilles))
+        object.__setattr__(self, "whole_tiers", whole)
 
     @property
     def model(self) -> str:
@@ -68,6 +74,11 @@ class ModelPrices:
         """Return the dearest priced SKU whose name starts with one of `prefixes`, or None."""
         names = [n for n in self.terms.nanos_per_million if n.startswith(prefixes) and not n.endswith(LONG)]
         return max(names, key=lambda name: (self.nanos(name, is_long=is_long) or 0, name), default=None)
+
+
+def _is_whole(terms: PriceList, permilles: set[int]) -> bool:
+    whole = UNITS_PER_PRICE * STANDARD_PERMILLE
+    return not any(nanos * permille % whole for nanos in terms.nanos_per_million.values() for permille in permilles)
 
 
 class PriceBook:

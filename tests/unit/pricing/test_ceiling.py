@@ -125,13 +125,16 @@ def test_a_ceiling_can_be_the_price_to_the_nano_dollar() -> None:
     """With free input, a text answer that uses all of maxOutputTokens costs exactly what was held."""
     free_input = {sku: 0 for sku in prices_of("gemini-3.8-flash").terms.nanos_per_million if "put_" in sku}
     nanos = free_input | {"output_text": 3_750_000_000, "thoughts": 3_750_000_000}
-    terms = prices(nanos)
+    # Half a cached token's price would be a fraction, but this call is not a flex one.
+    terms = prices(nanos | {"cached_text": 75_000_000}, tier_permille={"flex": 500})
     request = text_request(generationConfig={"maxOutputTokens": 100})
 
     held = ceiling(terms, BOUNDS, request, request_bytes=size_of(request), output_cap_tokens=CAP)
 
     usage = Usage(prompt=Tokens(text=3), candidates=Tokens(text=60), thoughts_tokens=40)
     assert held.cost_nanos == price(terms, usage).cost_nanos == 375_000
+    flex = ceiling(terms, BOUNDS, request | {"serviceTier": "flex"}, request_bytes=99, output_cap_tokens=1)
+    assert (held.fixed_nanos, flex.fixed_nanos) == (0, 14)
 
 
 @pytest.mark.parametrize(
