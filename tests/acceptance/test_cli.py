@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tollhouse_admin.__main__ import execute
 
 from tests.drivers.stack import RunningStack
 
@@ -80,17 +81,24 @@ class Company:
 
 
 @pytest.fixture
-def company(tollhouse: CommandLine) -> Company:
-    """A new company, made through the command line alone."""
+def company(tollhouse: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Company:
+    """A new company, made through the command line alone: in this process, which spares six starts of Python."""
+    for name, value in tollhouse.environment.items():
+        monkeypatch.setenv(name, value)
     tenant = f"acme-{uuid4().hex[:8]}"
     here = ("--tenant", tenant, "--department", "research")
-    tollhouse.ok("tenants", "create", tenant, "--display-name", "Acme")
-    tollhouse.ok("departments", "create", "research", "--tenant", tenant)
-    tollhouse.ok("projects", "create", "chat", *here)
-    tollhouse.ok("principals", "create", "chat-service", "--tenant", tenant)
-    tollhouse.ok("roles", "grant", "chat-service", "caller", *here, "--project", "chat")
-    made = tollhouse.json("keys", "create", "--principal", "chat-service", *here, "--project", "chat")
-    return Company(tenant=tenant, key=made["secret"])
+    commands = [
+        ("tenants", "create", tenant, "--display-name", "Acme"),
+        ("departments", "create", "research", "--tenant", tenant),
+        ("projects", "create", "chat", *here),
+        ("principals", "create", "chat-service", "--tenant", tenant),
+        ("roles", "grant", "chat-service", "caller", *here, "--project", "chat"),
+        ("keys", "create", "--principal", "chat-service", *here, "--project", "chat", "-o", "json"),
+    ]
+    for command in commands:
+        capsys.readouterr()
+        assert execute(command) == 0, capsys.readouterr().err
+    return Company(tenant=tenant, key=json.loads(capsys.readouterr().out)["secret"])
 
 
 def test_a_company_made_with_the_command_line_can_generate(tollhouse: CommandLine, company: Company) -> None:
