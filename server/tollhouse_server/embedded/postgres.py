@@ -188,8 +188,8 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + self._config.start_timeout_seconds
         while child.exit_code() is None and time.monotonic() < deadline:
             try:
-                connection = await asyncpg.connect(endpoint.dsn(ROOT, "postgres"), timeout=5)
-            except (OSError, asyncpg.CannotConnectNowError, TimeoutError):
+                connection = await asyncpg.connect(endpoint.dsn(ROOT, "postgres"), timeout=5, ssl=False)
+            except (ConnectionError, asyncpg.CannotConnectNowError, TimeoutError):
                 await asyncio.sleep(POLL_SECONDS)
             except asyncpg.InvalidPasswordError as error:
                 raise self._failed(f"{endpoint.root_password_file} does not fit its data") from error

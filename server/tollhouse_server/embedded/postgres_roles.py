@@ -19,7 +19,7 @@ SCRAM_ITERATIONS = 4096
 
 async def set_up_roles(dsn_of: Callable[[str], str], *, owner_password: str, app_password: str) -> None:
     """Make roles, database and extensions, or bring them in line; `dsn_of(database)` connects as the superuser."""
-    connection = await asyncpg.connect(dsn_of("postgres"), timeout=10)
+    connection = await asyncpg.connect(dsn_of("postgres"), timeout=10, ssl=False)
     try:
         await _set_up_role(connection, OWNER, owner_password)
         await _set_up_role(connection, APP, app_password)
@@ -32,7 +32,7 @@ async def set_up_roles(dsn_of: Callable[[str], str], *, owner_password: str, app
 
 async def prepare_database(dsn: str, database: str) -> None:
     """Extensions, which only a superuser may add, and who may connect."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=10, ssl=False)
     try:
         for extension in EXTENSIONS:
             await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")

@@ -40,7 +40,7 @@ class StateDirectory:
     @property
     def simulator_calls(self) -> Path:
         """The simulator's durable log of calls."""
-        return self.root / "simulator-calls.jsonl"
+        return self.root / "simulator-calls.sqlite"
 
 
 @contextmanager
