@@ -14,7 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from tollhouse_admin.command import Session
-from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
 from tollhouse_admin.output import Format, Layout, note, show_one, write_csv, write_json, write_table
 from tollhouse_admin.rendering import Cell, as_json, cells
 
@@ -50,7 +50,7 @@ def carry_out(session: Session, change: Change) -> None:
     """Make the change and show the result; with --dry-run only show what it would be.
 
     Raises:
-        Failure: the server refused, or nobody is there to confirm.
+        Failure: the server refused, the person did, or nobody is there to confirm.
     """
     response = perform(session, change)
     if response is not None:
@@ -83,7 +83,7 @@ def _confirm(change: Change) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise wrong_usage(f"{change.verb} {change.subject} needs a confirmation", "Add --yes, or look with --dry-run.")
     if not typer.confirm(f"{change.warning} Go on?", err=True):
-        raise typer.Abort
+        raise Failure(reason="NOT_CONFIRMED", message="Nothing was changed", exit_code=ExitCode.GENERAL)
 
 
 def _preview(session: Session, change: Change) -> None:

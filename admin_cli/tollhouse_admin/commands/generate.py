@@ -13,7 +13,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 from tollhouse_admin.answers import AnswerWriter, answer_text, compact_json, outcome_row, show_outcome
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import GENERATE, GENERATION_TIMEOUT_SECONDS, Session, command, single
-from tollhouse_admin.output import Format, write_csv, write_json
+from tollhouse_admin.output import Format, note, write_csv, write_json
 from tollhouse_admin.prompts import (
     destination,
     instruction,
@@ -88,7 +88,11 @@ def generate(
         tier=where.tier,
         model=where.model,
     )
-    _answer(session, request, stream=stream, out=out)
+    try:
+        _answer(session, request, stream=stream, out=out)
+    except KeyboardInterrupt:
+        note(f"cut off; what was produced is charged: tollhouse usage receipt {request.request_id}")
+        raise
 
 
 def generation_config(

@@ -38,7 +38,7 @@ class Received:
     seconds_left: float | None
 
 
-Answer = Message | Refusal | list[Any] | Callable[[Any], Message]
+Answer = Message | Refusal | list[Any] | Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -81,7 +81,8 @@ class CannedServer(grpc.GenericRpcHandler):
         self, name: str, request: Any, metadata: dict[str, str], context: grpc.ServicerContext
     ) -> Iterator[Message]:
         self.received.append(Received(name, request, metadata, context.time_remaining()))
-        for piece in self.answers[name]:  # type: ignore[union-attr]
+        answer = self.answers[name]
+        for piece in answer(request) if callable(answer) else answer:  # type: ignore[union-attr]
             if isinstance(piece, Refusal):
                 abort(context, piece)
             yield piece
