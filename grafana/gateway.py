@@ -226,9 +226,9 @@ def _parts(board: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Reachable",
-                "1 when every process reached it last time.",
+                "1 when every process that looks reached it last time.",
                 "short",
-                {"vault": "tollhouse_vault_up", "database": "tollhouse_database_up"},
+                {"{{part}}": "tollhouse_part_up"},
             )
         )
         .with_panel(

@@ -127,12 +127,15 @@ BREAKER_TARGETS = _gauge(
     "tollhouse_breaker_targets", "Upstream targets by the state of their circuit breaker.", "livemax", "state"
 )
 UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "livemax", "state")
-UPSTREAM_KEY_AGE = _gauge("tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key in use.", "livemax")
-VAULT_UP = _gauge(
-    "tollhouse_vault_up", "1 when the last look into Vault succeeded in every process, else 0.", "livemin"
+UPSTREAM_KEY_AGE = _gauge(
+    "tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key, by state.", "livemax", "state"
 )
-DATABASE_UP = _gauge(
-    "tollhouse_database_up", "1 when the last look into PostgreSQL succeeded in every process, else 0.", "livemin"
+# A label, so that a process which never looks into a part says nothing of it; without one it would say 0.
+PART_UP = _gauge(
+    "tollhouse_part_up",
+    "1 when the last look into the part (vault, database) succeeded in every process that looks, else 0.",
+    "livemin",
+    "part",
 )
 EPOCH_STALENESS = _gauge(
     "tollhouse_epoch_staleness_seconds",
@@ -164,8 +167,7 @@ DECLARATIONS: tuple[Declaration, ...] = (
     BREAKER_TARGETS,
     UPSTREAM_KEYS,
     UPSTREAM_KEY_AGE,
-    VAULT_UP,
-    DATABASE_UP,
+    PART_UP,
     EPOCH_STALENESS,
     PROCESSES,
 )

@@ -60,9 +60,8 @@ class Metrics:
         self._suspense_attempts = gauge(declared.SUSPENSE_ATTEMPTS, registry)
         self._breaker_targets = Family(gauge(declared.BREAKER_TARGETS, registry))
         self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
-        self._upstream_key_age = gauge(declared.UPSTREAM_KEY_AGE, registry)
-        self._vault_up = gauge(declared.VAULT_UP, registry)
-        self._database_up = gauge(declared.DATABASE_UP, registry)
+        self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
+        self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
 
@@ -151,17 +150,17 @@ class Metrics:
         """Set how many upstream keys are in `state`."""
         self._upstream_keys[(state,)].set(count)
 
-    def upstream_key_age(self, seconds: float) -> None:
-        """Set the age of the oldest upstream key in use."""
-        self._upstream_key_age.set(seconds)
+    def upstream_key_age(self, *, state: str, seconds: float) -> None:
+        """Set the age of the oldest upstream key in `state`."""
+        self._upstream_key_age[(state,)].set(seconds)
 
     def vault_seen(self, *, up: bool) -> None:
         """Set whether this process's last look into Vault succeeded."""
-        self._vault_up.set(up)
+        self._part_up[("vault",)].set(up)
 
     def database_seen(self, *, up: bool) -> None:
         """Set whether this process's last look into PostgreSQL succeeded."""
-        self._database_up.set(up)
+        self._part_up[("database",)].set(up)
 
     def epoch_staleness(self, seconds: float) -> None:
         """Set how long ago this process last learned of changed keys and policies."""

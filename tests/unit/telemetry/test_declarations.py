@@ -9,7 +9,20 @@ from tollhouse_server.telemetry.declarations import DECLARATIONS, Declaration, K
 from tollhouse_server.telemetry.metrics import Metrics
 
 UNITS = ("_total", "_seconds", "_works", "_calls", "_attempts", "_targets", "_keys", "_processes", "_up")
-BOUNDED_LABELS = {"rpc", "code", "reason", "tier", "model", "kind", "target", "outcome", "cause", "state", "role"}
+BOUNDED_LABELS = {
+    "rpc",
+    "code",
+    "reason",
+    "tier",
+    "model",
+    "kind",
+    "target",
+    "outcome",
+    "cause",
+    "state",
+    "role",
+    "part",
+}
 
 
 @pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda declaration: declaration.name)

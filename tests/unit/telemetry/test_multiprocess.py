@@ -20,7 +20,8 @@ from tollhouse_server.telemetry.multiprocess import shared_with_other_processes
 assert shared_with_other_processes()
 metrics = Metrics(CollectorRegistry())
 metrics.process_started(role="worker")
-metrics.vault_seen(up=sys.argv[1] == "up")
+if sys.argv[1] != "none":
+    metrics.vault_seen(up=sys.argv[1] == "up")
 for _ in range(int(sys.argv[2])):
     metrics.call_started(rpc="X.Y")
     metrics.call_finished(rpc="X.Y", code="OK", seconds=0.01)
@@ -78,7 +79,7 @@ def test_counts_are_summed_and_the_worst_state_is_shown(workers: Workers) -> Non
 
     assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 7.0' in seen
     assert 'tollhouse_processes{role="worker"} 2.0' in seen
-    assert "tollhouse_vault_up 0.0" in seen
+    assert 'tollhouse_part_up{part="vault"} 0.0' in seen
 
 
 def test_dead_process_keeps_its_counts_and_loses_its_gauges(workers: Workers) -> None:
@@ -93,7 +94,15 @@ def test_dead_process_keeps_its_counts_and_loses_its_gauges(workers: Workers) ->
     seen = lines(aggregated(workers.directory))
     assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 7.0' in seen
     assert 'tollhouse_processes{role="worker"} 1.0' in seen
-    assert "tollhouse_vault_up 1.0" in seen
+    assert 'tollhouse_part_up{part="vault"} 1.0' in seen
+
+
+def test_process_that_never_looks_into_a_part_says_nothing_of_it(workers: Workers) -> None:
+    """The housekeeper does not look into Vault; that must not read as Vault being down."""
+    workers.start("up", 1)
+    workers.start("none", 1)
+
+    assert 'tollhouse_part_up{part="vault"} 1.0' in lines(aggregated(workers.directory))
 
 
 def test_directory_of_an_earlier_run_is_emptied(workers: Workers) -> None:
