@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
+from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.terms import Scope
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
@@ -36,7 +35,7 @@ class GenerationCall:
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
         parts = [self.method, self.tier, self.model, self.scope.project_id, self.region, dict(self.labels), self.body]
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+        return hashlib.sha256(encoded(parts, sort_keys=True)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from tollhouse_server.generation.calls import CallNotice, GenerationCall
+from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms
 from tollhouse_server.pricing.ceiling import Ceiling, ModelBounds, ceiling, ceiling_of_embedding
@@ -101,20 +100,20 @@ class Planner:
 
     def _stop(self, call: GenerationCall, tier: str, target: Target, prices: ModelPrices, bounds: ModelBounds) -> Stop:
         body = _addressed(call, target)
-        encoded = orjson.dumps(body)
+        sent = encoded(body)
         if call.method is Method.COUNT_TOKENS:
-            return Stop(tier=tier, target=target, prices=prices, ceiling=_FREE, body=encoded)
+            return Stop(tier=tier, target=target, prices=prices, ceiling=_FREE, body=sent)
         if call.method is Method.EMBED:
-            worst = ceiling_of_embedding(prices, body, request_bytes=len(encoded))
-            return Stop(tier=tier, target=target, prices=prices, ceiling=worst, body=encoded)
-        worst = ceiling(prices, bounds, body, request_bytes=len(encoded), output_cap_tokens=self._output_cap_tokens)
+            worst = ceiling_of_embedding(prices, body, request_bytes=len(sent))
+            return Stop(tier=tier, target=target, prices=prices, ceiling=worst, body=sent)
+        worst = ceiling(prices, bounds, body, request_bytes=len(sent), output_cap_tokens=self._output_cap_tokens)
         capped, notices = _capped(body, worst.max_output_tokens)
         return Stop(
             tier=tier,
             target=target,
             prices=prices,
             ceiling=worst,
-            body=orjson.dumps(capped),
+            body=encoded(capped),
             service_tier=_service_tier(body),
             notices=notices,
         )
