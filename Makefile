@@ -51,10 +51,12 @@ lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` 
 
 .PHONY: faults
 faults: $(READY) ## Run the fault suite: kills, hangs, outages (long)
+	@ls tests/faults/test_*.py > /dev/null 2>&1 || { echo "There is no fault suite yet." >&2; exit 1; }
 	$(BIN)/pytest tests/faults $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks
+	@ls tests/bench/test_*.py > /dev/null 2>&1 || { echo "There are no benchmarks yet." >&2; exit 1; }
 	$(BIN)/pytest -s tests/bench $(ARGS)
 
 .PHONY: clean
