@@ -1,7 +1,6 @@
 """Entry point of `tollhouse`. Only what is asked for is loaded: help needs neither gRPC nor a stub."""
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -99,8 +98,6 @@ def report_fault(kind: type[BaseException], fault: BaseException, trace: Traceba
 def main() -> int:
     """Run as a program: return the exit code for the process."""
     sys.excepthook = report_fault
-    # gRPC's own log lines would stand between the user and the one line that matters.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return execute(sys.argv[1:])
 
 

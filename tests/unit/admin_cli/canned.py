@@ -115,11 +115,13 @@ def abort(context: grpc.ServicerContext, refused: Refusal) -> None:
 
 
 @contextmanager
-def canned_server() -> Iterator[CannedServer]:
-    """Serve on a free loopback port."""
+def canned_server(credentials: grpc.ServerCredentials | None = None) -> Iterator[CannedServer]:
+    """Serve on a free loopback port, with TLS where there are credentials."""
     canned = CannedServer()
     server = grpc.server(ThreadPoolExecutor(max_workers=4), handlers=[canned])
-    canned.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    canned.target = f"127.0.0.1:{port}"
     server.start()
     try:
         yield canned

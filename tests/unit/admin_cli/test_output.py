@@ -72,9 +72,11 @@ def test_a_table_shows_no_control_characters_and_one_row_per_line(server: Canned
 
 def test_rich_markup_in_a_name_is_shown_as_it_is(server: CannedServer, run: Run) -> None:
     """Square brackets are text."""
-    server.answers["GetTenant"] = tenants_pb2.Tenant(name="tenants/acme", display_name="[red]x[/red]")
+    tenant = tenants_pb2.Tenant(name="tenants/acme", display_name="[red]x[/red]")
+    server.answers |= {"GetTenant": tenant, "ListTenants": tenants_pb2.ListTenantsResponse(tenants=[tenant])}
 
     assert "[red]x[/red]" in run("tenants", "show", "acme").out
+    assert "[red]x[/red]" in run("tenants", "list").out
 
 
 def test_lists_follow_every_page(server: CannedServer, run: Run) -> None:
