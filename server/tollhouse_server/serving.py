@@ -10,6 +10,7 @@ from tollhouse_server import wiring
 from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.ports import claim_port
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
@@ -20,25 +21,44 @@ async def serve(settings: Settings) -> None:
     """Supervise workers and housekeeper until SIGTERM.
 
     Raises:
-        StoreUnavailable, VaultUnavailable, VaultDenied, SecretMissing: found before anything is started.
+        PortInUse, StoreUnavailable, VaultUnavailable, VaultDenied, SecretMissing: found before anything is started.
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
-    await _check_parts(settings)
+    served = settings.model_copy(update=claim_ports(settings))
+    await _check_parts(served)
     with tempfile.TemporaryDirectory(prefix="tollhouse-metrics-") as directory:
         plan = ProcessPlan(
-            workers=settings.workers,
-            environment=settings.environment() | prepare_directory(Path(directory)),
+            workers=served.workers,
+            environment=served.environment() | prepare_directory(Path(directory)),
             metrics_directory=Path(directory),
-            drain_seconds=settings.drain_seconds,
+            drain_seconds=served.drain_seconds,
         )
         supervisor = Supervisor(plan)
-        async with serve_metrics(settings.metrics_port, Path(directory), host=settings.bind_address):
+        async with serve_metrics(served.metrics_port, Path(directory), host=served.bind_address):
             await supervisor.start()
-            running = asyncio.create_task(supervisor.run())
-            await stop.wait()
-            await supervisor.stop()
-            await running
+            async with asyncio.TaskGroup() as group:
+                group.create_task(supervisor.run())
+                await stop.wait()
+                await supervisor.stop()
+
+
+def claim_ports(settings: Settings) -> dict[str, int]:
+    """Return the settings of the ports that the server itself listens on: those asked for, free ones for 0.
+
+    The workers share one port, so a free one must be chosen before they start.
+
+    Raises:
+        PortInUse: somebody listens there.
+    """
+    return {
+        "grpc_port": claim_port(
+            settings.grpc_port, purpose="gRPC", setting="TOLLHOUSE_GRPC_PORT", host=settings.bind_address
+        ),
+        "metrics_port": claim_port(
+            settings.metrics_port, purpose="the metrics", setting="TOLLHOUSE_METRICS_PORT", host=settings.bind_address
+        ),
+    }
 
 
 async def _check_parts(settings: Settings) -> None:

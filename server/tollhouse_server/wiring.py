@@ -5,11 +5,12 @@ import base64
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server import services
@@ -21,7 +22,7 @@ from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
-from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.errors import FieldViolation, InvalidRequest, StoreUnavailable
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
@@ -48,7 +49,10 @@ from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
 if TYPE_CHECKING:
     from tollhouse_server.ledger.connections import Pool
 
+_log = structlog.get_logger(__name__)
+
 _GAUGE_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0
 _PEPPER_PATH, _PEPPER_FIELD = "gateway/api-key-pepper", "value"
 
 
@@ -60,6 +64,15 @@ class LedgerParts:
     tick: Tick
     epoch: WorkerEpoch
     ledger: Ledger
+
+    async def say_goodbye(self) -> None:
+        """Wait until every settlement is durable, and retire."""
+        await self.ledger.drain()
+        try:
+            await self.epoch.retire()
+        except StoreUnavailable as error:
+            # The sweeper finds out by the silence.
+            _log.warning("not_retired", detail=error.detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +98,20 @@ class Worker:
     ledger: LedgerParts
 
     async def drain(self, seconds: float) -> None:
-        """Take no new calls, let those under way end, make every settlement durable, and say goodbye."""
-        await self.server.stop(seconds)
-        await self.calls.drain(seconds)
-        await self.ledger.ledger.drain()
-        await self.ledger.epoch.retire()
+        """Take no new calls, let those under way end, make every settlement durable, and say goodbye.
+
+        Without the database this would never end: what is not settled some seconds after the time is up goes to
+        suspense, as the attempts of any process that ended do.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + seconds
+        try:
+            async with asyncio.timeout(seconds + _SETTLE_SECONDS):
+                await self.server.stop(seconds)
+                await self.calls.drain(max(0.0, ends_at - loop.time()))
+                await self.ledger.say_goodbye()
+        except TimeoutError:
+            _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
 
 
 def required_dsn(settings: Settings) -> str:
@@ -225,8 +247,9 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background.create_task(Sweeper(parts.pool, parts.tick).run())
         background.create_task(housekeeping.run())
         yield housekeeping
-        await parts.ledger.drain()
-        await parts.epoch.retire()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await parts.say_goodbye()
 
 
 async def _knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tollhouse_server.embedded.errors import EmbeddedStartFailed, PortInUse
+from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.openbao import EmbeddedOpenBao, OpenBaoConfig, OpenBaoEndpoint
+from tollhouse_server.ports import PortInUse
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 

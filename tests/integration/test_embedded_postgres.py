@@ -15,10 +15,11 @@ import asyncpg
 import psutil
 import pytest
 from tollhouse_server.embedded.child import Child, Command
-from tollhouse_server.embedded.errors import EmbeddedStartFailed, PortInUse, StateDirectoryUnusable
+from tollhouse_server.embedded.errors import EmbeddedStartFailed, StateDirectoryUnusable
 from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig, PostgresEndpoint
 from tollhouse_server.embedded.postgres_roles import OWNER, ROOT
 from tollhouse_server.embedded.system_user import user_for_postgres
+from tollhouse_server.ports import PortInUse
 
 from tests.drivers.postgres import TestDatabase
 

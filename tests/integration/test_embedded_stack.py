@@ -16,9 +16,10 @@ import aiohttp
 import asyncpg
 import psutil
 import pytest
-from tollhouse_server.embedded.errors import PortInUse, StateDirectoryLocked
+from tollhouse_server.embedded.errors import StateDirectoryLocked
 from tollhouse_server.embedded.stack import StackConfig, embedded_stack
 from tollhouse_server.errors import VaultUnavailable
+from tollhouse_server.ports import PortInUse
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 

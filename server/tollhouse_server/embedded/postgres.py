@@ -16,9 +16,9 @@ from tollhouse_server.embedded.child import POLL_SECONDS, Child, Command, StopSt
 from tollhouse_server.embedded.errors import EmbeddedPartMissing, EmbeddedStartFailed, StateDirectoryUnusable
 from tollhouse_server.embedded.files import make_private_directory, read_or_create_password
 from tollhouse_server.embedded.orphans import stop_orphans, works_in
-from tollhouse_server.embedded.ports import LOOPBACK, claim_port
 from tollhouse_server.embedded.postgres_roles import APP, DATABASE, OWNER, ROOT, set_up_roles
 from tollhouse_server.embedded.system_user import SystemUser, user_for_postgres
+from tollhouse_server.ports import LOOPBACK, claim_port
 
 PART = "PostgreSQL"
 # Fast shutdown (roll back, checkpoint, end), then an immediate one, which costs a recovery at the next start.

@@ -15,8 +15,9 @@ from tollhouse_server.bootstrap import migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.embedded import demo
 from tollhouse_server.embedded.files import write_secret_file
-from tollhouse_server.embedded.ports import claim_port
-from tollhouse_server.embedded.stack import RunningStack, StackConfig, embedded_stack
+from tollhouse_server.embedded.stack import RunningStack, StackConfig, running_parts
+from tollhouse_server.embedded.state_directory import claimed
+from tollhouse_server.serving import claim_ports
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
@@ -25,6 +26,7 @@ from tollhouse_server.telemetry.server import serve_metrics
 RUN_FILE = "run.json"
 _KEYS_FILE = "demo-keys.json"
 _SERVER_LOG = "server.log"
+_LOOK_SECONDS = 0.25
 
 
 async def run_embedded(settings: Settings) -> None:
@@ -35,30 +37,34 @@ async def run_embedded(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
-    grpc_port = claim_port(settings.grpc_port, purpose="gRPC", setting="TOLLHOUSE_GRPC_PORT")
-    metrics_port = claim_port(settings.metrics_port, purpose="the metrics", setting="TOLLHOUSE_METRICS_PORT")
-    config = StackConfig(
+    with claimed(settings.state_dir) as directory:
+        with_ports = settings.model_copy(update=claim_ports(settings))
+        _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
+        async with running_parts(_stack_config(settings), directory) as parts:
+            served = with_ports.model_copy(update=_embedded_settings(parts))
+            keys = await _prepare(served, parts)
+            async with _processes(served, parts) as supervisor:
+                run_file = RunFile(served, parts, keys, supervisor)
+                run_file.write()
+                _say(_banner(served, parts, keys, run_file.path))
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(supervisor.run())
+                    keeping = group.create_task(run_file.keep_current())
+                    await stop.wait()
+                    _say("Stopping: letting the calls under way end ...")
+                    keeping.cancel()
+                    await supervisor.stop()
+    _say("Stopped.")
+
+
+def _stack_config(settings: Settings) -> StackConfig:
+    return StackConfig(
         state_directory=settings.state_dir,
         postgres_port=settings.postgres_port,
         vault_port=settings.vault_port,
         simulator_port=settings.simulator_port,
         simulator=settings.gemini_api_key is None,
     )
-    _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
-    async with embedded_stack(config) as parts:
-        ports = {"grpc_port": grpc_port, "metrics_port": metrics_port}
-        served = settings.model_copy(update=_embedded_settings(parts) | ports)
-        keys = await _prepare(served, parts)
-        async with _processes(served, parts) as supervisor:
-            run_file = _write_run_file(served, parts, keys, supervisor)
-            _say(_banner(served, parts, keys, run_file))
-            running = asyncio.create_task(supervisor.run())
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            _say("Stopping: letting the calls under way end ...")
-            await supervisor.stop()
-            await running
-    _say("Stopped.")
 
 
 def _embedded_settings(parts: RunningStack) -> dict[str, object]:
@@ -111,19 +117,37 @@ async def _processes(settings: Settings, parts: RunningStack) -> AsyncIterator[S
             await supervisor.stop()
 
 
-def _write_run_file(settings: Settings, parts: RunningStack, keys: demo.DemoKeys, supervisor: Supervisor) -> Path:
-    content = {
-        "grpc": f"{settings.bind_address}:{settings.grpc_port}",
-        "metrics": f"http://{settings.bind_address}:{settings.metrics_port}/metrics",
-        "simulator": parts.simulator.base_url if parts.simulator else None,
-        "postgres": parts.app_dsn,
-        "vault": parts.openbao.address,
-        **asdict(keys),
-        "pids": parts.pids | supervisor.pids,
-    }
-    path = parts.directory.root / RUN_FILE
-    write_secret_file(path, json.dumps(content, indent=2) + "\n")
-    return path
+class RunFile:
+    """run.json: for programs what the banner is for people. It holds keys, so only its owner may read it."""
+
+    def __init__(self, settings: Settings, parts: RunningStack, keys: demo.DemoKeys, supervisor: Supervisor) -> None:
+        self.path = parts.directory.root / RUN_FILE
+        self._parts = parts
+        self._supervisor = supervisor
+        self._written: dict[str, int] = {}
+        self._fixed = {
+            "grpc": f"{settings.bind_address}:{settings.grpc_port}",
+            "metrics": f"http://{settings.bind_address}:{settings.metrics_port}/metrics",
+            "simulator": parts.simulator.base_url if parts.simulator else None,
+            "postgres": parts.app_dsn,
+            "vault": parts.openbao.address,
+            **asdict(keys),
+        }
+
+    def write(self) -> None:
+        """Write it as things are now."""
+        self._written = self._pids()
+        write_secret_file(self.path, json.dumps(self._fixed | {"pids": self._written}, indent=2) + "\n")
+
+    async def keep_current(self) -> None:
+        """Write it again whenever a process was replaced, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._pids() != self._written:
+                self.write()
+
+    def _pids(self) -> dict[str, int]:
+        return self._parts.pids | self._supervisor.pids
 
 
 def _banner(settings: Settings, parts: RunningStack, keys: demo.DemoKeys, run_file: Path) -> str:

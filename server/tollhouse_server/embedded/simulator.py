@@ -12,7 +12,7 @@ from pathlib import Path
 from tollhouse_server.embedded.child import POLL_SECONDS, Child, Command, StopStep, log_tail
 from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.orphans import runs_with, stop_orphans
-from tollhouse_server.embedded.ports import LOOPBACK, claim_port
+from tollhouse_server.ports import LOOPBACK, claim_port
 
 PART = "Gemini simulator"
 STOP_STEPS = (StopStep(signal.SIGTERM, 5.0),)

@@ -35,7 +35,7 @@ class StackConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningStack:
-    """What runs, as it was at the start (a restarted part keeps its port, not its pid). The DSNs hold passwords."""
+    """What runs, as it was at the start (a restarted part keeps its port). The DSNs hold passwords."""
 
     directory: StateDirectory
     postgres: PostgresEndpoint
@@ -43,12 +43,12 @@ class RunningStack:
     simulator: SimulatorEndpoint | None
     owner_dsn: str = field(repr=False)
     app_dsn: str = field(repr=False)
+    parts: "_Parts" = field(repr=False)
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each part."""
-        simulator = {"simulator": self.simulator.pid} if self.simulator else {}
-        return {"postgres": self.postgres.pid, "openbao": self.openbao.pid, **simulator}
+        """The process id of each part as it is now: a restarted part has a new one."""
+        return self.parts.pids()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,14 @@ class _Parts:
     openbao: EmbeddedOpenBao
     simulator: EmbeddedSimulator | None
 
+    def pids(self) -> dict[str, int]:
+        parts: dict[str, Part | None] = {
+            "postgres": self.postgres,
+            "openbao": self.openbao,
+            "simulator": self.simulator,
+        }
+        return {name: part.child.pid for name, part in parts.items() if part is not None and part.child is not None}
+
     def in_stop_order(self) -> list[Part]:
         """PostgreSQL last: the others matter only while calls run, and the ledger outlives them."""
         return [*([self.simulator] if self.simulator else []), self.openbao, self.postgres]
@@ -64,22 +72,32 @@ class _Parts:
 
 @asynccontextmanager
 async def embedded_stack(config: StackConfig) -> AsyncIterator[RunningStack]:
-    """Start all parts, keep them running while the body runs, stop them in order after it.
+    """Claim the state directory and run all parts in it, as `running_parts` does.
 
-    Raises PortInUse, StateDirectoryLocked, StateDirectoryUnusable, EmbeddedPartMissing or EmbeddedStartFailed at the
-    start; the body is cancelled and EmbeddedStartFailed raised when PostgreSQL ends for good. Enter it in the main
-    thread: the kernel ends the children when the thread that started them ends.
+    Raises StateDirectoryLocked, StateDirectoryUnusable, or what `running_parts` raises.
     """
     with claimed(config.state_directory) as directory:
-        parts = _parts(config, directory)
-        try:
-            running = await _start(parts, directory)
-            _log.info("embedded_stack_started", directory=str(directory.root), **running.pids)
-            async with _kept_running(parts):
-                yield running
-        finally:
-            for part in parts.in_stop_order():
-                await part.stop()
+        async with running_parts(config, directory) as running:
+            yield running
+
+
+@asynccontextmanager
+async def running_parts(config: StackConfig, directory: StateDirectory) -> AsyncIterator[RunningStack]:
+    """Start all parts in a claimed directory, keep them running while the body runs, stop them in order after it.
+
+    Raises PortInUse, StateDirectoryUnusable, EmbeddedPartMissing or EmbeddedStartFailed at the start; the body is
+    cancelled and EmbeddedStartFailed raised when PostgreSQL ends for good. Enter it in the main thread: the kernel
+    ends the children when the thread that started them ends.
+    """
+    parts = _parts(config, directory)
+    try:
+        running = await _start(parts, directory)
+        _log.info("embedded_stack_started", directory=str(directory.root), **running.pids)
+        async with _kept_running(parts):
+            yield running
+    finally:
+        for part in parts.in_stop_order():
+            await part.stop()
 
 
 def _parts(config: StackConfig, directory: StateDirectory) -> _Parts:
@@ -118,6 +136,7 @@ async def _start(parts: _Parts, directory: StateDirectory) -> RunningStack:
         simulator=simulator.result() if simulator else None,
         owner_dsn=endpoint.dsn(OWNER),
         app_dsn=endpoint.dsn(APP),
+        parts=parts,
     )
 
 

@@ -39,7 +39,7 @@ class StateDirectory:
 
     @property
     def simulator_calls(self) -> Path:
-        """The simulator's durable log of calls."""
+        """The simulator's durable log of calls: an SQLite file."""
         return self.root / "simulator-calls.sqlite"
 
 
