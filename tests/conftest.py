@@ -1,3 +1,8 @@
 """Fixtures that every test may use."""
 
-pytest_plugins = ["tests.drivers.postgres", "tests.drivers.openbao", "tests.drivers.stack"]
+pytest_plugins = [
+    "tests.drivers.postgres",
+    "tests.drivers.openbao",
+    "tests.drivers.stack",
+    "tests.drivers.command_line",
+]

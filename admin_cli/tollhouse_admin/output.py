@@ -19,7 +19,7 @@ from rich.text import Text
 
 from tollhouse_admin.amounts import dollars_text
 from tollhouse_admin.plain_text import one_line
-from tollhouse_admin.rendering import Cell, as_json, cells
+from tollhouse_admin.rendering import Cell, as_json, cells, parts
 
 UNWRAPPED_WIDTH = 16_384
 _FRACTION = re.compile(r"(\dT\d\d:\d\d:\d\d)\.\d+Z")
@@ -72,7 +72,15 @@ def show_one(form: Format, layout: Layout, message: Message) -> None:
     elif form is Format.CSV:
         write_csv(layout.titles, [layout.row(message)])
     else:
-        write_fields(cells(message))
+        lists = {name: rows for name, rows in parts(message).items() if rows}
+        write_fields({path: cell for path, cell in cells(message).items() if path not in lists})
+        for name, rows in lists.items():
+            _write_part(name, rows)
+
+
+def _write_part(name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    write_table(titles, [[row.get(title, "") for title in titles] for row in rows], caption=f"\n{name}:")
 
 
 def write_json(document: Any) -> None:

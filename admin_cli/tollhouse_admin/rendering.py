@@ -9,7 +9,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from tollhouse_admin.amounts import dollars_of
+from tollhouse_admin.amounts import dollars_of, dollars_of_nanos
 
 Cell: TypeAlias = str | int | bool | Decimal
 """One value of a row. A Decimal is US dollars."""
@@ -29,8 +29,28 @@ def _cells(message: Message, prefix: str) -> Iterator[tuple[str, Cell]]:
             yield path, _repeated(field, value)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             yield from _nested(path, value)
+        elif "nanos" in field.name.split("_"):
+            yield prefix + _without_nanos(field.name), dollars_of_nanos(value)
         else:
             yield path, _scalar(field, value)
+
+
+def _without_nanos(name: str) -> str:
+    """Return the name of an amount in nano-dollars as it is called in dollars: `cost_nanos` is `cost`."""
+    return "_".join(part for part in name.split("_") if part != "nanos")
+
+
+def parts(message: Message) -> dict[str, list[dict[str, Cell]]]:
+    """Return the lists of messages that `message` has, such as a receipt's lines, each entry as its cells."""
+    return {
+        field.name: [cells(entry) for entry in getattr(message, field.name)]
+        for field in message.DESCRIPTOR.fields
+        if field.is_repeated and field.type == FieldDescriptor.TYPE_MESSAGE and not _is_map(field)
+    }
+
+
+def _is_map(field: Any) -> bool:
+    return bool(field.message_type.GetOptions().map_entry)
 
 
 def _nested(path: str, message: Message) -> Iterator[tuple[str, Cell]]:

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money
 from tollhouse.admin.v1 import departments_pb2, limits_pb2, prices_pb2, principals_pb2, tenants_pb2, usage_reports_pb2
-from tollhouse.v1 import errors_pb2, usage_pb2
+from tollhouse.v1 import errors_pb2, generation_pb2, usage_pb2
 from tollhouse_admin.commands import limits, prices, principals, report, usage
 from tollhouse_admin.rendering import enum_number, enum_text
 
@@ -185,6 +185,19 @@ def test_limits_of_a_caller_have_bars() -> None:
 
     assert usage.usage_bar(state) == "[##########++........] 60%"
     assert usage.usage_bar(errors_pb2.LimitState(amount=0)) == "[####################] 100%"
+
+
+def test_a_receipt_shows_its_lines_below_it_in_dollars(server: CannedServer, run: Run) -> None:
+    """Nano-dollars are for programs."""
+    line = generation_pb2.PricedLine(sku="input_text", quantity=3, unit="token", cost_nanos=1_500)
+    server.answers["GetReceipt"] = generation_pb2.Receipt(attempt_id="att-1", lines=[line, line])
+
+    result = run("usage", "receipt", "5f1c0000-0000-4000-8000-000000000000")
+
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["attempt_id", "att-1"]
+    assert lines[-3].split() == ["SKU", "QUANTITY", "UNIT", "PER", "MILLION", "UNITS", "COST"]
+    assert lines[-1].split() == ["input_text", "3", "token", "$0.00", "$0.0000015"]
 
 
 def test_departments_list_their_path_joined(server: CannedServer, run: Run) -> None:
