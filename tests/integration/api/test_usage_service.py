@@ -117,7 +117,14 @@ async def test_a_receipt_that_one_may_not_see_is_like_one_that_never_was(books: 
     refused = await books.book(kind=RecordKind.REFUSED)
     sales = await books.book(scope=in_project("crm", "sales"))
     other = await books.book(scope=in_project("labels", "research", "vision", tenant="other"))
-    ids = [in_flight.terms.request_id, refused.request_id, sales.request_id, sales.attempt_id, other.request_id]
+    ids = [
+        in_flight.terms.request_id,
+        refused.request_id,
+        refused.attempt_id,
+        sales.request_id,
+        sales.attempt_id,
+        other.request_id,
+    ]
 
     errors = set()
     for one in [*ids, other.attempt_id, uuid4()]:

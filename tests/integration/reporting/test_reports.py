@@ -11,8 +11,9 @@ from tollhouse_server.names import Scope, parse_scope
 from tollhouse_server.pricing.price import Line
 from tollhouse_server.pricing.skus import Unit
 from tollhouse_server.pricing.usage import Tokens, Usage
-from tollhouse_server.reporting import reports
-from tollhouse_server.reporting.periods import Period
+from tollhouse_server.reporting import reports, store
+from tollhouse_server.reporting.periods import Period, month_period
+from tollhouse_server.reporting.questions import Question
 from tollhouse_server.reporting.reports import MonthReport, Summary, month_report, usage_summary
 from tollhouse_server.reporting.sums import UNITEMISED, Dimension, Sums
 
@@ -222,6 +223,21 @@ async def test_a_correction_counts_in_the_month_in_which_it_was_booked(books: Bo
 
     assert (may.totals.calls, may.totals.cost_nanos, june.totals.calls, june.totals.cost_nanos) == (1, 100, 0, -40)
     assert [(line.calls, line.cost_nanos) for line in june.lines] == [(0, -40)]
+
+
+async def test_a_report_is_one_view_of_the_ledger_while_calls_go_on(books: Books) -> None:
+    """What is booked between its two queries is in neither, so that lines and totals agree."""
+    await books.add_tenant()
+    await books.book(60, at=MAY, lines=[INPUT, OUTPUT])
+    question = Question(scope=ACME, period=month_period("2026-05", ZoneInfo("UTC")), dimensions=(Dimension.SKU,))
+
+    async with books.database.transaction() as session:
+        await store.begin_snapshot(session)
+        sums = await store.sum_usage(session, question.undivided(), most=0)
+        await books.book(60, at=MAY, lines=[INPUT, OUTPUT])
+        lines = await store.sum_skus(session, question, most=10)
+
+    assert sums.total.cost_nanos == sum(line.cost_nanos for line in lines) == 60
 
 
 async def test_refused_attempts_make_no_line(books: Books) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollhouse_server.reporting.periods import Period, days_of, midnight, month_of, month_period
 
@@ -46,6 +46,15 @@ def test_an_empty_period_has_no_day_after_its_start() -> None:
     assert days_of(Period(start=start, end=start), BERLIN) == ()
 
 
+def test_a_day_that_the_calendar_left_out_is_no_day() -> None:
+    """Samoa went from 29 to 31 December 2011 when it changed sides of the date line."""
+    apia = ZoneInfo("Pacific/Apia")
+    period = Period(start=midnight(date(2011, 12, 29), apia), end=midnight(date(2012, 1, 1), apia))
+
+    assert [day.date.day for day in days_of(period, apia)] == [29, 31]
+
+
+@settings(deadline=None)
 @given(st.datetimes(datetime(2010, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)), st.integers(1, 2000), ZONES)
 def test_every_moment_of_a_period_is_in_exactly_the_day_that_a_calendar_shows(
     start: datetime, hours: int, name: str

@@ -32,8 +32,8 @@ class UsageReportService:
         scope = parse_scope(request.parent, "parent")
         dimensions = [_dimension(value) for value in request.group_by] or _DEFAULT_SPLIT
         async with self._database.transaction() as session:
-            await store.begin_snapshot(session)
             await require_scope(session, scope)
+        async with self._database.transaction() as session:
             report = await month_report(session, scope, month=request.month, dimensions=dimensions)
         return pb.MonthReport(
             parent=request.parent,
