@@ -111,3 +111,26 @@ async def test_recorded_requests_are_understood_without_their_recordings() -> No
             if status != 200:
                 assert status == 404, content
                 assert exchange.model in {"nonexistent-model", "gemini-1.5-flash", "gemini-2.5-pro-preview-03-25"}
+
+
+async def test_recordings_that_wait_answer_the_next_calls_in_turn() -> None:
+    """Whatever is asked, and without replay in the settings; new ones take the place of those that still wait."""
+    with_usage = [each for each in recorded_exchanges() if each.operation == "generateContent"][:3]
+    entries = [
+        {"path": each.path, "request": each.request, "status": each.status, "response": each.raw_response}
+        for each in with_usage
+    ]
+    question = json.dumps({"contents": [{"parts": [{"text": "Hello"}]}]})
+    async with running_simulator() as plain, aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as session:
+
+        async def ask() -> Any:
+            path = "/v1beta/models/gemini-2.5-flash:generateContent"
+            async with session.post(plain.url + path, data=question) as answer:
+                return await answer.json(content_type=None)
+
+        await plain.replay_next(entries[2])
+        await plain.replay_next(*entries[:2])
+        given = [await ask() for _ in range(3)]
+
+    assert given[:2] == [with_usage[0].responses[0], with_usage[1].responses[0]]
+    assert given[2] not in [each.responses[0] for each in with_usage]

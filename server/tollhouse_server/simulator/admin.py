@@ -1,4 +1,4 @@
-"""The admin path `/_simulator/*`: keys, fault plans, pace, captured requests, and the log of served calls."""
+"""The admin path `/_simulator/*`: keys, fault plans, pace, captured requests, replays, the log of served calls."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def routes(door: Door) -> list[Route]:
         ("POST", "/models", pages.set_pace),
         ("GET", "/requests", pages.requests),
         ("POST", "/requests", pages.set_capture),
+        ("POST", "/replay", pages.replay),
     ]
     return [Route(f"/_simulator{path}", _guarded(page), methods=[method]) for method, path, page in table]
 
@@ -98,6 +99,10 @@ class _Pages:
 
     async def set_capture(self, request: Request) -> Response:
         self.door.seen.set_limit(int(orjson.loads(await request.body())["limit"]))
+        return _json({})
+
+    async def replay(self, request: Request) -> Response:
+        self.door.recordings.queue(orjson.loads(await request.body())["recordings"])
         return _json({})
 
 

@@ -129,6 +129,10 @@ class SimulatorClient:
         """List the captured requests: method, path, query, headers, body."""
         return list((await self._send("GET", "requests"))["requests"])
 
+    async def replay_next(self, *recordings: JsonObject) -> None:
+        """Answer the next calls from these recordings (path, request, status, response), not from earlier ones."""
+        await self._send("POST", "replay", {"recordings": recordings})
+
     async def health(self) -> JsonObject:
         """Say that it serves."""
         return await self._send("GET", "health")

@@ -1,9 +1,10 @@
-"""Replaying recorded traffic: a request equal to a recorded one gets the recorded answer, byte for byte in meaning."""
+"""Replaying recorded traffic, byte for byte in meaning: to a request equal to a recorded one, by number, or in turn."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,11 @@ class Recording:
 
 
 class Recordings:
-    """Recorded exchanges by number and by request."""
+    """Recorded exchanges by number and by request, and those that wait for whatever is asked next."""
 
     def __init__(self, recordings: Iterable[Recording] = ()) -> None:
         self._recordings = list(recordings)
+        self._queued: deque[Recording] = deque()
         self._by_request: dict[bytes, Recording] = {}
         for each in self._recordings:
             self._by_request.setdefault(_fingerprint(each.path, each.request), each)
@@ -48,8 +50,14 @@ class Recordings:
     def __len__(self) -> int:
         return len(self._recordings)
 
+    def queue(self, entries: Iterable[JsonObject]) -> None:
+        """Answer the next calls from these, in turn, whatever they ask; those that still waited are dropped."""
+        self._queued = deque([_recording(entry) for entry in entries])
+
     def find(self, path: str, body: bytes, number: str | None) -> Recording | None:
-        """Give the recording of that number, or the one whose path and request equal these."""
+        """Give the one whose turn it is, or that of a number, or the one whose path and request equal these."""
+        if self._queued:
+            return self._queued.popleft()
         if not self._recordings:
             return None
         if number is not None:
@@ -64,23 +72,27 @@ class Recordings:
 def _read(path: Path) -> Iterator[Recording]:
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     for line in raw.splitlines():
-        entry = orjson.loads(line)
-        response = entry["response"]
-        is_stream = isinstance(response, str) and response.startswith("data:")
-        yield Recording(
-            path=entry["path"].split("?")[0],
-            request=orjson.loads(entry["request"]) if isinstance(entry["request"], str) else entry["request"],
-            status=entry["status"],
-            chunks=tuple(_chunks(response, is_stream=is_stream)),
-            is_stream=is_stream,
-        )
+        yield _recording(orjson.loads(line))
+
+
+def _recording(entry: JsonObject) -> Recording:
+    response = entry["response"]
+    is_stream = isinstance(response, str) and response.startswith("data:")
+    return Recording(
+        path=entry["path"].split("?")[0],
+        request=orjson.loads(entry["request"]) if isinstance(entry["request"], str) else entry["request"],
+        status=entry["status"],
+        chunks=tuple(_chunks(response, is_stream=is_stream)),
+        is_stream=is_stream,
+    )
 
 
 def _chunks(response: Any, *, is_stream: bool) -> Iterator[JsonObject]:
     if not is_stream:
         yield orjson.loads(response) if isinstance(response, str) else response
         return
-    for line in response.splitlines():
+    # Not splitlines(): JSON strings may hold line separators of Unicode unescaped.
+    for line in response.split("\n"):
         if line.startswith("data:"):
             yield orjson.loads(line.removeprefix("data:"))
 
