@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
@@ -32,13 +32,12 @@ class Topic(StrEnum):
 
 async def bump(session: AsyncSession, topic: Topic) -> None:
     """Announce, at the commit of `session`, that everyone's snapshot of `topic` is out of date."""
-    await session.execute(text("UPDATE epoch SET value = value + 1 WHERE topic = :topic"), {"topic": topic.value})
+    await run_sql(session, "UPDATE epoch SET value = value + 1 WHERE topic = :topic", {"topic": topic.value})
 
 
 async def lock(session: AsyncSession, topic: Topic) -> None:
     """Wait until no other transaction changes what `topic` stands for, and keep others waiting until this one ends."""
-    query = text("SELECT value FROM epoch WHERE topic = :topic FOR UPDATE")
-    await (await session.connection()).execute(query, {"topic": topic.value})
+    await run_sql(session, "SELECT value FROM epoch WHERE topic = :topic FOR UPDATE", {"topic": topic.value})
 
 
 class EpochWatch:
@@ -50,6 +49,7 @@ class EpochWatch:
         self._reloads: dict[Topic, list[Callable[[], Awaitable[None]]]] = {}
         self._seen: dict[Topic, int] = {}
         self._heard_at = float("-inf")
+        self._refreshing = asyncio.Lock()
 
     def on_change(self, topic: Topic, reload: Callable[[], Awaitable[None]]) -> None:
         """Run `reload` at the next `refresh()` and whenever `topic` has moved since."""
@@ -67,9 +67,14 @@ class EpochWatch:
         Raises:
             StoreUnavailable: the database cannot be asked; the old snapshots stay.
         """
+        # One at a time: a slow reload of an older epoch must not come after a quick one of a newer.
+        async with self._refreshing:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         asked_at = time.monotonic()
         async with self._database.transaction() as session:
-            rows = (await session.execute(text("SELECT topic, value FROM epoch"))).all()
+            rows = (await run_sql(session, "SELECT topic, value FROM epoch")).all()
         for topic, value in ((Topic(row.topic), row.value) for row in rows):
             if self._seen.get(topic) != value:
                 for reload in self._reloads.get(topic, []):

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+
 from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Window
@@ -89,18 +90,23 @@ async def _update(session: AsyncSession, row: LimitRow, expected_version: int | 
 
 async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
     """Return what the limit's current window holds, zero when nothing has been counted in it yet."""
-    found = await session.execute(
-        text("SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant"),
+    found = await run_sql(
+        session,
+        "SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant",
         {"tenant": row.tenant_id},
     )
-    now, zone = found.one()
-    start = window_start(Window(row.window), now, ZoneInfo(zone))
-    counter = await session.execute(
-        text(
-            "SELECT held, settled FROM counter WHERE tenant_id = :tenant AND limit_id = :limit AND window_start = :at"
-        ),
+    tenant = found.one()
+    now, zone = tenant.now, ZoneInfo(tenant.time_zone)
+    start = window_start(Window(row.window), now, zone)
+    counter = await run_sql(
+        session,
+        "SELECT held, settled FROM counter WHERE tenant_id = :tenant AND limit_id = :limit AND window_start = :at",
         {"tenant": row.tenant_id, "limit": row.limit_id, "at": start},
     )
-    held, settled = counter.one_or_none() or (0, 0)
-    resets_at = window_end(Window(row.window), start, ZoneInfo(zone))
-    return LimitUse(held=held, settled=settled, window_start=start, resets_at=resets_at)
+    counted = counter.one_or_none()
+    return LimitUse(
+        held=counted.held if counted else 0,
+        settled=counted.settled if counted else 0,
+        window_start=start,
+        resets_at=window_end(Window(row.window), start, zone),
+    )

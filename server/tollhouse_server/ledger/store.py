@@ -12,6 +12,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
+
 from tollhouse_server.ledger.terms import (
     Amounts,
     CallTerms,

@@ -1,7 +1,7 @@
 """The ledger's vocabulary: what is asked for, what is held, how an attempt ends."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -142,6 +142,10 @@ class Settlement:
     usage: str = "{}"
     lines: str = "[]"
     response_id: str = ""
+
+    def without_texts(self) -> "Settlement":
+        """Return the same amounts without what came from outside as text."""
+        return replace(self, usage="{}", response_id="", outcome=f"{self.kind}_TEXTS_LOST")
 
 
 NOT_SENT = Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome="NOT_SENT")

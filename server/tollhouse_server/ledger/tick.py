@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
 import structlog
+
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger.definitions import LimitDefinitions
@@ -127,7 +128,16 @@ class Tick:
             for reserve in batch.reserves:
                 reserve.fail(error)
             for settle in batch.settles:
-                settle.fail(error)
+                await self._book_bare(settle, error)
+
+    async def _book_bare(self, work: SettleWork, error: Exception) -> None:
+        """Book a settlement without its texts, which PostgreSQL refuses: the charge must not be lost with them."""
+        bare = work.settlement.without_texts()
+        if bare == work.settlement:
+            work.fail(error)
+            return
+        work.settlement = bare
+        await self._run_batch(Batch(settles=[work]))
 
     async def _commit(self, batch: Batch) -> None:
         started_at = time.perf_counter()
@@ -138,8 +148,10 @@ class Tick:
             transaction = TickTransaction(connection, self._definitions, self._known_counters, self._worker_epoch())
             try:
                 await transaction.run(batch)
-            except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
-                await self._drop_connection()
+            except BaseException as error:
+                # Only what the server itself has answered leaves the connection in a known state.
+                if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.PostgresConnectionError):
+                    self._drop_connection()
                 raise
         for reservation in transaction.admitted_for_nobody:
             self.submit_settle(reservation, NOT_SENT)
@@ -150,7 +162,7 @@ class Tick:
             self._connection = await self._connect()
         return self._connection
 
-    async def _drop_connection(self) -> None:
+    def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncpg
 import structlog
+
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger import store
@@ -20,22 +22,35 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-HEARTBEAT_SECONDS = 3.0
-DEAD_AFTER_SECONDS = 20.0
-"""Silence after which a worker counts as dead: six heartbeats, a third of the 60 s within which holds must be freed."""
-
-SWEEP_SECONDS = 5.0
 _SWEEP_BATCH = 500
 
 # Any constant that no other advisory lock of Tollhouse uses: spells "swep".
 _SWEEPER_LOCK = 0x73776570
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """How workers prove that they live. The default silence is a third of the 60 s within which holds must be freed."""
+
+    dead_after_seconds: float = 20.0
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Seconds between heartbeats: several may be late or lost before a worker counts as dead."""
+        return self.dead_after_seconds / 6
+
+    @property
+    def sweep_seconds(self) -> float:
+        """Seconds between two looks for the dead."""
+        return self.dead_after_seconds / 4
+
+
 class WorkerEpoch:
     """This process's row in `worker`. A process that was declared dead gets a new epoch and goes on."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: "Pool", liveness: Liveness) -> None:
         self._pool = pool
+        self._liveness = liveness
         self._epoch = 0
 
     @property
@@ -57,7 +72,7 @@ class WorkerEpoch:
     async def run(self) -> None:
         """Send heartbeats for ever."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._liveness.heartbeat_seconds)
             try:
                 await self._beat()
             except StoreUnavailable as error:
@@ -82,9 +97,10 @@ class WorkerEpoch:
 class Sweeper:
     """Moves the attempts of dead workers to suspense. Every process may run it; one at a time does the work."""
 
-    def __init__(self, pool: "Pool", tick: Tick) -> None:
+    def __init__(self, pool: "Pool", tick: Tick, liveness: Liveness) -> None:
         self._pool = pool
         self._tick = tick
+        self._liveness = liveness
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -93,7 +109,7 @@ class Sweeper:
                 await self.sweep()
             except StoreUnavailable as error:
                 _log.warning("sweep_failed", detail=error.detail)
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(self._liveness.sweep_seconds)
 
     async def sweep(self) -> int:
         """Declare silent workers dead and suspend all that they left; return how many attempts that were."""
@@ -110,7 +126,7 @@ class Sweeper:
         await connection.execute(
             "UPDATE worker SET state = 'DEAD' "
             "WHERE state = 'ALIVE' AND heartbeat_at < now() - make_interval(secs => $1)",
-            DEAD_AFTER_SECONDS,
+            self._liveness.dead_after_seconds,
         )
         swept = 0
         while found := await store.orphans(connection, at_most=_SWEEP_BATCH):

@@ -3,7 +3,7 @@
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.names import ProjectName
-from tollhouse_server.tenancy.store import active_project, department_paths
+from tollhouse_server.tenancy.store import active_project_path
 
 _KEPT = 100_000
 
@@ -27,8 +27,7 @@ class ProjectPaths:
         if known is not None:
             return known
         async with self._database.transaction() as session:
-            row = await active_project(session, project)
-            path = (await department_paths(session))[(row.tenant_id, row.department_id)]
+            path = await active_project_path(session, project)
         if len(self._paths) >= _KEPT:
             self._paths.clear()
         self._paths[project] = path

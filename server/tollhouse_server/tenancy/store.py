@@ -239,6 +239,26 @@ async def active_project(session: AsyncSession, name: ProjectName) -> ProjectRow
     return row
 
 
+async def active_project_path(session: AsyncSession, name: ProjectName) -> tuple[str, ...]:
+    """Return the department ids above a project, from the top of the tree down, if it and all above it are active.
+
+    Raises:
+        ResourceNotFound: there is no such project, or it, its department or its tenant is not active.
+    """
+    found = await run_sql(
+        session,
+        "SELECT d.path::text FROM project p JOIN department d USING (tenant_id, department_id)"
+        " JOIN tenant t USING (tenant_id)"
+        " WHERE p.tenant_id = :tenant AND p.department_id = :department AND p.project_id = :project"
+        " AND p.state = 'ACTIVE' AND d.state = 'ACTIVE' AND t.state = 'ACTIVE'",
+        {"tenant": name.tenant, "department": name.department, "project": name.project},
+    )
+    path: str | None = found.scalar_one_or_none()
+    if path is None:
+        raise ResourceNotFound(name=str(name))
+    return tuple(path.split("."))
+
+
 async def list_projects(
     session: AsyncSession, tenant: str, *, department: str | None, after: str, size: int, show_deleted: bool
 ) -> list[ProjectRow]:

@@ -1,0 +1,65 @@
+"""The TollhouseError family: a class names a fact and carries what a program needs to act on it.
+
+Only `api/statuses.py` (and the REST doors) know status codes. `reason` is the value of `tollhouse.v1.Reason` that a
+caller sees; the message is for people and must say what to do. Nothing here may carry a secret.
+"""
+
+from tollhouse_server.errors.base import FieldViolation, TollhouseError
+from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
+from tollhouse_server.errors.ledger import LimitExceeded, StoreUnavailable
+from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
+from tollhouse_server.errors.requests import (
+    DeadlineTooShort,
+    DuplicateRequest,
+    InvalidRequest,
+    RequestIdReused,
+    RequestTooLarge,
+)
+from tollhouse_server.errors.resources import (
+    EtagMismatch,
+    ResourceExists,
+    ResourceInUse,
+    ResourceNotFound,
+    ServerDraining,
+)
+from tollhouse_server.errors.upstream import (
+    NoUpstreamKey,
+    UpstreamExhausted,
+    UpstreamOutcomeUnknown,
+    UpstreamRefused,
+    UpstreamUnavailable,
+    UsageMissing,
+)
+from tollhouse_server.errors.vault import SecretMissing, VaultDenied, VaultUnavailable
+
+__all__ = [
+    "CredentialsInvalid",
+    "DeadlineTooShort",
+    "DuplicateRequest",
+    "EtagMismatch",
+    "FieldViolation",
+    "InvalidRequest",
+    "LimitExceeded",
+    "ModelShutDown",
+    "ModelUnknown",
+    "ModelUnpriced",
+    "NoUpstreamKey",
+    "PermissionDenied",
+    "PriceFileInvalid",
+    "RequestIdReused",
+    "RequestTooLarge",
+    "ResourceExists",
+    "ResourceInUse",
+    "ResourceNotFound",
+    "SecretMissing",
+    "ServerDraining",
+    "StoreUnavailable",
+    "TollhouseError",
+    "UpstreamExhausted",
+    "UpstreamOutcomeUnknown",
+    "UpstreamRefused",
+    "UpstreamUnavailable",
+    "UsageMissing",
+    "VaultDenied",
+    "VaultUnavailable",
+]

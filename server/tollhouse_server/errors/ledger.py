@@ -1,0 +1,43 @@
+"""What the ledger refuses, or cannot say."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tollhouse_server.errors.base import TollhouseError
+
+
+@dataclass(eq=False, kw_only=True)
+class LimitExceeded(TollhouseError):
+    """`held + settled + requested` would pass `amount` on one limit; nothing was held anywhere.
+
+    Amounts are in the unit of `metric`: nano-dollars for COST, else a count.
+    """
+
+    reason = "LIMIT_EXCEEDED"
+    limit: str
+    metric: str
+    window: str
+    amount: int
+    held: int
+    settled: int
+    requested: int
+    resets_at: datetime | None
+    retry_after_seconds: float | None
+
+    def message(self) -> str:
+        when = f"resets at {self.resets_at.isoformat()}" if self.resets_at else "does not reset by itself"
+        return (
+            f"Limit {self.limit} ({self.metric} per {self.window}) of {self.amount} would be exceeded: "
+            f"held {self.held}, settled {self.settled}, requested {self.requested}; it {when}."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class StoreUnavailable(TollhouseError):
+    """PostgreSQL cannot be reached or did not answer in time; nothing was admitted unbooked."""
+
+    reason = "STORE_UNAVAILABLE"
+    detail: str = ""
+
+    def message(self) -> str:
+        return "The ledger's database is not available; nothing was sent or booked. Try again shortly."
