@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     default_output_cap_tokens: Annotated[int, Field(ge=1)] = 8192
     """The ceiling's output bound for a caller who set no `max_output_tokens`; it is sent upstream, so it binds."""
 
+    worker_dead_after_seconds: Annotated[float, Field(ge=1, le=60)] = 20.0
+    """Silence after which a worker counts as dead and what it left in flight goes to suspense."""
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 

@@ -34,7 +34,7 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.tick import Tick
-from tollhouse_server.ledger.workers import Sweeper, WorkerEpoch
+from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.settings import Settings
@@ -244,7 +244,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background = await stack.enter_async_context(_background())
         parts = await _ledger(settings, stack, background, metrics)
         housekeeping = Housekeeping(parts.pool, metrics)
-        background.create_task(Sweeper(parts.pool, parts.tick).run())
+        background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings)).run())
         background.create_task(housekeeping.run())
         yield housekeeping
         with suppress(TimeoutError):
@@ -287,13 +287,17 @@ async def _ledger(
     dsn = required_dsn(settings)
     pool = await connections.create_pool(dsn)
     stack.push_async_callback(pool.close)
-    epoch = WorkerEpoch(pool)
+    epoch = WorkerEpoch(pool, _liveness(settings))
     await epoch.register()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, metrics)
     stack.push_async_callback(tick.close)
     background.create_task(tick.run())
     background.create_task(epoch.run())
     return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick))
+
+
+def _liveness(settings: Settings) -> Liveness:
+    return Liveness(dead_after_seconds=settings.worker_dead_after_seconds)
 
 
 class _FinishedError(Exception):

@@ -13,7 +13,7 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.ledger import Ledger, new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Scope, Settlement
 from tollhouse_server.ledger.tick import Tick
-from tollhouse_server.ledger.workers import Sweeper, WorkerEpoch
+from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 
 SCOPE = Scope(
     tenant_id="acme",
@@ -58,13 +58,13 @@ class LedgerProcess:
 async def ledger_process(dsn: str) -> AsyncIterator[LedgerProcess]:
     """Run the ledger of one process; leaving the block ends it as abruptly as kill -9 ends a process."""
     pool = await connections.create_pool(dsn)
-    epoch = WorkerEpoch(pool)
+    epoch = WorkerEpoch(pool, Liveness())
     await epoch.register()
     observer = CountingObserver()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, observer)
     running = asyncio.create_task(tick.run())
     try:
-        yield LedgerProcess(Ledger(tick), tick, epoch, Sweeper(pool, tick), observer)
+        yield LedgerProcess(Ledger(tick), tick, epoch, Sweeper(pool, tick, Liveness()), observer)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tollhouse_server.ledger.workers import DEAD_AFTER_SECONDS
+from tollhouse_server.ledger.workers import Liveness
 
 from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, settled, terms
 from tests.drivers.postgres import TestDatabase
@@ -12,7 +12,7 @@ async def silence(view: LedgerView, epoch: int) -> None:
     """Make a worker look as if it had sent no heartbeat for too long."""
     await view.connection.execute(
         "UPDATE worker SET heartbeat_at = now() - make_interval(secs => $1) WHERE epoch = $2",
-        DEAD_AFTER_SECONDS + 1,
+        Liveness().dead_after_seconds + 1,
         epoch,
     )
 
