@@ -16,8 +16,9 @@ from tollhouse.admin.v1 import (
     roles_pb2,
     tenants_pb2,
     upstream_keys_pb2,
+    usage_reports_pb2,
 )
-from tollhouse.v1 import generation_pb2
+from tollhouse.v1 import catalog_pb2, generation_pb2, usage_pb2
 
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.chain import Method
@@ -26,6 +27,7 @@ from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
+from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.services.limits_service import LimitService
@@ -35,6 +37,8 @@ from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
+from tollhouse_server.api.services.usage_reports_service import UsageReportService
+from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.database.engine import Database
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.live import LiveCatalogue
@@ -86,6 +90,12 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
         (
             _descriptor(upstream_keys_pb2, "UpstreamKeyService"),
             UpstreamKeyService(database, mutations, pages, parts.custodian),
+        ),
+        (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
+        (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
+        (
+            _descriptor(catalog_pb2, "CatalogService"),
+            CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
         ),
     ]
 
