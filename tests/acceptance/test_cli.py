@@ -235,3 +235,12 @@ def test_a_profile_reaches_the_server(running_stack: RunningStack, tollhouse: Co
     file = tollhouse.directory / "tollhouse/config.toml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "tenants/demo" in [tenant["name"] for tenant in tenants]
+
+
+def test_the_shell_completes_tenants_from_the_server(tollhouse: CommandLine, company: Company) -> None:
+    """At a Tab after --tenant."""
+    words = f"tollhouse departments list --tenant {company.tenant[:-2]}"
+    asked = {"_TOLLHOUSE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
+    shell = CommandLine(environment={**tollhouse.environment, **asked}, directory=tollhouse.directory)
+
+    assert company.tenant in shell.ok().split()
