@@ -145,9 +145,16 @@ class Generation:
             key=stage.key.reveal(),
         )
 
+    def note_first_chunk(self, trial: Trial, *, seconds: float) -> None:
+        """Tell the metrics how long a stream's first chunk took."""
+        target = trial.stage.stop.target
+        self._metrics.upstream_first_chunk(target=target.kind, model=target.model, seconds=seconds)
+
     def outcome(self, call: GenerationCall, trial: Trial, bill: Metered) -> Outcome:
         """Return what the caller learns of a call that was served and booked."""
         stop = trial.stage.stop
+        if bill.priced.cost_nanos > stop.ceiling.cost_nanos:
+            self._metrics.settled_above_hold(model=stop.target.model)
         self._metrics.call_settled(
             tier=stop.tier, model=stop.target.model, usage=bill.usage, cost_nanos=bill.priced.cost_nanos
         )

@@ -5,8 +5,10 @@ tells what the call has used, and what is paid for must be known exactly.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from tollhouse_server.generation.attempts import response_id_of
@@ -97,18 +99,34 @@ class Streaming:
         Raises:
             Broken: the stream ended without saying that it is finished, or with an error in its midst.
         """
-        response_id, is_finished = "", False
+        progress, sent_at = StreamProgress(), time.perf_counter()
         async with aclosing(self._generation.upstream.stream(trial.send)) as chunks:
             async for chunk in chunks:
                 if "error" in chunk:
                     raise Broken("the stream carried an error")
+                if not progress.chunks:
+                    self._generation.note_first_chunk(trial, seconds=time.perf_counter() - sent_at)
+                progress.add(chunk)
                 meter.add(chunk)
-                response_id = response_id_of(chunk) or response_id
-                is_finished = is_finished or _is_final(chunk)
                 await pipe.put(chunk)
-        if not is_finished:
+        if not progress.is_finished:
             raise Broken("the stream ended before the answer did")
-        return response_id
+        return progress.response_id
+
+
+@dataclass(slots=True)
+class StreamProgress:
+    """How far a stream has come."""
+
+    chunks: int = 0
+    response_id: str = ""
+    is_finished: bool = False
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take one chunk into account."""
+        self.chunks += 1
+        self.response_id = response_id_of(chunk) or self.response_id
+        self.is_finished = self.is_finished or _is_final(chunk)
 
 
 def _is_final(chunk: Mapping[str, Any]) -> bool:
