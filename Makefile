@@ -44,6 +44,7 @@ protos: $(READY) ## Generate the stubs beside the .proto files
 render: $(READY) ## Write what is generated from code: dashboards and the table of metrics
 	$(BIN)/python grafana/render.py
 	$(BIN)/python -m tollhouse_server.telemetry.reference
+	$(BIN)/python -m tollhouse_admin.reference docs/cli.md
 
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` takes newer releases
@@ -89,6 +90,7 @@ check-deploy: $(READY)
 check-generated: $(READY)
 	$(BIN)/python grafana/render.py --check
 	$(BIN)/python -m tollhouse_server.telemetry.reference --check
+	$(BIN)/python -m tollhouse_admin.reference docs/cli.md --check
 
 check-rules: $(READY)
 	$(BIN)/pytest tests/architecture

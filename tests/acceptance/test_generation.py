@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -120,7 +121,7 @@ def test_ten_lines_of_python_are_enough(running_stack: RunningStack) -> None:
     """The README's example."""
     with grpc.insecure_channel(running_stack.grpc) as channel:
         stub = gg.GenerationServiceStub(channel)
-        metadata = [("authorization", f"Bearer {running_stack.demo_api_key}")]
+        metadata = (("authorization", f"Bearer {running_stack.demo_api_key}"),)
         question = c.Content(role="user", parts=[c.Part(text="Why do bridges have toll houses?")])
         request = g.GenerateContentRequest(tier="flash", contents=[question])
         answer = stub.GenerateContent(request, metadata=metadata, timeout=60)
@@ -173,7 +174,7 @@ def test_a_wrong_key_is_refused_and_told_nothing(running_stack: RunningStack, ke
 def test_a_message_that_is_none_is_refused(running_stack: RunningStack) -> None:
     """Bytes that are not the request's message: a typed error, not a crash."""
     with grpc.insecure_channel(running_stack.grpc) as channel:
-        call = channel.unary_unary("/tollhouse.v1.GenerationService/GenerateContent")
+        call: Any = channel.unary_unary("/tollhouse.v1.GenerationService/GenerateContent")
         with pytest.raises(grpc.RpcError) as raised:
             call(b"\xff\xff\xff\xff", metadata=bearer(running_stack.demo_api_key), timeout=10)
 

@@ -233,7 +233,7 @@ class ModelPrice(_message.Message):
     EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
     EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
-    """What is priced, such as "gemini-3.5-flash/input/text"."""
+    """What is priced, such as "input_text" or "output_image"."""
     unit: _builtins.str
     """Unit: "token", "image", "query" or "second"."""
     nanos_per_million_units: _builtins.int

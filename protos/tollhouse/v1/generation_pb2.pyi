@@ -199,7 +199,7 @@ class Outcome(_message.Message):
 
     @_builtins.property
     def cost(self) -> _money_pb2.Money:
-        """What the call costs. Absent when nothing was charged because the call is free by nature (CountTokens)."""
+        """What the call costs. Zero for a call that is free by nature (CountTokens)."""
 
     @_builtins.property
     def route(self) -> Global___Route:
@@ -447,7 +447,7 @@ class PricedLine(_message.Message):
     NANOS_PER_MILLION_UNITS_FIELD_NUMBER: _builtins.int
     COST_NANOS_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
-    """What was priced, such as "gemini-3.5-flash/input/text"."""
+    """What was priced, such as "input_text" or "output_image"."""
     quantity: _builtins.int
     """How much of it, in `unit`."""
     unit: _builtins.str

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tollhouse_server.errors.base import TollhouseError
+from tollhouse_server.money import nanos_to_dollars
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,9 +28,14 @@ class LimitExceeded(TollhouseError):
     def message(self) -> str:
         when = f"resets at {self.resets_at.isoformat()}" if self.resets_at else "does not reset by itself"
         return (
-            f"Limit {self.limit} ({self.metric} per {self.window}) of {self.amount} would be exceeded: "
-            f"held {self.held}, settled {self.settled}, requested {self.requested}; it {when}."
+            f"Limit {self.limit} ({self.metric} per {self.window}) of {self._said(self.amount)} would be exceeded: "
+            f"held {self._said(self.held)}, settled {self._said(self.settled)}, "
+            f"requested {self._said(self.requested)}; it {when}."
         )
+
+    def _said(self, amount: int) -> str:
+        """Return an amount as people say it: dollars for COST, else a count."""
+        return f"${nanos_to_dollars(amount)}" if self.metric == "COST" else str(amount)
 
 
 @dataclass(eq=False, kw_only=True)
