@@ -64,6 +64,11 @@ class RunningStack:
         found: Mapping[str, int] = self.run["pids"]
         return found
 
+    def current_pids(self) -> Mapping[str, int]:
+        """Process ids as run.json has them now, processes that were replaced included."""
+        found: Mapping[str, int] = json.loads((self.state_dir / "run.json").read_text())["pids"]
+        return found
+
     def server_log(self) -> str:
         """What workers and housekeeper wrote."""
         return (self.state_dir / "logs" / "server.log").read_text()
