@@ -82,7 +82,11 @@ class _Split:
     async def _response(self, request: Request) -> Response:
         try:
             return await self._door.answer(request)
-        except Exception:  # noqa: BLE001 - logged, and answered as Google answers its own defects
-            logging.getLogger(__name__).exception("request failed: %s", request.url.path)
-            refusal = errors.internal()
-            return Response(orjson.dumps(refusal.body()), status_code=refusal.code, media_type="application/json")
+        except Exception as error:  # noqa: BLE001 - logged, and answered as Google answers its own defects
+            return _defect(request, error)
+
+
+def _defect(request: Request, error: Exception) -> Response:
+    logging.getLogger(__name__).error("request failed: %s", request.url.path, exc_info=error)
+    refusal = errors.internal()
+    return Response(orjson.dumps(refusal.body()), status_code=refusal.code, media_type="application/json")
