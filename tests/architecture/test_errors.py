@@ -5,10 +5,11 @@ import pkgutil
 
 import tollhouse_server
 from tollhouse.v1 import errors_pb2
+from tollhouse_server.api.statuses import CODES
 from tollhouse_server.errors import TollhouseError
 
 # What stops a server from starting is read by the person at the terminal; no RPC can carry it.
-NEVER_ON_THE_WIRE = ("tollhouse_server.embedded",)
+NEVER_ON_THE_WIRE = ("tollhouse_server.embedded", "tollhouse_server.ports", "tollhouse_server.supervisor")
 
 
 def error_classes() -> list[type[TollhouseError]]:
@@ -35,6 +36,13 @@ def test_every_error_class_has_a_reason_that_the_protos_document() -> None:
     }
 
     assert undocumented == {}
+
+
+def test_every_error_class_has_a_status() -> None:
+    """An error that the table forgets reaches a caller as a defect of ours."""
+    family = {error for error in error_classes() if not error.__module__.startswith(NEVER_ON_THE_WIRE)}
+
+    assert family - CODES.keys() == {TollhouseError}
 
 
 def test_every_error_class_says_what_is_wrong_in_its_own_docstring() -> None:

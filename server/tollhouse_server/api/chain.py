@@ -1,4 +1,4 @@
-"""What happens around every handler: observe, authenticate, validate, authorise, map errors. No transport in sight."""
+"""What happens around every handler: observe, authenticate, authorise, validate, map errors. No transport in sight."""
 
 import time
 import uuid

@@ -1,6 +1,5 @@
 """From a fact to a status: the one table of error classes and google.rpc codes, and the details each one carries."""
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -9,12 +8,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tollhouse.v1 import errors_pb2
 
 from tollhouse_server import errors
+from tollhouse_server.api.values import limit_unit, timestamp
 from tollhouse_server.errors import TollhouseError
+from tollhouse_server.ledger.terms import Metric
 
 DOMAIN = "tollhouse"
 
@@ -36,6 +36,7 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.UpstreamExhausted: code_pb2.RESOURCE_EXHAUSTED,
     errors.UpstreamUnavailable: code_pb2.UNAVAILABLE,
     errors.UpstreamOutcomeUnknown: code_pb2.ABORTED,
+    errors.UsageMissing: code_pb2.ABORTED,
     errors.NoUpstreamKey: code_pb2.FAILED_PRECONDITION,
     errors.VaultUnavailable: code_pb2.UNAVAILABLE,
     errors.VaultDenied: code_pb2.FAILED_PRECONDITION,
@@ -114,21 +115,17 @@ def _quota_failure(error: Any) -> Message:
 
 
 def _limit_state(error: Any) -> Message:
-    state = errors_pb2.LimitState(
+    return errors_pb2.LimitState(
         limit=error.limit,
         metric=error.metric,
         window=error.window,
-        unit="nanos" if error.metric == "COST" else "count",
+        unit=limit_unit(Metric(error.metric)),
         amount=error.amount,
         held=error.held,
         settled=error.settled,
         requested=error.requested,
+        resets_at=timestamp(error.resets_at),
     )
-    if error.resets_at is not None:
-        resets_at = Timestamp()
-        resets_at.FromDatetime(error.resets_at)
-        state.resets_at.CopyFrom(resets_at)
-    return state
 
 
 def _upstream_error(error: Any) -> Message | None:
@@ -140,12 +137,10 @@ def _upstream_error(error: Any) -> Message | None:
         http_status=int(body.get("code", 0)),
         status=str(body.get("status", "")),
         message=str(body.get("message", "")),
-        details=[_struct(detail) for detail in found if isinstance(detail, Mapping)] if isinstance(found, list) else [],
+        details=[ParseDict(detail, Struct()) for detail in found if isinstance(detail, dict)]
+        if isinstance(found, list)
+        else [],
     )
-
-
-def _struct(value: Mapping[str, Any]) -> Struct:
-    return ParseDict(json.loads(json.dumps(value)), Struct())
 
 
 _DETAILS: Mapping[type[TollhouseError], tuple[Callable[[Any], Message | None], ...]] = {

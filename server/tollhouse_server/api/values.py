@@ -1,13 +1,23 @@
-"""Values on the wire and in here: moments, money, versions."""
+"""Values on the wire and in here: moments, money, units, versions."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from tollhouse_server.errors import EtagMismatch
+from tollhouse_server.ledger.terms import Metric
 from tollhouse_server.money import MAX_NANOS, NANOS_PER_DOLLAR
 from tollhouse_server.names import invalid
+
+_LIMIT_UNITS: Final = {
+    Metric.REQUESTS: "request",
+    Metric.INPUT_TOKENS: "token",
+    Metric.OUTPUT_TOKENS: "token",
+    Metric.IMAGES: "image",
+    Metric.COST: "nanos",
+}
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -52,6 +62,11 @@ def nanos_of(message: Money, field: str) -> int:
     if abs(nanos) > MAX_NANOS:
         raise invalid(field, f"is beyond the largest amount of {MAX_NANOS // NANOS_PER_DOLLAR} dollars")
     return nanos
+
+
+def limit_unit(metric: Metric) -> str:
+    """Return the unit of a limit's amounts, as `LimitState.unit` names it."""
+    return _LIMIT_UNITS[metric]
 
 
 def etag(version: int) -> str:

@@ -14,7 +14,7 @@ from tollhouse_server.api.outcomes import usage_message
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.usage_requests import RecordsPage, period_of, require_scope
-from tollhouse_server.api.values import money, timestamp
+from tollhouse_server.api.values import limit_unit, money, timestamp
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import limit_store
@@ -32,13 +32,6 @@ LONGEST_SUMMARY: Final = timedelta(days=400)
 
 # Callers may be of any tenant, so their days and months are those of UTC.
 _ZONE: Final = ZoneInfo("UTC")
-_UNITS: Final = {
-    Metric.REQUESTS: "request",
-    Metric.INPUT_TOKENS: "token",
-    Metric.OUTPUT_TOKENS: "token",
-    Metric.IMAGES: "image",
-    Metric.COST: "nanos",
-}
 _TIERS: Final = "tiers/"
 
 
@@ -162,7 +155,7 @@ async def _limit(session: AsyncSession, row: LimitRow) -> errors_pb2.LimitState:
         window=row.window,
         scope=row.scope,
         tier=row.selector.removeprefix(_TIERS) if row.selector.startswith(_TIERS) else None,
-        unit=_UNITS[Metric(row.metric)],
+        unit=limit_unit(Metric(row.metric)),
         amount=row.amount,
         held=use.held,
         settled=use.settled,

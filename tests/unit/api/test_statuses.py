@@ -1,0 +1,52 @@
+"""What a refusal says on the wire."""
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from tollhouse.v1 import errors_pb2
+from tollhouse_server.api.statuses import status_of
+from tollhouse_server.errors import LimitExceeded, UpstreamRefused
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("REQUESTS", "request"),
+        ("INPUT_TOKENS", "token"),
+        ("OUTPUT_TOKENS", "token"),
+        ("IMAGES", "image"),
+        ("COST", "nanos"),
+    ],
+)
+def test_a_refused_call_learns_the_limits_amounts_in_the_documented_unit(metric: str, unit: str) -> None:
+    """The units are those of errors.proto, as in the list of limits."""
+    error = LimitExceeded(
+        limit="tenants/acme/limits/day",
+        metric=metric,
+        window="DAY",
+        amount=10,
+        held=4,
+        settled=5,
+        requested=2,
+        resets_at=None,
+        retry_after_seconds=None,
+    )
+
+    status = status_of(error, "c0ffee")
+
+    state = errors_pb2.LimitState()
+    assert [detail.Unpack(state) for detail in status.details].count(True) == 1
+    assert (state.unit, state.requested, state.HasField("resets_at")) == (unit, 2, False)
+
+
+def test_what_google_said_of_a_refusal_is_passed_on_whole() -> None:
+    """Status, message and every detail, nested ones too."""
+    detail = {"@type": "type.googleapis.com/google.rpc.Help", "links": [{"url": "https://example.com", "rank": 1.5}]}
+    body = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "no", "details": [detail, "odd"]}}
+    error = UpstreamRefused(http_status=400, status="INVALID_ARGUMENT", upstream_message="no", body=body)
+
+    status = status_of(error, "c0ffee")
+
+    said = errors_pb2.UpstreamError()
+    assert [detail.Unpack(said) for detail in status.details].count(True) == 1
+    assert (said.http_status, said.status, said.message) == (400, "INVALID_ARGUMENT", "no")
+    assert [MessageToDict(one) for one in said.details] == [detail]
