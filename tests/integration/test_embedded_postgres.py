@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -161,6 +162,27 @@ async def test_data_of_another_user_is_refused_with_a_clear_error(config: Postgr
 
     with pytest.raises(StateDirectoryUnusable, match="belongs to user id 0"):
         await EmbeddedPostgres(config).start()
+
+
+@as_root_only
+def test_programs_below_a_closed_directory_are_found_too(config: PostgresConfig) -> None:
+    """A whole checkout in root's home: initdb looks for its programs by access(2), which asks for the real user."""
+    home = config.log_path.parent
+    program = home / "program"
+    program.touch(mode=0o755)
+    home.chmod(0o700)
+    asking = "import os, sys; sys.exit(0 if os.access(sys.argv[1], os.R_OK | os.X_OK) else 1)"
+
+    child = Child(
+        Command(
+            argv=[sys.executable, "-I", "-S", "-c", asking, str(program)],
+            log_path=config.log_path,
+            death_signal=signal.SIGKILL,
+            user=user_for_postgres(program),
+        )
+    )
+
+    assert psutil.Process(child.pid).wait(10) == 0
 
 
 @as_root_only
