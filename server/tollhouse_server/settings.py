@@ -18,7 +18,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 _PREFIX = "TOLLHOUSE_"
 # Read by the CLI, not by the server; they may well stand in the same shell.
-_OTHERS = frozenset({"TOLLHOUSE_ENDPOINT", "TOLLHOUSE_API_KEY", "TOLLHOUSE_PROFILE"})
+_OTHERS = frozenset(_PREFIX + name for name in ("ENDPOINT", "API_KEY", "PROFILE", "CA_FILE", "TENANT"))
 
 
 class Settings(BaseSettings):
@@ -105,7 +105,7 @@ def load_settings() -> Settings:
     Raises:
         InvalidRequest: a value is wrong or a variable unknown; each is named.
     """
-    unknown = _unknown_variables(os.environ)
+    unknown = unknown_variables(os.environ)
     if unknown:
         raise InvalidRequest(violations=unknown)
     try:
@@ -120,7 +120,8 @@ def load_settings() -> Settings:
         raise InvalidRequest(violations=violations) from None
 
 
-def _unknown_variables(names: Iterable[str]) -> tuple[FieldViolation, ...]:
+def unknown_variables(names: Iterable[str]) -> tuple[FieldViolation, ...]:
+    """Name each `TOLLHOUSE_` variable that neither the server nor the command line reads."""
     known = {_PREFIX + name.upper() for name in Settings.model_fields} | _OTHERS
     return tuple(
         FieldViolation(path=name, description="is not a setting of Tollhouse")
