@@ -5,8 +5,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.access.tables import RoleGrantRow
 from tollhouse_server.database.integrity import constraints
-from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import ResourceExists, ResourceNotFound
+from tollhouse_server.database.rows import find, insert, run_sql
+from tollhouse_server.errors import ResourceExists
 from tollhouse_server.names import RoleGrantName
 
 
@@ -19,10 +19,7 @@ async def create_grant(session: AsyncSession, row: RoleGrantRow) -> RoleGrantRow
     exists = ResourceExists(name=str(RoleGrantName(row.tenant_id, row.grant_id)))
     same = ResourceExists(name=f"A grant of {row.role} on {row.scope} to {row.principal_id}")
     with constraints({"role_grant_pkey": exists, "role_grant_once": same}):
-        session.add(row)
-        await session.flush()
-    await session.refresh(row)
-    return row
+        return await insert(session, row)
 
 
 async def get_grant(session: AsyncSession, name: RoleGrantName) -> RoleGrantRow:
@@ -32,10 +29,7 @@ async def get_grant(session: AsyncSession, name: RoleGrantName) -> RoleGrantRow:
         ResourceNotFound: there is none.
     """
     query = select(RoleGrantRow).where(RoleGrantRow.tenant_id == name.tenant, RoleGrantRow.grant_id == name.role_grant)
-    row = (await session.exec(query)).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=str(name))
-    return row
+    return await find(session, query, name)
 
 
 async def list_grants(

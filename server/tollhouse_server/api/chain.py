@@ -16,8 +16,9 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
-from tollhouse_server.errors import FieldViolation, InvalidRequest, RequestTooLarge, ServerDraining, TollhouseError
+from tollhouse_server.errors import RequestTooLarge, ServerDraining, TollhouseError
 from tollhouse_server.identity.directory import Directory
+from tollhouse_server.names import invalid
 from tollhouse_server.telemetry.logging import log_call
 from tollhouse_server.telemetry.metrics import Metrics
 
@@ -148,5 +149,4 @@ def _parsed(request_type: type[Message], body: bytes) -> Message:
     try:
         return request_type.FromString(body)
     except DecodeError:
-        problem = FieldViolation(path="", description=f"the message is not a {request_type.DESCRIPTOR.full_name}")
-        raise InvalidRequest(violations=(problem,)) from None
+        raise invalid("", f"the message is not a {request_type.DESCRIPTOR.full_name}") from None

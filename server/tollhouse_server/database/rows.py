@@ -1,13 +1,15 @@
-"""What rows have in common: a stale writer is refused, a change counts one up; and the way to plain SQL."""
+"""What rows have in common: how one is written, found, locked and changed; and the way to plain SQL."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import CursorResult, TextClause, text
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
-from tollhouse_server.errors import EtagMismatch
+from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 
 
 class Versioned(Protocol):
@@ -18,6 +20,30 @@ class Versioned(Protocol):
 
 
 Row = TypeVar("Row", bound=Versioned)
+Table = TypeVar("Table", bound=SQLModel)
+
+
+async def insert(session: AsyncSession, row: Table) -> Table:
+    """Write a new row and read back what the database has filled in."""
+    session.add(row)
+    await session.flush()
+    await session.refresh(row)
+    return row
+
+
+async def find(session: AsyncSession, query: SelectOfScalar[Table], name: object, *, lock: bool = False) -> Table:
+    """Return the one row of a query; with `lock`, as it is now, and so that it stays until the transaction ends.
+
+    Raises:
+        ResourceNotFound: there is no row; `name` is what it says does not exist.
+    """
+    if lock:
+        # Not FOR UPDATE: a foreign key that refers to the row takes a key share, and two that cross would deadlock.
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    row = (await session.exec(query)).one_or_none()
+    if row is None:
+        raise ResourceNotFound(name=str(name))
+    return row
 
 
 def check_version(row: Versioned, expected: int | None, name: str) -> None:

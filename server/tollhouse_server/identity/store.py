@@ -7,8 +7,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.database.rows import find, insert, run_sql
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.identity.tables import ApiKeyRow
 from tollhouse_server.names import ApiKeyName, ProjectKeyName, TenantKeyName
@@ -64,10 +63,7 @@ def key_name(tenant: str, key_id: str, project: str | None, department: str) -> 
 
 async def create_key(session: AsyncSession, row: ApiKeyRow) -> ApiKeyRow:
     """Insert a key's record."""
-    session.add(row)
-    await session.flush()
-    await session.refresh(row)
-    return row
+    return await insert(session, row)
 
 
 async def get_key(session: AsyncSession, name: ApiKeyName, *, lock: bool = False) -> ApiKeyRow:
@@ -81,12 +77,7 @@ async def get_key(session: AsyncSession, name: ApiKeyName, *, lock: bool = False
         query = query.where(ApiKeyRow.project_id == name.project)
     else:
         query = query.where(col(ApiKeyRow.project_id).is_(None))
-    if lock:
-        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    row = (await session.exec(query)).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=str(name))
-    return row
+    return await find(session, query, name, lock=lock)
 
 
 async def list_keys(

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime
 
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump
-from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import EtagMismatch, ResourceNotFound
+from tollhouse_server.database.rows import change, check_version, find, insert, run_sql
+from tollhouse_server.errors import EtagMismatch
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Window
 from tollhouse_server.ledger.windows import window_end, window_start
+from tollhouse_server.names import LimitName
+from tollhouse_server.tenancy.store import read_clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,36 +29,31 @@ class LimitUse:
 
 async def create_limit(session: AsyncSession, row: LimitRow) -> LimitRow:
     """Insert a limit; it binds every reservation that starts after the commit."""
-    session.add(row)
-    await session.flush()
-    await session.refresh(row)
+    await insert(session, row)
     await bump(session, Topic.LIMITS)
     return row
 
 
-async def get_limit(session: AsyncSession, tenant_id: str, name: str) -> LimitRow:
-    """Return the active limit `name` of the tenant.
+async def get_limit(session: AsyncSession, name: LimitName) -> LimitRow:
+    """Return an active limit.
 
     Raises:
         ResourceNotFound: there is none.
     """
-    query = select(LimitRow).where(LimitRow.tenant_id == tenant_id, LimitRow.name == name, LimitRow.state == "ACTIVE")
-    row = (await session.exec(query)).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=f"tenants/{tenant_id}/limits/{name}")
-    return row
+    query = select(LimitRow).where(
+        LimitRow.tenant_id == name.tenant, LimitRow.name == name.limit, LimitRow.state == "ACTIVE"
+    )
+    return await find(session, query, name)
 
 
 async def list_limits(
-    session: AsyncSession, tenant_id: str, *, scopes: Sequence[str] = (), after_name: str = "", page_size: int = 100
+    session: AsyncSession, tenant: str, *, scopes: Sequence[str], after: str, size: int
 ) -> list[LimitRow]:
-    """Return up to `page_size` active limits ordered by name, after `after_name`; `scopes` narrows to those scopes."""
-    query = select(LimitRow).where(
-        LimitRow.tenant_id == tenant_id, LimitRow.state == "ACTIVE", col(LimitRow.name) > after_name
-    )
+    """Return up to `size` active limits in the order of their names; `scopes`, if there are any, narrow to those."""
+    query = select(LimitRow).where(LimitRow.tenant_id == tenant, LimitRow.state == "ACTIVE", col(LimitRow.name) > after)
     if scopes:
         query = query.where(col(LimitRow.scope).in_(scopes))
-    return list((await session.exec(query.order_by(col(LimitRow.name)).limit(page_size))).all())
+    return list((await session.exec(query.order_by(col(LimitRow.name)).limit(size))).all())
 
 
 async def change_amount(session: AsyncSession, row: LimitRow, amount: int, *, expected_version: int | None) -> LimitRow:
@@ -75,29 +71,20 @@ async def delete_limit(session: AsyncSession, row: LimitRow, *, expected_version
 
 
 async def _update(session: AsyncSession, row: LimitRow, expected_version: int | None, **changes: object) -> LimitRow:
+    name = str(LimitName(row.tenant_id, row.name))
     await session.refresh(row, with_for_update=True)
-    if row.state != "ACTIVE" or (expected_version is not None and row.version != expected_version):
-        raise EtagMismatch(name=f"tenants/{row.tenant_id}/limits/{row.name}")
-    for field, value in changes.items():
-        setattr(row, field, value)
-    row.version += 1
-    row.updated_at = datetime.now(UTC)
-    session.add(row)
-    await session.flush()
+    if row.state != "ACTIVE":
+        raise EtagMismatch(name=name)
+    check_version(row, expected_version, name)
+    await change(session, row, **changes)
     await bump(session, Topic.LIMITS)
     return row
 
 
 async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
     """Return what the limit's current window holds, zero when nothing has been counted in it yet."""
-    found = await run_sql(
-        session,
-        "SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant",
-        {"tenant": row.tenant_id},
-    )
-    tenant = found.one()
-    now, zone = tenant.now, ZoneInfo(tenant.time_zone)
-    start = window_start(Window(row.window), now, zone)
+    clock = await read_clock(session, row.tenant_id)
+    start = window_start(Window(row.window), clock.now, clock.zone)
     counter = await run_sql(
         session,
         "SELECT held, settled FROM counter WHERE tenant_id = :tenant AND limit_id = :limit AND window_start = :at",
@@ -108,5 +95,5 @@ async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
         held=counted.held if counted else 0,
         settled=counted.settled if counted else 0,
         window_start=start,
-        resets_at=window_end(Window(row.window), start, zone),
+        resets_at=window_end(Window(row.window), start, clock.zone),
     )

@@ -3,19 +3,10 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from tollhouse_server.names import Scope
 from tollhouse_server.reporting.periods import Day, Period
 from tollhouse_server.reporting.sums import Dimension, Group, Sums
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
-    """The database's time, by which records are booked, and the tenant's time zone."""
-
-    now: datetime
-    zone: ZoneInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from tollhouse_server.reporting import store
 from tollhouse_server.reporting.periods import Period, days_of, month_of, month_period
 from tollhouse_server.reporting.questions import Question
 from tollhouse_server.reporting.sums import Dimension, Group, Line, Sums
+from tollhouse_server.tenancy.store import read_clock
 
 MOST_LINES = 20_000
 """Lines of a month report, some 3 MB on the wire; a finer split is refused, never cut off."""
@@ -53,7 +54,7 @@ async def month_report(
         InvalidRequest: the split makes more than MOST_LINES lines.
     """
     await store.begin_snapshot(session)
-    clock = await store.read_clock(session, scope.tenant)
+    clock = await read_clock(session, scope.tenant)
     month = month or month_of(clock.now, clock.zone)
     period = month_period(month, clock.zone)
     question = Question(scope=scope, period=period, dimensions=tuple(dimensions), days=days_of(period, clock.zone))

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     BigInteger,
@@ -34,12 +33,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.identity.store import key_name
 from tollhouse_server.ledger.terms import RecordKind
-from tollhouse_server.names import PLATFORM, DepartmentName, ProjectName, Scope, TenantName
+from tollhouse_server.names import PLATFORM, DepartmentName, ProjectName, Scope
 from tollhouse_server.reporting.periods import Period
-from tollhouse_server.reporting.questions import Clock, Position, Question, UsageSums
+from tollhouse_server.reporting.questions import Position, Question, UsageSums
 from tollhouse_server.reporting.records import UsageRecord, lines_of, usage_of
 from tollhouse_server.reporting.sums import UNITEMISED, Dimension, Group, Keys, Line, Sums
 from tollhouse_server.reporting.tables import API_KEY, PROJECT, RECORD, REQUEST_KEY, SUSPENSE
@@ -50,24 +48,6 @@ LONGEST_CALL: Final = timedelta(hours=1)
 _CLOCKS_APART: Final = timedelta(minutes=1)
 _CALL_KINDS: Final = (RecordKind.SETTLED.value, RecordKind.SUSPENSE.value)
 _MODALITIES: Final = ("text", "image", "video", "audio", "document", "other")
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-async def read_clock(session: AsyncSession, tenant: str) -> Clock:
-    """Return the database's time and the tenant's time zone.
-
-    Raises:
-        ResourceNotFound: there is no such tenant.
-    """
-    found = await run_sql(
-        session, "SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant", {"tenant": tenant}
-    )
-    row = found.one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=str(TenantName(tenant)))
-    return Clock(now=row.now, zone=ZoneInfo(row.time_zone))
 
 
 async def begin_snapshot(session: AsyncSession) -> None:

@@ -1,10 +1,9 @@
 """The SQL of upstream accounts and of the metadata of their keys. Every function works in its caller's transaction.
 
-A `version` that a function takes is the resource's version as the caller read it; 0 means no check.
+A `version` that a function takes is the resource's version as the caller read it; None means no check.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -13,14 +12,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.integrity import constraints
+from tollhouse_server.database.rows import change, check_version, find, insert
 from tollhouse_server.errors import (
-    EtagMismatch,
     FieldViolation,
     InvalidRequest,
     ResourceExists,
     ResourceInUse,
     ResourceNotFound,
 )
+from tollhouse_server.names import AccountName, UpstreamKeyName, invalid
 from tollhouse_server.routing.tables import AccountRow, TierTargetRow, UpstreamKeyRow
 
 _Row = TypeVar("_Row", AccountRow, UpstreamKeyRow)
@@ -39,7 +39,7 @@ async def create_account(session: AsyncSession, row: AccountRow, *, base_url_key
         InvalidRequest: its address is not one of them.
     """
     _check_address(row.base_url_key, base_url_keys)
-    with constraints({"account_pkey": ResourceExists(name=f"accounts/{row.account_id}")}):
+    with constraints({"account_pkey": ResourceExists(name=str(AccountName(row.account_id)))}):
         return await _insert(session, row)
 
 
@@ -51,7 +51,7 @@ async def get_account(session: AsyncSession, account_id: str) -> AccountRow:
     """
     row = await session.get(AccountRow, account_id)
     if row is None:
-        raise ResourceNotFound(name=f"accounts/{account_id}")
+        raise ResourceNotFound(name=str(AccountName(account_id)))
     return row
 
 
@@ -67,7 +67,7 @@ async def update_account(
     changes: Mapping[str, Any],
     *,
     base_url_keys: Collection[str],
-    version: int = 0,
+    version: int | None = None,
 ) -> AccountRow:
     """Change display_name, project, base_url_key, region or state; the kind of an account never changes.
 
@@ -78,19 +78,19 @@ async def update_account(
     _check_fields(changes, _ACCOUNT_FIELDS)
     if "base_url_key" in changes:
         _check_address(changes["base_url_key"], base_url_keys)
-    row = await _lock(session, AccountRow, {"account_id": account_id}, f"accounts/{account_id}", version)
+    row = await _locked_account(session, AccountName(account_id), version)
     return await _change(session, row, changes)
 
 
-async def delete_account(session: AsyncSession, account_id: str, *, version: int = 0) -> None:
+async def delete_account(session: AsyncSession, account_id: str, *, version: int | None = None) -> None:
     """Delete an account.
 
     Raises:
         ResourceNotFound, EtagMismatch: as they say.
         ResourceInUse: it still has keys, or a tier names it.
     """
-    name = f"accounts/{account_id}"
-    row = await _lock(session, AccountRow, {"account_id": account_id}, name, version)
+    name = str(AccountName(account_id))
+    row = await _locked_account(session, AccountName(account_id), version)
     query = select(TierTargetRow.tier).where(col(TierTargetRow.account_id) == account_id)
     tier = (await session.exec(query)).first()
     if tier is not None:
@@ -117,8 +117,8 @@ async def create_key(session: AsyncSession, row: UpstreamKeyRow) -> UpstreamKeyR
         ResourceNotFound: there is no such account.
     """
     facts = {
-        "upstream_key_pkey": ResourceExists(name=_key_name(row.account_id, row.key_id)),
-        "upstream_key_account_fkey": ResourceNotFound(name=f"accounts/{row.account_id}"),
+        "upstream_key_pkey": ResourceExists(name=str(UpstreamKeyName(row.account_id, row.key_id))),
+        "upstream_key_account_fkey": ResourceNotFound(name=str(AccountName(row.account_id))),
     }
     with constraints(facts):
         return await _insert(session, row)
@@ -132,7 +132,7 @@ async def get_key(session: AsyncSession, account_id: str, key_id: str) -> Upstre
     """
     row = await session.get(UpstreamKeyRow, (account_id, key_id))
     if row is None:
-        raise ResourceNotFound(name=_key_name(account_id, key_id))
+        raise ResourceNotFound(name=str(UpstreamKeyName(account_id, key_id)))
     return row
 
 
@@ -147,7 +147,7 @@ async def list_keys(
 
 
 async def update_key(
-    session: AsyncSession, account_id: str, key_id: str, changes: Mapping[str, Any], *, version: int = 0
+    session: AsyncSession, account_id: str, key_id: str, changes: Mapping[str, Any], *, version: int | None = None
 ) -> UpstreamKeyRow:
     """Change display_name, vault_version, fingerprint or state (ACTIVE, DISABLED, QUARANTINED).
 
@@ -156,26 +156,20 @@ async def update_key(
         InvalidRequest: a field that cannot be changed.
     """
     _check_fields(changes, _KEY_FIELDS)
-    key = {"account_id": account_id, "key_id": key_id}
-    row = await _lock(session, UpstreamKeyRow, key, _key_name(account_id, key_id), version)
+    row = await _locked_key(session, UpstreamKeyName(account_id, key_id), version)
     return await _change(session, row, changes)
 
 
-async def delete_key(session: AsyncSession, account_id: str, key_id: str, *, version: int = 0) -> None:
+async def delete_key(session: AsyncSession, account_id: str, key_id: str, *, version: int | None = None) -> None:
     """Delete a key's metadata; its secret is the Vault room's.
 
     Raises:
         ResourceNotFound, EtagMismatch: as they say.
     """
-    key = {"account_id": account_id, "key_id": key_id}
-    row = await _lock(session, UpstreamKeyRow, key, _key_name(account_id, key_id), version)
+    row = await _locked_key(session, UpstreamKeyName(account_id, key_id), version)
     await session.delete(row)
     await session.flush()
     await bump(session, Topic.ACCOUNTS)
-
-
-def _key_name(account_id: str, key_id: str) -> str:
-    return f"accounts/{account_id}/upstreamKeys/{key_id}"
 
 
 def _check_fields(changes: Mapping[str, Any], known: Collection[str]) -> None:
@@ -189,35 +183,31 @@ def _check_fields(changes: Mapping[str, Any], known: Collection[str]) -> None:
 def _check_address(base_url_key: str, allowed: Collection[str]) -> None:
     """An account names an address of the settings: nobody can send keys to a host of his own choice."""
     if base_url_key not in allowed:
-        names = ", ".join(sorted(allowed))
-        raise InvalidRequest(violations=(FieldViolation(path="base_url_key", description=f"must be one of: {names}"),))
+        raise invalid("base_url_key", f"must be one of: {', '.join(sorted(allowed))}")
 
 
 async def _insert(session: AsyncSession, row: _Row) -> _Row:
-    session.add(row)
-    await session.flush()
-    await session.refresh(row)
+    await insert(session, row)
     await bump(session, Topic.ACCOUNTS)
     return row
 
 
-async def _lock(session: AsyncSession, table: type[_Row], key: Mapping[str, str], name: str, version: int) -> _Row:
-    query = select(table).filter_by(**key).with_for_update().execution_options(populate_existing=True)
-    row = (await session.exec(query)).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=name)
-    if version not in (0, row.version):
-        raise EtagMismatch(name=name)
+async def _locked_account(session: AsyncSession, name: AccountName, version: int | None) -> AccountRow:
+    row = await find(session, select(AccountRow).where(AccountRow.account_id == name.account), name, lock=True)
+    check_version(row, version, str(name))
+    return row
+
+
+async def _locked_key(session: AsyncSession, name: UpstreamKeyName, version: int | None) -> UpstreamKeyRow:
+    query = select(UpstreamKeyRow).where(
+        UpstreamKeyRow.account_id == name.account, UpstreamKeyRow.key_id == name.upstream_key
+    )
+    row = await find(session, query, name, lock=True)
+    check_version(row, version, str(name))
     return row
 
 
 async def _change(session: AsyncSession, row: _Row, changes: Mapping[str, Any]) -> _Row:
-    for field, value in changes.items():
-        setattr(row, field, value)
-    row.version += 1
-    row.updated_at = datetime.now(UTC)
-    session.add(row)
-    await session.flush()
-    await session.refresh(row)
+    await change(session, row, **changes)
     await bump(session, Topic.ACCOUNTS)
     return row

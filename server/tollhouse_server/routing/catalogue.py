@@ -5,13 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tollhouse_server.errors import (
-    FieldViolation,
-    InvalidRequest,
-    ModelShutDown,
-    ModelUnknown,
-    NoUpstreamKey,
-)
+from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown, NoUpstreamKey
+from tollhouse_server.names import invalid
 from tollhouse_server.pricing.ceiling import ModelBounds
 
 
@@ -252,7 +247,7 @@ class Catalogue:
             return self._route_of_model(model.removeprefix("models/"), method, at, region)
         if tier:
             return self._route_of_tier(tier.removeprefix("tiers/"), method, at, region, allow_fallback=allow_fallback)
-        raise _invalid("model", "name a tier or a model")
+        raise invalid("model", "name a tier or a model")
 
     def _route_of_model(self, name: str, method: str, at: datetime, region: str | None) -> Route:
         alias = self._aliases.get(name)
@@ -292,7 +287,7 @@ class Catalogue:
         if _is_over(model.shutdown_at, at):
             raise _shut_down(model.model, model.shutdown_at, model.successor)
         if METHODS.get(method) not in model.capabilities:
-            raise _invalid("model", f"{model.model} does not serve {method}")
+            raise invalid("model", f"{model.model} does not serve {method}")
 
     def _targets(self, model: Model, choice: TierChoice, method: str, region: str | None) -> Iterator[Target]:
         for account in self._serving(model.upstreams):
@@ -324,7 +319,3 @@ def _is_over(shutdown_at: datetime | None, at: datetime) -> bool:
 def _shut_down(model: str, shutdown_at: datetime | None, successor: str) -> ModelShutDown:
     day = shutdown_at.date().isoformat() if shutdown_at else ""
     return ModelShutDown(model=model, shutdown_on=day, successor=successor)
-
-
-def _invalid(path: str, description: str) -> InvalidRequest:
-    return InvalidRequest(violations=(FieldViolation(path=path, description=description),))

@@ -1,7 +1,10 @@
 """The only SQL of tenancy. Every function works in its caller's transaction."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import text
 from sqlmodel import SQLModel, col, select
@@ -9,29 +12,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from tollhouse_server.database.integrity import constraints
-from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.rows import find, insert, run_sql
 from tollhouse_server.errors import ResourceExists, ResourceInUse, ResourceNotFound
-from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName, TenantName
+from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName, Scope, TenantName
 from tollhouse_server.tenancy.tables import DepartmentRow, PrincipalRow, ProjectRow, TenantRow
 
 Row = TypeVar("Row", bound=SQLModel)
 
 
-async def _insert(session: AsyncSession, row: Row) -> Row:
-    session.add(row)
-    await session.flush()
-    await session.refresh(row)
-    return row
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """The database's time, by which records are booked, and the tenant's time zone."""
 
-
-async def _one(session: AsyncSession, query: SelectOfScalar[Row], name: object, *, lock: bool) -> Row:
-    if lock:
-        # Not FOR UPDATE: a foreign key that refers to the row takes a key share, and two that cross would deadlock.
-        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    row = (await session.exec(query)).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=str(name))
-    return row
+    now: datetime
+    zone: ZoneInfo
 
 
 async def _page(
@@ -54,7 +48,7 @@ async def create_tenant(session: AsyncSession, row: TenantRow) -> TenantRow:
         ResourceExists: the id is taken, be it by a deleted tenant.
     """
     with constraints({"tenant_pkey": ResourceExists(name=str(TenantName(row.tenant_id)))}):
-        return await _insert(session, row)
+        return await insert(session, row)
 
 
 async def get_tenant(session: AsyncSession, name: TenantName, *, lock: bool = False) -> TenantRow:
@@ -64,13 +58,28 @@ async def get_tenant(session: AsyncSession, name: TenantName, *, lock: bool = Fa
         ResourceNotFound: there is none.
     """
     query = select(TenantRow).where(TenantRow.tenant_id == name.tenant)
-    return await _one(session, query, name, lock=lock)
+    return await find(session, query, name, lock=lock)
 
 
 async def list_tenants(session: AsyncSession, *, after: str, size: int, show_deleted: bool) -> list[TenantRow]:
     """Return up to `size` tenants in the order of their ids, after the id `after`."""
     deleted = None if show_deleted else col(TenantRow.deleted_at)
     return await _page(session, select(TenantRow), col(TenantRow.tenant_id), after=after, size=size, deleted=deleted)
+
+
+async def read_clock(session: AsyncSession, tenant: str) -> Clock:
+    """Return the database's time and the tenant's time zone.
+
+    Raises:
+        ResourceNotFound: there is no such tenant.
+    """
+    found = await run_sql(
+        session, "SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant", {"tenant": tenant}
+    )
+    row = found.one_or_none()
+    if row is None:
+        raise ResourceNotFound(name=str(TenantName(tenant)))
+    return Clock(now=row.now, zone=ZoneInfo(row.time_zone))
 
 
 # --- departments ------------------------------------------------------------------------------------------------------
@@ -86,7 +95,7 @@ async def create_department(session: AsyncSession, row: DepartmentRow) -> Depart
     name = DepartmentName(row.tenant_id, row.department_id)
     row.path = await _path_below(session, row.tenant_id, row.parent_id, row.department_id)
     with constraints({"department_pkey": ResourceExists(name=str(name))}):
-        return await _insert(session, row)
+        return await insert(session, row)
 
 
 async def _path_below(session: AsyncSession, tenant: str, parent: str | None, department: str) -> str:
@@ -131,7 +140,7 @@ async def get_department(session: AsyncSession, name: DepartmentName, *, lock: b
     query = select(DepartmentRow).where(
         DepartmentRow.tenant_id == name.tenant, DepartmentRow.department_id == name.department
     )
-    return await _one(session, query, name, lock=lock)
+    return await find(session, query, name, lock=lock)
 
 
 async def list_departments(
@@ -210,7 +219,7 @@ async def create_project(session: AsyncSession, row: ProjectRow) -> ProjectRow:
     await active_department(session, DepartmentName(row.tenant_id, row.department_id))
     name = ProjectName(row.tenant_id, row.department_id, row.project_id)
     with constraints({"project_pkey": ResourceExists(name=str(name))}):
-        return await _insert(session, row)
+        return await insert(session, row)
 
 
 async def get_project(session: AsyncSession, name: ProjectName, *, lock: bool = False) -> ProjectRow:
@@ -224,7 +233,7 @@ async def get_project(session: AsyncSession, name: ProjectName, *, lock: bool = 
         ProjectRow.department_id == name.department,
         ProjectRow.project_id == name.project,
     )
-    return await _one(session, query, name, lock=lock)
+    return await find(session, query, name, lock=lock)
 
 
 async def active_project(session: AsyncSession, name: ProjectName) -> ProjectRow:
@@ -237,6 +246,21 @@ async def active_project(session: AsyncSession, name: ProjectName) -> ProjectRow
     if row.deleted_at is not None:
         raise ResourceNotFound(name=str(name))
     return row
+
+
+async def require_active(session: AsyncSession, scope: Scope) -> None:
+    """Return if the scope is not deleted, and lock it so that it stays so.
+
+    Raises:
+        ResourceNotFound: it is missing or deleted.
+    """
+    match scope:
+        case TenantName():
+            await active_tenant(session, scope)
+        case DepartmentName():
+            await active_department(session, scope)
+        case ProjectName():
+            await active_project(session, scope)
 
 
 async def active_project_path(session: AsyncSession, name: ProjectName) -> tuple[str, ...]:
@@ -290,7 +314,7 @@ async def create_principal(session: AsyncSession, row: PrincipalRow) -> Principa
     """
     await active_tenant(session, TenantName(row.tenant_id))
     with constraints({"principal_pkey": ResourceExists(name=str(PrincipalName(row.tenant_id, row.principal_id)))}):
-        return await _insert(session, row)
+        return await insert(session, row)
 
 
 async def get_principal(session: AsyncSession, name: PrincipalName, *, lock: bool = False) -> PrincipalRow:
@@ -302,7 +326,7 @@ async def get_principal(session: AsyncSession, name: PrincipalName, *, lock: boo
     query = select(PrincipalRow).where(
         PrincipalRow.tenant_id == name.tenant, PrincipalRow.principal_id == name.principal
     )
-    return await _one(session, query, name, lock=lock)
+    return await find(session, query, name, lock=lock)
 
 
 async def active_principal(session: AsyncSession, name: PrincipalName) -> PrincipalRow:

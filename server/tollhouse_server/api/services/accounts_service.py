@@ -82,7 +82,7 @@ class AccountService:
 
         async def act(session: AsyncSession) -> Change[Empty]:
             before = _message(await store.get_account(session, account))
-            await store.delete_account(session, account, version=version_of(request.etag, request.name) or 0)
+            await store.delete_account(session, account, version=version_of(request.etag, request.name))
             return Change(resource=request.name, before=before, after=None, answer=Empty())
 
         return await self._mutations.run(call, request, Empty, act)
@@ -95,7 +95,7 @@ class AccountService:
         async def act(session: AsyncSession) -> Change[pb.Account]:
             before = _message(await store.get_account(session, account))
             row = await store.update_account(
-                session, account, values, base_url_keys=self._endpoints, version=version_of(tag, text) or 0
+                session, account, values, base_url_keys=self._endpoints, version=version_of(tag, text)
             )
             after = _message(row)
             return Change(resource=text, before=before, after=after, answer=after)

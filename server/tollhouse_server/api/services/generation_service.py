@@ -17,7 +17,6 @@ from tollhouse.v1.generation_pb2 import (
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import outcome_message
-from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
@@ -95,7 +94,7 @@ class GenerationService:
         try:
             return self._mapper.canonical(self._mapper.to_json(request), type(request))
         except ValueError as error:
-            raise InvalidRequest(violations=(FieldViolation(path="extra", description=str(error)),)) from None
+            raise invalid("extra", str(error)) from None
 
     async def _scope(self, request: Any, call: Call) -> Scope:
         principal = call.principal

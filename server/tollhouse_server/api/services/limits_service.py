@@ -19,7 +19,6 @@ from tollhouse_server.ledger import limit_store as store
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Metric, Window
 from tollhouse_server.names import (
-    DepartmentName,
     LimitName,
     ProjectKeyName,
     ProjectName,
@@ -55,7 +54,7 @@ class LimitService:
     async def get_limit(self, request: pb.GetLimitRequest, call: Call) -> pb.Limit:
         name = LimitName.parse(request.name)
         async with self._database.transaction() as session:
-            return await _message(session, await store.get_limit(session, name.tenant, name.limit))
+            return await _message(session, await store.get_limit(session, name))
 
     async def list_limits(self, request: pb.ListLimitsRequest, call: Call) -> pb.ListLimitsResponse:
         async with self._database.transaction() as session:
@@ -63,8 +62,8 @@ class LimitService:
                 session,
                 TenantName.parse(request.parent, "parent").tenant,
                 scopes=[request.scope] if request.scope else (),
-                after_name=self._pages.after(request),
-                page_size=self._pages.size(request) + 1,
+                after=self._pages.after(request),
+                size=self._pages.size(request) + 1,
             )
             page, last = self._pages.split(request, rows)
             limits = [await _message(session, row) for row in page]
@@ -76,7 +75,7 @@ class LimitService:
         name = LimitName.parse(request.limit.name, "limit.name")
 
         async def act(session: AsyncSession) -> Change[pb.Limit]:
-            row = await store.get_limit(session, name.tenant, name.limit)
+            row = await store.get_limit(session, name)
             before = await _message(session, row)
             if "amount" in fields:
                 amount = _amount(request.limit.amount, Metric(row.metric))
@@ -91,7 +90,7 @@ class LimitService:
         name = LimitName.parse(request.name)
 
         async def act(session: AsyncSession) -> Change[Empty]:
-            row = await store.get_limit(session, name.tenant, name.limit)
+            row = await store.get_limit(session, name)
             before = await _message(session, row)
             await store.delete_limit(session, row, expected_version=version_of(request.etag, str(name)))
             return Change(resource=str(name), before=before, after=None, answer=Empty())
@@ -139,13 +138,7 @@ async def _require_scope(session: AsyncSession, text: str) -> None:
             await tenancy.active_project(session, ProjectName(name.tenant, name.department, name.project))
         await identity.get_key(session, name)
         return
-    match parse_scope(text, "limit.scope"):
-        case TenantName() as tenant:
-            await tenancy.active_tenant(session, tenant)
-        case DepartmentName() as department:
-            await tenancy.active_department(session, department)
-        case ProjectName() as project:
-            await tenancy.active_project(session, project)
+    await tenancy.require_active(session, parse_scope(text, "limit.scope"))
 
 
 async def _message(session: AsyncSession, row: LimitRow) -> pb.Limit:

@@ -18,9 +18,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import Topic
 from tollhouse_server.names import (
     PLATFORM,
-    DepartmentName,
     PrincipalName,
-    ProjectName,
     RoleGrantName,
     RoleName,
     TenantName,
@@ -57,7 +55,8 @@ class RoleService:
 
         async def act(session: AsyncSession) -> Change[pb.RoleGrant]:
             await tenancy.active_principal(session, principal)
-            await _require_scope(session, grant.scope)
+            if grant.scope != PLATFORM:
+                await tenancy.require_active(session, parse_scope(grant.scope, "role_grant.scope"))
             row = RoleGrantRow(
                 tenant_id=name.tenant,
                 grant_id=name.role_grant,
@@ -125,18 +124,6 @@ def _check_scope(scope: str, tenant: str) -> None:
     """Refuse a grant that reaches out of the principal's own tenant; the platform is for its own people."""
     if domain_of(scope) != tenant:
         raise invalid("role_grant.scope", "must be inside the grant's own tenant")
-
-
-async def _require_scope(session: AsyncSession, text: str) -> None:
-    if text == PLATFORM:
-        return
-    match parse_scope(text, "role_grant.scope"):
-        case TenantName() as tenant:
-            await tenancy.active_tenant(session, tenant)
-        case DepartmentName() as department:
-            await tenancy.active_department(session, department)
-        case ProjectName() as project:
-            await tenancy.active_project(session, project)
 
 
 def _role(role: Role) -> pb.Role:

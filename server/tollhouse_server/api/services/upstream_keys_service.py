@@ -98,7 +98,7 @@ class UpstreamKeyService:
 
         async def act(session: AsyncSession) -> Change[Empty]:
             before = _message(await store.get_key(session, name.account, name.upstream_key))
-            version = version_of(request.etag, request.name) or 0
+            version = version_of(request.etag, request.name)
             await store.delete_key(session, name.account, name.upstream_key, version=version)
             if not request.validate_only:
                 await self._custodian.delete_secret(upstream_key_path(name.account, name.upstream_key))
@@ -112,7 +112,7 @@ class UpstreamKeyService:
         async def act(session: AsyncSession) -> Change[pb.UpstreamKey]:
             before = _message(await store.get_key(session, name.account, name.upstream_key))
             row = await store.update_key(
-                session, name.account, name.upstream_key, {"state": state}, version=version_of(tag, text) or 0
+                session, name.account, name.upstream_key, {"state": state}, version=version_of(tag, text)
             )
             after = _message(row)
             return Change(resource=text, before=before, after=after, answer=after)

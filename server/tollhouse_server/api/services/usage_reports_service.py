@@ -17,6 +17,7 @@ from tollhouse_server.reporting.periods import month_of, month_period
 from tollhouse_server.reporting.records import ChargedLine, UsageRecord
 from tollhouse_server.reporting.reports import month_report
 from tollhouse_server.reporting.sums import Dimension, Line, Sums
+from tollhouse_server.tenancy.store import read_clock
 
 _DEFAULT_SPLIT = (Dimension.DEPARTMENT, Dimension.MODEL, Dimension.SKU)
 
@@ -49,7 +50,7 @@ class UsageReportService:
         scope = parse_scope(request.parent, "parent")
         async with self._database.transaction() as session:
             await require_scope(session, scope)
-            clock = await store.read_clock(session, scope.tenant)
+            clock = await read_clock(session, scope.tenant)
             month = month_period(month_of(clock.now, clock.zone), clock.zone)
             page = RecordsPage.of(request, self._pages, default_start=month.start, now=clock.now)
             found = await store.list_records(

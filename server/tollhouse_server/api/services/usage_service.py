@@ -26,6 +26,7 @@ from tollhouse_server.reporting.periods import month_of, month_period
 from tollhouse_server.reporting.records import Receipt, UsageRecord, receipt_of
 from tollhouse_server.reporting.reports import usage_summary
 from tollhouse_server.reporting.sums import Dimension, Group, Sums
+from tollhouse_server.tenancy.store import read_clock
 
 LONGEST_SUMMARY: Final = timedelta(days=400)
 """A year and the month to compare it with; more is for the reports of finance."""
@@ -47,7 +48,7 @@ class UsageService:
         dimensions = [_dimension(value) for value in request.group_by]
         async with self._database.transaction() as session:
             await require_scope(session, scope)
-            now = (await store.read_clock(session, scope.tenant)).now
+            now = (await read_clock(session, scope.tenant)).now
             month = month_period(month_of(now, _ZONE), _ZONE)
             period = period_of(request, default_start=month.start, now=now)
             if period.end - period.start > LONGEST_SUMMARY:
@@ -72,8 +73,8 @@ class UsageService:
                 session,
                 scope.tenant,
                 scopes=scopes,
-                after_name=self._pages.after(request),
-                page_size=self._pages.size(request) + 1,
+                after=self._pages.after(request),
+                size=self._pages.size(request) + 1,
             )
             page, last = self._pages.split(request, rows)
             limits = [await _limit(session, row) for row in page]
@@ -84,7 +85,7 @@ class UsageService:
         scope = _scope(request, call)
         async with self._database.transaction() as session:
             await require_scope(session, scope)
-            now = (await store.read_clock(session, scope.tenant)).now
+            now = (await read_clock(session, scope.tenant)).now
             month = month_period(month_of(now, _ZONE), _ZONE)
             page = RecordsPage.of(request, self._pages, default_start=month.start, now=now)
             size = self._pages.size(request) + 1
