@@ -8,6 +8,7 @@ import structlog
 
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.ledger import upkeep_store
 from tollhouse_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ _log = structlog.get_logger(__name__)
 
 _GAUGE_SECONDS = 5.0
 _UPKEEP_SECONDS = 3600.0
-
-_PARTITIONS = """
-SELECT create_usage_partition((now() + make_interval(months => ahead))::date) FROM generate_series(0, 2) AS ahead
-"""
-_OLD_REQUESTS = "DELETE FROM request_key WHERE created_at < now() - interval '24 hours'"
-_OPEN = "SELECT (SELECT count(*) FROM attempt), (SELECT count(*) FROM suspense WHERE resolved_at IS NULL)"
 
 
 class Housekeeping:
@@ -39,10 +34,10 @@ class Housekeeping:
             try:
                 with store_errors():
                     if time.monotonic() - upkeep_at > _UPKEEP_SECONDS:
-                        await self._pool.execute(_PARTITIONS)
-                        await self._pool.execute(_OLD_REQUESTS)
+                        await upkeep_store.create_partitions(self._pool)
+                        await upkeep_store.forget_old_requests(self._pool)
                         upkeep_at = time.monotonic()
-                    in_flight, suspense = await self._pool.fetchrow(_OPEN) or (0, 0)
+                    in_flight, suspense = await upkeep_store.count_open(self._pool)
                 self._metrics.ledger_attempts(in_flight=in_flight, suspense=suspense)
             except StoreUnavailable as error:
                 _log.warning("housekeeping_postponed", detail=error.detail)

@@ -149,10 +149,6 @@ RETURNING requests, input_tokens, output_tokens, images, cost_nanos
 
 _IS_BOOKED = "SELECT EXISTS (SELECT FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2)"
 
-_ORPHANS = """
-SELECT a.* FROM attempt a JOIN worker w ON w.epoch = a.worker_epoch WHERE w.state = 'DEAD' LIMIT $1
-"""
-
 
 async def read_clock(connection: "Connection") -> tuple[int, datetime]:
     """Return the epoch of the limit definitions and the database's clock, the only one the ledger goes by."""
@@ -232,7 +228,7 @@ async def end_attempts(connection: "Connection", attempts: Sequence[tuple[str, U
 async def load_attempts(connection: "Connection", attempts: Sequence[tuple[str, UUID]]) -> dict[UUID, Reservation]:
     """Return those of the attempts that are in flight, as the reservations they are."""
     rows = await connection.fetch(_LOAD_ATTEMPTS, *_columns(attempts, 2))
-    return {row["attempt_id"]: _reservation(row) for row in rows}
+    return {row["attempt_id"]: reservation_of(row) for row in rows}
 
 
 async def insert_records(connection: "Connection", bookings: Sequence[Booking], settled_at: datetime) -> None:
@@ -265,11 +261,6 @@ async def close_suspense(connection: "Connection", terms: CallTerms, resolution:
 async def is_booked(connection: "Connection", terms: CallTerms) -> bool:
     """Tell whether the attempt has a usage record."""
     return bool(await connection.fetchval(_IS_BOOKED, terms.scope.tenant_id, terms.attempt_id))
-
-
-async def orphans(connection: "Connection", *, at_most: int) -> list[Reservation]:
-    """Return attempts of dead workers, as the reservations they were."""
-    return [_reservation(row) for row in await connection.fetch(_ORPHANS, at_most)]
 
 
 def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
@@ -342,8 +333,8 @@ def _record_row(booking: Booking) -> tuple[object, ...]:
     )
 
 
-def _reservation(row: asyncpg.Record) -> Reservation:
-    """Rebuild what a dead worker had reserved; it only has to end, so what admits a call is not needed."""
+def reservation_of(row: asyncpg.Record) -> Reservation:
+    """Rebuild a reservation from its row in `attempt`; it only has to end, so what admits a call is left empty."""
     terms = CallTerms(
         attempt_id=row["attempt_id"],
         request_id=row["request_id"],

@@ -62,6 +62,15 @@ class Amounts:
             case Metric.COST:
                 return self.cost_nanos
 
+    def __sub__(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            requests=self.requests - other.requests,
+            input_tokens=self.input_tokens - other.input_tokens,
+            output_tokens=self.output_tokens - other.output_tokens,
+            images=self.images - other.images,
+            cost_nanos=self.cost_nanos - other.cost_nanos,
+        )
+
 
 NOTHING = Amounts()
 

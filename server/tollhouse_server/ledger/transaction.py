@@ -1,5 +1,6 @@
 """One tick's transaction: lock the counters, end attempts, give verdicts, write everything, commit."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -103,24 +104,9 @@ class TickTransaction:
             self._book(work.reservation, settlement)
 
     def _correct(self, reservation: Reservation, settlement: Settlement, suspended: Amounts) -> None:
-        actual = settlement.actual
-        difference = Amounts(
-            requests=actual.requests - suspended.requests,
-            input_tokens=actual.input_tokens - suspended.input_tokens,
-            output_tokens=actual.output_tokens - suspended.output_tokens,
-            images=actual.images - suspended.images,
-            cost_nanos=actual.cost_nanos - suspended.cost_nanos,
-        )
+        difference = settlement.actual - suspended
         verdicts.correct(reservation.terms.scope.tenant_id, reservation.holds, difference, self._counters)
-        adjustment = Settlement(
-            kind=RecordKind.ADJUSTMENT,
-            actual=difference,
-            outcome=settlement.outcome,
-            usage=settlement.usage,
-            lines=settlement.lines,
-            response_id=settlement.response_id,
-        )
-        self._book(reservation, adjustment)
+        self._book(reservation, replace(settlement, kind=RecordKind.ADJUSTMENT, actual=difference))
 
     def _book(self, reservation: Reservation, settlement: Settlement) -> None:
         self._bookings.append(Booking(reservation=reservation, settlement=settlement, worker_epoch=self._worker_epoch))

@@ -1,31 +1,24 @@
 """Worker epochs: each process of the server proves that it lives; what the dead left in flight goes to suspense."""
 
 import asyncio
-import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import asyncpg
 import structlog
 
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.ledger import store
+from tollhouse_server.ledger import upkeep_store
 from tollhouse_server.ledger.terms import RecordKind, Reservation, Settlement
 from tollhouse_server.ledger.tick import Tick
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Pool = asyncpg.Pool[asyncpg.Record]
+    from tollhouse_server.ledger.connections import Pool
+    from tollhouse_server.ledger.store import Connection
 
 _log = structlog.get_logger(__name__)
 
 _SWEEP_BATCH = 500
-
-# Any constant that no other advisory lock of Tollhouse uses: spells "swep".
-_SWEEPER_LOCK = 0x73776570
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +58,7 @@ class WorkerEpoch:
             StoreUnavailable: PostgreSQL cannot be reached.
         """
         with store_errors():
-            self._epoch = await self._pool.fetchval(
-                "INSERT INTO worker (host, pid) VALUES ($1, $2) RETURNING epoch", socket.gethostname(), os.getpid()
-            )
+            self._epoch = await upkeep_store.register_worker(self._pool)
 
     async def run(self) -> None:
         """Send heartbeats for ever."""
@@ -80,18 +71,15 @@ class WorkerEpoch:
 
     async def _beat(self) -> None:
         with store_errors():
-            alive = await self._pool.fetchval(
-                "UPDATE worker SET heartbeat_at = now() WHERE epoch = $1 AND state = 'ALIVE' RETURNING true",
-                self._epoch,
-            )
-        if not alive:
+            is_alive = await upkeep_store.beat(self._pool, self._epoch)
+        if not is_alive:
             _log.warning("declared_dead", worker_epoch=self._epoch)
             await self.register()
 
     async def retire(self) -> None:
         """Say goodbye after a drain, so that nobody waits for this process to be found dead."""
         with store_errors():
-            await self._pool.execute("UPDATE worker SET state = 'DEAD' WHERE epoch = $1", self._epoch)
+            await upkeep_store.retire_worker(self._pool, self._epoch)
 
 
 class Sweeper:
@@ -114,22 +102,13 @@ class Sweeper:
     async def sweep(self) -> int:
         """Declare silent workers dead and suspend all that they left; return how many attempts that were."""
         with store_errors():
-            async with self._pool.acquire() as connection:
-                if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPER_LOCK):
-                    return 0
-                try:
-                    return await self._sweep(connection)
-                finally:
-                    await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPER_LOCK)
+            async with upkeep_store.sweeping(self._pool) as connection:
+                return 0 if connection is None else await self._sweep(connection)
 
-    async def _sweep(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> int:
-        await connection.execute(
-            "UPDATE worker SET state = 'DEAD' "
-            "WHERE state = 'ALIVE' AND heartbeat_at < now() - make_interval(secs => $1)",
-            self._liveness.dead_after_seconds,
-        )
+    async def _sweep(self, connection: "Connection") -> int:
+        await upkeep_store.declare_dead(connection, self._liveness.dead_after_seconds)
         swept = 0
-        while found := await store.orphans(connection, at_most=_SWEEP_BATCH):
+        while found := await upkeep_store.orphans(connection, at_most=_SWEEP_BATCH):
             await asyncio.gather(*(self._tick.submit_settle(orphan, suspended(orphan)) for orphan in found))
             swept += len(found)
         if swept:
