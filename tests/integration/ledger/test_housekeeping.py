@@ -10,8 +10,10 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tests.drivers.ledger import LedgerProcess, LedgerView, settled, terms
 from tests.drivers.postgres import TestDatabase
 
-_PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'usage_record'::regclass"
-_LAST_PARTITION = "SELECT max(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'usage_record'::regclass"
+_PARTITIONS = """
+SELECT inhrelid::regclass::text FROM pg_inherits
+WHERE inhparent = 'usage_record'::regclass AND inhrelid::regclass::text ~ '_[0-9]{4}_[0-9]{2}$' ORDER BY 1
+"""
 
 
 async def test_chores_count_what_is_open_forget_old_request_ids_and_make_partitions_ahead(
@@ -22,7 +24,8 @@ async def test_chores_count_what_is_open_forget_old_request_ids_and_make_partiti
     await process.ledger.settle(old, settled())
     await view.connection.execute("UPDATE request_key SET created_at = now() - interval '25 hours'")
     await process.ledger.reserve(terms(), timeout_seconds=5)
-    await view.connection.execute(f"DROP TABLE {await view.connection.fetchval(_LAST_PARTITION)}")
+    partitions = await view.connection.fetch(_PARTITIONS)
+    await view.connection.execute(f"DROP TABLE {partitions[-1][0]}")
     registry = CollectorRegistry()
     pool = await create_pool(fresh_database.app_dsn)
 
@@ -37,4 +40,5 @@ async def test_chores_count_what_is_open_forget_old_request_ids_and_make_partiti
     assert registry.get_sample_value("tollhouse_in_flight_attempts") == 1
     assert registry.get_sample_value("tollhouse_suspense_attempts") == 0
     assert await view.count("request_key") == 1
-    assert await view.connection.fetchval(_PARTITIONS) == 3
+    assert len(partitions) == 3
+    assert await view.connection.fetch(_PARTITIONS) == partitions
