@@ -35,7 +35,9 @@ async def serve(settings: Settings) -> None:
             drain_seconds=served.drain_seconds,
         )
         supervisor = Supervisor(plan)
-        async with serve_metrics(served.metrics_port, Path(directory), host=served.bind_address):
+        async with serve_metrics(
+            served.metrics_port, Path(directory), host=served.bind_address, readiness=supervisor.readiness
+        ):
             await supervisor.start()
             async with asyncio.TaskGroup() as group:
                 group.create_task(supervisor.run())

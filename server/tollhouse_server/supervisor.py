@@ -13,7 +13,8 @@ from typing import BinaryIO
 import structlog
 
 from tollhouse_server.errors import TollhouseError
-from tollhouse_server.telemetry.multiprocess import mark_dead
+from tollhouse_server.telemetry.multiprocess import mark_dead, parts_down
+from tollhouse_server.telemetry.server import Condition
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Supervisor:
     def __init__(self, plan: ProcessPlan) -> None:
         self._plan = plan
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._ready: set[int] = set()
         self._stopping = asyncio.Event()
 
     @property
@@ -62,6 +64,21 @@ class Supervisor:
         """Return the process ids by role and number: worker-1, worker-2, housekeeper."""
         roles = self._plan.roles()
         return {_name(roles, index): process.pid for index, process in sorted(self._processes.items())}
+
+    async def readiness(self) -> Condition:
+        """Say whether calls can be served: every process there, PostgreSQL in reach. A missing Vault is a remark."""
+        roles = self._plan.roles()
+        missing = [_name(roles, index) for index in range(len(roles)) if not self._is_serving(index)]
+        down = await asyncio.to_thread(parts_down, self._plan.metrics_directory)
+        problems = [f"{name} is not running" for name in missing]
+        if "database" in down:
+            problems.append("PostgreSQL cannot be reached")
+        remarks = ("Vault cannot be reached; keys in memory keep serving",) if "vault" in down else ()
+        return Condition(problems=tuple(problems), remarks=remarks)
+
+    def _is_serving(self, index: int) -> bool:
+        process = self._processes.get(index)
+        return index in self._ready and process is not None and process.returncode is None
 
     async def start(self) -> None:
         """Start every process and wait until all are ready.
@@ -104,6 +121,7 @@ class Supervisor:
             lived = await _lifetime(process)
             if self._stopping.is_set():
                 return
+            self._ready.discard(index)
             mark_dead(process.pid, self._plan.metrics_directory)
             role = self._plan.roles()[index]
             _log.warning("process_ended", role=role, pid=process.pid, code=process.returncode)
@@ -114,6 +132,10 @@ class Supervisor:
             pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2)
             with suppress(ProcessStartFailed):
                 await self._start_one(index)
+            if self._stopping.is_set():
+                # It was started while the others were being told to stop.
+                with suppress(ProcessLookupError):
+                    self._processes[index].terminate()
 
     async def _start_one(self, index: int) -> None:
         role = self._plan.roles()[index]
@@ -142,6 +164,7 @@ class Supervisor:
                 process.kill()
             await process.wait()
             raise ProcessStartFailed(role=role, log_hint=str(self._plan.log_path or "the output above"))
+        self._ready.add(index)
 
 
 async def _lifetime(process: asyncio.subprocess.Process) -> float:

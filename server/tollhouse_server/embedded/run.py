@@ -109,7 +109,9 @@ async def _processes(settings: Settings, parts: RunningStack) -> AsyncIterator[S
         log_path=parts.directory.logs / _SERVER_LOG,
     )
     supervisor = Supervisor(plan)
-    async with serve_metrics(settings.metrics_port, metrics_directory, host=settings.bind_address):
+    async with serve_metrics(
+        settings.metrics_port, metrics_directory, host=settings.bind_address, readiness=supervisor.readiness
+    ):
         await supervisor.start()
         try:
             yield supervisor

@@ -9,6 +9,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from tollhouse_server.telemetry.declarations import PART_UP
+
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -31,6 +33,18 @@ def shared_with_other_processes() -> bool:
 def mark_dead(pid: int, directory: Path) -> None:
     """Take the gauges of a process that ended out of the picture; what it counted stays."""
     mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+
+
+def parts_down(directory: Path) -> frozenset[str]:
+    """Return the parts (database, vault) that some process could not reach when it looked last. Blocking."""
+    registry = CollectorRegistry()
+    collector = MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    return frozenset(
+        sample.labels["part"]
+        for metric in collector.collect()  # type: ignore[no-untyped-call]
+        for sample in metric.samples
+        if sample.name == PART_UP.name and sample.value == 0
+    )
 
 
 def aggregated(directory: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""The second wall between secrets and logs: no code should log a key, and where one does, it is blotted out here."""
+"""The second wall between secrets and what leaves a process: a key in a log line or an error is blotted out here."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ _SECRETS = re.compile(
     | \bhv[sbr]\.[A-Za-z0-9_-]+                   # Vault tokens
     | \b[sbr]\.[A-Za-z0-9]{24,}                   # OpenBao tokens
     | (?<=[Bb]earer\ )[^\s'",]+                   # whatever a caller sent as his credential
+    | (?<=\bkey=)[^\s&'",]+                       # a key as a parameter in a URL
     | (?<=://)[^\s/:@]*:[^\s/@]+(?=@)             # user and password in a URL
     """,
     re.VERBOSE,
@@ -34,20 +35,21 @@ def redact_event(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[s
     return {name: _redact_named(name, value) for name, value in event.items()}
 
 
-def _redact_named(name: object, value: Any) -> Any:
-    if isinstance(name, str) and name.lower() in _SECRET_NAMES and value is not None:
-        return REDACTED
-    return _redact(value)
-
-
-def _redact(value: Any) -> Any:
+def redacted_value(value: Any) -> Any:
+    """Return a value as JSON has it, redacted throughout; what JSON does not have becomes its repr."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
         return {key: _redact_named(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_redact(inner) for inner in value]
+        return [redacted_value(inner) for inner in value]
     if isinstance(value, bytes):
         return redacted(value.decode("utf-8", "replace"))
     # Anything else is printed by its repr, so that is what is looked through.
     return redacted(value if isinstance(value, str) else repr(value))
+
+
+def _redact_named(name: object, value: Any) -> Any:
+    if isinstance(name, str) and name.lower() in _SECRET_NAMES and value is not None:
+        return REDACTED
+    return redacted_value(value)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -10,13 +11,22 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from tollhouse_server.telemetry.multiprocess import aggregated
 
-Readiness = Callable[[], Awaitable[tuple[str, ...]]]
-"""Names what keeps this server from serving well; empty means ready."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a server is: `problems` keep it from serving, `remarks` do not."""
+
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-async def always_ready() -> tuple[str, ...]:
+Readiness = Callable[[], Awaitable[Condition]]
+"""Looks how the server is now."""
+
+
+async def always_ready() -> Condition:
     """Name nothing: for a server that has no readiness of its own."""
-    return ()
+    return Condition()
 
 
 @asynccontextmanager
@@ -47,9 +57,9 @@ def _application(directory: Path, readiness: Readiness) -> web.Application:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        problems = await readiness()
-        text = "".join(f"{problem}\n" for problem in problems) or "ok\n"
-        return web.Response(text=text, status=503 if problems else 200)
+        condition = await readiness()
+        lines = condition.problems or ("ok", *condition.remarks)
+        return web.Response(text="".join(f"{line}\n" for line in lines), status=503 if condition.problems else 200)
 
     application = web.Application()
     application.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from tollhouse_server.telemetry.multiprocess import aggregated, mark_dead, prepare_directory
-from tollhouse_server.telemetry.server import serve_metrics
+from tollhouse_server.telemetry.multiprocess import aggregated, mark_dead, parts_down, prepare_directory
+from tollhouse_server.telemetry.server import Condition, serve_metrics
 
 REPORT = """
 import sys
@@ -118,10 +118,14 @@ def test_directory_of_an_earlier_run_is_emptied(workers: Workers) -> None:
 async def test_metrics_port_serves_metrics_health_and_readiness(workers: Workers) -> None:
     """Prometheus and a load balancer find what they ask for, and a problem is named."""
     workers.start("up", 3)
-    problems: list[str] = []
+    conditions = [
+        Condition(problems=("PostgreSQL cannot be reached",), remarks=("not said",)),
+        Condition(remarks=("Vault cannot be reached",)),
+        Condition(),
+    ]
 
-    async def readiness() -> tuple[str, ...]:
-        return tuple(problems)
+    async def readiness() -> Condition:
+        return conditions.pop()
 
     async with serve_metrics(0, workers.directory, readiness=readiness) as port, aiohttp.ClientSession() as client:
         base = f"http://127.0.0.1:{port}"
@@ -131,14 +135,16 @@ async def test_metrics_port_serves_metrics_health_and_readiness(workers: Workers
             health = (answer.status, await answer.text())
         async with client.get(f"{base}/readyz") as answer:
             ready = (answer.status, await answer.text())
-        problems.append("vault is sealed")
+        async with client.get(f"{base}/readyz") as answer:
+            ready_with_a_remark = (answer.status, await answer.text())
         async with client.get(f"{base}/readyz") as answer:
             not_ready = (answer.status, await answer.text())
 
     assert 'tollhouse_calls_total{code="OK",rpc="X.Y"} 3.0' in lines(metrics)
     assert content_type.startswith("text/plain")
     assert health == ready == (200, "ok\n")
-    assert not_ready == (503, "vault is sealed\n")
+    assert ready_with_a_remark == (200, "ok\nVault cannot be reached\n")
+    assert not_ready == (503, "PostgreSQL cannot be reached\n")
 
 
 async def test_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -147,3 +153,15 @@ async def test_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=str(port)):
             async with serve_metrics(port, tmp_path):
                 pass
+
+
+def test_a_part_is_down_when_one_process_cannot_reach_it(workers: Workers) -> None:
+    """Readiness asks for the worst view."""
+    workers.start("up", 1)
+    before = parts_down(workers.directory)
+    workers.start("down", 1)
+
+    after = parts_down(workers.directory)
+
+    assert before == frozenset()
+    assert after == {"vault"}
