@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 
 from tollhouse_server.ledger.ledger import Ledger
-from tollhouse_server.ledger.terms import NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.terms import NOT_SENT, NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
 from tollhouse_server.ledger.workers import suspended
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
@@ -73,7 +73,7 @@ class Attempts:
         try:
             yield attempt
         except NotSent:
-            attempt.refused("NOT_SENT")
+            attempt.settlement = NOT_SENT
             raise
         except Refused as error:
             attempt.refused(f"HTTP_{error.http_status}")
@@ -82,10 +82,8 @@ class Attempts:
             attempt.unknown(f"BROKEN:{error}"[:100])
             raise
         finally:
-            if attempt.settlement is None:
-                # Cancelled by a shutdown, or a defect between sending and settling.
-                attempt.unknown("INTERRUPTED")
-            assert attempt.settlement is not None  # noqa: S101 - for the type checker
+            # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
+            attempt.settlement = attempt.settlement or suspended(attempt.reservation, "INTERRUPTED")
             attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
 
 

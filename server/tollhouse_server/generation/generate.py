@@ -5,17 +5,18 @@ the next target; an attempt whose outcome is unknown ends the call, because send
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, UpstreamOutcomeUnknown
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
+from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
 from tollhouse_server.generation.keys import KeyChooser
 from tollhouse_server.generation.plans import Planner, Stop, destination_of
 from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
-from tollhouse_server.generation.usages import Metered, metered
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
 from tollhouse_server.vault.secret_text import SecretText
@@ -36,7 +37,16 @@ class Trial:
 
     stage: Stage
     attempt: Attempt
-    send: UpstreamCall
+    upstream_call: UpstreamCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What an attempt brought. `body` is empty where the chunks were passed on already."""
+
+    body: dict[str, Any]
+    response_id: str
+    bill: Bill
 
 
 class Generation:
@@ -71,21 +81,33 @@ class Generation:
             UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.
             UpstreamOutcomeUnknown: it may have been served; it is in suspense.
         """
+        return await self.serve(call, self._exchange)
+
+    async def serve(self, call: GenerationCall, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
+        """Try one target after the other until `exchange` brings an answer; each trial is booked before the next.
+
+        Raises:
+            TollhouseError: as `generate`.
+        """
         failures: list[NotSent | Refused] = []
-        for stage in self.stages(call):
+        for stage in self._stages(call):
             try:
-                async with self.trial(call, stage) as trial:
-                    answer = await self.upstream.call(trial.send)
-                    bill = metered(call.method, stage.stop, answer.body)
-                    settle(trial.attempt, bill, response_id_of(answer.body))
-                return Answer(body=answer.body, outcome=self.outcome(call, trial, bill))
+                async with self._trial(call, stage) as trial:
+                    served = await exchange(trial)
+                    _note_served(trial.attempt, served)
+                return Answer(body=served.body, outcome=self._outcome(call, trial, served.bill))
             except (NotSent, Refused) as error:
                 failures.append(error)
                 if not may_go_elsewhere(error):
                     break
         raise refusal_of(failures)
 
-    def stages(self, call: GenerationCall) -> Iterator[Stage]:
+    async def _exchange(self, trial: Trial) -> Served:
+        body = (await self.upstream.call(trial.upstream_call)).body
+        bill = bill_of(trial.upstream_call.method, trial.stage.stop, body)
+        return Served(body=body, response_id=response_id_of(body), bill=bill)
+
+    def _stages(self, call: GenerationCall) -> Iterator[Stage]:
         """Yield at most `max_attempts` stops that we hold a key for; without any the call is refused, nothing held.
 
         Raises:
@@ -106,7 +128,7 @@ class Generation:
             raise NoUpstreamKey(model=keyless.target.model if keyless else call.model or call.tier or "")
 
     @asynccontextmanager
-    async def trial(self, call: GenerationCall, stage: Stage) -> AsyncIterator[Trial]:
+    async def _trial(self, call: GenerationCall, stage: Stage) -> AsyncIterator[Trial]:
         """Reserve, and book how the attempt ended when the block is left; measure it on the way.
 
         Raises:
@@ -121,7 +143,7 @@ class Generation:
         attempt = None
         try:
             async with self._attempts.open(terms, timeout_seconds=seconds_left) as attempt:
-                yield Trial(stage=stage, attempt=attempt, send=self._send(call, stage, attempt))
+                yield Trial(stage=stage, attempt=attempt, upstream_call=self._upstream_call(call, stage, attempt))
         except Broken as error:
             raise UpstreamOutcomeUnknown(attempt_id=str(terms.attempt_id), last_error=str(error)) from error
         finally:
@@ -133,7 +155,7 @@ class Generation:
                     seconds=time.perf_counter() - started_at,
                 )
 
-    def _send(self, call: GenerationCall, stage: Stage, attempt: Attempt) -> UpstreamCall:
+    def _upstream_call(self, call: GenerationCall, stage: Stage, attempt: Attempt) -> UpstreamCall:
         # Past the caller's deadline we go on listening for a while: what is paid for should be known exactly.
         patience_seconds = call.deadline - time.monotonic() + self._settle_grace_seconds
         return UpstreamCall(
@@ -150,8 +172,7 @@ class Generation:
         target = trial.stage.stop.target
         self._metrics.upstream_first_chunk(target=target.kind, model=target.model, seconds=seconds)
 
-    def outcome(self, call: GenerationCall, trial: Trial, bill: Metered) -> Outcome:
-        """Return what the caller learns of a call that was served and booked."""
+    def _outcome(self, call: GenerationCall, trial: Trial, bill: Bill) -> Outcome:
         stop = trial.stage.stop
         if bill.priced.cost_nanos > stop.ceiling.cost_nanos:
             self._metrics.settled_above_hold(model=stop.target.model)
@@ -176,12 +197,12 @@ class Generation:
         )
 
 
-def settle(attempt: Attempt, bill: Metered, response_id: str) -> None:
-    """Note how a served attempt is booked: at its usage, or in suspense where the answer reports none."""
-    if bill.usage is None:
+def _note_served(attempt: Attempt, served: Served) -> None:
+    """Note how a served attempt is to be booked: at its usage, or in suspense where the answer reports none."""
+    if served.bill.usage is None:
         attempt.unknown("USAGE_MISSING")
     else:
-        attempt.served(bill.usage, bill.priced, response_id)
+        attempt.served(served.bill.usage, served.bill.priced, served.response_id)
 
 
 def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:

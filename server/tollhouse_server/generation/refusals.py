@@ -1,7 +1,7 @@
 """What a refusal by the upstream means: whether another target may be asked, and what the caller is told.
 
-The table of 6-gemini-facts, "Limits and errors": 400 and 404 are the caller's, 401 and 403 the key's, 429 the
-project's, 5xx the upstream's.
+400 and 404 are the caller's, 401 and 403 the key's, 429 the project's, 5xx the upstream's
+(ai.google.dev/gemini-api/docs/troubleshooting, read November 2026).
 """
 
 import re
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tollhouse_server.errors import TollhouseError, UpstreamExhausted, UpstreamRefused, UpstreamUnavailable
+from tollhouse_server.telemetry.redaction import redacted, redacted_value
 from tollhouse_server.upstream.protocol import NotSent, Refused
 
 _CALLERS_OWN = frozenset({400, 404, 413, 422})
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
-_SECRET = re.compile(r"AIza[0-9A-Za-z_-]+|key=[^&\s\"']+")
 
 
 def may_go_elsewhere(error: NotSent | Refused) -> bool:
@@ -36,12 +36,12 @@ def refusal_of(errors: Sequence[NotSent | Refused]) -> TollhouseError:
             http_status=last.http_status,
             status=str(last.error.get("status", "UNKNOWN")),
             upstream_message=redacted(str(last.error.get("message", "no message"))),
-            body=_redacted_body(last.body),
+            body=redacted_value(last.body),
         )
     exhausted = [error for error in errors if isinstance(error, Refused) and error.http_status == 429]
     if len(exhausted) == len(errors):
         delays = [delay for delay in (retry_delay_seconds(error) for error in exhausted) if delay is not None]
-        return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=_redacted_body(exhausted[-1].body))
+        return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=redacted_value(exhausted[-1].body))
     return UpstreamUnavailable(attempts=len(errors), last_error=str(last))
 
 
@@ -52,21 +52,6 @@ def retry_delay_seconds(error: Refused) -> float | None:
         if found:
             return float(found[1])
     return None
-
-
-def redacted(text: str) -> str:
-    """Take anything that looks like a key out of a text of Google's."""
-    return _SECRET.sub("***", text)
-
-
-def _redacted_body(value: Any) -> Any:
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, Mapping):
-        return {key: _redacted_body(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted_body(item) for item in value]
-    return value
 
 
 def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -9,16 +9,16 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tollhouse_server.generation.attempts import response_id_of
+from tollhouse_server.generation.bills import bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.detached import DetachedCalls
-from tollhouse_server.generation.generate import Generation, Trial, settle
-from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
-from tollhouse_server.generation.usages import metered_stream
+from tollhouse_server.generation.generate import Generation, Served, Trial
 from tollhouse_server.pricing.usage import StreamUsage
-from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
+from tollhouse_server.upstream.protocol import Broken
 
 _CHUNKS_AHEAD = 64
 """Chunks kept for a slow reader before the upstream is made to wait for him."""
@@ -73,34 +73,18 @@ class Streaming:
 
     async def _run(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
         try:
-            return await self._serve(call, pipe)
+            return await self._generation.serve(call, partial(self._pass_on, pipe=pipe))
         finally:
             await pipe.put(None)
 
-    async def _serve(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
-        failures: list[NotSent | Refused] = []
-        for stage in self._generation.stages(call):
-            meter = StreamUsage()
-            try:
-                async with self._generation.trial(call, stage) as trial:
-                    response_id = await self._pass_on(trial, meter, pipe)
-                    bill = metered_stream(stage.stop, meter)
-                    settle(trial.attempt, bill, response_id)
-                return Answer(body={}, outcome=self._generation.outcome(call, trial, bill))
-            except (NotSent, Refused) as error:
-                failures.append(error)
-                if not may_go_elsewhere(error):
-                    break
-        raise refusal_of(failures)
-
-    async def _pass_on(self, trial: Trial, meter: StreamUsage, pipe: ChunkPipe) -> str:
-        """Pass every chunk on and return Gemini's id of the answer.
+    async def _pass_on(self, trial: Trial, *, pipe: ChunkPipe) -> Served:
+        """Pass every chunk on and return what the stream came to.
 
         Raises:
             Broken: the stream ended without saying that it is finished, or with an error in its midst.
         """
-        progress, sent_at = StreamProgress(), time.perf_counter()
-        async with aclosing(self._generation.upstream.stream(trial.send)) as chunks:
+        meter, progress, sent_at = StreamUsage(), StreamProgress(), time.perf_counter()
+        async with aclosing(self._generation.upstream.stream(trial.upstream_call)) as chunks:
             async for chunk in chunks:
                 if "error" in chunk:
                     raise Broken("the stream carried an error")
@@ -111,7 +95,8 @@ class Streaming:
                 await pipe.put(chunk)
         if not progress.is_finished:
             raise Broken("the stream ended before the answer did")
-        return progress.response_id
+        bill = bill_of_stream(trial.stage.stop, meter)
+        return Served(body={}, response_id=progress.response_id, bill=bill)
 
 
 @dataclass(slots=True)

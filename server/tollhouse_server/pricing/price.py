@@ -20,12 +20,11 @@ from tollhouse_server.pricing.skus import (
     Modality,
     Unit,
 )
-from tollhouse_server.pricing.terms import STANDARD as STANDARD  # noqa: PLC0414 - callers of `price` name it
-from tollhouse_server.pricing.terms import STANDARD_PERMILLE, ModelPrices
+from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, ModelPrices
 from tollhouse_server.pricing.usage import Usage
 
 BATCH = "batch"
-OUTPUT_PREFIXES = ("output_text", "output_image", "output_audio", THOUGHTS)
+OUTPUT_PREFIXES = (*OUTPUT_SKUS.values(), THOUGHTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ Rules, each on the dear side where the report leaves room:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tollhouse_server.errors import UsageMissing
@@ -165,11 +165,6 @@ class StreamUsage:
         self._grounding_queries = max(self._grounding_queries, count_grounding_queries(chunk))
         self._blocked = self._blocked or "blockReason" in _object(chunk.get("promptFeedback"))
 
-    @property
-    def has_counts(self) -> bool:
-        """Whether a chunk so far reported token counts."""
-        return self._metadata is not None and any(name in self._metadata for name in _COUNTS)
-
     def usage(self) -> Usage:
         """Return the usage so far.
 
@@ -281,14 +276,7 @@ def _cached(report: Mapping[str, Any], prompt: Tokens, flags: list[str]) -> tupl
 
 
 def _grown(tokens: Tokens, more: int) -> Tokens:
-    return Tokens(
-        text=tokens.text + more,
-        image=tokens.image,
-        video=tokens.video,
-        audio=tokens.audio,
-        document=tokens.document,
-        other=tokens.other,
-    )
+    return replace(tokens, text=tokens.text + more)
 
 
 def _unexplained(report: Mapping[str, Any], explained: int, flags: list[str]) -> int:

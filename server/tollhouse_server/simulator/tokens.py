@@ -1,9 +1,9 @@
 """Token counts by modality: plausible, deterministic, and for text never above the UTF-8 byte count.
 
 Text: an ASCII character is a quarter of a token and any other character half a token, rounded up per text.
-Media: 6-gemini-facts' per-item counts; seconds of sound and film come from a WAV header, `videoMetadata`, or the size
-at 128 kbit/s (sound) and 1 Mbit/s (film), at least one second. A file named only by its URI counts as one item or
-30 seconds.
+Media: the per-item counts that Google publishes (ai.google.dev/gemini-api/docs/tokens); seconds of sound and film come
+from a WAV header, `videoMetadata`, or the size at 128 kbit/s (sound) and 1 Mbit/s (film), at least one second. A file
+named only by its URI counts as one item or 30 seconds.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class NotSent(UpstreamError):
 
 
 class Refused(UpstreamError):
-    """The upstream answered with an error status, which it does not charge (6-gemini-facts, Usage and price)."""
+    """The upstream answered with an error status, which it does not charge (ai.google.dev/gemini-api/docs/billing)."""
 
     def __init__(self, http_status: int, body: Mapping[str, Any]) -> None:
         super().__init__(f"HTTP {http_status}")

@@ -10,9 +10,9 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import timestamp
 from tollhouse_server.errors import ModelUnpriced
-from tollhouse_server.pricing.price import STANDARD, tier_permille
+from tollhouse_server.pricing.price import tier_permille
 from tollhouse_server.pricing.skus import CACHED, LONG, SKUS, Unit
-from tollhouse_server.pricing.terms import STANDARD_PERMILLE, ModelPrices, PriceBook
+from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, ModelPrices, PriceBook
 from tollhouse_server.routing.catalogue import Catalogue, Model, Tier
 
 _TIER: Final = "tiers/"
