@@ -153,20 +153,11 @@ def _upstream(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             lines(
-                "Breakers",
-                "Targets by the state of their breaker.",
-                "short",
-                {"{{state}}": "sum by (state) (tollhouse_breaker_targets)"},
-                span=12,
-            )
-        )
-        .with_panel(
-            lines(
                 "Upstream keys",
                 "Keys by state.",
                 "short",
                 {"{{state}}": "sum by (state) (tollhouse_upstream_keys)"},
-                span=12,
+                span=24,
             )
         )
     )

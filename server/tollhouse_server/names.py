@@ -14,13 +14,9 @@ from tollhouse_server.errors import FieldViolation, InvalidRequest
 PLATFORM = "platform"
 """Scope of what belongs to no tenant, and the id of the tenant in which the platform's own principals live."""
 
+# An id: 2 to 63 lower-case letters, digits, hyphens, a letter first.
 _SLUG = r"[a-z][a-z0-9-]{1,62}"
 _FORMS = {"api_key": "[a-z2-7]{12}", "version": "current|[1-9][0-9]{0,17}"}
-
-
-def is_id(text: str) -> bool:
-    """Tell whether `text` may be the id of a resource: 2 to 63 lower-case letters, digits, hyphens, a letter first."""
-    return re.fullmatch(_SLUG, text) is not None
 
 
 @cache

@@ -82,7 +82,7 @@ async def test_a_stream_yields_every_chunk_as_sent(simulator: RunningSimulator, 
     chunks = [chunk async for chunk in upstream.stream(call_to(simulator.url, Method.STREAM))]
 
     assert len(chunks) > 1
-    assert "".join(map(text_of, chunks)) == text_of(whole.body)
+    assert "".join(map(text_of, chunks)) == text_of(whole)
     assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
 
 

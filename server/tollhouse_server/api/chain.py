@@ -138,11 +138,7 @@ class Chain:
             await self._authorizer.authorize(principal, rule.permission, rule.scope(request, principal))
         self._validator.check(request)
         deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
-        visible = {name: value for name, value in arrival.metadata.items() if name != "authorization"}
-        call = Call(
-            rpc=method.rpc, principal=principal, deadline=deadline, correlation_id=correlation_id, metadata=visible
-        )
-        return request, call
+        return request, Call(rpc=method.rpc, principal=principal, deadline=deadline, correlation_id=correlation_id)
 
 
 def _parsed(request_type: type[Message], body: bytes) -> Message:

@@ -20,11 +20,6 @@ class DetachedCalls:
         self._group = group
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def running(self) -> int:
-        """Return how many calls have not ended."""
-        return len(self._tasks)
-
     def start(self, call: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
         """Start a call and return the future of its result; cancelling the future does not stop the call."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()

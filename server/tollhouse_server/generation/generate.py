@@ -103,7 +103,7 @@ class Generation:
         raise refusal_of(failures)
 
     async def _exchange(self, trial: Trial) -> Served:
-        body = (await self.upstream.call(trial.upstream_call)).body
+        body = await self.upstream.call(trial.upstream_call)
         bill = bill_of(trial.upstream_call.method, trial.stage.stop, body)
         return Served(body=body, response_id=response_id_of(body), bill=bill)
 

@@ -10,13 +10,11 @@ class Principal:
     """An authenticated caller. `department_ids` run from the top of the tree to the project's own department."""
 
     tenant_id: str
-    tenant_state: str
     principal_id: str
     credential_id: str
     credential_name: str
     project_id: str | None
     department_ids: tuple[str, ...]
-    environment: str
 
     @property
     def name(self) -> str:

@@ -14,8 +14,8 @@ from tollhouse_server.names import ApiKeyName, ProjectKeyName, TenantKeyName
 
 # A credential counts only while everything above it is alive; the one look-up that does not start from a tenant.
 _CREDENTIAL = text("""
-SELECT k.digest, k.expires_at, k.tenant_id, t.state AS tenant_state, k.principal_id, k.key_id, k.project_id,
-    k.environment, p.department_id, d.path::text AS path
+SELECT k.digest, k.expires_at, k.tenant_id, k.principal_id, k.key_id, k.project_id, p.department_id,
+    d.path::text AS path
 FROM api_key k
 JOIN tenant t USING (tenant_id)
 JOIN principal w USING (tenant_id, principal_id)
@@ -43,13 +43,11 @@ async def find_credential(session: AsyncSession, key_id: str) -> Credential | No
     department = row.department_id or ""
     principal = Principal(
         tenant_id=row.tenant_id,
-        tenant_state=row.tenant_state,
         principal_id=row.principal_id,
         credential_id=row.key_id,
         credential_name=str(key_name(row.tenant_id, row.key_id, row.project_id, department)),
         project_id=row.project_id,
         department_ids=tuple(row.path.split(".")) if row.path else (),
-        environment=row.environment.lower(),
     )
     return Credential(digest=bytes(row.digest), expires_at=row.expires_at, principal=principal)
 

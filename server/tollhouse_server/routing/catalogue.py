@@ -127,13 +127,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The targets for a call, the first choice first; `tier` is "" for a model that stands behind none.
-
-    `requested` is the name that the caller used.
-    """
+    """The targets for a call, the first choice first; `tier` is "" for a model that stands behind none."""
 
     tier: str
-    requested: str
     targets: tuple[Target, ...]
 
 
@@ -258,7 +254,7 @@ class Catalogue:
         targets = tuple(self._targets(found, TierChoice(model=found.model), method, region))
         if not targets:
             raise NoUpstreamKey(model=found.model)
-        return Route(tier=next(iter(self.tiers_of(found.model)), ""), requested=name, targets=targets)
+        return Route(tier=next(iter(self.tiers_of(found.model)), ""), targets=targets)
 
     def _route_of_tier(
         self, name: str, method: str, at: datetime, region: str | None, *, allow_fallback: bool
@@ -278,7 +274,7 @@ class Catalogue:
             if allow_fallback or found.model == first:
                 targets.extend(self._targets(found, choice, method, region))
         if targets:
-            return Route(tier=name, requested=name, targets=tuple(dict.fromkeys(targets)))
+            return Route(tier=name, targets=tuple(dict.fromkeys(targets)))
         if first or refusal is None:
             raise NoUpstreamKey(model=first or name)
         raise refusal

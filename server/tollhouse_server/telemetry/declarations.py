@@ -123,9 +123,6 @@ SUSPENSE_ATTEMPTS = _gauge(
     "Attempts whose outcome is unknown and that wait for reconciliation.",
     "livemostrecent",
 )
-BREAKER_TARGETS = _gauge(
-    "tollhouse_breaker_targets", "Upstream targets by the state of their circuit breaker.", "livemax", "state"
-)
 UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "livemax", "state")
 UPSTREAM_KEY_AGE = _gauge(
     "tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key, by state.", "livemax", "state"
@@ -164,7 +161,6 @@ DECLARATIONS: tuple[Declaration, ...] = (
     QUEUED_WORKS,
     IN_FLIGHT_ATTEMPTS,
     SUSPENSE_ATTEMPTS,
-    BREAKER_TARGETS,
     UPSTREAM_KEYS,
     UPSTREAM_KEY_AGE,
     PART_UP,

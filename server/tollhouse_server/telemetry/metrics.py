@@ -58,7 +58,6 @@ class Metrics:
         self._queued_works = gauge(declared.QUEUED_WORKS, registry)
         self._in_flight_attempts = gauge(declared.IN_FLIGHT_ATTEMPTS, registry)
         self._suspense_attempts = gauge(declared.SUSPENSE_ATTEMPTS, registry)
-        self._breaker_targets = Family(gauge(declared.BREAKER_TARGETS, registry))
         self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
         self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
         self._part_up = Family(gauge(declared.PART_UP, registry))
@@ -117,12 +116,6 @@ class Metrics:
     def upstream_first_chunk(self, *, target: str, model: str, seconds: float) -> None:
         """Note how long a streamed call waited for its first chunk."""
         self._upstream_first_chunk[target, model].observe(seconds)
-
-    def breakers(self, *, closed: int, half_open: int, open_: int) -> None:
-        """Set how many targets have their breaker in each state."""
-        self._breaker_targets[("closed",)].set(closed)
-        self._breaker_targets[("half_open",)].set(half_open)
-        self._breaker_targets[("open",)].set(open_)
 
     # --- ledger ---
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, UpstreamAnswer, UpstreamCall
+from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, UpstreamCall
 from tollhouse_server.upstream.sse import EventSplitter
 
 ATTEMPT_HEADER = "x-tollhouse-attempt-id"
@@ -29,15 +29,14 @@ class GeminiUpstream:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def call(self, call: UpstreamCall) -> UpstreamAnswer:
+    async def call(self, call: UpstreamCall) -> dict[str, Any]:
         """Send a unary call and return the whole answer.
 
         Raises:
             NotSent, Refused, Broken: see `protocol`.
         """
         async with self._exchange(call, "") as response:
-            body = _parse(await response.read())
-            return UpstreamAnswer(body=body, service_tier=response.headers.get("x-gemini-service-tier", ""))
+            return _parse(await response.read())
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes.

@@ -37,14 +37,6 @@ class UpstreamCall:
     key: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamAnswer:
-    """A complete answer: Gemini's own JSON, untouched."""
-
-    body: dict[str, Any]
-    service_tier: str = ""
-
-
 class UpstreamError(Exception):
     """An attempt failed; the subclass says whether it can have been charged."""
 
@@ -75,8 +67,8 @@ class Broken(UpstreamError):
 class Upstream(Protocol):
     """One kind of upstream. All methods raise NotSent, Refused or Broken, nothing else."""
 
-    async def call(self, call: UpstreamCall) -> UpstreamAnswer:
-        """Send a unary call and return the whole answer."""
+    async def call(self, call: UpstreamCall) -> dict[str, Any]:
+        """Send a unary call and return the whole answer: Gemini's own JSON, untouched."""
 
     def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes."""

@@ -10,13 +10,11 @@ from tollhouse_server.identity.principal import Principal
 PAGES = PageTokens(b"a key for page tokens")
 ROBOT = Principal(
     tenant_id="acme",
-    tenant_state="ACTIVE",
     principal_id="robot",
     credential_id="k1",
     credential_name="tenants/acme/departments/vision/projects/labels/apiKeys/k1",
     project_id="labels",
     department_ids=("research", "vision"),
-    environment="live",
 )
 
 

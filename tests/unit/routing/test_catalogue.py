@@ -79,7 +79,7 @@ def test_a_target_carries_all_that_an_attempt_needs() -> None:
     first = route.targets[0]
     assert (first.base_url, first.project, first.api_version) == ("http://a", "project-a", "v1")
     assert route.targets[-1].api_version == "v1beta1"
-    assert (route.requested, route.tier) == ("m", "")
+    assert route.tier == ""
 
 
 def test_a_tier_offers_its_models_in_order_and_can_be_held_to_the_first() -> None:
