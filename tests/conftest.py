@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.drivers.openbao",
     "tests.drivers.stack",
     "tests.drivers.command_line",
+    "tests.drivers.books",
 ]

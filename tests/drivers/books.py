@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import pytest
 from tollhouse_server.database.engine import Database
 from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation, Scope, Settlement
 from tollhouse_server.ledger.workers import suspended
@@ -115,12 +115,12 @@ def in_project(project: str, *departments: str, tenant: str = "acme", credential
     return replace(SCOPE, tenant_id=tenant, department_path=departments, project_id=project, credential_id=credential)
 
 
-@asynccontextmanager
-async def open_books(test_database: TestDatabase) -> AsyncIterator[Books]:
-    """Open the books of an empty database."""
-    database = Database(test_database.app_dsn)
+@pytest.fixture
+async def books(fresh_database: TestDatabase) -> AsyncIterator[Books]:
+    """The books of an empty database."""
+    database = Database(fresh_database.app_dsn)
     try:
-        async with ledger_view(test_database.root_dsn) as view, ledger_process(test_database.app_dsn) as process:
+        async with ledger_view(fresh_database.root_dsn) as view, ledger_process(fresh_database.app_dsn) as process:
             yield Books(database, process, view)
     finally:
         await database.close()

@@ -1,6 +1,7 @@
 """From a key to a principal, and how fast a key stops working."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -93,18 +94,27 @@ async def test_a_revoked_key_is_refused_within_two_seconds(plane: Plane) -> None
     await plane.tenant("acme")
     key = await plane.key("acme", "crm-service", project=CRM)
     principal = await plane.directory.authenticate(f"Bearer {key}")
-    watching = asyncio.create_task(plane.watch.run())
 
-    await plane.call(api_keys_pb2.RevokeApiKeyRequest(name=principal.credential_name))
-
-    async with asyncio.timeout(2):
-        while True:
-            try:
-                await plane.directory.authenticate(f"Bearer {key}")
-            except CredentialsInvalid:
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(plane.watch.run())
+        await plane.call(api_keys_pb2.RevokeApiKeyRequest(name=principal.credential_name))
+        revoked_at = time.monotonic()
+        for _ in range(1000):
+            if not await _is_admitted(plane, key):
                 break
             await asyncio.sleep(0.01)
-    watching.cancel()
+        seconds = time.monotonic() - revoked_at
+        watching.cancel()
+
+    assert seconds < 2
+
+
+async def _is_admitted(plane: Plane, key: str) -> bool:
+    try:
+        await plane.directory.authenticate(f"Bearer {key}")
+    except CredentialsInvalid:
+        return False
+    return True
 
 
 async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) -> None:
@@ -142,22 +152,8 @@ async def test_a_moved_department_changes_the_chain_of_its_keys(plane: Plane) ->
     assert principal.department_ids == ("emea",)
 
 
-async def test_a_server_that_cannot_ask_admits_nobody(plane: Plane, fresh_database: TestDatabase) -> None:
-    """With knowledge older than two seconds and no database, a key that was good is refused as unknowable."""
-    database = Database(fresh_database.app_dsn.replace(f"/{fresh_database.name}", "/no_such_database"))
-    directory = Directory(database, EpochWatch(database), PEPPER)
-
-    try:
-        with pytest.raises(Exception) as refused:
-            await directory.authenticate(f"Bearer {plane.admin_key}")
-    finally:
-        await database.close()
-
-    assert not isinstance(refused.value, CredentialsInvalid)
-
-
-async def test_a_database_that_is_gone_is_said_so(plane: Plane) -> None:
-    """A stopped server: StoreUnavailable, not UNAUTHENTICATED."""
+async def test_a_server_that_cannot_ask_admits_nobody_and_says_why(plane: Plane) -> None:
+    """A key that is good is refused as unknowable, not as wrong, when the database is gone."""
     database = Database("postgresql://tollhouse_app:x@127.0.0.1:1/none")
     directory = Directory(database, EpochWatch(database), PEPPER)
 
