@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -71,7 +72,7 @@ def test_health_and_readiness_answer(used_stack: RunningStack) -> None:
     """A server that serves says so, over HTTP and over gRPC for each service."""
     base = used_stack.metrics.rsplit("/", 1)[0]
     with grpc.insecure_channel(used_stack.grpc) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         statuses = [
             stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
             for service in ("", "tollhouse.v1.GenerationService", "tollhouse.admin.v1.LimitService")
@@ -85,7 +86,7 @@ def test_health_and_readiness_answer(used_stack: RunningStack) -> None:
 def test_reflection_is_off_unless_set(used_stack: RunningStack) -> None:
     """The list of methods is nobody's business by default."""
     with grpc.insecure_channel(used_stack.grpc) as channel:
-        call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        call: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as raised:
             list(call(iter([b""]), timeout=5))
 
