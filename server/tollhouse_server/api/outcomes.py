@@ -1,12 +1,18 @@
 """What became of a served call, as the message that the caller gets: usage, cost, route, receipt, notices."""
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from tollhouse.v1 import generation_pb2 as pb
 
 from tollhouse_server.api.values import money, timestamp
 from tollhouse_server.generation.calls import CallNotice, Outcome
-from tollhouse_server.pricing.usage import Tokens, Usage
+from tollhouse_server.names import AccountName
+from tollhouse_server.pricing.price import Line
+from tollhouse_server.pricing.usage import TOKEN_KINDS, Tokens, Usage
+from tollhouse_server.reporting.records import ChargedLine
+
+ReceiptLine: TypeAlias = Line | ChargedLine
 
 
 def outcome_message(outcome: Outcome) -> pb.Outcome:
@@ -19,7 +25,7 @@ def outcome_message(outcome: Outcome) -> pb.Outcome:
             tier=outcome.route.tier or None,
             model=outcome.route.model,
             target=outcome.route.target,
-            account=f"accounts/{outcome.route.account_id}",
+            account=str(AccountName(outcome.route.account_id)),
             attempts=outcome.route.attempts,
             cache=pb.CACHE_RESULT_MISS,
         ),
@@ -29,19 +35,21 @@ def outcome_message(outcome: Outcome) -> pb.Outcome:
             price_version=str(outcome.priced.price_version),
             project=outcome.scope.project_name,
             cost=cost,
-            lines=[
-                pb.PricedLine(
-                    sku=line.sku,
-                    quantity=line.quantity,
-                    unit=line.unit,
-                    nanos_per_million_units=line.nanos_per_million,
-                    cost_nanos=line.cost_nanos,
-                )
-                for line in outcome.priced.lines
-            ],
+            lines=map(line_message, outcome.priced.lines),
             settled_at=timestamp(outcome.settled_at),
         ),
         notices=[_notice(notice) for notice in outcome.notices],
+    )
+
+
+def line_message(line: ReceiptLine) -> pb.PricedLine:
+    """Return the message of a priced line, as it was priced now or kept in the ledger."""
+    return pb.PricedLine(
+        sku=line.sku,
+        quantity=line.quantity,
+        unit=line.unit,
+        nanos_per_million_units=line.nanos_per_million,
+        cost_nanos=line.cost_nanos,
     )
 
 
@@ -65,7 +73,7 @@ def usage_message(usage: Usage) -> pb.Usage:
 
 
 def _modalities(tokens: Tokens, direction: "pb.UsageDirection.ValueType") -> Iterator[pb.ModalityUsage]:
-    for modality in ("text", "image", "video", "audio", "document", "other"):
+    for modality in TOKEN_KINDS:
         count = getattr(tokens, modality)
         if count:
             yield pb.ModalityUsage(direction=direction, modality=modality.upper(), tokens=count)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from google.protobuf.message import Message
 
 from tollhouse_server.identity.principal import Principal
-from tollhouse_server.names import PLATFORM, domain_of, invalid, scope_of
+from tollhouse_server.names import PLATFORM, ProjectName, TenantName, domain_of, invalid, scope_of
 
 _ADMIN = "tollhouse.admin.v1"
 _CALLERS = "tollhouse.v1"
@@ -45,10 +45,9 @@ class Rule:
 
 def own_scope(principal: Principal) -> str:
     """Return the name of the credential's project, or of its tenant if it has none."""
-    tenant = f"tenants/{principal.tenant_id}"
     if principal.project_id is None:
-        return tenant
-    return f"{tenant}/departments/{principal.department_ids[-1]}/projects/{principal.project_id}"
+        return str(TenantName(principal.tenant_id))
+    return str(ProjectName(principal.tenant_id, principal.department_ids[-1], principal.project_id))
 
 
 def permission_for(rpc: str) -> Rule:

@@ -7,6 +7,7 @@ from datetime import datetime
 from tollhouse_server.errors import LimitExceeded
 from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, Hold, LimitDefinition
 from tollhouse_server.ledger.windows import window_end, window_start
+from tollhouse_server.names import LimitName
 
 
 @dataclass(slots=True)
@@ -82,7 +83,7 @@ def _exceeded(limit: LimitDefinition, counter: Counter, requested: int, start: d
     can_fit_later = resets_at is not None and requested <= limit.amount
     retry_after = (resets_at - at).total_seconds() if can_fit_later and resets_at is not None else None
     return LimitExceeded(
-        limit=f"tenants/{limit.tenant_id}/limits/{limit.name}",
+        limit=str(LimitName(limit.tenant_id, limit.name)),
         metric=limit.metric,
         window=limit.window,
         amount=limit.amount,

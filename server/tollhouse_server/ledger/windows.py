@@ -1,6 +1,6 @@
-"""Where a limit's window begins and ends."""
+"""Where a limit's window begins and ends; days and months are those of a time zone's calendar."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from tollhouse_server.ledger.terms import Window
@@ -16,10 +16,8 @@ def window_start(window: Window, at: datetime, zone: ZoneInfo) -> datetime:
         return at.astimezone(UTC).replace(second=0, microsecond=0)
     if window is Window.HOUR:
         return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    local = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    if window is Window.MONTH:
-        local = local.replace(day=1)
-    return local.astimezone(UTC)
+    day = at.astimezone(zone).date()
+    return midnight(day.replace(day=1) if window is Window.MONTH else day, zone)
 
 
 def window_end(window: Window, start: datetime, zone: ZoneInfo) -> datetime | None:
@@ -32,8 +30,17 @@ def window_end(window: Window, start: datetime, zone: ZoneInfo) -> datetime | No
         case Window.HOUR:
             return start + timedelta(hours=1)
         case Window.DAY:
-            # Midnight of the next calendar day: 23 or 25 hours away when the clocks change.
-            local = start.astimezone(zone).replace(tzinfo=None) + timedelta(days=1)
+            # 23 or 25 hours away when the clocks change.
+            return midnight(start.astimezone(zone).date() + timedelta(days=1), zone)
         case Window.MONTH:
-            local = (start.astimezone(zone).replace(tzinfo=None, day=1) + timedelta(days=32)).replace(day=1)
-    return local.replace(tzinfo=zone).astimezone(UTC)
+            return midnight(month_after(start.astimezone(zone).date()), zone)
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return, in UTC, the first moment of a calendar day; where the clocks skip midnight, the moment they do."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+
+
+def month_after(day: date) -> date:
+    """Return the first day of the month after that of `day`."""
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)

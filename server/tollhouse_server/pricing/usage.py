@@ -8,7 +8,7 @@ Rules, each on the dear side where the report leaves room:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tollhouse_server.errors import UsageMissing
@@ -46,6 +46,10 @@ class Tokens:
     def total(self) -> int:
         """All tokens."""
         return self.text + self.image + self.video + self.audio + self.document + self.other
+
+
+TOKEN_KINDS = tuple(field.name for field in fields(Tokens))
+"""The modalities under which tokens are counted, `other` included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from tollhouse_server.ledger.windows import midnight, month_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +32,7 @@ def month_of(at: datetime, zone: ZoneInfo) -> str:
 def month_period(month: str, zone: ZoneInfo) -> Period:
     """Return the period of a month written `YYYY-MM`."""
     first = date.fromisoformat(f"{month}-01")
-    following = (first + timedelta(days=32)).replace(day=1)
-    return Period(start=midnight(first, zone), end=midnight(following, zone))
-
-
-def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return, in UTC, the first moment of a calendar day; where the clocks skip midnight, the moment they do."""
-    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    return Period(start=midnight(first, zone), end=midnight(month_after(first), zone))
 
 
 def days_of(period: Period, zone: ZoneInfo) -> tuple[Day, ...]:

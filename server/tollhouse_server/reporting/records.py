@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from tollhouse_server.ledger.terms import RecordKind
-from tollhouse_server.pricing.usage import Tokens, Usage
+from tollhouse_server.names import ProjectName
+from tollhouse_server.pricing.usage import TOKEN_KINDS, Tokens, Usage
 
-_TOKENS = tuple(field.name for field in fields(Tokens))
 _BY_MODALITY = ("prompt", "cached", "tool_use", "candidates")
 
 
@@ -58,7 +58,7 @@ class UsageRecord:
     @property
     def project_name(self) -> str:
         """Return the resource name of the project that was charged."""
-        return f"tenants/{self.tenant_id}/departments/{self.department_path[-1]}/projects/{self.project_id}"
+        return str(ProjectName(self.tenant_id, self.department_path[-1], self.project_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +110,4 @@ def lines_of(document: Sequence[Mapping[str, Any]]) -> tuple[ChargedLine, ...]:
 
 
 def _tokens(counts: Mapping[str, int]) -> Tokens:
-    return Tokens(**{name: counts.get(name, 0) for name in _TOKENS})
+    return Tokens(**{name: counts.get(name, 0) for name in TOKEN_KINDS})

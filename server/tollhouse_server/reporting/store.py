@@ -36,6 +36,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.identity.store import key_name
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.names import PLATFORM, DepartmentName, ProjectName, Scope
+from tollhouse_server.pricing.usage import TOKEN_KINDS
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.questions import Position, Question, UsageSums
 from tollhouse_server.reporting.records import UsageRecord, lines_of, usage_of
@@ -47,7 +48,6 @@ LONGEST_CALL: Final = timedelta(hours=1)
 
 _CLOCKS_APART: Final = timedelta(minutes=1)
 _CALL_KINDS: Final = (RecordKind.SETTLED.value, RecordKind.SUSPENSE.value)
-_MODALITIES: Final = ("text", "image", "video", "audio", "document", "other")
 
 
 async def begin_snapshot(session: AsyncSession) -> None:
@@ -147,7 +147,7 @@ def _details(question: Question) -> dict[str, ColumnElement[Any]]:
     if not question.detailed:
         return {name: literal(0, Integer) for name in names}
     cached, tool_use = (
-        sum((_count(direction, modality) for modality in _MODALITIES), literal(0, BigInteger))
+        sum((_count(direction, modality) for modality in TOKEN_KINDS), literal(0, BigInteger))
         for direction in ("cached", "tool_use")
     )
     return dict(zip(names, (cached, tool_use, _count("thoughts_tokens")), strict=True))

@@ -10,7 +10,7 @@ from tollhouse.v1 import errors_pb2, generation_pb2
 from tollhouse.v1 import usage_pb2 as pb
 
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.outcomes import usage_message
+from tollhouse_server.api.outcomes import line_message, usage_message
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.usage_requests import RecordsPage, period_of, require_scope
@@ -202,15 +202,6 @@ def _receipt(receipt: Receipt) -> generation_pb2.Receipt:
         price_version=str(receipt.price_version),
         project=receipt.project_name,
         cost=money(receipt.cost_nanos),
-        lines=[
-            generation_pb2.PricedLine(
-                sku=line.sku,
-                quantity=line.quantity,
-                unit=line.unit,
-                nanos_per_million_units=line.nanos_per_million,
-                cost_nanos=line.cost_nanos,
-            )
-            for line in receipt.lines
-        ],
+        lines=map(line_message, receipt.lines),
         settled_at=timestamp(receipt.settled_at),
     )
