@@ -5,7 +5,8 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tollhouse_server.reporting.periods import Period, days_of, midnight, month_of, month_period
+from tollhouse_server.ledger.windows import midnight
+from tollhouse_server.reporting.periods import Period, days_of, month_of, month_period
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = st.sampled_from(
