@@ -21,8 +21,7 @@ from tollhouse_server.routing.tables import AccountRow
 from tollhouse_server.tenancy import store as tenancy
 from tollhouse_server.tenancy.tables import PrincipalRow
 
-PLATFORM_TENANT = "platform"
-_ADMINISTRATOR = "administrator"
+_ADMINISTRATOR = PrincipalName(PLATFORM, "administrator")
 
 
 async def migrate(owner_dsn: str) -> None:
@@ -45,35 +44,39 @@ async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], bas
 async def create_administrator_key(database: Database, pepper: bytes) -> str:
     """Create a key of the platform's administrator, who is made if he is not there; return the key, shown only now."""
     async with database.transaction() as session:
-        await ensure_principal(session, PLATFORM_TENANT, _ADMINISTRATOR, "platform-admin", PLATFORM)
-        return await create_key(session, pepper, PLATFORM_TENANT, _ADMINISTRATOR, None)
+        await ensure_principal(session, _ADMINISTRATOR, role="platform-admin", scope=PLATFORM)
+        return await create_key(session, pepper, _ADMINISTRATOR, environment="live")
 
 
-async def ensure_principal(session: AsyncSession, tenant: str, principal: str, role: str, scope: str) -> None:
+async def ensure_principal(session: AsyncSession, name: PrincipalName, *, role: str, scope: str) -> None:
     """Make a service account with one role on one scope, unless it is there."""
     try:
-        await tenancy.get_principal(session, PrincipalName(tenant, principal))
+        await tenancy.get_principal(session, name)
     except ResourceNotFound:
-        row = PrincipalRow(tenant_id=tenant, principal_id=principal, kind="SERVICE_ACCOUNT", display_name=principal)
+        row = PrincipalRow(
+            tenant_id=name.tenant, principal_id=name.principal, kind="SERVICE_ACCOUNT", display_name=name.principal
+        )
         await tenancy.create_principal(session, row)
         grant = RoleGrantRow(
-            tenant_id=tenant, grant_id=f"g-{uuid4().hex[:12]}", principal_id=principal, role=role, scope=scope
+            tenant_id=name.tenant, grant_id=f"g-{uuid4().hex[:12]}", principal_id=name.principal, role=role, scope=scope
         )
         await access.create_grant(session, grant)
         await bump(session, Topic.ACCESS)
 
 
-async def create_key(session: AsyncSession, pepper: bytes, tenant: str, principal: str, project: str | None) -> str:
-    """Create an API key and return its text."""
-    key = make_key("test" if project else "live")
+async def create_key(
+    session: AsyncSession, pepper: bytes, owner: PrincipalName, *, environment: str, project: str | None = None
+) -> str:
+    """Create an API key, `live` or `test`, that pays from a project of the owner's tenant; return its text."""
+    key = make_key(environment)
     row = ApiKeyRow(
-        tenant_id=tenant,
+        tenant_id=owner.tenant,
         key_id=key.key_id,
-        principal_id=principal,
+        principal_id=owner.principal,
         project_id=project,
         environment=key.environment.upper(),
         digest=digest(pepper, key.text),
-        display_name="created at the first start",
+        display_name="made by tollhouse-server",
     )
     await identity.create_key(session, row)
     await bump(session, Topic.IDENTITY)

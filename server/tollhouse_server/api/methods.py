@@ -17,7 +17,7 @@ def methods_of(service: ServiceDescriptor, handlers: object) -> Iterator[Method]
         AttributeError: a handler is missing; the server must not start without it.
     """
     for rpc in service.methods:
-        handler: Any = getattr(handlers, _snake(rpc.name))
+        handler: Any = getattr(handlers, snake_case(rpc.name))
         yield Method(
             rpc=f"{service.full_name}/{rpc.name}",
             request_type=GetMessageClass(rpc.input_type),
@@ -26,5 +26,6 @@ def methods_of(service: ServiceDescriptor, handlers: object) -> Iterator[Method]
         )
 
 
-def _snake(name: str) -> str:
+def snake_case(name: str) -> str:
+    """Return a name of a proto, `GenerateContent`, as Python writes it."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

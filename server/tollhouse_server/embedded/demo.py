@@ -14,7 +14,7 @@ from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger.limit_store import create_limit
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.money import dollars_to_nanos
-from tollhouse_server.names import TenantName
+from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName, TenantName
 from tollhouse_server.routing import account_store
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 from tollhouse_server.tenancy import store as tenancy
@@ -26,7 +26,7 @@ DEMO_TENANT = "demo"
 DEMO_DEPARTMENT = "research"
 DEMO_PROJECT = "assistant"
 DEMO_ACCOUNT = "main"
-_CALLER = "assistant-service"
+_CALLER = PrincipalName(DEMO_TENANT, "assistant-service")
 _UPSTREAM_KEY = "first"
 _DEPARTMENTS = {
     "research": ("Research", "assistant", "100"),
@@ -62,9 +62,9 @@ async def ensure_demo(database: Database, pepper: bytes, keys_path: Path) -> Dem
         return kept
     async with database.transaction() as session:
         await _ensure_company(session)
-        scope = f"tenants/{DEMO_TENANT}/departments/{DEMO_DEPARTMENT}/projects/{DEMO_PROJECT}"
-        await ensure_principal(session, DEMO_TENANT, _CALLER, "caller", scope)
-        demo_key = await create_key(session, pepper, DEMO_TENANT, _CALLER, DEMO_PROJECT)
+        scope = str(ProjectName(DEMO_TENANT, DEMO_DEPARTMENT, DEMO_PROJECT))
+        await ensure_principal(session, _CALLER, role="caller", scope=scope)
+        demo_key = await create_key(session, pepper, _CALLER, environment="test", project=DEMO_PROJECT)
     keys = DemoKeys(demo_api_key=demo_key, admin_api_key=await create_administrator_key(database, pepper))
     write_secret_file(keys_path, json.dumps(asdict(keys)))
     return keys
@@ -92,7 +92,7 @@ async def _add_department(session: AsyncSession, department: str, name: str, pro
     limit = LimitRow(
         tenant_id=DEMO_TENANT,
         name=f"{department}-monthly-budget",
-        scope=f"tenants/{DEMO_TENANT}/departments/{department}",
+        scope=str(DepartmentName(DEMO_TENANT, department)),
         metric="COST",
         window="MONTH",
         amount=dollars_to_nanos(budget),

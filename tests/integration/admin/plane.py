@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, roles_pb2, tenants_pb2
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.methods import snake_case
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import permission_for, rules
@@ -83,7 +84,7 @@ class Plane:
         if rule.permission is not None:
             await self.authorizer.authorize(principal, rule.permission, rule.scope(message, principal))
         _, service, method = rpc.rsplit(".", 2)
-        handler = getattr(self.handlers[service], snake(method))
+        handler = getattr(self.handlers[service], snake_case(method))
         return await handler(message, call_of(principal, rpc))
 
     async def tenant(self, tenant: str) -> None:
@@ -133,8 +134,3 @@ def rpc_of(message: Message) -> str:
 def call_of(principal: Principal, rpc: str) -> Call:
     """Return a call with ten seconds left."""
     return Call(rpc=rpc, principal=principal, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
-
-
-def snake(method: str) -> str:
-    """Return a handler's name."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in method).lstrip("_")
