@@ -1,0 +1,315 @@
+"""`tollhouse-server run` from its first line to its last: start, stop, kill, start again."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from tollhouse_server.simulator.client import SimulatorClient
+
+from tests.drivers.callers import bearer, generation_stub, prompt, text_of
+from tests.drivers.load import Caller, callers
+from tests.drivers.stack import RunningStack, stack_environment, start_stack
+
+PORTS = {
+    "TOLLHOUSE_GRPC_PORT": "gRPC",
+    "TOLLHOUSE_METRICS_PORT": "the metrics",
+    "TOLLHOUSE_SIMULATOR_PORT": "Gemini simulator",
+    "TOLLHOUSE_POSTGRES_PORT": "PostgreSQL",
+    "TOLLHOUSE_VAULT_PORT": "OpenBao",
+}
+WRONG_SETTINGS = {
+    "TOLLHOUSE_WORKER": "4",
+    "TOLLHOUSE_WORKERS": "0",
+    "TOLLHOUSE_LOG_LEVEL": "loud",
+}
+CALLS_UNDER_WAY = 24
+
+
+class Installation:
+    """One state directory on fixed ports, and the server that runs on it, if one does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.environment = stack_environment(directory / "state")
+        self._stack: RunningStack | None = None
+
+    def running(self) -> RunningStack:
+        """Return the running server, started now if there is none."""
+        if self._stack is None or self._stack.process.poll() is not None:
+            self._stack = start_stack(self.environment)
+            self._stack.wait_until_ready()
+        return self._stack
+
+    def stop(self) -> None:
+        """Stop it if it runs."""
+        if self._stack is not None:
+            self._stack.stop()
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    """An installation that the tests of this module stop, kill and start; each starts it if it is down."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
+    directory.chmod(0o711)
+    installation = Installation(directory)
+    try:
+        yield installation
+    finally:
+        installation.stop()
+        shutil.rmtree(directory)
+
+
+def test_ctrl_c_stops_everything_and_the_next_run_has_the_data(installation: Installation) -> None:
+    """Exit status 0, no process left; the same keys and the records of before in the next run."""
+    before = installation.running()
+    answer_call(before, "before Ctrl-C")
+    processes = processes_of(before)
+
+    status = before.stop(signal.SIGINT)
+    left = [process for process in processes if lives(process)]
+    after = installation.running()
+
+    assert status == 0
+    assert left == []
+    assert {process.pid for process in processes} > set(before.pids.values())
+    assert keys_of(after) == keys_of(before)
+    assert after.records_labelled("case", "before Ctrl-C") == ["SETTLED"]
+
+
+@pytest.mark.parametrize("killed", ["supervisor", "everything"])
+def test_a_run_after_kill_9_has_the_data(installation: Installation, killed: str) -> None:
+    """The supervisor alone, which takes the others with it; and all processes at once, as a power cut does."""
+    before = installation.running()
+    answer_call(before, killed)
+    processes = processes_of(before)
+
+    for process in processes if killed == "everything" else processes[:1]:
+        kill(process)
+    before.process.wait()
+    after = installation.running()
+    answer_call(after, f"after {killed}")
+
+    assert not [process for process in processes if lives(process)]
+    assert keys_of(after) == keys_of(before)
+    assert after.records_labelled("case", killed) == ["SETTLED"]
+    assert after.records_labelled("case", f"after {killed}") == ["SETTLED"]
+
+
+def test_it_says_where_everything_is_and_writes_the_same_for_programs(installation: Installation) -> None:
+    """The banner for people; run.json, closed to others, for programs."""
+    stack = installation.running()
+    banner = stack.output.read_text()
+    file = stack.state_dir / "run.json"
+
+    written = json.loads(file.read_text())
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert set(written) == {
+        *("grpc", "metrics", "simulator", "postgres", "vault", "demo_api_key", "admin_api_key", "pids")
+    }
+    assert set(written["pids"]) == {"postgres", "openbao", "simulator", "worker-1", "worker-2", "housekeeper"}
+    assert all(psutil.pid_exists(pid) for pid in written["pids"].values())
+    shown = ("grpc", "metrics", "simulator", "vault", "demo_api_key", "admin_api_key")
+    assert [name for name in shown if written[name] not in banner] == []
+    assert "tollhouse generate" in banner
+    assert "tollhouse limits list" in banner
+    assert "tollhouse report month" in banner
+
+
+def test_a_second_run_on_the_same_state_directory_is_refused(installation: Installation) -> None:
+    """It names the process that holds the directory, even though its ports are taken too."""
+    stack = installation.running()
+
+    (refused,) = outcomes(installation.environment)
+
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"tollhouse-server: Process {stack.process.pid} already runs Tollhouse on {stack.state_dir}; "
+        f"stop it (kill {stack.process.pid}) or choose another state directory.\n"
+    )
+    answer_call(stack, "the first one goes on")
+
+
+@pytest.mark.parametrize("role", ["worker-1", "housekeeper", "simulator"])
+def test_a_killed_process_is_replaced_and_the_service_goes_on(installation: Installation, role: str) -> None:
+    """A new process does its work, and run.json names it."""
+    stack = installation.running()
+    run_file = stack.state_dir / "run.json"
+    old = json.loads(run_file.read_text())["pids"]
+
+    os.kill(old[role], signal.SIGKILL)
+    eventually(lambda: json.loads(run_file.read_text())["pids"][role] != old[role])
+    # Retried, as any client does whose connection broke: the server that took its place may still be starting.
+    eventually(lambda: is_answered(stack, f"{role} was killed"))
+
+    new = json.loads(run_file.read_text())["pids"]
+    assert {name for name in old if old[name] != new[name]} == {role}
+    assert stack.process.poll() is None
+    assert "SETTLED" in stack.records_labelled("case", f"{role} was killed")
+
+
+def test_sigterm_lets_calls_under_way_end_and_books_each_of_them(installation: Installation) -> None:
+    """Every call that was accepted is answered; one that comes later is refused and not booked."""
+    stack = installation.running()
+    processes = processes_of(stack)
+
+    ends = asyncio.run(calls_through_sigterm(stack))
+    status = stack.process.wait(30)
+    left = [process for process in processes if lives(process)]
+    after = installation.running()
+
+    assert status == 0
+    assert left == []
+    assert ends["under way"] == ["OK"] * CALLS_UNDER_WAY
+    assert set(ends["late"]) == {"UNAVAILABLE"}
+    assert after.records_labelled("case", "under way") == ["SETTLED"] * CALLS_UNDER_WAY
+    assert after.records_labelled("case", "late") == []
+    assert after.query("SELECT attempt_id FROM attempt") == []
+    assert after.query("SELECT held FROM counter WHERE held <> 0") == []
+
+
+async def calls_through_sigterm(stack: RunningStack) -> dict[str, list[str]]:
+    """Send SIGTERM while slow calls are under way; return the status of each of them, and of calls made after it."""
+    async with callers(stack, stack.demo_api_key, 8) as callers_, SimulatorClient(stack.simulator) as simulator:
+        await simulator.set_pace(latency_ms=1000)
+        served_before = await simulator.count_calls()
+        sent = [
+            asyncio.create_task(end_of(callers_[number % 8], "under way", streams=number % 2 == 0))
+            for number in range(CALLS_UNDER_WAY)
+        ]
+        async with asyncio.timeout(20):
+            while await simulator.count_calls() < served_before + CALLS_UNDER_WAY:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+        stack.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            while b"Stopping" not in stack.output.read_bytes():  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+        late = [await end_of(caller, "late", streams=False) for caller in callers_]
+        return {"under way": list(await asyncio.gather(*sent)), "late": late}
+
+
+async def end_of(caller: Caller, label: str, *, streams: bool) -> str:
+    """Make a call and return its status."""
+    request = prompt("Hello", labels={"case": label})
+    try:
+        await (caller.streamed(request) if streams else caller.unary(request))
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
+def test_a_port_in_use_is_one_line_that_names_port_and_setting(stack_directory: Path) -> None:
+    """Each of the five ports."""
+    with ExitStack() as listeners:
+        taken = {setting: listeners.enter_context(socket.create_server(("127.0.0.1", 0))) for setting in PORTS}
+        ports = {setting: listener.getsockname()[1] for setting, listener in taken.items()}
+        environments = [
+            stack_environment(stack_directory / setting.lower()) | {setting: str(port)}
+            for setting, port in ports.items()
+        ]
+
+        ended = outcomes(*environments)
+
+    assert [one.returncode for one in ended] == [1] * len(PORTS)
+    assert {setting: one.stderr for setting, one in zip(PORTS, ended, strict=True)} == {
+        setting: f"tollhouse-server: Port {ports[setting]}, needed for {purpose}, is in use; "
+        f"set {setting} to a free port or stop that program.\n"
+        for setting, purpose in PORTS.items()
+    }
+
+
+def test_a_wrong_setting_is_one_line_that_names_it(stack_directory: Path) -> None:
+    """An unknown variable, a number out of range, a word that is none of the choices."""
+    environment = stack_environment(stack_directory / "state")
+
+    ended = outcomes(*({**environment, setting: value} for setting, value in WRONG_SETTINGS.items()))
+
+    assert [one.returncode for one in ended] == [2] * len(WRONG_SETTINGS)
+    assert [one.stderr.count("\n") for one in ended] == [1] * len(WRONG_SETTINGS)
+    starts = [f"tollhouse-server: Invalid request: {setting}: " for setting in WRONG_SETTINGS]
+    assert [one.stderr[: len(start)] for one, start in zip(ended, starts, strict=True)] == starts
+    assert not (stack_directory / "state").exists()
+
+
+def outcomes(*environments: Mapping[str, str]) -> list["subprocess.CompletedProcess[str]"]:
+    """Run the server in each environment, all at once, and return how each run ended."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tollhouse_server", "run"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    return [
+        subprocess.CompletedProcess(one.args, one.returncode, *output)
+        for one, output in [(one, one.communicate(timeout=60)) for one in started]
+    ]
+
+
+def answer_call(stack: RunningStack, label: str) -> None:
+    """Make a call that must be answered."""
+    with generation_stub(stack) as stub:
+        request = prompt("Hello", labels={"case": label})
+        answer = stub.GenerateContent(request, metadata=bearer(stack.demo_api_key), timeout=20, wait_for_ready=True)
+    assert text_of(answer)
+
+
+def is_answered(stack: RunningStack, label: str) -> bool:
+    """Make a call and tell whether it was answered."""
+    try:
+        answer_call(stack, label)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def keys_of(stack: RunningStack) -> tuple[str, str]:
+    """Return the two keys that the banner shows."""
+    return stack.demo_api_key, stack.admin_api_key
+
+
+def processes_of(stack: RunningStack) -> list[psutil.Process]:
+    """Return the supervisor and every process below it."""
+    supervisor = psutil.Process(stack.process.pid)
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether it still runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill(process: psutil.Process) -> None:
+    """Send SIGKILL, unless another one's death has ended it already."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Wait until something has come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
