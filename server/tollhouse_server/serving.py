@@ -9,6 +9,7 @@ from pathlib import Path
 from tollhouse_server import wiring
 from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.ports import claim_port
 from tollhouse_server.settings import Settings
@@ -67,8 +68,9 @@ async def _check_parts(settings: Settings) -> None:
     """Look for PostgreSQL and Vault before starting processes that would only say the same several times."""
     database, vault = Database(wiring.required_dsn(settings)), wiring.gateway_vault(settings)
     try:
-        async with database.transaction():
-            pass
+        async with database.transaction() as session:
+            # A session connects only when it is asked something.
+            await run_sql(session, "SELECT 1")
         await wiring.read_pepper(vault)
     finally:
         await vault.close()

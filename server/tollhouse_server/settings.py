@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     vault_address: str | None = None
     """Vault's or OpenBao's URL; absent means the embedded server."""
 
+    vault_namespace: str | None = None
+    vault_ca_file: Path | None = None
+    """Certificates that vouch for Vault's own; absent means the system's authorities."""
+
     vault_role_id_file: Path | None = None
     vault_secret_id_file: Path | None = None
     vault_custodian_role_id_file: Path | None = None

@@ -7,6 +7,7 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
+from tollhouse_server.audit.store import forget_old_requests
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.errors import FieldViolation, InvalidRequest, StoreUnavailable
@@ -36,6 +38,7 @@ from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.tick import Tick
 from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _GAUGE_SECONDS = 2.0
+_CHORE_SECONDS = 3600.0
 _SETTLE_SECONDS = 5.0
 _PEPPER_PATH, _PEPPER_FIELD = "gateway/api-key-pepper", "value"
 
@@ -243,7 +247,10 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         metrics.process_started(role="housekeeper")
         background = await stack.enter_async_context(_background())
         parts = await _ledger(settings, stack, background, metrics)
+        database = Database(required_dsn(settings), pool_size=1)
+        stack.push_async_callback(database.close)
         housekeeping = Housekeeping(parts.pool, metrics)
+        background.create_task(_forget_old_requests(database))
         background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings)).run())
         background.create_task(housekeeping.run())
         yield housekeeping
@@ -326,13 +333,31 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)
         metrics.upstream_keys(state="held", count=state.held_keys)
         metrics.upstream_keys(state="unreadable", count=state.unreadable_keys)
+        metrics.upstream_key_age(state="active", seconds=_oldest_key_seconds(knowledge.catalogue.current))
         await asyncio.sleep(_GAUGE_SECONDS)
+
+
+def _oldest_key_seconds(catalogue: Catalogue) -> float:
+    """Return the age of the oldest active upstream key, zero where there is none."""
+    keys = [key for account in catalogue.accounts() for key in catalogue.keys_of(account.account_id)]
+    return max(((datetime.now(UTC) - key.created_at).total_seconds() for key in keys), default=0.0)
+
+
+async def _forget_old_requests(database: Database) -> None:
+    """Drop the answers kept for repeated administrative requests once they are a day old, every hour."""
+    while True:
+        try:
+            async with database.transaction() as session:
+                await forget_old_requests(session)
+        except StoreUnavailable as error:
+            _log.warning("chore_postponed", chore="old administrative requests", detail=error.detail)
+        await asyncio.sleep(_CHORE_SECONDS)
 
 
 def _vault_address(settings: Settings) -> VaultAddress:
     if settings.vault_address is None:
         raise _missing("TOLLHOUSE_VAULT_ADDRESS")
-    return VaultAddress(url=settings.vault_address)
+    return VaultAddress(url=settings.vault_address, namespace=settings.vault_namespace, ca_file=settings.vault_ca_file)
 
 
 def _derived(pepper: bytes, purpose: str) -> bytes:

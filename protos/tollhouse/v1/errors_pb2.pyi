@@ -275,6 +275,7 @@ class LimitState(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     REQUESTED_FIELD_NUMBER: _builtins.int
     RESETS_AT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     limit: _builtins.str
     """Resource name: `tenants/{tenant}/limits/{limit}`."""
     metric: _builtins.str
@@ -295,6 +296,8 @@ class LimitState(_message.Message):
     """Settled in this window."""
     requested: _builtins.int
     """What the refused call asked for. Absent in lists."""
+    model: _builtins.str
+    """Model that the limit is for. Absent means every model of the tier, or all models."""
     @_builtins.property
     def resets_at(self) -> _timestamp_pb2.Timestamp:
         """When the window ends and settled returns to 0. Absent when the limit never resets."""
@@ -313,15 +316,20 @@ class LimitState(_message.Message):
         settled: _builtins.int = ...,
         requested: _builtins.int | None = ...,
         resets_at: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_requested", b"_requested", "_tier", b"_tier", "requested", b"requested", "resets_at", b"resets_at", "tier", b"tier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_requested", b"_requested", "_tier", b"_tier", "amount", b"amount", "held", b"held", "limit", b"limit", "metric", b"metric", "requested", b"requested", "resets_at", b"resets_at", "scope", b"scope", "settled", b"settled", "tier", b"tier", "unit", b"unit", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "amount", b"amount", "held", b"held", "limit", b"limit", "metric", b"metric", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "scope", b"scope", "settled", b"settled", "tier", b"tier", "unit", b"unit", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__requested: _TypeAlias = _typing.Literal["requested"]  # noqa: Y015
     _WhichOneofArgType__requested: _TypeAlias = _typing.Literal["_requested", b"_requested"]  # noqa: Y015
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requested) -> _WhichOneofReturnType__requested | None: ...
     @_typing.overload

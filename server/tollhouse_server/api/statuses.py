@@ -12,7 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tollhouse.v1 import errors_pb2
 
 from tollhouse_server import errors
-from tollhouse_server.api.values import limit_unit, timestamp
+from tollhouse_server.api.values import limit_unit, selected, timestamp
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.ledger.terms import Metric
 
@@ -115,8 +115,12 @@ def _quota_failure(error: Any) -> Message:
 
 
 def _limit_state(error: Any) -> Message:
+    tier, model = selected(error.selector)
     return errors_pb2.LimitState(
         limit=error.limit,
+        scope=error.scope,
+        tier=tier,
+        model=model,
         metric=error.metric,
         window=error.window,
         unit=limit_unit(Metric(error.metric)),

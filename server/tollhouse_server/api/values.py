@@ -85,3 +85,9 @@ def version_of(text: str, name: str) -> int | None:
     if not (text.startswith("v") and text[1:].isascii() and text[1:].isdigit()):
         raise EtagMismatch(name=name)
     return int(text[1:])
+
+
+def selected(selector: str) -> tuple[str | None, str | None]:
+    """Return the tier and the model that a limit's selector names; None for each that it does not."""
+    kind, _, name = selector.partition("/")
+    return (name if kind == "tiers" else None, name if kind == "models" else None)

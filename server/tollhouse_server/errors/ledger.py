@@ -11,11 +11,14 @@ from tollhouse_server.money import nanos_to_dollars
 class LimitExceeded(TollhouseError):
     """`held + settled + requested` would pass `amount` on one limit; nothing was held anywhere.
 
+    `selector` is `tiers/...` or `models/...`, empty where the limit holds for all.
     Amounts are in the unit of `metric`: nano-dollars for COST, else a count.
     """
 
     reason = "LIMIT_EXCEEDED"
     limit: str
+    scope: str
+    selector: str
     metric: str
     window: str
     amount: int
@@ -46,4 +49,5 @@ class StoreUnavailable(TollhouseError):
     detail: str = ""
 
     def message(self) -> str:
-        return "The ledger's database is not available; nothing was sent or booked. Try again shortly."
+        cause = f" ({self.detail})" if self.detail else ""
+        return f"The ledger's database is not available{cause}; nothing was sent or booked. Try again shortly."

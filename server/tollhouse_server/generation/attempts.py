@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,8 @@ class Attempt:
                 cost_nanos=priced.cost_nanos,
             ),
             outcome="SERVED",
-            usage=orjson.dumps(usage).decode(),
+            # What pricing noticed starts from what was noticed of the usage.
+            usage=orjson.dumps(replace(usage, flags=priced.flags)).decode(),
             lines=orjson.dumps(priced.lines).decode(),
             response_id=response_id,
         )

@@ -98,7 +98,7 @@ class Generation:
                 return Answer(body=served.body, outcome=self._outcome(call, trial, served.bill))
             except (NotSent, Refused) as error:
                 failures.append(error)
-                if not may_go_elsewhere(error):
+                if not may_go_elsewhere(error) or call.deadline <= time.monotonic():
                     break
         raise refusal_of(failures)
 

@@ -36,6 +36,7 @@ class Housekeeping:
                     if time.monotonic() - upkeep_at > _UPKEEP_SECONDS:
                         await upkeep_store.create_partitions(self._pool)
                         await upkeep_store.forget_old_requests(self._pool)
+                        await upkeep_store.forget_dead_workers(self._pool)
                         upkeep_at = time.monotonic()
                     in_flight, suspense = await upkeep_store.count_open(self._pool)
                 self._metrics.ledger_attempts(in_flight=in_flight, suspense=suspense)

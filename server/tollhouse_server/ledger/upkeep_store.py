@@ -32,6 +32,11 @@ SELECT create_usage_partition((now() + make_interval(months => ahead))::date) FR
 
 _OLD_REQUESTS = "DELETE FROM request_key WHERE created_at < now() - interval '24 hours'"
 
+_DEAD_WORKERS = """
+DELETE FROM worker w WHERE w.state = 'DEAD' AND w.heartbeat_at < now() - interval '24 hours'
+    AND NOT EXISTS (SELECT FROM attempt a WHERE a.worker_epoch = w.epoch)
+"""
+
 _OPEN = "SELECT (SELECT count(*) FROM attempt), (SELECT count(*) FROM suspense WHERE resolved_at IS NULL)"
 
 
@@ -84,6 +89,11 @@ async def create_partitions(pool: "Pool") -> None:
 async def forget_old_requests(pool: "Pool") -> None:
     """Drop request ids that are free again."""
     await pool.execute(_OLD_REQUESTS)
+
+
+async def forget_dead_workers(pool: "Pool") -> None:
+    """Drop workers that died more than a day ago and left nothing in flight."""
+    await pool.execute(_DEAD_WORKERS)
 
 
 async def count_open(pool: "Pool") -> tuple[int, int]:

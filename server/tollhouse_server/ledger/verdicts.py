@@ -84,6 +84,8 @@ def _exceeded(limit: LimitDefinition, counter: Counter, requested: int, start: d
     retry_after = (resets_at - at).total_seconds() if can_fit_later and resets_at is not None else None
     return LimitExceeded(
         limit=str(LimitName(limit.tenant_id, limit.name)),
+        scope=limit.scope,
+        selector=limit.selector,
         metric=limit.metric,
         window=limit.window,
         amount=limit.amount,

@@ -21,6 +21,8 @@ def test_a_refused_call_learns_the_limits_amounts_in_the_documented_unit(metric:
     """The units are those of errors.proto, as in the list of limits."""
     error = LimitExceeded(
         limit="tenants/acme/limits/day",
+        scope="tenants/acme",
+        selector="models/gemini-3.5-flash",
         metric=metric,
         window="DAY",
         amount=10,
@@ -36,6 +38,7 @@ def test_a_refused_call_learns_the_limits_amounts_in_the_documented_unit(metric:
     state = errors_pb2.LimitState()
     assert [detail.Unpack(state) for detail in status.details].count(True) == 1
     assert (state.unit, state.requested, state.HasField("resets_at")) == (unit, 2, False)
+    assert (state.scope, state.model, state.HasField("tier")) == ("tenants/acme", "gemini-3.5-flash", False)
 
 
 def test_what_google_said_of_a_refusal_is_passed_on_whole() -> None:

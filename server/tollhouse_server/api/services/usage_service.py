@@ -14,7 +14,7 @@ from tollhouse_server.api.outcomes import line_message, usage_message
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.usage_requests import RecordsPage, period_of, require_scope
-from tollhouse_server.api.values import limit_unit, money, timestamp
+from tollhouse_server.api.values import limit_unit, money, selected, timestamp
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import limit_store
@@ -33,7 +33,6 @@ LONGEST_SUMMARY: Final = timedelta(days=400)
 
 # Callers may be of any tenant, so their days and months are those of UTC.
 _ZONE: Final = ZoneInfo("UTC")
-_TIERS: Final = "tiers/"
 
 
 class UsageService:
@@ -150,12 +149,14 @@ def _usage_of_sums(sums: Sums) -> generation_pb2.Usage:
 
 async def _limit(session: AsyncSession, row: LimitRow) -> errors_pb2.LimitState:
     use = await limit_store.limit_use(session, row)
+    tier, model = selected(row.selector)
     return errors_pb2.LimitState(
         limit=str(LimitName(row.tenant_id, row.name)),
         metric=row.metric,
         window=row.window,
         scope=row.scope,
-        tier=row.selector.removeprefix(_TIERS) if row.selector.startswith(_TIERS) else None,
+        tier=tier,
+        model=model,
         unit=limit_unit(Metric(row.metric)),
         amount=row.amount,
         held=use.held,

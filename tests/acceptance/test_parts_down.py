@@ -1,0 +1,278 @@
+"""What happens when a part is not there: at the start, and under a server that runs."""
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tollhouse.admin.v1 import prices_pb2, prices_pb2_grpc, upstream_keys_pb2, upstream_keys_pb2_grpc
+from tollhouse.v1 import generation_pb2 as g
+from tollhouse_server.simulator.client import SimulatorClient
+
+from tests.drivers.callers import bearer, details_of, generation_stub, prompt, reason_of, text_of
+from tests.drivers.deployment import ACCOUNT, UPSTREAM_KEY, Deployment, Parts, running_deployment, running_parts
+from tests.drivers.stack import RunningStack
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[Parts]:
+    """PostgreSQL, OpenBao and the simulator."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-parts-"))
+    directory.chmod(0o711)
+    try:
+        with running_parts(directory) as running:
+            yield running
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def deployment(parts: Parts) -> Iterator[Deployment]:
+    """A gateway that serves on the parts."""
+    with running_deployment(parts) as running:
+        yield running
+
+
+def call(gateway: RunningStack, *, seconds: float = 10, **fields: Any) -> g.GenerateContentResponse:
+    """Make one unary call as the demo's caller."""
+    with generation_stub(gateway) as stub:
+        request = prompt("Hello", **fields)
+        answer: g.GenerateContentResponse = stub.GenerateContent(
+            request, metadata=bearer(gateway.demo_api_key), timeout=seconds
+        )
+        return answer
+
+
+def refusal_of(attempt: Callable[[], object]) -> grpc.RpcError:
+    """Return the error of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as raised:
+        attempt()
+    return raised.value
+
+
+def eventually(attempt: Callable[[], object], seconds: float = 15) -> None:
+    """Repeat a call until it works; fail when it still does not in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(grpc.RpcError):
+            attempt()
+            return
+        time.sleep(0.2)
+    attempt()
+
+
+# --- at the start -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"postgres_dsn": "postgresql://tollhouse_app:x@127.0.0.1:9/tollhouse"}, 1, "database is not available"),
+        ({"vault_address": "http://127.0.0.1:9"}, 1, "Vault is not available"),
+        ({"postgres_dsn": None}, 1, "TOLLHOUSE_POSTGRES_DSN"),
+        ({"vault_role_id_file": None}, 1, "TOLLHOUSE_VAULT_ROLE_ID_FILE"),
+        ({"workers": "many"}, 2, "TOLLHOUSE_WORKERS"),
+    ],
+)
+def test_serve_says_in_one_line_what_is_missing(
+    parts: Parts, change: dict[str, str | None], status: int, words: str
+) -> None:
+    """PostgreSQL down, Vault down, a setting absent or wrong: one line, an exit status, no traceback."""
+    ended = parts.command("serve", **change)
+
+    last = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == status, ended.stderr
+    assert last.startswith("tollhouse-server: ")
+    assert words in last
+    assert "Traceback" not in ended.stderr
+
+
+def test_serve_with_a_wrong_database_password_says_so(parts: Parts) -> None:
+    """Not a timeout, not a traceback, and the password is not repeated."""
+    right = parts.environment["TOLLHOUSE_POSTGRES_DSN"]
+    user, _, host = right.rpartition("@")
+    wrong = f"{user.rsplit(':', 1)[0]}:canary-password@{host}"
+
+    ended = parts.command("serve", postgres_dsn=wrong)
+
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "canary-password" not in ended.stderr
+
+
+# --- under a running server -------------------------------------------------------------------------------------------
+
+
+def test_without_postgresql_nothing_is_dispatched_and_service_comes_back_by_itself(deployment: Deployment) -> None:
+    """UNAVAILABLE within the deadline, no call reaches the upstream, and no restart is needed afterwards."""
+    gateway, parts = deployment.gateway, deployment.parts
+    call(gateway)
+    served = asyncio.run(served_calls(gateway))
+
+    parts.stop_postgres()
+    started_at = time.monotonic()
+    error = refusal_of(lambda: call(gateway, seconds=4))
+    seconds = time.monotonic() - started_at
+    parts.start_postgres()
+    eventually(lambda: call(gateway, seconds=4))
+
+    assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert seconds < 6
+    assert asyncio.run(served_calls(gateway)) == served + 1
+
+
+async def served_calls(gateway: RunningStack) -> int:
+    """Return how many calls the simulator has served."""
+    async with SimulatorClient(gateway.simulator) as simulator:
+        return await simulator.count_calls()
+
+
+def test_without_vault_calls_go_on_and_a_new_key_is_refused(deployment: Deployment) -> None:
+    """Keys already held keep serving; what needs Vault says that it is away."""
+    gateway, parts = deployment.gateway, deployment.parts
+    call(gateway)
+
+    parts.stop_openbao()
+    answers = [text_of(call(gateway)) for _ in range(5)]
+    error = refusal_of(lambda: add_upstream_key(gateway, "second"))
+    parts.start_openbao()
+    eventually(lambda: add_upstream_key(gateway, "second"), seconds=30)
+
+    assert all(answers)
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert reason_of(error) == "VAULT_UNAVAILABLE"
+
+
+def add_upstream_key(gateway: RunningStack, key_id: str) -> None:
+    """Add a key to the account, as the administrator."""
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        upstream_keys_pb2_grpc.UpstreamKeyServiceStub(channel).AddUpstreamKey(
+            upstream_keys_pb2.AddUpstreamKeyRequest(
+                parent=ACCOUNT, upstream_key_id=key_id, secret=f"simulator-key-{key_id}"
+            ),
+            metadata=bearer(gateway.admin_api_key),
+            timeout=15,
+        )
+
+
+def test_without_an_upstream_key_nothing_is_booked(deployment: Deployment) -> None:
+    """A disabled key is out of use on every worker, and the refusal says what to do."""
+    gateway = deployment.gateway
+    before = gateway.query("SELECT count(*) FROM usage_record")[0][0]
+    with suppress(grpc.RpcError):
+        switch_key(gateway, f"{ACCOUNT}/upstreamKeys/second", on=False)
+
+    switch_key(gateway, UPSTREAM_KEY, on=False)
+    time.sleep(1.5)
+    error = refusal_of(lambda: call(gateway))
+    switch_key(gateway, UPSTREAM_KEY, on=True)
+    booked = gateway.query("SELECT count(*) FROM usage_record")[0][0] - before
+    eventually(lambda: call(gateway))
+
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(error) == "NO_UPSTREAM_KEY"
+    assert booked == 0
+
+
+def switch_key(gateway: RunningStack, name: str, *, on: bool) -> None:
+    """Enable or disable an upstream key."""
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        stub = upstream_keys_pb2_grpc.UpstreamKeyServiceStub(channel)
+        metadata = bearer(gateway.admin_api_key)
+        if on:
+            stub.EnableUpstreamKey(upstream_keys_pb2.EnableUpstreamKeyRequest(name=name), metadata=metadata)
+        else:
+            stub.DisableUpstreamKey(upstream_keys_pb2.DisableUpstreamKeyRequest(name=name), metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "record"),
+    [
+        ("429", "UPSTREAM_EXHAUSTED", "REFUSED"),
+        ("500", "UPSTREAM_UNAVAILABLE", "REFUSED"),
+        ("503", "UPSTREAM_UNAVAILABLE", "REFUSED"),
+        ("reset", "UPSTREAM_OUTCOME_UNKNOWN", "SUSPENSE"),
+        ("garbage", "UPSTREAM_OUTCOME_UNKNOWN", "SUSPENSE"),
+        ("truncate", "UPSTREAM_OUTCOME_UNKNOWN", "SUSPENSE"),
+    ],
+)
+def test_an_upstream_fault_is_booked_as_what_it_is(deployment: Deployment, kind: str, reason: str, record: str) -> None:
+    """Known to be free: REFUSED at zero. Perhaps charged: SUSPENSE at the ceiling. Nothing stays held."""
+    gateway = deployment.gateway
+    asyncio.run(add_fault(gateway, kind))
+    request = prompt("Hello", model="gemini-3.5-flash", labels={"case": kind})
+
+    error = refusal_of(lambda: stream_or_call(gateway, request, streamed=kind == "truncate"))
+    asyncio.run(clear_faults(gateway))
+
+    rows = gateway.query("SELECT kind, cost_nanos FROM usage_record WHERE labels ->> 'case' = $1", kind)
+    assert reason_of(error) == reason
+    assert {row["kind"] for row in rows} == {record}
+    assert all((row["cost_nanos"] > 0) is (record == "SUSPENSE") for row in rows)
+    assert gateway.query("SELECT coalesce(sum(held), 0) FROM counter")[0][0] == 0
+    assert ("RetryInfo" in details_of(error)) is (kind == "429")
+
+
+def stream_or_call(gateway: RunningStack, request: g.GenerateContentRequest, *, streamed: bool) -> None:
+    """Make the call and read it to its end."""
+    with generation_stub(gateway) as stub:
+        metadata = bearer(gateway.demo_api_key)
+        if streamed:
+            list(stub.StreamGenerateContent(request, metadata=metadata, timeout=10))
+        else:
+            stub.GenerateContent(request, metadata=metadata, timeout=10)
+
+
+async def add_fault(gateway: RunningStack, kind: str) -> None:
+    """Have every call to the simulator end in a fault."""
+    settings: dict[str, Any] = {"after_chunks": 1} if kind == "truncate" else {}
+    async with SimulatorClient(gateway.simulator) as simulator:
+        await simulator.add_fault(kind, **settings)
+
+
+async def clear_faults(gateway: RunningStack) -> None:
+    """Let the simulator serve again."""
+    async with SimulatorClient(gateway.simulator) as simulator:
+        await simulator.clear_faults()
+
+
+# --- refused changes --------------------------------------------------------------------------------------------------
+
+_WRONG_PRICES = {
+    "not a number": 'input = "cheap"',
+    "negative": 'input = "-1"',
+    "huge": 'input = "1e30"',
+    "blank": 'input = ""',
+    "unknown key": 'inputs = "1"',
+}
+
+
+@pytest.mark.parametrize("case", _WRONG_PRICES)
+def test_a_wrong_price_file_is_refused_with_the_field_named(deployment: Deployment, case: str) -> None:
+    """The last good price book stays in force."""
+    gateway = deployment.gateway
+    line = _WRONG_PRICES[case]
+    content = f'[[prices]]\nmodel = "gemini-3.5-flash"\neffective_from = 2026-12-01\nsource = "test"\n{line}\n'
+    version = gateway.query("SELECT max(version) FROM price_book_version")[0][0]
+
+    error = refusal_of(lambda: import_prices(gateway, content))
+
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(error) == "PRICE_FILE_INVALID"
+    assert line.split(" ")[0] in str(details_of(error)["BadRequest"])
+    assert gateway.query("SELECT max(version) FROM price_book_version")[0][0] == version
+
+
+def import_prices(gateway: RunningStack, content: str) -> None:
+    """Import a TOML price file as the administrator."""
+    request = prices_pb2.ImportPricesRequest(content=content, format=prices_pb2.PRICE_FILE_FORMAT_TOML)
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        prices_pb2_grpc.PriceServiceStub(channel).ImportPrices(
+            request, metadata=bearer(gateway.admin_api_key), timeout=10
+        )
