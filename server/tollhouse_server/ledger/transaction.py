@@ -16,7 +16,7 @@ from tollhouse_server.ledger.terms import (
     Reservation,
     Settlement,
 )
-from tollhouse_server.ledger.verdicts import Counter
+from tollhouse_server.ledger.verdicts import Counter, KeyedLimit
 from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class TickTransaction:
         self._known = known_counters
         self._worker_epoch = worker_epoch
         self._now = datetime.min
+        self._keys: dict[tuple[str, int], CounterKey] = {}
         self._counters: dict[CounterKey, Counter] = {}
         self._admitted: dict[ReserveWork, Reservation] = {}
         self._recognised: dict[ReserveWork, Reservation] = {}
@@ -52,7 +53,7 @@ class TickTransaction:
         """
         epoch, self._now = await store.read_clock(self._connection)
         await self._definitions.load(self._connection, epoch, (work.terms for work in batch.reserves))
-        limits = {work: verdicts.applicable(work.terms, self._definitions.of(work.terms)) for work in batch.reserves}
+        limits = {work: self._limits_of(work) for work in batch.reserves}
         keys = self._counter_keys(batch, limits)
         await self._create_missing(keys)
         async with self._connection.transaction():
@@ -63,8 +64,20 @@ class TickTransaction:
             await self._write()
         self._tell(batch)
 
-    def _counter_keys(self, batch: Batch, limits: dict[ReserveWork, list[LimitDefinition]]) -> list[CounterKey]:
-        keys = {verdicts.counter_key(limit, self._now) for applied in limits.values() for limit in applied}
+    def _limits_of(self, work: ReserveWork) -> list[KeyedLimit]:
+        applied = verdicts.applicable(work.terms, self._definitions.of(work.terms))
+        return [(limit, self._counter_key(limit)) for limit in applied]
+
+    def _counter_key(self, limit: LimitDefinition) -> CounterKey:
+        """Return the limit's counter as of this tick; many calls share a limit, and calendars cost microseconds."""
+        key = self._keys.get((limit.tenant_id, limit.limit_id))
+        if key is None:
+            key = verdicts.counter_key(limit, self._now)
+            self._keys[(limit.tenant_id, limit.limit_id)] = key
+        return key
+
+    def _counter_keys(self, batch: Batch, limits: dict[ReserveWork, list[KeyedLimit]]) -> list[CounterKey]:
+        keys = {key for applied in limits.values() for _, key in applied}
         for work in batch.settles:
             tenant = work.reservation.terms.scope.tenant_id
             keys.update((tenant, hold.limit_id, hold.window_start) for hold in work.reservation.holds)
@@ -111,7 +124,7 @@ class TickTransaction:
     def _book(self, reservation: Reservation, settlement: Settlement) -> None:
         self._bookings.append(Booking(reservation=reservation, settlement=settlement, worker_epoch=self._worker_epoch))
 
-    async def _decide(self, reserves: list[ReserveWork], limits: dict[ReserveWork, list[LimitDefinition]]) -> None:
+    async def _decide(self, reserves: list[ReserveWork], limits: dict[ReserveWork, list[KeyedLimit]]) -> None:
         waiting = await self._recognise(reserves)
         waiting = await self._refuse_repeated([work for work in waiting if not work.abandoned])
         for work in waiting:
@@ -149,7 +162,7 @@ class TickTransaction:
         state = await store.call_state(self._connection, work.terms.scope.tenant_id, request_id)
         return DuplicateRequest(request_id=str(request_id), state=state)
 
-    def _verdict(self, work: ReserveWork, limits: list[LimitDefinition]) -> None:
+    def _verdict(self, work: ReserveWork, limits: list[KeyedLimit]) -> None:
         try:
             holds = verdicts.hold_all(work.terms, limits, self._counters, self._now)
         except LimitExceeded as error:

@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from tollhouse_server.errors import LimitExceeded
 from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, Hold, LimitDefinition
 from tollhouse_server.ledger.windows import window_end, window_start
 from tollhouse_server.names import LimitName
+
+KeyedLimit: TypeAlias = tuple[LimitDefinition, CounterKey]
+"""A limit, and the counter that it has at the moment of the tick."""
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ def counter_key(limit: LimitDefinition, at: datetime) -> CounterKey:
 
 
 def hold_all(
-    terms: CallTerms, limits: Iterable[LimitDefinition], counters: dict[CounterKey, Counter], at: datetime
+    terms: CallTerms, limits: Iterable[KeyedLimit], counters: dict[CounterKey, Counter], at: datetime
 ) -> tuple[Hold, ...]:
     """Hold the ceiling on every limit, or raise and hold nothing.
 
@@ -47,8 +51,8 @@ def hold_all(
         LimitExceeded: the first limit, the narrowest scope first, that the ceiling does not fit in.
     """
     holds = []
-    for limit in limits:
-        key, amount = counter_key(limit, at), terms.ceiling.of(limit.metric)
+    for limit, key in limits:
+        amount = terms.ceiling.of(limit.metric)
         counter = counters[key]
         if counter.held + counter.settled + amount > limit.amount:
             raise _exceeded(limit, counter, amount, key[2], at)
