@@ -1,0 +1,1 @@
+"""The room that serves calls, on a real ledger and the simulator."""
