@@ -18,8 +18,7 @@ from tollhouse_server.embedded.openbao import EmbeddedOpenBao, OpenBaoConfig, Op
 from tollhouse_server.ports import PortInUse
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
-
-PEPPER = "gateway/api-key-pepper"
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ async def running(config: OpenBaoConfig) -> AsyncIterator[OpenBaoEndpoint]:
 
 async def pepper(endpoint: OpenBaoEndpoint) -> str:
     vault = VaultClient(VaultAddress(url=endpoint.address), endpoint.gateway)
-    value = (await vault.read_secret(PEPPER))["value"]
+    value = (await vault.read_secret(PEPPER_PATH))[PEPPER_FIELD]
     await vault.close()
     return value
 

@@ -22,6 +22,7 @@ from tollhouse_server.errors import VaultUnavailable
 from tollhouse_server.ports import PortInUse
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 
 RECOVERY_SECONDS = 30.0
 # Runs a stack and prints its pids, as `tollhouse-server run` would hold one.
@@ -104,11 +105,11 @@ async def test_kill_9_of_everything_is_recovered_from(config: StackConfig) -> No
         answer = await connection.fetchval("SELECT 1")
         await connection.close()
         vault = VaultClient(VaultAddress(url=stack.openbao.address), stack.openbao.gateway)
-        pepper = await vault.read_secret("gateway/api-key-pepper")
+        pepper = await vault.read_secret(PEPPER_PATH)
         await vault.close()
 
     assert answer == 1
-    assert pepper["value"]
+    assert pepper[PEPPER_FIELD]
 
 
 async def test_a_second_stack_on_one_directory_is_refused_naming_the_first(config: StackConfig) -> None:

@@ -12,6 +12,7 @@ from tollhouse_server.errors import EtagMismatch, SecretMissing, VaultDenied, Va
 from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 
 from tests.drivers.openbao import TestOpenBao
 
@@ -112,7 +113,7 @@ async def test_the_gateway_can_neither_write_nor_delete_nor_read_elsewhere(
 
     for attempt in (
         gateway.write_secret(path, {"key": "planted"}, cas=1),
-        gateway.write_secret("gateway/api-key-pepper", {"value": "mine"}, cas=1),
+        gateway.write_secret(PEPPER_PATH, {PEPPER_FIELD: "mine"}, cas=1),
         gateway.delete_secret(path),
         gateway.read_secret("elsewhere/anything"),
         gateway.list_secrets("gateway"),
@@ -126,11 +127,11 @@ async def test_the_gateway_can_neither_write_nor_delete_nor_read_elsewhere(
 
 async def test_the_custodian_cannot_read_the_pepper_nor_sign(gateway: VaultClient, custodian: VaultClient) -> None:
     """Who changes keys can neither forge API keys nor receipts."""
-    for attempt in (custodian.read_secret("gateway/api-key-pepper"), custodian.sign("receipts", b"payload")):
+    for attempt in (custodian.read_secret(PEPPER_PATH), custodian.sign("receipts", b"payload")):
         with pytest.raises(VaultDenied):
             await attempt
 
-    assert (await gateway.read_secret("gateway/api-key-pepper"))["value"]
+    assert (await gateway.read_secret(PEPPER_PATH))[PEPPER_FIELD]
 
 
 async def test_a_signature_verifies_for_its_payload_only(gateway: VaultClient) -> None:
@@ -150,7 +151,7 @@ async def test_a_token_is_renewed_before_its_end(openbao: TestOpenBao, login: Lo
     keeping_alive = asyncio.create_task(vault.run())
 
     await asyncio.sleep(2.5)
-    read = await vault.read_secret("gateway/api-key-pepper")
+    read = await vault.read_secret(PEPPER_PATH)
 
     keeping_alive.cancel()
     assert read
@@ -163,7 +164,7 @@ async def test_a_token_at_its_longest_life_is_replaced(openbao: TestOpenBao, log
 
     for _ in range(6):
         await asyncio.sleep(0.5)
-        await vault.read_secret("gateway/api-key-pepper")
+        await vault.read_secret(PEPPER_PATH)
 
     still_running = not keeping_alive.done()
     keeping_alive.cancel()
@@ -172,11 +173,11 @@ async def test_a_token_at_its_longest_life_is_replaced(openbao: TestOpenBao, log
 
 async def test_a_revoked_token_is_replaced_on_the_next_call(openbao: TestOpenBao, gateway: VaultClient) -> None:
     """A token can die long before its time."""
-    await gateway.read_secret("gateway/api-key-pepper")
+    await gateway.read_secret(PEPPER_PATH)
     async with privileged(openbao) as api:
         await api.put("sys/leases/revoke-prefix/auth/approle/login")
 
-    assert await gateway.read_secret("gateway/api-key-pepper")
+    assert await gateway.read_secret(PEPPER_PATH)
 
 
 async def test_a_wrong_secret_id_is_denied_without_showing_it(
@@ -208,11 +209,11 @@ async def test_a_sealed_vault_is_unavailable(openbao: TestOpenBao, gateway: Vaul
     await openbao.server.seal()
     try:
         with pytest.raises(VaultUnavailable):
-            await gateway.read_secret("gateway/api-key-pepper")
+            await gateway.read_secret(PEPPER_PATH)
     finally:
         await openbao.server.unseal()
 
-    assert await gateway.read_secret("gateway/api-key-pepper")
+    assert await gateway.read_secret(PEPPER_PATH)
 
 
 async def test_a_vault_that_never_answers_is_unavailable_in_time(openbao: TestOpenBao) -> None:

@@ -11,9 +11,8 @@ from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.files import make_private_directory, write_secret_file
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH, SECRETS_MOUNT, TRANSIT_MOUNT
 
-SECRETS_MOUNT = "tollhouse"
-PEPPER_PATH = f"{SECRETS_MOUNT}/data/gateway/api-key-pepper"
 PEPPER_BYTES = 32
 MOUNT_TIMEOUT_SECONDS = 10.0
 RECEIPTS_KEY = "receipts"
@@ -22,7 +21,7 @@ RECEIPTS_KEY = "receipts"
 async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, token_max_ttl_seconds: int) -> None:
     """Bring the server in line; the roles' ids go to files (mode 0600) below `directory`."""
     await _mount_engines(api)
-    await api.put(f"transit/keys/{RECEIPTS_KEY}", {"type": "ed25519"})
+    await api.put(f"{TRANSIT_MOUNT}/keys/{RECEIPTS_KEY}", {"type": "ed25519"})
     for role in ROLES:
         await api.put(f"sys/policies/acl/{role}", {"policy": policy_text(role)})
         terms = {"token_policies": [role], "token_ttl": token_ttl_seconds, "token_max_ttl": token_max_ttl_seconds}
@@ -41,8 +40,8 @@ async def _mount_engines(api: OpenBaoApi) -> None:
     if f"{SECRETS_MOUNT}/" not in mounted:
         await api.put(f"sys/mounts/{SECRETS_MOUNT}", {"type": "kv", "options": {"version": "2"}})
     await _configure_secrets(api)
-    if "transit/" not in mounted:
-        await api.put("sys/mounts/transit", {"type": "transit"})
+    if f"{TRANSIT_MOUNT}/" not in mounted:
+        await api.put(f"sys/mounts/{TRANSIT_MOUNT}", {"type": "transit"})
     if "approle/" not in await api.get("sys/auth"):
         await api.put("sys/auth/approle", {"type": "approle"})
 
@@ -79,9 +78,10 @@ async def _secret_id_holds(api: OpenBaoApi, role: str, secret_id: str) -> bool:
 
 async def _write_pepper_once(api: OpenBaoApi) -> None:
     """Never replaced: every API key ever issued is a digest under this pepper. `cas=0` refuses even a deleted one."""
-    if await api.find(PEPPER_PATH) is None:
+    path = f"{SECRETS_MOUNT}/data/{PEPPER_PATH}"
+    if await api.find(path) is None:
         value = base64.b64encode(secrets.token_bytes(PEPPER_BYTES)).decode()
-        await api.put(PEPPER_PATH, {"options": {"cas": 0}, "data": {"value": value}})
+        await api.put(path, {"options": {"cas": 0}, "data": {PEPPER_FIELD: value}})
 
 
 def _read(path: Path) -> str:

@@ -13,6 +13,7 @@ from tollhouse_server.errors import InvalidRequest, SecretMissing, TollhouseErro
 from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.connection import Connection, Operation, VaultAddress
 from tollhouse_server.vault.lease import Lease
+from tollhouse_server.vault.paths import SECRETS_MOUNT, TRANSIT_MOUNT
 from tollhouse_server.vault.secret_text import SecretFields
 
 # Threads that a slow Vault may hold; asyncio's own pool is shared with everything else.
@@ -28,8 +29,8 @@ _log = structlog.get_logger(__name__)
 class Mounts:
     """Where the engines are mounted."""
 
-    secrets: str = "tollhouse"
-    transit: str = "transit"
+    secrets: str = SECRETS_MOUNT
+    transit: str = TRANSIT_MOUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Signature:
 
 
 class VaultClient:
-    """One AppRole's view of Vault. Paths are below the secrets mount: `gateway/api-key-pepper`.
+    """One AppRole's view of Vault. Paths are below the secrets mount, as in `paths`.
 
     Every method raises VaultUnavailable (stopped, sealed, slow) or VaultDenied (policy) besides what it names itself.
     """

@@ -1,0 +1,8 @@
+"""Where things lie in Vault. The policies and deploy/openbao/setup.sh, which cannot import this, say the same."""
+
+SECRETS_MOUNT = "tollhouse"
+TRANSIT_MOUNT = "transit"
+
+# Below the secrets mount; Base64 of the secret under which API keys are digested.
+PEPPER_PATH = "gateway/api-key-pepper"
+PEPPER_FIELD = "value"
