@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.database.dsn import engine_url
 from tollhouse_server.errors import StoreUnavailable
 
 _GONE = (
@@ -49,9 +49,8 @@ class Database:
     """The control plane's engine: short transactions, each on one pooled connection."""
 
     def __init__(self, dsn: str, *, pool_size: int = 5) -> None:
-        url = make_url(dsn).set(drivername="postgresql+asyncpg")
         self._engine: AsyncEngine = create_async_engine(
-            url,
+            engine_url(dsn),
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=5,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.engine import make_url
+
+from tollhouse_server.database.dsn import engine_url
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -14,8 +15,7 @@ def config_for(dsn: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     config.set_main_option("path_separator", "os")
-    url = make_url(dsn).set(drivername="postgresql+asyncpg")
-    config.attributes["url"] = url.render_as_string(hide_password=False)
+    config.attributes["url"] = engine_url(dsn)
     return config
 
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 import asyncpg
-from sqlalchemy.engine import make_url
+
+from tollhouse_server.database.dsn import plain_dsn
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
@@ -26,16 +27,12 @@ async def connect(dsn: str, *, command_timeout_seconds: float = 10.0) -> "Connec
         OSError, TimeoutError, asyncpg.PostgresError: the server cannot be reached or refuses.
     """
     return await asyncpg.connect(
-        _plain(dsn), timeout=5, command_timeout=command_timeout_seconds, server_settings=_SETTINGS
+        plain_dsn(dsn), timeout=5, command_timeout=command_timeout_seconds, server_settings=_SETTINGS
     )
 
 
 async def create_pool(dsn: str) -> "Pool":
     """Open the small pool for heartbeats and sweeps."""
     return await asyncpg.create_pool(
-        _plain(dsn), min_size=1, max_size=3, timeout=5, command_timeout=10, server_settings=_SETTINGS
+        plain_dsn(dsn), min_size=1, max_size=3, timeout=5, command_timeout=10, server_settings=_SETTINGS
     )
-
-
-def _plain(dsn: str) -> str:
-    return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
