@@ -54,8 +54,13 @@ class RequestValidator:
             raise InvalidRequest(violations=violations)
 
     def _violations(self, request: Message) -> list[FieldViolation]:
-        found = self._by_rules.collect_violations(request)
-        return [FieldViolation(path=_path(one.proto.field), description=one.proto.message) for one in found]
+        try:
+            found = self._by_rules.collect_violations(request)
+        except (ValueError, OverflowError):
+            # CEL cannot even look at a Timestamp or Duration beyond what a calendar holds.
+            return [FieldViolation(path="", description="a time or a duration in it is out of range")]
+        by_rules = [FieldViolation(path=_path(one.proto.field), description=one.proto.message) for one in found]
+        return [*by_rules, *_undefined_enums(request)]
 
 
 def _path(field: Any) -> str:
@@ -65,6 +70,20 @@ def _path(field: Any) -> str:
         which = element.WhichOneof("subscript")
         parts.append(element.field_name + (f"[{getattr(element, which)}]" if which else ""))
     return ".".join(parts)
+
+
+def _undefined_enums(message: Message) -> Iterator[FieldViolation]:
+    """Name each enum field with a value that this version does not know; protovalidate skips those in lists."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.enum_type is not None:
+            unknown = [number for number in values if number not in field.enum_type.values_by_number]
+            if unknown:
+                description = f"{unknown[0]} is no value that this version knows"
+                yield FieldViolation(path=field.name, description=description)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for one in values:
+                yield from _undefined_enums(one)
 
 
 def _generation_violations(request: Any) -> Iterator[FieldViolation]:

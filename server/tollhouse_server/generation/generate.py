@@ -24,9 +24,10 @@ from tollhouse_server.vault.secret_text import SecretText
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stop of a call's way, numbered from 1, with the key to be used there."""
+    """One stop of a call's way with the key to be used there. Attempts are numbered from 1, stops placed from 1."""
 
     number: int
+    place: int
     stop: Stop
     key: SecretText
 
@@ -115,13 +116,13 @@ class Generation:
             ModelUnknown, ModelShutDown, ModelUnpriced: see `Planner.stops`.
         """
         number, keyless = 0, None
-        for stop in self._planner.stops(call):
+        for place, stop in enumerate(self._planner.stops(call), start=1):
             key = self._keys.pick(stop.target.account_id)
             if key is None:
                 keyless = stop
                 continue
             number += 1
-            yield Stage(number=number, stop=stop, key=key)
+            yield Stage(number=number, place=place, stop=stop, key=key)
             if number == self._max_attempts:
                 return
         if number == 0:
@@ -206,8 +207,8 @@ def _note_served(attempt: Attempt, served: Served) -> None:
 
 
 def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:
-    if trial.stage.number == 1:
+    stage = trial.stage
+    if stage.place == 1:
         return ()
-    number = trial.stage.number
-    message = f"The call was served by target {number} of its route."
-    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(number)}),)
+    message = f"The call was served by target {stage.place} of its route."
+    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(stage.number)}),)

@@ -1,5 +1,6 @@
 """Which upstream key an attempt travels with."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from tollhouse_server.errors import SecretMissing
@@ -14,14 +15,14 @@ class KeyChooser:
     def __init__(self, catalogue: Callable[[], Catalogue], ring: KeyRing) -> None:
         self._catalogue = catalogue
         self._ring = ring
-        self._turn = 0
+        self._turns: Counter[str] = Counter()
 
     def pick(self, account_id: str) -> SecretText | None:
         """Return the next key of the account that is held in memory, None if there is none. Never waits."""
         keys = self._catalogue().keys_of(account_id)
-        self._turn += 1
+        self._turns[account_id] += 1
         for offset in range(len(keys)):
-            key = keys[(self._turn + offset) % len(keys)]
+            key = keys[(self._turns[account_id] + offset) % len(keys)]
             try:
                 return self._ring.secret(account_id, key.key_id)
             except SecretMissing:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,11 @@ class ChunkPipe:
         while not self._queue.empty():
             self._queue.get_nowait()
 
+    def cut(self) -> None:
+        """End the chunks at once, without those that nobody has taken yet: a shutdown waits for no listener."""
+        self.abandon()
+        self._queue.put_nowait(None)
+
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield chunks until the end."""
         while (chunk := await self._queue.get()) is not None:
@@ -74,6 +79,9 @@ class Streaming:
     async def _run(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
         try:
             return await self._generation.serve(call, partial(self._pass_on, pipe=pipe))
+        except asyncio.CancelledError:
+            pipe.cut()
+            raise
         finally:
             await pipe.put(None)
 
@@ -101,24 +109,31 @@ class Streaming:
 
 @dataclass(slots=True)
 class StreamProgress:
-    """How far a stream has come."""
+    """How far a stream has come. It is finished when each candidate seen is, or when the prompt was blocked."""
 
     chunks: int = 0
     response_id: str = ""
-    is_finished: bool = False
+    _seen: set[int] = field(default_factory=set)
+    _finished: set[int] = field(default_factory=set)
+    _is_blocked: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether Gemini has said that the answer is complete."""
+        return self._is_blocked or (bool(self._seen) and self._seen == self._finished)
 
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take one chunk into account."""
         self.chunks += 1
         self.response_id = response_id_of(chunk) or self.response_id
-        self.is_finished = self.is_finished or _is_final(chunk)
+        for candidate in _objects(chunk.get("candidates")):
+            index = candidate.get("index", 0)
+            self._seen.add(index)
+            if candidate.get("finishReason"):
+                self._finished.add(index)
+        feedback = chunk.get("promptFeedback")
+        self._is_blocked = self._is_blocked or (isinstance(feedback, Mapping) and bool(feedback.get("blockReason")))
 
 
-def _is_final(chunk: Mapping[str, Any]) -> bool:
-    """Tell whether a chunk ends an answer: a candidate's finishReason, or a blocked prompt."""
-    candidates = chunk.get("candidates")
-    finished = isinstance(candidates, list) and any(
-        isinstance(candidate, Mapping) and candidate.get("finishReason") for candidate in candidates
-    )
-    feedback = chunk.get("promptFeedback")
-    return finished or (isinstance(feedback, Mapping) and bool(feedback.get("blockReason")))
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

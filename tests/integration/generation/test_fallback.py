@@ -174,7 +174,6 @@ async def test_no_further_target_is_asked_when_the_time_is_up(
     assert await served_with(simulator, account.secrets[0]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="FALLBACK_USED is told by the number of attempts, not by the target")
 async def test_a_target_without_a_key_is_passed_over_and_the_caller_is_told(
     process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
 ) -> None:

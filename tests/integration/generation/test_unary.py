@@ -200,7 +200,6 @@ async def test_an_accounts_keys_are_taken_in_turn(process: GenerationProcess, si
     assert [len(await served_with(simulator, secret)) for secret in three.secrets] == [2, 2, 2]
 
 
-@pytest.mark.xfail(strict=True, reason="all accounts share one turn")
 async def test_keys_are_taken_in_turn_where_a_call_passes_another_account_first(
     process: GenerationProcess, simulator: SimulatorClient
 ) -> None:
