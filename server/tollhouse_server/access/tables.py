@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, FetchedValue
 from sqlmodel import Field, SQLModel
+
+from tollhouse_server.database.types import INSTANT, NOW
 
 
 class RoleGrantRow(SQLModel, table=True):
@@ -17,8 +18,4 @@ class RoleGrantRow(SQLModel, table=True):
     role: str
     scope: str
     creator: str = ""
-    created_at: datetime | None = Field(
-        default=None,
-        sa_type=DateTime(timezone=True),
-        sa_column_kwargs={"server_default": FetchedValue()},
-    )
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

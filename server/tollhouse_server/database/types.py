@@ -1,9 +1,14 @@
-"""Column types that SQLAlchemy does not know."""
+"""What the rows of several rooms have in common, and the column types that SQLAlchemy does not know."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, String, cast, func, type_coerce
+from sqlalchemy import BindParameter, ColumnElement, DateTime, FetchedValue, String, cast, func, type_coerce
 from sqlalchemy.types import UserDefinedType
+
+INSTANT: Final = DateTime(timezone=True)
+# The column has its default from the migration; what the database chose is read back.
+NOW: Final[Mapping[str, Any]] = {"server_default": FetchedValue()}
 
 
 class LTree(UserDefinedType[str]):

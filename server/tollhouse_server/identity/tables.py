@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, FetchedValue
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-_NOW = {"server_default": FetchedValue()}
-_INSTANT = DateTime(timezone=True)
+from tollhouse_server.database.types import INSTANT, NOW
 
 
 class ApiKeyRow(SQLModel, table=True):
@@ -21,8 +20,8 @@ class ApiKeyRow(SQLModel, table=True):
     environment: str
     digest: bytes = Field(repr=False)
     display_name: str = ""
-    expires_at: datetime | None = Field(default=None, sa_type=_INSTANT)
-    revoked_at: datetime | None = Field(default=None, sa_type=_INSTANT)
+    expires_at: datetime | None = Field(default=None, sa_type=INSTANT)
+    revoked_at: datetime | None = Field(default=None, sa_type=INSTANT)
     version: int = Field(default=1, sa_type=BigInteger)
-    created_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
-    updated_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, FetchedValue
+from sqlalchemy import BigInteger, Column, FetchedValue
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-_INSTANT = DateTime(timezone=True)
+from tollhouse_server.database.types import INSTANT
 
 
 class PriceBookVersionRow(SQLModel, table=True):
@@ -16,7 +16,7 @@ class PriceBookVersionRow(SQLModel, table=True):
     __tablename__ = "price_book_version"
 
     version: int = Field(primary_key=True, sa_type=BigInteger)
-    recorded_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT, server_default=FetchedValue()))
+    recorded_at: datetime | None = Field(default=None, sa_column=Column(INSTANT, server_default=FetchedValue()))
     origin: str
     revision: int = 0
     digest: str
@@ -32,7 +32,7 @@ class PriceListRow(SQLModel, table=True):
 
     version: int = Field(primary_key=True, sa_type=BigInteger)
     model: str = Field(primary_key=True)
-    effective_from: datetime = Field(sa_column=Column(_INSTANT, primary_key=True))
+    effective_from: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
     origin: str
     source: str
     long_above_tokens: int | None = Field(default=None, sa_type=BigInteger)
@@ -48,6 +48,6 @@ class PriceRow(SQLModel, table=True):
 
     version: int = Field(primary_key=True, sa_type=BigInteger)
     model: str = Field(primary_key=True)
-    effective_from: datetime = Field(sa_column=Column(_INSTANT, primary_key=True))
+    effective_from: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
     sku: str = Field(primary_key=True)
     nanos_per_million: int = Field(sa_type=BigInteger)

@@ -13,7 +13,6 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    DateTime,
     Integer,
     Row,
     Select,
@@ -33,6 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.types import INSTANT
 from tollhouse_server.identity.store import key_name
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.names import PLATFORM, DepartmentName, ProjectName, Scope
@@ -129,7 +129,7 @@ def _facts(question: Question) -> Select[Any]:
 
 def _splits(question: Question) -> dict[str, ColumnElement[Any]]:
     record = RECORD.c
-    instants = ARRAY(DateTime(timezone=True))
+    instants = ARRAY(INSTANT)
     # Midnights are worked out here, with the rules that cut the limits' windows, not with the database's own.
     midnights = cast(literal([day.start for day in question.days], instants), instants)
     return {

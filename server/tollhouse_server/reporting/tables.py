@@ -2,19 +2,19 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, DateTime, Text, Uuid, column, table
+from sqlalchemy import BigInteger, Text, Uuid, column, table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-_INSTANT = DateTime(timezone=True)
+from tollhouse_server.database.types import INSTANT
 
 RECORD: Final = table(
     "usage_record",
     column("tenant_id", Text),
     column("attempt_id", Uuid),
-    column("settled_at", _INSTANT),
+    column("settled_at", INSTANT),
     column("kind", Text),
     column("request_id", Uuid),
-    column("dispatched_at", _INSTANT),
+    column("dispatched_at", INSTANT),
     column("department_path", ARRAY(Text)),
     column("project_id", Text),
     column("credential_id", Text),
@@ -34,7 +34,7 @@ RECORD: Final = table(
 )
 
 SUSPENSE: Final = table(
-    "suspense", column("tenant_id", Text), column("attempt_id", Uuid), column("resolved_at", _INSTANT)
+    "suspense", column("tenant_id", Text), column("attempt_id", Uuid), column("resolved_at", INSTANT)
 )
 
 REQUEST_KEY: Final = table(
@@ -42,7 +42,7 @@ REQUEST_KEY: Final = table(
     column("tenant_id", Text),
     column("request_id", Uuid),
     column("attempt_id", Uuid),
-    column("created_at", _INSTANT),
+    column("created_at", INSTANT),
 )
 
 API_KEY: Final = table("api_key", column("tenant_id", Text), column("key_id", Text), column("project_id", Text))

@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, FetchedValue, Text
+from sqlalchemy import BigInteger, Column, FetchedValue, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-_INSTANT = DateTime(timezone=True)
+from tollhouse_server.database.types import INSTANT
 
 
 def _now() -> Column[datetime]:
-    return Column(_INSTANT, server_default=FetchedValue())
+    return Column(INSTANT, server_default=FetchedValue())
 
 
 class CatalogueRevisionRow(SQLModel, table=True):
@@ -35,7 +35,7 @@ class ModelRow(SQLModel, table=True):
     images_per_answer: int = 0
     grounding_queries: int = 0
     tool_prompt_tokens: int | None = Field(default=None, sa_type=BigInteger)
-    shutdown_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT))
+    shutdown_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
     successor: str = ""
     source: str = ""
     origin: str
@@ -50,7 +50,7 @@ class ModelAliasRow(SQLModel, table=True):
 
     alias: str = Field(primary_key=True)
     model: str
-    shutdown_at: datetime | None = Field(default=None, sa_column=Column(_INSTANT))
+    shutdown_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
     origin: str
 
 

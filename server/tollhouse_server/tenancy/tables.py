@@ -2,22 +2,19 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, FetchedValue
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from tollhouse_server.database.types import LTree
-
-_NOW = {"server_default": FetchedValue()}
-_INSTANT = DateTime(timezone=True)
+from tollhouse_server.database.types import INSTANT, NOW, LTree
 
 
 class _Lived(SQLModel):
     display_name: str = ""
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
-    created_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
-    updated_at: datetime | None = Field(default=None, sa_type=_INSTANT, sa_column_kwargs=_NOW)
-    deleted_at: datetime | None = Field(default=None, sa_type=_INSTANT)
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    deleted_at: datetime | None = Field(default=None, sa_type=INSTANT)
 
 
 class TenantRow(_Lived, table=True):
