@@ -1,7 +1,6 @@
 """`tollhouse-server`: parse arguments, load settings, run what was asked for."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -11,6 +10,7 @@ import uvloop
 
 from tollhouse_server import serving
 from tollhouse_server.errors import TollhouseError
+from tollhouse_server.parent import end_with_parent
 from tollhouse_server.settings import Settings, load_settings
 from tollhouse_server.telemetry.logging import configure_logging
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, _USAGE_ERROR)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     if options.parent_pid:
-        _end_with_parent(options.parent_pid)
+        end_with_parent(options.parent_pid)
     try:
         uvloop.run(_command(options, settings))
     except TollhouseError as error:
@@ -71,15 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         child.add_argument("--ready-fd", type=int, required=True, help="descriptor to write to once it works")
         child.add_argument("--parent-pid", type=int, required=True, help="the process to end with")
     return parser
-
-
-def _end_with_parent(parent_pid: int) -> None:
-    """Have the kernel send SIGTERM when the supervisor ends, however it ends: drain, do not linger."""
-    from tollhouse_server.embedded.launch import end_with_parent  # noqa: PLC0415
-
-    end_with_parent(parent_pid, signal.SIGTERM)
-    if os.getppid() != parent_pid:
-        sys.exit(_FAILED)
 
 
 def _fail(error: TollhouseError, status: int) -> int:

@@ -2,7 +2,8 @@
 
 `python -I -S launch.py PARENT_PID DEATH_SIGNAL UID GID KEEP_SEARCH -- COMMAND...`; a UID of -1 keeps the user.
 A script of its own, not a `preexec_fn`: Python code between fork and exec deadlocks when another thread holds a lock.
-Standard library only, no imports from the package: it starts in 10 ms and works for any user.
+Standard library only, no imports from the package, which `-I -S` hides: it starts in 10 ms and works for any user.
+That is why it does not share `tollhouse_server.parent`, which ties the server's own processes to their parent.
 """
 
 import ctypes
