@@ -48,6 +48,7 @@ from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.connections import Pool
@@ -57,7 +58,6 @@ _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 2.0
 _CHORE_SECONDS = 3600.0
 _SETTLE_SECONDS = 5.0
-_PEPPER_PATH, _PEPPER_FIELD = "gateway/api-key-pepper", "value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ async def read_pepper(vault: VaultClient) -> bytes:
     Raises:
         VaultUnavailable, VaultDenied, SecretMissing: the server cannot start without it.
     """
-    return base64.b64decode((await vault.read_secret(_PEPPER_PATH))[_PEPPER_FIELD])
+    return base64.b64decode((await vault.read_secret(PEPPER_PATH))[PEPPER_FIELD])
 
 
 def base_urls(settings: Settings) -> dict[str, str]:
