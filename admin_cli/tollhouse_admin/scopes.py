@@ -10,7 +10,7 @@ from tollhouse_admin.command import Session
 from tollhouse_admin.completion import offered
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import Failure, wrong_usage
-from tollhouse_admin.names import full_name, is_full, scope_name, tenant_of
+from tollhouse_admin.names import full_name, is_full, scope_name
 from tollhouse_admin.output import note
 
 PLATFORM_TENANT = "tenants/platform"
@@ -139,8 +139,3 @@ def scope_of(
     if department is not None:
         return department_name(session, department, tenant)
     return tenant_name(session, tenant)
-
-
-def tenant_of_scope(session: Session, scope: str, tenant: str | None) -> str:
-    """Return the tenant to which something on `scope` belongs."""
-    return tenant_of(scope) if is_full(scope) else tenant_name(session, tenant)
