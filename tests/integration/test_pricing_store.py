@@ -56,7 +56,7 @@ async def test_what_was_stored_comes_back_whole(seeded: Database) -> None:
 async def test_an_import_is_a_new_version_and_leaves_the_old_one_as_it_was(seeded: Database) -> None:
     """History is never repriced: what version 1 said, it says for ever."""
     async with seeded.transaction() as session:
-        row = await store.store(session, prices_for("gemini-3.8-flash", "9"), importer="principals/finance")
+        row = await store.put_in_force(session, prices_for("gemini-3.8-flash", "9"), importer="principals/finance")
 
     async with seeded.transaction() as session:
         old, new = await store.load(session, 1), await store.load(session)
@@ -78,7 +78,7 @@ async def test_an_invalid_file_changes_nothing(seeded: Database) -> None:
     """The last good version stays in force."""
     with pytest.raises(PriceFileInvalid):
         async with seeded.transaction() as session:
-            await store.store(session, prices_for("gemini-3.8-flash", "-1"))
+            await store.put_in_force(session, prices_for("gemini-3.8-flash", "-1"))
 
     async with seeded.transaction() as session:
         assert await store.current_version(session) == 1
@@ -87,11 +87,11 @@ async def test_an_invalid_file_changes_nothing(seeded: Database) -> None:
 async def test_an_import_made_from_an_older_version_is_refused(seeded: Database) -> None:
     """Two administrators cannot overwrite each other unseen."""
     async with seeded.transaction() as session:
-        await store.store(session, prices_for("gemini-x", "1"), base_version=1)
+        await store.put_in_force(session, prices_for("gemini-x", "1"), base_version=1)
 
     with pytest.raises(EtagMismatch):
         async with seeded.transaction() as session:
-            await store.store(session, prices_for("gemini-x", "2"), base_version=1)
+            await store.put_in_force(session, prices_for("gemini-x", "2"), base_version=1)
 
 
 async def test_imports_at_the_same_moment_queue(seeded: Database) -> None:
@@ -99,7 +99,7 @@ async def test_imports_at_the_same_moment_queue(seeded: Database) -> None:
 
     async def one(number: int) -> None:
         async with seeded.transaction() as session:
-            await store.store(session, prices_for(f"gemini-{number}", "1"))
+            await store.put_in_force(session, prices_for(f"gemini-{number}", "1"))
 
     await asyncio.gather(*(one(number) for number in range(10)))
 
@@ -122,7 +122,7 @@ async def test_servers_that_start_at_the_same_moment_seed_once(database: Databas
 async def test_a_newer_packaged_file_leaves_imported_models_alone(seeded: Database) -> None:
     """An administrator's contract prices survive an upgrade; other models get the new list prices."""
     async with seeded.transaction() as session:
-        await store.store(session, prices_for("gemini-3.8-flash", "9"))
+        await store.put_in_force(session, prices_for("gemini-3.8-flash", "9"))
     newer = import_prices(
         'revision = 2\nnote = "n"\n'
         + "".join(
@@ -132,7 +132,7 @@ async def test_a_newer_packaged_file_leaves_imported_models_alone(seeded: Databa
     )
 
     async with seeded.transaction() as session:
-        await store.store(session, newer, origin=store.Origin.PACKAGED)
+        await store.put_in_force(session, newer, origin=store.Origin.PACKAGED)
 
     async with seeded.transaction() as session:
         book = await store.load(session)
@@ -151,7 +151,7 @@ async def test_a_process_prices_with_the_new_book_after_its_next_refresh(seeded:
     before = live.current.terms("gemini-3.8-flash", NOW)
 
     async with seeded.transaction() as session:
-        await store.store(session, prices_for("gemini-3.8-flash", "9"))
+        await store.put_in_force(session, prices_for("gemini-3.8-flash", "9"))
     await watch.refresh()
 
     after = live.current.terms("gemini-3.8-flash", NOW)

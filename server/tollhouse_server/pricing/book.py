@@ -40,5 +40,5 @@ async def seed_prices(session: AsyncSession) -> bool:
     parsed = packaged_prices()
     if await store.seeded_revision(session) >= parsed.revision:
         return False
-    await store.store(session, parsed, origin=store.Origin.PACKAGED)
+    await store.put_in_force(session, parsed, origin=store.Origin.PACKAGED)
     return True

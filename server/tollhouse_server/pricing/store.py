@@ -52,7 +52,7 @@ def _changes(before: PriceList | None, after: PriceList | None) -> Iterable[Chan
             yield Change(before=before, after=after, sku=sku, before_nanos=was.get(sku), after_nanos=now.get(sku))
 
 
-async def store(
+async def put_in_force(
     session: AsyncSession,
     parsed: ParsedPriceFile,
     *,

@@ -34,7 +34,9 @@ class PriceService:
         parsed = _parsed(request)
 
         async def act(session: AsyncSession) -> Change[pb.ImportPricesResponse]:
-            row = await store.store(session, parsed, importer=call.principal.name, base_version=request.base_version)
+            row = await store.put_in_force(
+                session, parsed, importer=call.principal.name, base_version=request.base_version
+            )
             before = await store.load(session, row.version - 1)
             after = await store.load(session, row.version)
             changes = store.diff(before.lists(), after.lists())
