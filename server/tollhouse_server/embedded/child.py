@@ -65,15 +65,15 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._popen.pid
 
     def exit_code(self) -> int | None:
-        """The exit code (negative for a signal), or None while it runs."""
+        """Return the exit code (negative for a signal), or None while it runs."""
         return self._popen.poll()
 
     async def ended(self, timeout_seconds: float | None = None, *, look_every_seconds: float = POLL_SECONDS) -> bool:
-        """Wait for the end; False when it still runs after `timeout_seconds`."""
+        """Wait for the end; return False when it still runs after `timeout_seconds`."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while self.exit_code() is None:
             if deadline is not None and time.monotonic() > deadline:
@@ -82,7 +82,7 @@ class Child:
         return True
 
     async def stop(self, steps: Sequence[StopStep]) -> int:
-        """Go through `steps` until the process has ended, then kill it and what it started; its exit code."""
+        """Go through `steps` until the process has ended, or kill it and what it started; return its exit code."""
         for step in steps:
             if self.exit_code() is not None:
                 break
@@ -94,6 +94,6 @@ class Child:
 
 
 def log_tail(path: Path, *, lines: int = 5) -> str:
-    """The last lines of a log, joined for an error message."""
+    """Return the last lines of a log, joined for an error message."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip()) or "no output"

@@ -17,14 +17,14 @@ def write_secret_file(path: Path, text: str) -> None:
 
 
 def read_or_create_password(path: Path) -> str:
-    """The password kept at `path`; a new random one (43 URL-safe characters) when there is none."""
+    """Return the password kept at `path`; a new random one (43 URL-safe characters) when there is none."""
     if not path.exists():
         write_secret_file(path, secrets.token_urlsafe(32))
     return path.read_text().strip()
 
 
 def make_private_directory(path: Path) -> Path:
-    """Make `path` with mode 0700, and close it when it was open."""
+    """Make `path` with mode 0700, closing it when it was open, and return it."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.chmod(0o700)
     return path

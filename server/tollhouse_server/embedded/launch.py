@@ -22,7 +22,11 @@ CAP_DAC_READ_SEARCH = 2
 
 
 def become(uid: int, gid: int, *, keep_search: bool) -> None:
-    """Change to `uid` and `gid` for good; with `keep_search`, keep only the right to pass closed directories."""
+    """Change to `uid` and `gid` for good; with `keep_search`, keep only the right to pass closed directories.
+
+    Raises:
+        SystemExit: that right cannot be kept.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if keep_search:
         libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
@@ -47,7 +51,11 @@ def _keep_only(libc: ctypes.CDLL, capability: int) -> bool:
 
 
 def end_with_parent(parent_pid: int, death_signal: int) -> None:
-    """Have the kernel send `death_signal` when the parent ends, however it ends; does nothing but on Linux."""
+    """Have the kernel send `death_signal` when the parent ends, however it ends; does nothing but on Linux.
+
+    Raises:
+        SystemExit: the parent has ended already.
+    """
     if not sys.platform.startswith("linux"):
         return
     # After the change of user, which would clear it.

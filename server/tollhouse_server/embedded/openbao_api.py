@@ -31,11 +31,11 @@ class OpenBaoApi:
         await self._session.close()
 
     async def answers(self) -> bool:
-        """Whether it answers at all, sealed or not."""
+        """Tell whether it answers at all, sealed or not."""
         return await self._health() is not None
 
     async def serves(self) -> bool:
-        """Whether it is unsealed and active."""
+        """Tell whether it is unsealed and active."""
         return await self._health() == SERVING
 
     async def _health(self) -> int | None:
@@ -46,18 +46,30 @@ class OpenBaoApi:
             return None
 
     async def get(self, path: str) -> dict[str, Any]:
-        """Read; EmbeddedStartFailed on any error."""
+        """Return what is at `path`.
+
+        Raises:
+            EmbeddedStartFailed: there is nothing, the server does not answer, or it refuses.
+        """
         found = await self.find(path)
         if found is None:
             raise EmbeddedStartFailed(part="OpenBao", detail=f"it has no {path}")
         return found
 
     async def find(self, path: str) -> dict[str, Any] | None:
-        """Read; None when there is nothing there."""
+        """Return what is at `path`, None when there is nothing.
+
+        Raises:
+            EmbeddedStartFailed: the server does not answer, or refuses.
+        """
         return await self._call("GET", path)
 
     async def put(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write; the answer's JSON, empty when it has none."""
+        """Write, and return the answer's JSON, empty when it has none.
+
+        Raises:
+            EmbeddedStartFailed: the server does not answer, or refuses.
+        """
         return await self._call("PUT", path, body) or {}
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

@@ -19,7 +19,11 @@ RECEIPTS_KEY = "receipts"
 
 
 async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, token_max_ttl_seconds: int) -> None:
-    """Bring the server in line; the roles' ids go to files (mode 0600) below `directory`."""
+    """Bring the server in line; the roles' ids go to files (mode 0600) below `directory`.
+
+    Raises:
+        EmbeddedStartFailed: the server does not answer, or refuses a step.
+    """
     await _mount_engines(api)
     await api.put(f"{TRANSIT_MOUNT}/keys/{RECEIPTS_KEY}", {"type": "ed25519"})
     for role in ROLES:
@@ -31,7 +35,7 @@ async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, to
 
 
 def role_files(directory: Path, role: str) -> AppRoleFiles:
-    """Where the ids of `role` lie."""
+    """Return where the ids of `role` lie."""
     return AppRoleFiles(role_id_file=directory / role / "role-id", secret_id_file=directory / role / "secret-id")
 
 

@@ -15,10 +15,13 @@ Belongs = Callable[[psutil.Process], bool]
 
 
 async def stop_orphans(part: str, belongs: Belongs, steps: Sequence[StopStep]) -> None:
-    """Stop every process that `belongs` to us; EmbeddedStartFailed if one stays.
+    """Stop every process that `belongs` to us.
 
     Two servers on one data directory destroy it, so a start never goes on beside one. A pid file is no proof: its
     number may be another program's by now.
+
+    Raises:
+        EmbeddedStartFailed: one does not end.
     """
     for step in steps:
         for process in await asyncio.to_thread(_leaders, belongs):
@@ -30,12 +33,12 @@ async def stop_orphans(part: str, belongs: Belongs, steps: Sequence[StopStep]) -
 
 
 def works_in(directory: Path, program: str) -> Belongs:
-    """Processes of `program` whose working directory is `directory`: PostgreSQL's postmaster and its children."""
+    """Return a test for processes of `program` that work in `directory`: PostgreSQL's postmaster and its children."""
     return lambda process: process.name().startswith(program) and Path(process.cwd()) == directory
 
 
 def runs_with(argument: str, program: str) -> Belongs:
-    """Processes of `program` that were started with `argument`."""
+    """Return a test for processes of `program` that were started with `argument`."""
     return lambda process: process.name().startswith(program) and argument in process.cmdline()
 
 

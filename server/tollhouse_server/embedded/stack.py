@@ -47,7 +47,7 @@ class RunningStack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each part as it is now: a restarted part has a new one."""
+        """Return the process id of each part as it is now: a restarted part has a new one."""
         return self.parts.pids()
 
 
@@ -74,7 +74,9 @@ class _Parts:
 async def embedded_stack(config: StackConfig) -> AsyncIterator[RunningStack]:
     """Claim the state directory and run all parts in it, as `running_parts` does.
 
-    Raises StateDirectoryLocked, StateDirectoryUnusable, or what `running_parts` raises.
+    Raises:
+        StateDirectoryLocked, StateDirectoryUnusable: see `claimed`.
+        PortInUse, EmbeddedPartMissing, EmbeddedStartFailed: see `running_parts`.
     """
     with claimed(config.state_directory) as directory:
         async with running_parts(config, directory) as running:
@@ -85,9 +87,11 @@ async def embedded_stack(config: StackConfig) -> AsyncIterator[RunningStack]:
 async def running_parts(config: StackConfig, directory: StateDirectory) -> AsyncIterator[RunningStack]:
     """Start all parts in a claimed directory, keep them running while the body runs, stop them in order after it.
 
-    Raises PortInUse, StateDirectoryUnusable, EmbeddedPartMissing or EmbeddedStartFailed at the start; the body is
-    cancelled and EmbeddedStartFailed raised when PostgreSQL ends for good. Enter it in the main thread: the kernel
-    ends the children when the thread that started them ends.
+    Enter it in the main thread: the kernel ends the children when the thread that started them ends.
+
+    Raises:
+        PortInUse, StateDirectoryUnusable, EmbeddedPartMissing: a part cannot start.
+        EmbeddedStartFailed: a part did not start; or PostgreSQL ended for good, and the body was cancelled.
     """
     parts = _parts(config, directory)
     try:

@@ -19,35 +19,39 @@ class StateDirectory:
 
     @property
     def logs(self) -> Path:
-        """One log file per child."""
+        """Return where the logs are, one for each child."""
         return self.root / "logs"
 
     @property
     def secrets(self) -> Path:
-        """Passwords of the database roles."""
+        """Return where the passwords of the database roles are."""
         return self.root / "secrets"
 
     @property
     def postgres(self) -> Path:
-        """PostgreSQL's cluster; belongs to the account it runs as."""
+        """Return where PostgreSQL's cluster is; it belongs to the account that PostgreSQL runs as."""
         return self.root / "postgres"
 
     @property
     def openbao(self) -> Path:
-        """OpenBao's storage, unseal key and AppRole ids."""
+        """Return where OpenBao's storage, unseal key and AppRole ids are."""
         return self.root / "openbao"
 
     @property
     def simulator_calls(self) -> Path:
-        """The simulator's durable log of calls: an SQLite file."""
+        """Return the simulator's durable log of calls: an SQLite file."""
         return self.root / "simulator-calls.sqlite"
 
 
 @contextmanager
 def claimed(root: Path) -> Iterator[StateDirectory]:
-    """Make the directory and hold it; StateDirectoryLocked names the process that holds it already.
+    """Make the directory and hold it.
 
     The kernel drops the lock with the process that holds it, so a killed one leaves nothing to clean up.
+
+    Raises:
+        StateDirectoryLocked: another process holds it; the error names it.
+        StateDirectoryUnusable: it cannot be made or closed to others.
     """
     directory = _make(root)
     descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -25,10 +25,14 @@ class SystemUser:
 
 
 def user_for_postgres(*needed_paths: Path) -> SystemUser | None:
-    """The user to run PostgreSQL as; None for ourselves. As root, an account that can reach `needed_paths`.
+    """Return the user to run PostgreSQL as; None for ourselves. As root, an account that can reach `needed_paths`.
 
     No permission of any directory is widened: where a parent is closed (a checkout below a 0700 home of root), the
     process keeps the one capability that lets it walk through, which other processes of that account have not.
+
+    Raises:
+        StateDirectoryUnusable: the account cannot reach one of them, and no capability of Linux can help.
+        EmbeddedStartFailed: there is no account for it, and none could be made.
     """
     if os.geteuid() != 0:
         return None

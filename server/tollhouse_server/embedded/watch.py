@@ -23,10 +23,14 @@ class Part(Protocol):
 
     @property
     def child(self) -> Child | None:
-        """The process, once started."""
+        """Return the process, once started."""
 
     async def start(self) -> Any:
-        """Start or restart; ready on return."""
+        """Start or restart; ready on return.
+
+        Raises:
+            TollhouseError: it did not start.
+        """
 
     async def stop(self) -> None:
         """Stop in order."""
@@ -41,12 +45,16 @@ class RestartPolicy:
     give_up_after: int | None = None
 
     def wait_seconds(self, failures: int) -> float:
-        """How long to wait after this many ends or failed starts in a row (1 or more)."""
+        """Return how long to wait after this many ends or failed starts in a row (1 or more)."""
         return float(min(self.first_seconds * 2 ** min(failures - 1, 16), self.longest_seconds))
 
 
 async def keep_running(name: str, part: Part, policy: RestartPolicy) -> None:
-    """Restart `part` whenever it ends, until cancelled; EmbeddedStartFailed when the policy gives up."""
+    """Restart `part` whenever it ends, until cancelled.
+
+    Raises:
+        EmbeddedStartFailed: it ended or failed to start more often in a row than the policy allows.
+    """
     failures = 0
     while True:
         started_at = time.monotonic()

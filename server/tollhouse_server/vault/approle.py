@@ -18,5 +18,5 @@ class AppRoleFiles:
 
 
 def policy_text(role: str) -> str:
-    """The policy of `role` (HCL), the same for a laptop and for production."""
+    """Return the policy of `role` (HCL), the same for a laptop and for production."""
     return files("tollhouse_server.vault").joinpath("policies", f"{role}.hcl").read_text()

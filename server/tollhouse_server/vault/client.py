@@ -45,7 +45,9 @@ class Signature:
 class VaultClient:
     """One AppRole's view of Vault. Paths are below the secrets mount, as in `paths`.
 
-    Every method raises VaultUnavailable (stopped, sealed, slow) or VaultDenied (policy) besides what it names itself.
+    Raises:
+        VaultUnavailable: from every method that asks Vault: it is stopped, sealed or slow.
+        VaultDenied: likewise: the role may not do this, or cannot log in.
     """
 
     def __init__(self, address: VaultAddress, approle: AppRoleFiles, mounts: Mounts = Mounts()) -> None:
@@ -78,7 +80,11 @@ class VaultClient:
         await self._call(lambda client: client.auth.token.lookup_self(), "auth/token/lookup-self")
 
     async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
-        """The secret at `path`, its newest version or the one asked for; SecretMissing when there is none."""
+        """Return the secret at `path`, its newest version or the one asked for.
+
+        Raises:
+            SecretMissing: there is none.
+        """
 
         def operation(client: Any) -> Any:
             return client.secrets.kv.v2.read_secret_version(
@@ -89,7 +95,11 @@ class VaultClient:
         return SecretFields(found["data"], version=found["metadata"]["version"])
 
     async def write_secret(self, path: str, values: Mapping[str, str], *, cas: int) -> int:
-        """Write a new version if the current one is `cas` (0: none exists yet), else EtagMismatch; the new version."""
+        """Write a new version if the current one is `cas` (0: none exists yet), and return its number.
+
+        Raises:
+            EtagMismatch: another version is the current one.
+        """
 
         def operation(client: Any) -> Any:
             return client.secrets.kv.v2.create_or_update_secret(
@@ -108,7 +118,7 @@ class VaultClient:
         )
 
     async def list_secrets(self, path: str) -> tuple[str, ...]:
-        """The names below `path`, folders with a trailing slash; empty when there is nothing."""
+        """Return the names below `path`, folders with a trailing slash; empty when there is nothing."""
         try:
             found = await self._call(
                 lambda client: client.secrets.kv.v2.list_secrets(path, mount_point=self._mounts.secrets), path
@@ -118,7 +128,11 @@ class VaultClient:
         return tuple(found["data"]["keys"])
 
     async def sign(self, key: str, payload: bytes) -> Signature:
-        """Sign `payload` with the transit key; SecretMissing when there is no such key."""
+        """Return a signature of `payload` with the transit key.
+
+        Raises:
+            SecretMissing: there is no such key.
+        """
 
         def operation(client: Any) -> Any:
             return client.secrets.transit.sign_data(key, hash_input=_base64(payload), mount_point=self._mounts.transit)
@@ -132,7 +146,11 @@ class VaultClient:
         return Signature(key=key, key_version=int(version[1:]), value=base64.b64decode(value))
 
     async def verify(self, signature: Signature, payload: bytes) -> bool:
-        """Whether the transit key made this signature of `payload`."""
+        """Tell whether the transit key made this signature of `payload`.
+
+        Raises:
+            InvalidRequest: there is no such key, or it never had that version.
+        """
         text = f"vault:v{signature.key_version}:{_base64(signature.value)}"
 
         def operation(client: Any) -> Any:
@@ -143,7 +161,11 @@ class VaultClient:
         return bool((await self._call(operation, f"{self._mounts.transit}/verify/{signature.key}"))["data"]["valid"])
 
     async def public_keys(self, key: str) -> Mapping[int, bytes]:
-        """The raw public keys (Ed25519: 32 bytes) of a transit key by version, for verifying without Vault."""
+        """Return the raw public keys (Ed25519: 32 bytes) of a transit key by version, for verifying without Vault.
+
+        Raises:
+            SecretMissing: there is no such key.
+        """
         answer = await self._call(
             lambda client: client.secrets.transit.read_key(key, mount_point=self._mounts.transit),
             f"{self._mounts.transit}/keys/{key}",

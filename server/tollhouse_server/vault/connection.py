@@ -59,7 +59,7 @@ class Connection:
         self._session.verify = str(address.ca_file) if address.ca_file else True
 
     def client(self, token: str) -> hvac.Client:
-        """An hvac client with `token`; empty for none, as None would have hvac look in the home directory."""
+        """Return an hvac client with `token`; empty for none, as None would have hvac look in the home directory."""
         address = self._address
         return hvac.Client(
             url=address.url,
@@ -70,7 +70,12 @@ class Connection:
         )
 
     def log_in(self, files: AppRoleFiles) -> tuple[str, float, bool]:
-        """Log in with the files' ids: the token, its life in seconds, whether it can be renewed."""
+        """Log in with the files' ids; return the token, its life in seconds, and whether it can be renewed.
+
+        Raises:
+            VaultUnavailable: Vault is stopped, sealed or slow.
+            VaultDenied: a file cannot be read, or Vault does not take what is in it.
+        """
         with _our_errors(LOGIN_PATH):
             role_id, secret_id = _read_id(files.role_id_file), _read_id(files.secret_id_file)
             try:
@@ -82,7 +87,15 @@ class Connection:
             return granted["client_token"], float(granted["lease_duration"]), bool(granted["renewable"])
 
     def call(self, client: hvac.Client, operation: Operation[Answer], path: str) -> Answer:
-        """Do `operation`; an error names `path` and is one of ours."""
+        """Return what `operation` does; an error names `path`.
+
+        Raises:
+            VaultUnavailable: Vault is stopped, sealed or slow.
+            VaultDenied: its policy does not allow this.
+            SecretMissing: there is nothing at `path`.
+            EtagMismatch: another version is the current one.
+            InvalidRequest: Vault does not take this request.
+        """
         with _our_errors(path):
             return operation(client)
 

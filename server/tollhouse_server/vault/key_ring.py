@@ -36,7 +36,7 @@ class KeyRingState:
 
     @property
     def complete(self) -> bool:
-        """Whether every expected key is there at its expected version."""
+        """Tell whether every expected key is there at its expected version."""
         return self.unreadable_keys == 0 and self.held_keys == self.expected_keys
 
 
@@ -44,10 +44,19 @@ class SecretReader(Protocol):
     """What the ring needs of Vault."""
 
     async def probe(self) -> None:
-        """Return if Vault answers."""
+        """Return if Vault answers.
+
+        Raises:
+            VaultUnavailable, VaultDenied: it does not, or not to us.
+        """
 
     async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
-        """The fields of one version of a secret."""
+        """Return the fields of one version of a secret.
+
+        Raises:
+            SecretMissing: there is no such version.
+            VaultUnavailable, VaultDenied: Vault does not answer, or not to us.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class _Held:
 
 
 def upstream_key_path(account_id: str, key_id: str) -> str:
-    """Where a key lies below the secrets mount; its field is `key`."""
+    """Return where a key lies below the secrets mount; its field is `key`."""
     return f"upstream-keys/{account_id}/{key_id}"
 
 
@@ -80,7 +89,11 @@ class KeyRing:
         self._wanted = asyncio.Event()
 
     def secret(self, account_id: str, key_id: str) -> SecretText:
-        """The key, from memory; SecretMissing when it was never loaded or is not expected any more."""
+        """Return the key, from memory.
+
+        Raises:
+            SecretMissing: it was never loaded, or is not expected any more.
+        """
         held = self._held.get((account_id, key_id))
         if held is None:
             raise SecretMissing(path=upstream_key_path(account_id, key_id))
@@ -88,7 +101,7 @@ class KeyRing:
 
     @property
     def state(self) -> KeyRingState:
-        """For metrics and readiness."""
+        """Return how good the ring is now: for metrics and readiness."""
         return KeyRingState(
             expected_keys=len(self._expected),
             held_keys=len(self._held),

@@ -18,14 +18,14 @@ class Lease:
     renewable: bool
 
     def expired(self, now: float) -> bool:
-        """Whether Vault has dropped the token by now. A TTL of 0 never ends."""
+        """Tell whether Vault has dropped the token by now. A TTL of 0 never ends."""
         return self.ttl_seconds > 0 and now >= self.granted_at + self.ttl_seconds
 
     def seconds_to_renewal(self, now: float) -> float:
-        """How long to wait before the next renewal."""
+        """Return how long to wait before the next renewal."""
         return max(0.0, self.granted_at + self.ttl_seconds * RENEW_AT_FRACTION - now)
 
     @property
     def worth_renewing(self) -> bool:
-        """Whether a renewal still brings time; else log in anew."""
+        """Tell whether a renewal still brings time; else log in anew."""
         return self.renewable and self.ttl_seconds >= self.full_ttl_seconds * WORTH_RENEWING_FRACTION

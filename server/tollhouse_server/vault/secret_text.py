@@ -18,7 +18,7 @@ class SecretText:
         self._text = text
 
     def reveal(self) -> str:
-        """The secret itself: for the one call that needs it."""
+        """Return the secret itself: for the one call that needs it."""
         return self._text
 
     def __repr__(self) -> str:
