@@ -11,7 +11,7 @@ from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import change, check_version, find, insert, run_sql
 from tollhouse_server.errors import EtagMismatch
 from tollhouse_server.ledger.tables import LimitRow
-from tollhouse_server.ledger.terms import Window
+from tollhouse_server.ledger.terms import Calendar, Window
 from tollhouse_server.ledger.windows import window_end, window_start
 from tollhouse_server.names import LimitName
 from tollhouse_server.tenancy.store import read_clock
@@ -84,7 +84,8 @@ async def _update(session: AsyncSession, row: LimitRow, expected_version: int | 
 async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
     """Return what the limit's current window holds, zero when nothing has been counted in it yet."""
     clock = await read_clock(session, row.tenant_id)
-    start = window_start(Window(row.window), clock.now, clock.zone)
+    calendar = Calendar(clock.zone, clock.fiscal_month_start_day)
+    start = window_start(Window(row.window), clock.now, calendar)
     counter = await run_sql(
         session,
         "SELECT held, settled FROM counter WHERE tenant_id = :tenant AND limit_id = :limit AND window_start = :at",
@@ -95,5 +96,5 @@ async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
         held=counted.held if counted else 0,
         settled=counted.settled if counted else 0,
         window_start=start,
-        resets_at=window_end(Window(row.window), start, clock.zone),
+        resets_at=window_end(Window(row.window), start, calendar),
     )

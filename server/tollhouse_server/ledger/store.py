@@ -15,6 +15,7 @@ import asyncpg
 
 from tollhouse_server.ledger.terms import (
     Amounts,
+    Calendar,
     CallTerms,
     CounterKey,
     Hold,
@@ -45,7 +46,8 @@ class Booking:
 _CLOCK = "SELECT value, clock_timestamp() AS now FROM epoch WHERE topic = 'limits'"
 
 _DEFINITIONS = """
-SELECT l.tenant_id, l.scope, l.limit_id, l.name, l.metric, l."window", l.selector, l.amount, t.time_zone
+SELECT l.tenant_id, l.scope, l.limit_id, l.name, l.metric, l."window", l.selector, l.amount, t.time_zone,
+    t.fiscal_month_start_day
 FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, scope)
 JOIN usage_limit l ON l.tenant_id = wanted.tenant_id AND l.scope = wanted.scope AND l.state = 'ACTIVE'
 JOIN tenant t ON t.tenant_id = l.tenant_id
@@ -171,7 +173,7 @@ async def read_definitions(connection: "Connection", scopes: Sequence[tuple[str,
             window=Window(row["window"]),
             selector=row["selector"],
             amount=row["amount"],
-            zone=ZoneInfo(row["time_zone"]),
+            calendar=Calendar(ZoneInfo(row["time_zone"]), row["fiscal_month_start_day"]),
         )
         for row in rows
     ]

@@ -2,8 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, FetchedValue, Identity
+from sqlalchemy import BigInteger, Column, Identity, Integer
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
+
+from tollhouse_server.database.types import INSTANT, NOW
 
 
 class LimitRow(SQLModel, table=True):
@@ -20,11 +23,9 @@ class LimitRow(SQLModel, table=True):
     selector: str = ""
     mode: str = "STRICT"
     amount: int = Field(sa_type=BigInteger)
+    overshoot: int = Field(default=0, sa_type=BigInteger)
+    thresholds: list[int] = Field(default_factory=list, sa_type=ARRAY(Integer))
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
-    created_at: datetime | None = Field(
-        default=None, sa_column=Column(DateTime(timezone=True), server_default=FetchedValue())
-    )
-    updated_at: datetime | None = Field(
-        default=None, sa_column=Column(DateTime(timezone=True), server_default=FetchedValue())
-    )
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

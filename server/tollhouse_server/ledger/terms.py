@@ -10,23 +10,53 @@ from zoneinfo import ZoneInfo
 
 
 class Metric(StrEnum):
-    """What a limit counts. COST is in nano-dollars, everything else a plain count."""
+    """What a limit counts. COST is in nano-dollars, everything else a plain count.
+
+    CONCURRENCY counts attempts in flight: it is held while a call runs and settles at nothing.
+    """
 
     REQUESTS = "REQUESTS"
     INPUT_TOKENS = "INPUT_TOKENS"
     OUTPUT_TOKENS = "OUTPUT_TOKENS"
     IMAGES = "IMAGES"
     COST = "COST"
+    CONCURRENCY = "CONCURRENCY"
 
 
 class Window(StrEnum):
-    """The stretch of time over which a limit counts; DAY and MONTH are cut in the tenant's time zone."""
+    """The stretch of time over which a limit counts; days and months are cut in the tenant's time zone.
+
+    ROLLING_10_MINUTES is the last ten minutes and the minute that runs, counted minute by minute. CONCURRENCY has
+    TOTAL.
+    """
 
     MINUTE = "MINUTE"
+    ROLLING_10_MINUTES = "ROLLING_10_MINUTES"
     HOUR = "HOUR"
     DAY = "DAY"
     MONTH = "MONTH"
+    FISCAL_MONTH = "FISCAL_MONTH"
     TOTAL = "TOTAL"
+
+
+class Mode(StrEnum):
+    """How hard a limit is.
+
+    STRICT holds the worst case of every call and is never passed. ELASTIC holds what a call will probably use, and is
+    never passed by more than its overshoot. SOFT refuses nothing; it counts and raises alerts.
+    """
+
+    STRICT = "STRICT"
+    ELASTIC = "ELASTIC"
+    SOFT = "SOFT"
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """A tenant's calendar: his time zone, and the day of the month (1 to 28) on which his fiscal months begin."""
+
+    zone: ZoneInfo
+    fiscal_month_start_day: int = 1
 
 
 class RecordKind(StrEnum):
@@ -47,6 +77,7 @@ class Amounts:
     output_tokens: int = 0
     images: int = 0
     cost_nanos: int = 0
+    concurrency: int = 0
 
     def of(self, metric: Metric) -> int:
         """Return the amount that a limit on `metric` counts."""
@@ -61,6 +92,8 @@ class Amounts:
                 return self.images
             case Metric.COST:
                 return self.cost_nanos
+            case Metric.CONCURRENCY:
+                return self.concurrency
 
     def __sub__(self, other: "Amounts") -> "Amounts":
         return Amounts(
@@ -69,6 +102,7 @@ class Amounts:
             output_tokens=self.output_tokens - other.output_tokens,
             images=self.images - other.images,
             cost_nanos=self.cost_nanos - other.cost_nanos,
+            concurrency=self.concurrency - other.concurrency,
         )
 
 
@@ -176,4 +210,4 @@ class LimitDefinition:
     window: Window
     selector: str
     amount: int
-    zone: ZoneInfo
+    calendar: Calendar

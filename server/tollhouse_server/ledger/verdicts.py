@@ -39,7 +39,7 @@ def applicable(terms: CallTerms, definitions: Iterable[LimitDefinition]) -> list
 
 def counter_key(limit: LimitDefinition, at: datetime) -> CounterKey:
     """Return the key of the counter that `limit` has at the moment `at`."""
-    return (limit.tenant_id, limit.limit_id, window_start(limit.window, at, limit.zone))
+    return (limit.tenant_id, limit.limit_id, window_start(limit.window, at, limit.calendar))
 
 
 def hold_all(
@@ -82,7 +82,7 @@ def correct(tenant_id: str, holds: Iterable[Hold], difference: Amounts, counters
 
 
 def _exceeded(limit: LimitDefinition, counter: Counter, requested: int, start: datetime, at: datetime) -> LimitExceeded:
-    resets_at = window_end(limit.window, start, limit.zone)
+    resets_at = window_end(limit.window, start, limit.calendar)
     # What never fits is not worth a retry, however long the caller waits.
     can_fit_later = resets_at is not None and requested <= limit.amount
     retry_after = (resets_at - at).total_seconds() if can_fit_later and resets_at is not None else None

@@ -1,39 +1,74 @@
-"""Where a limit's window begins and ends; days and months are those of a time zone's calendar."""
+"""Where a limit's window begins and ends; days and months are those of a tenant's calendar."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from tollhouse_server.ledger.terms import Window
+from tollhouse_server.ledger.terms import Calendar, Window
 
 TOTAL_START = datetime(1970, 1, 1, tzinfo=UTC)
 
+_ROLLING_MINUTES = 10
+_LENGTHS = {
+    Window.MINUTE: timedelta(minutes=1),
+    Window.ROLLING_10_MINUTES: timedelta(minutes=_ROLLING_MINUTES + 1),
+    Window.HOUR: timedelta(hours=1),
+}
 
-def window_start(window: Window, at: datetime, zone: ZoneInfo) -> datetime:
-    """Return the start, in UTC, of the window that holds the aware moment `at`."""
+
+def window_start(window: Window, at: datetime, calendar: Calendar) -> datetime:
+    """Return the start, in UTC, of the window that holds the aware moment `at`.
+
+    A rolling window has a counter for each minute: its start here is that of the minute.
+    """
     if window is Window.TOTAL:
         return TOTAL_START
-    if window is Window.MINUTE:
+    if window in {Window.MINUTE, Window.ROLLING_10_MINUTES}:
         return at.astimezone(UTC).replace(second=0, microsecond=0)
     if window is Window.HOUR:
         return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    day = at.astimezone(zone).date()
-    return midnight(day.replace(day=1) if window is Window.MONTH else day, zone)
+    day = at.astimezone(calendar.zone).date()
+    return midnight(_first_day(window, day, calendar), calendar.zone)
 
 
-def window_end(window: Window, start: datetime, zone: ZoneInfo) -> datetime | None:
-    """Return the moment, in UTC, at which the window that began at `start` is over; None for TOTAL."""
+def _first_day(window: Window, day: date, calendar: Calendar) -> date:
+    if window is Window.MONTH:
+        return day.replace(day=1)
+    if window is Window.FISCAL_MONTH:
+        start_day = calendar.fiscal_month_start_day
+        in_month = day if day.day >= start_day else day.replace(day=1) - timedelta(days=1)
+        return in_month.replace(day=start_day)
+    return day
+
+
+def window_end(window: Window, start: datetime, calendar: Calendar) -> datetime | None:
+    """Return the moment, in UTC, at which nothing of the window that began at `start` counts any more.
+
+    None for TOTAL, which never ends.
+    """
+    if window in _LENGTHS:
+        return start + _LENGTHS[window]
+    day = start.astimezone(calendar.zone).date()
     match window:
-        case Window.TOTAL:
-            return None
-        case Window.MINUTE:
-            return start + timedelta(minutes=1)
-        case Window.HOUR:
-            return start + timedelta(hours=1)
         case Window.DAY:
             # 23 or 25 hours away when the clocks change.
-            return midnight(start.astimezone(zone).date() + timedelta(days=1), zone)
+            return midnight(day + timedelta(days=1), calendar.zone)
         case Window.MONTH:
-            return midnight(month_after(start.astimezone(zone).date()), zone)
+            return midnight(month_after(day), calendar.zone)
+        case Window.FISCAL_MONTH:
+            return midnight(month_after(day).replace(day=calendar.fiscal_month_start_day), calendar.zone)
+        case _:
+            return None
+
+
+def counted_starts(window: Window, start: datetime) -> tuple[datetime, ...]:
+    """Return the starts of all counters that count for a call whose own counter begins at `start`.
+
+    A rolling window counts the ten minutes before, and the next one too: another server's clock reading may be from
+    just after the minute, this one's from just before.
+    """
+    if window is not Window.ROLLING_10_MINUTES:
+        return (start,)
+    return tuple(start + timedelta(minutes=offset) for offset in range(-_ROLLING_MINUTES, 2))
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:

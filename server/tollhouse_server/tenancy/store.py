@@ -22,10 +22,11 @@ Row = TypeVar("Row", bound=SQLModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """The database's time, by which records are booked, and the tenant's time zone."""
+    """The database's time, by which records are booked, and the tenant's calendar."""
 
     now: datetime
     zone: ZoneInfo
+    fiscal_month_start_day: int
 
 
 async def _page(
@@ -68,18 +69,20 @@ async def list_tenants(session: AsyncSession, *, after: str, size: int, show_del
 
 
 async def read_clock(session: AsyncSession, tenant: str) -> Clock:
-    """Return the database's time and the tenant's time zone.
+    """Return the database's time and the tenant's calendar.
 
     Raises:
         ResourceNotFound: there is no such tenant.
     """
     found = await run_sql(
-        session, "SELECT clock_timestamp() AS now, time_zone FROM tenant WHERE tenant_id = :tenant", {"tenant": tenant}
+        session,
+        "SELECT clock_timestamp() AS now, time_zone, fiscal_month_start_day FROM tenant WHERE tenant_id = :tenant",
+        {"tenant": tenant},
     )
     row = found.one_or_none()
     if row is None:
         raise ResourceNotFound(name=str(TenantName(tenant)))
-    return Clock(now=row.now, zone=ZoneInfo(row.time_zone))
+    return Clock(now=row.now, zone=ZoneInfo(row.time_zone), fiscal_month_start_day=row.fiscal_month_start_day)
 
 
 # --- departments ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ class TenantRow(_Lived, table=True):
 
     tenant_id: str = Field(primary_key=True)
     time_zone: str = "UTC"
+    fiscal_month_start_day: int = 1
 
 
 class DepartmentRow(_Lived, table=True):
