@@ -64,6 +64,15 @@ class DepartmentName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class DepartmentMoveName(_Name):
+    """A move of a department, made or scheduled."""
+
+    template = "tenants/{tenant}/departmentMoves/{department_move}"
+    tenant: str
+    department_move: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectName(_Name):
     """A project of a department."""
 
@@ -118,6 +127,15 @@ class LimitName(_Name):
     template = "tenants/{tenant}/limits/{limit}"
     tenant: str
     limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitIncreaseName(_Name):
+    """A temporary increase of a limit."""
+
+    template = "tenants/{tenant}/limitIncreases/{limit_increase}"
+    tenant: str
+    limit_increase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +208,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:principals|roleGrants|limits)/{_SLUG})?"
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:principals|roleGrants|limits|limitIncreases)/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles)/[a-z0-9-]{{1,63}}"
     return re.compile(tenant), re.compile(platform)

@@ -142,6 +142,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. Vault has no secret where one is registered; an operator must act. Sample: "The secret of key
     accounts/a/keys/k is missing."
     """
+    REASON_SECOND_PERSON_NEEDED: _Reason.ValueType  # 29
+    """PERMISSION_DENIED. Nobody approves what he asked for himself, with whichever credential. Not worth repeating; a
+    second person must act. Sample: "tenants/acme/limitIncreases/li-1 was requested by you; someone else must approve it."
+    """
+    REASON_REQUESTER_ONLY: _Reason.ValueType  # 30
+    """PERMISSION_DENIED. Only who asked for something may withdraw it. Not worth repeating. Sample:
+    "tenants/acme/limitIncreases/li-1 was requested by someone else; only the requester can withdraw it."
+    """
+    REASON_WRONG_STATE: _Reason.ValueType  # 31
+    """FAILED_PRECONDITION. The resource is in a state from which the step does not lead on; metadata "state" names it.
+    Not worth repeating. Sample: "tenants/acme/limitIncreases/li-1 is WITHDRAWN; it must be REQUESTED for that."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -256,6 +268,18 @@ REASON_SECRET_MISSING: Reason.ValueType  # 28
 """FAILED_PRECONDITION. Vault has no secret where one is registered; an operator must act. Sample: "The secret of key
 accounts/a/keys/k is missing."
 """
+REASON_SECOND_PERSON_NEEDED: Reason.ValueType  # 29
+"""PERMISSION_DENIED. Nobody approves what he asked for himself, with whichever credential. Not worth repeating; a
+second person must act. Sample: "tenants/acme/limitIncreases/li-1 was requested by you; someone else must approve it."
+"""
+REASON_REQUESTER_ONLY: Reason.ValueType  # 30
+"""PERMISSION_DENIED. Only who asked for something may withdraw it. Not worth repeating. Sample:
+"tenants/acme/limitIncreases/li-1 was requested by someone else; only the requester can withdraw it."
+"""
+REASON_WRONG_STATE: Reason.ValueType  # 31
+"""FAILED_PRECONDITION. The resource is in a state from which the step does not lead on; metadata "state" names it.
+Not worth repeating. Sample: "tenants/acme/limitIncreases/li-1 is WITHDRAWN; it must be REQUESTED for that."
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
@@ -276,20 +300,21 @@ class LimitState(_message.Message):
     REQUESTED_FIELD_NUMBER: _builtins.int
     RESETS_AT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     limit: _builtins.str
     """Resource name: `tenants/{tenant}/limits/{limit}`."""
     metric: _builtins.str
-    """What is limited: REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS, IMAGES or COST; more may come."""
+    """What is limited: REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS, IMAGES, COST or CONCURRENCY; more may come."""
     window: _builtins.str
-    """Over which time: MINUTE, HOUR, DAY, MONTH or TOTAL; more may come."""
+    """Over which time: MINUTE, ROLLING_10_MINUTES, HOUR, DAY, MONTH, FISCAL_MONTH or TOTAL; more may come."""
     scope: _builtins.str
     """Scope that the limit is set on."""
     tier: _builtins.str
     """Tier that the limit is for. Absent means all tiers."""
     unit: _builtins.str
-    """Unit of the amounts: "nanos" (nano-dollars) for COST, else "request", "token" or "image"."""
+    """Unit of the amounts: "nanos" (nano-dollars) for COST, else "request", "token", "image" or "call"."""
     amount: _builtins.int
-    """How much is allowed in a window."""
+    """How much is allowed in a window now, temporary increases included."""
     held: _builtins.int
     """Held by calls in flight; counts as used."""
     settled: _builtins.int
@@ -298,6 +323,8 @@ class LimitState(_message.Message):
     """What the refused call asked for. Absent in lists."""
     model: _builtins.str
     """Model that the limit is for. Absent means every model of the tier, or all models."""
+    mode: _builtins.str
+    """How hard the limit is: STRICT, ELASTIC or SOFT, which refuses nothing; more may come. Absent in errors."""
     @_builtins.property
     def resets_at(self) -> _timestamp_pb2.Timestamp:
         """When the window ends and settled returns to 0. Absent when the limit never resets."""
@@ -317,17 +344,22 @@ class LimitState(_message.Message):
         requested: _builtins.int | None = ...,
         resets_at: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str | None = ...,
+        mode: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "tier", b"tier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "mode", b"mode", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "tier", b"tier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "amount", b"amount", "held", b"held", "limit", b"limit", "metric", b"metric", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "scope", b"scope", "settled", b"settled", "tier", b"tier", "unit", b"unit", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_model", b"_model", "_requested", b"_requested", "_tier", b"_tier", "amount", b"amount", "held", b"held", "limit", b"limit", "metric", b"metric", "mode", b"mode", "model", b"model", "requested", b"requested", "resets_at", b"resets_at", "scope", b"scope", "settled", b"settled", "tier", b"tier", "unit", b"unit", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__requested: _TypeAlias = _typing.Literal["requested"]  # noqa: Y015
     _WhichOneofArgType__requested: _TypeAlias = _typing.Literal["_requested", b"_requested"]  # noqa: Y015
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload

@@ -26,9 +26,13 @@ def _on(noun: str, *verbs: str) -> frozenset[str]:
 _READ: Final = ("get", "list")
 _CHANGE: Final = ("create", "update", "delete")
 
-_TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _on("limits", *_READ)
+_LIMITS_READ = _on("limits", *_READ) | _on("limitIncreases", *_READ) | _on("limitAlerts", "list")
+_TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _LIMITS_READ
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
 _MONEY_READ = _on("usage", *_READ) | _on("usageReports", "get") | _on("usageRecords", "list")
+# Asking for more and giving it are apart; even who may do both cannot give it to himself.
+_ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
+_GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
 _CALL = _on("generation", "generate", "embed", "countTokens") | _on("usage", *_READ)
 
 _TENANT = (
@@ -43,6 +47,8 @@ _TENANT = (
     | _on("apiKeys", "create", "update", "revoke")
     | _on("roleGrants", "create", "delete")
     | _on("limits", *_CHANGE)
+    | _ASK_FOR_MORE
+    | _GIVE_MORE
 )
 _DEPARTMENT = (
     _TREE_READ
@@ -51,6 +57,7 @@ _DEPARTMENT = (
     | _on("departments", *_CHANGE)
     | _on("projects", *_CHANGE)
     | _on("apiKeys", *_READ, "create", "update", "revoke")
+    | _ASK_FOR_MORE
 )
 _KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
     "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
@@ -63,7 +70,16 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
         for role in (
             Role("platform-admin", "Everything, on the platform.", _PLATFORM),
             Role("tenant-admin", "Everything inside one tenant.", _TENANT),
-            Role("department-admin", "The tree, projects and API keys of a department and below.", _DEPARTMENT),
+            Role(
+                "department-admin",
+                "The tree, projects and API keys of a department and below; asks for increases of its limits.",
+                _DEPARTMENT,
+            ),
+            Role(
+                "limit-approver",
+                "Decides on temporary increases of limits that others ask for; changes nothing else.",
+                _TREE_READ | _GIVE_MORE,
+            ),
             Role("caller", "Calls models and reads its own usage.", _CALL),
             Role(
                 "finance",

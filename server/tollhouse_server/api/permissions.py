@@ -113,8 +113,7 @@ def _rules() -> Iterator[Rule]:
     yield from _standard("PrincipalService", "principals", "Principal", "create get list update disable enable delete")
     yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke")
     yield from _role_rules()
-    yield from _standard("LimitService", "limits", "Limit", "create get update delete")
-    yield Rule(rpc=f"{_ADMIN}.LimitService.ListLimits", permission="limits.list", fields=("scope", "parent"))
+    yield from _limit_rules()
     yield from _platform_rules()
     yield from _usage_report_rules()
     yield from _caller_rules()
@@ -139,6 +138,19 @@ def _role_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{service}.ListRoles", permission=None)
     yield Rule(rpc=f"{service}.CreateRoleGrant", permission="roleGrants.create", fields=("role_grant.scope", "parent"))
     yield from _standard("RoleService", "roleGrants", "RoleGrant", "get list delete")
+
+
+def _limit_rules() -> Iterator[Rule]:
+    yield from _standard("LimitService", "limits", "Limit", "create get update delete")
+    yield Rule(rpc=f"{_ADMIN}.LimitService.ListLimits", permission="limits.list", fields=("scope", "parent"))
+    alerts = f"{_ADMIN}.LimitAlertService.ListLimitAlerts"
+    yield Rule(rpc=alerts, permission="limitAlerts.list", fields=("scope", "parent"))
+    # Whoever holds a permission on a part of the tree names it in `scope`; the handler holds the limit to be there.
+    for verb in ("request", "get", "list", "approve", "reject", "withdraw", "revoke"):
+        method = "ListLimitIncreases" if verb == "list" else f"{verb.capitalize()}LimitIncrease"
+        named = "parent" if verb in ("request", "list") else "name"
+        rpc = f"{_ADMIN}.LimitIncreaseService.{method}"
+        yield Rule(rpc=rpc, permission=f"limitIncreases.{verb}", fields=("scope", named))
 
 
 def _platform_rules() -> Iterator[Rule]:

@@ -45,6 +45,9 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.ResourceExists: code_pb2.ALREADY_EXISTS,
     errors.ResourceInUse: code_pb2.FAILED_PRECONDITION,
     errors.EtagMismatch: code_pb2.ABORTED,
+    errors.WrongState: code_pb2.FAILED_PRECONDITION,
+    errors.SecondPersonNeeded: code_pb2.PERMISSION_DENIED,
+    errors.RequesterOnly: code_pb2.PERMISSION_DENIED,
     errors.ServerDraining: code_pb2.UNAVAILABLE,
 }
 

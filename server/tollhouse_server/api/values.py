@@ -17,6 +17,7 @@ _LIMIT_UNITS: Final = {
     Metric.OUTPUT_TOKENS: "token",
     Metric.IMAGES: "image",
     Metric.COST: "nanos",
+    Metric.CONCURRENCY: "call",
 }
 
 

@@ -17,10 +17,13 @@ from tollhouse_server.errors.requests import (
 )
 from tollhouse_server.errors.resources import (
     EtagMismatch,
+    RequesterOnly,
     ResourceExists,
     ResourceInUse,
     ResourceNotFound,
+    SecondPersonNeeded,
     ServerDraining,
+    WrongState,
 )
 from tollhouse_server.errors.upstream import (
     NoUpstreamKey,
@@ -48,9 +51,11 @@ __all__ = [
     "PriceFileInvalid",
     "RequestIdReused",
     "RequestTooLarge",
+    "RequesterOnly",
     "ResourceExists",
     "ResourceInUse",
     "ResourceNotFound",
+    "SecondPersonNeeded",
     "SecretMissing",
     "ServerDraining",
     "StoreUnavailable",
@@ -62,4 +67,5 @@ __all__ = [
     "UsageMissing",
     "VaultDenied",
     "VaultUnavailable",
+    "WrongState",
 ]

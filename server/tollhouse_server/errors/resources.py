@@ -51,6 +51,41 @@ class EtagMismatch(TollhouseError):
 
 
 @dataclass(eq=False, kw_only=True)
+class WrongState(TollhouseError):
+    """The resource is in a state from which the step does not lead on."""
+
+    reason = "WRONG_STATE"
+    name: str
+    state: str
+    needed: str
+
+    def message(self) -> str:
+        return f"{self.name} is {self.state}; it must be {self.needed} for that."
+
+
+@dataclass(eq=False, kw_only=True)
+class SecondPersonNeeded(TollhouseError):
+    """Whoever asked for it cannot approve it, with whichever credential."""
+
+    reason = "SECOND_PERSON_NEEDED"
+    name: str
+
+    def message(self) -> str:
+        return f"{self.name} was requested by you; someone else must approve it."
+
+
+@dataclass(eq=False, kw_only=True)
+class RequesterOnly(TollhouseError):
+    """Only whoever asked for it may take it back."""
+
+    reason = "REQUESTER_ONLY"
+    name: str
+
+    def message(self) -> str:
+        return f"{self.name} was requested by someone else; only the requester can withdraw it."
+
+
+@dataclass(eq=False, kw_only=True)
 class ServerDraining(TollhouseError):
     """This worker is shutting down and takes no new calls."""
 

@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollhouse/admin/v1/limits.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"M\n\x0bLimitAmount\x12\x0f\n\x05units\x18\x01 \x01(\x03H\x00\x12#\n\x05money\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyH\x00\x42\x08\n\x06\x61mount\"\xeb\x01\n\x10LimitWindowUsage\x12\x33\n\x04held\x18\x01 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\x12\x36\n\x07settled\x18\x02 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xe2\x05\n\x05Limit\x12R\n\x04name\x18\x01 \x01(\tBD\xbaHAr<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x96\x01\n\x05scope\x18\x02 \x01(\tB\x86\x01\xbaH\x82\x01r}2{^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?)?)?$\xd8\x01\x01\x12\x39\n\x06metric\x18\x03 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitMetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x39\n\x06window\x18\x04 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitWindowB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12L\n\x08selector\x18\x05 \x01(\tB:\xbaH7r220^(tiers|models)/[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$\xd8\x01\x01\x12\x35\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.tollhouse.admin.v1.LimitModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12/\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12;\n\x07\x63urrent\x18\x08 \x01(\x0b\x32$.tollhouse.admin.v1.LimitWindowUsageB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xe9\x01\n\x12\x43reateLimitRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x32\n\x08limit_id\x18\x02 \x01(\tB \xbaH\x1dr\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x30\n\x05limit\x18\x03 \x01(\x0b\x32\x19.tollhouse.admin.v1.LimitB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"b\n\x0fGetLimitRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\"\xa0\x02\n\x11ListLimitsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x96\x01\n\x05scope\x18\x04 \x01(\tB\x86\x01\xbaH\x82\x01r}2{^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?)?)?$\xd8\x01\x01\"X\n\x12ListLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.tollhouse.admin.v1.Limit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaf\x01\n\x12UpdateLimitRequest\x12\x30\n\x05limit\x18\x01 \x01(\x0b\x32\x19.tollhouse.admin.v1.LimitB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xb4\x01\n\x12\x44\x65leteLimitRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08*\xd5\x01\n\x0bLimitMetric\x12\x1c\n\x18LIMIT_METRIC_UNSPECIFIED\x10\x00\x12\x19\n\x15LIMIT_METRIC_REQUESTS\x10\x01\x12\x1d\n\x19LIMIT_METRIC_INPUT_TOKENS\x10\x02\x12\x1e\n\x1aLIMIT_METRIC_OUTPUT_TOKENS\x10\x03\x12\x17\n\x13LIMIT_METRIC_IMAGES\x10\x04\x12\x15\n\x11LIMIT_METRIC_COST\x10\x05\"\x04\x08\x06\x10\x06*\x18LIMIT_METRIC_CONCURRENCY*\xa1\x01\n\x0bLimitWindow\x12\x1c\n\x18LIMIT_WINDOW_UNSPECIFIED\x10\x00\x12\x17\n\x13LIMIT_WINDOW_MINUTE\x10\x01\x12\x15\n\x11LIMIT_WINDOW_HOUR\x10\x02\x12\x14\n\x10LIMIT_WINDOW_DAY\x10\x03\x12\x16\n\x12LIMIT_WINDOW_MONTH\x10\x04\x12\x16\n\x12LIMIT_WINDOW_TOTAL\x10\x05*>\n\tLimitMode\x12\x1a\n\x16LIMIT_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_MODE_STRICT\x10\x01\x32\xaa\x03\n\x0cLimitService\x12P\n\x0b\x43reateLimit\x12&.tollhouse.admin.v1.CreateLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12J\n\x08GetLimit\x12#.tollhouse.admin.v1.GetLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12[\n\nListLimits\x12%.tollhouse.admin.v1.ListLimitsRequest\x1a&.tollhouse.admin.v1.ListLimitsResponse\x12P\n\x0bUpdateLimit\x12&.tollhouse.admin.v1.UpdateLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12M\n\x0b\x44\x65leteLimit\x12&.tollhouse.admin.v1.DeleteLimitRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollhouse/admin/v1/limits.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"M\n\x0bLimitAmount\x12\x0f\n\x05units\x18\x01 \x01(\x03H\x00\x12#\n\x05money\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyH\x00\x42\x08\n\x06\x61mount\"\xe5\x02\n\x10LimitWindowUsage\x12\x33\n\x04held\x18\x01 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\x12\x36\n\x07settled\x18\x02 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\x08\x65xpected\x18\x05 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\x12?\n\x10\x65\x66\x66\x65\x63tive_amount\x18\x06 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x04\xe2\x41\x01\x03\"\xbd\x06\n\x05Limit\x12R\n\x04name\x18\x01 \x01(\tBD\xbaHAr<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x96\x01\n\x05scope\x18\x02 \x01(\tB\x86\x01\xbaH\x82\x01r}2{^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?)?)?$\xd8\x01\x01\x12\x39\n\x06metric\x18\x03 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitMetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x39\n\x06window\x18\x04 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitWindowB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12L\n\x08selector\x18\x05 \x01(\tB:\xbaH7r220^(tiers|models)/[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$\xd8\x01\x01\x12\x35\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.tollhouse.admin.v1.LimitModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12/\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12;\n\x07\x63urrent\x18\x08 \x01(\x0b\x32$.tollhouse.admin.v1.LimitWindowUsageB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x32\n\tovershoot\x18\x0c \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12%\n\nthresholds\x18\r \x03(\x05\x42\x11\xbaH\x0e\x92\x01\x0b\x10\n\"\x07\x1a\x05\x18\xe8\x07(\x01\"\xe9\x01\n\x12\x43reateLimitRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x32\n\x08limit_id\x18\x02 \x01(\tB \xbaH\x1dr\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x30\n\x05limit\x18\x03 \x01(\x0b\x32\x19.tollhouse.admin.v1.LimitB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"b\n\x0fGetLimitRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\"\xa0\x02\n\x11ListLimitsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x96\x01\n\x05scope\x18\x04 \x01(\tB\x86\x01\xbaH\x82\x01r}2{^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?)?)?$\xd8\x01\x01\"X\n\x12ListLimitsResponse\x12)\n\x06limits\x18\x01 \x03(\x0b\x32\x19.tollhouse.admin.v1.Limit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaf\x01\n\x12UpdateLimitRequest\x12\x30\n\x05limit\x18\x01 \x01(\x0b\x32\x19.tollhouse.admin.v1.LimitB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xb4\x01\n\x12\x44\x65leteLimitRequest\x12O\n\x04name\x18\x01 \x01(\tBA\xbaH>r<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08*\xd3\x01\n\x0bLimitMetric\x12\x1c\n\x18LIMIT_METRIC_UNSPECIFIED\x10\x00\x12\x19\n\x15LIMIT_METRIC_REQUESTS\x10\x01\x12\x1d\n\x19LIMIT_METRIC_INPUT_TOKENS\x10\x02\x12\x1e\n\x1aLIMIT_METRIC_OUTPUT_TOKENS\x10\x03\x12\x17\n\x13LIMIT_METRIC_IMAGES\x10\x04\x12\x15\n\x11LIMIT_METRIC_COST\x10\x05\x12\x1c\n\x18LIMIT_METRIC_CONCURRENCY\x10\x06*\xe5\x01\n\x0bLimitWindow\x12\x1c\n\x18LIMIT_WINDOW_UNSPECIFIED\x10\x00\x12\x17\n\x13LIMIT_WINDOW_MINUTE\x10\x01\x12\x15\n\x11LIMIT_WINDOW_HOUR\x10\x02\x12\x14\n\x10LIMIT_WINDOW_DAY\x10\x03\x12\x16\n\x12LIMIT_WINDOW_MONTH\x10\x04\x12\x16\n\x12LIMIT_WINDOW_TOTAL\x10\x05\x12\x1d\n\x19LIMIT_WINDOW_FISCAL_MONTH\x10\x06\x12#\n\x1fLIMIT_WINDOW_ROLLING_10_MINUTES\x10\x07*k\n\tLimitMode\x12\x1a\n\x16LIMIT_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_MODE_STRICT\x10\x01\x12\x16\n\x12LIMIT_MODE_ELASTIC\x10\x02\x12\x13\n\x0fLIMIT_MODE_SOFT\x10\x03\x32\xaa\x03\n\x0cLimitService\x12P\n\x0b\x43reateLimit\x12&.tollhouse.admin.v1.CreateLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12J\n\x08GetLimit\x12#.tollhouse.admin.v1.GetLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12[\n\nListLimits\x12%.tollhouse.admin.v1.ListLimitsRequest\x1a&.tollhouse.admin.v1.ListLimitsResponse\x12P\n\x0bUpdateLimit\x12&.tollhouse.admin.v1.UpdateLimitRequest\x1a\x19.tollhouse.admin.v1.Limit\x12M\n\x0b\x44\x65leteLimit\x12&.tollhouse.admin.v1.DeleteLimitRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITWINDOWUSAGE'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
   _globals['_LIMITWINDOWUSAGE'].fields_by_name['reset_time']._loaded_options = None
   _globals['_LIMITWINDOWUSAGE'].fields_by_name['reset_time']._serialized_options = b'\342A\001\003'
+  _globals['_LIMITWINDOWUSAGE'].fields_by_name['expected']._loaded_options = None
+  _globals['_LIMITWINDOWUSAGE'].fields_by_name['expected']._serialized_options = b'\342A\001\003'
+  _globals['_LIMITWINDOWUSAGE'].fields_by_name['effective_amount']._loaded_options = None
+  _globals['_LIMITWINDOWUSAGE'].fields_by_name['effective_amount']._serialized_options = b'\342A\001\003'
   _globals['_LIMIT'].fields_by_name['name']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['name']._serialized_options = b'\272HAr<2:^tenants/[a-z][a-z0-9-]{1,62}/limits/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_LIMIT'].fields_by_name['scope']._loaded_options = None
@@ -65,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMIT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_LIMIT'].fields_by_name['etag']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LIMIT'].fields_by_name['thresholds']._loaded_options = None
+  _globals['_LIMIT'].fields_by_name['thresholds']._serialized_options = b'\272H\016\222\001\013\020\n\"\007\032\005\030\350\007(\001'
   _globals['_CREATELIMITREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATELIMITREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATELIMITREQUEST'].fields_by_name['limit_id']._loaded_options = None
@@ -93,30 +99,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETELIMITREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETELIMITREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETELIMITREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_LIMITMETRIC']._serialized_start=2375
-  _globals['_LIMITMETRIC']._serialized_end=2588
-  _globals['_LIMITWINDOW']._serialized_start=2591
-  _globals['_LIMITWINDOW']._serialized_end=2752
-  _globals['_LIMITMODE']._serialized_start=2754
-  _globals['_LIMITMODE']._serialized_end=2816
+  _globals['_LIMITMETRIC']._serialized_start=2588
+  _globals['_LIMITMETRIC']._serialized_end=2799
+  _globals['_LIMITWINDOW']._serialized_start=2802
+  _globals['_LIMITWINDOW']._serialized_end=3031
+  _globals['_LIMITMODE']._serialized_start=3033
+  _globals['_LIMITMODE']._serialized_end=3140
   _globals['_LIMITAMOUNT']._serialized_start=238
   _globals['_LIMITAMOUNT']._serialized_end=315
   _globals['_LIMITWINDOWUSAGE']._serialized_start=318
-  _globals['_LIMITWINDOWUSAGE']._serialized_end=553
-  _globals['_LIMIT']._serialized_start=556
-  _globals['_LIMIT']._serialized_end=1294
-  _globals['_CREATELIMITREQUEST']._serialized_start=1297
-  _globals['_CREATELIMITREQUEST']._serialized_end=1530
-  _globals['_GETLIMITREQUEST']._serialized_start=1532
-  _globals['_GETLIMITREQUEST']._serialized_end=1630
-  _globals['_LISTLIMITSREQUEST']._serialized_start=1633
-  _globals['_LISTLIMITSREQUEST']._serialized_end=1921
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=1923
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=2011
-  _globals['_UPDATELIMITREQUEST']._serialized_start=2014
-  _globals['_UPDATELIMITREQUEST']._serialized_end=2189
-  _globals['_DELETELIMITREQUEST']._serialized_start=2192
-  _globals['_DELETELIMITREQUEST']._serialized_end=2372
-  _globals['_LIMITSERVICE']._serialized_start=2819
-  _globals['_LIMITSERVICE']._serialized_end=3245
+  _globals['_LIMITWINDOWUSAGE']._serialized_end=675
+  _globals['_LIMIT']._serialized_start=678
+  _globals['_LIMIT']._serialized_end=1507
+  _globals['_CREATELIMITREQUEST']._serialized_start=1510
+  _globals['_CREATELIMITREQUEST']._serialized_end=1743
+  _globals['_GETLIMITREQUEST']._serialized_start=1745
+  _globals['_GETLIMITREQUEST']._serialized_end=1843
+  _globals['_LISTLIMITSREQUEST']._serialized_start=1846
+  _globals['_LISTLIMITSREQUEST']._serialized_end=2134
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=2136
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=2224
+  _globals['_UPDATELIMITREQUEST']._serialized_start=2227
+  _globals['_UPDATELIMITREQUEST']._serialized_end=2402
+  _globals['_DELETELIMITREQUEST']._serialized_start=2405
+  _globals['_DELETELIMITREQUEST']._serialized_end=2585
+  _globals['_LIMITSERVICE']._serialized_start=3143
+  _globals['_LIMITSERVICE']._serialized_end=3569
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,10 @@ class _LimitMetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitMetr
     """LIMIT_METRIC_IMAGES counts generated images."""
     LIMIT_METRIC_COST: _LimitMetric.ValueType  # 5
     """LIMIT_METRIC_COST counts money."""
+    LIMIT_METRIC_CONCURRENCY: _LimitMetric.ValueType  # 6
+    """LIMIT_METRIC_CONCURRENCY counts calls in flight: held while a call runs, never settled. Its window is
+    LIMIT_WINDOW_TOTAL, its mode never LIMIT_MODE_ELASTIC, and it has no thresholds.
+    """
 
 class LimitMetric(_LimitMetric, metaclass=_LimitMetricEnumTypeWrapper):
     """LimitMetric is what a limit counts."""
@@ -56,6 +60,10 @@ LIMIT_METRIC_IMAGES: LimitMetric.ValueType  # 4
 """LIMIT_METRIC_IMAGES counts generated images."""
 LIMIT_METRIC_COST: LimitMetric.ValueType  # 5
 """LIMIT_METRIC_COST counts money."""
+LIMIT_METRIC_CONCURRENCY: LimitMetric.ValueType  # 6
+"""LIMIT_METRIC_CONCURRENCY counts calls in flight: held while a call runs, never settled. Its window is
+LIMIT_WINDOW_TOTAL, its mode never LIMIT_MODE_ELASTIC, and it has no thresholds.
+"""
 Global___LimitMetric: _TypeAlias = LimitMetric  # noqa: Y015
 
 class _LimitWindow:
@@ -76,11 +84,13 @@ class _LimitWindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitWind
     """LIMIT_WINDOW_MONTH is one calendar month of the tenant."""
     LIMIT_WINDOW_TOTAL: _LimitWindow.ValueType  # 5
     """LIMIT_WINDOW_TOTAL never resets."""
+    LIMIT_WINDOW_FISCAL_MONTH: _LimitWindow.ValueType  # 6
+    """LIMIT_WINDOW_FISCAL_MONTH is one month from the tenant's `fiscal_month_start_day` on."""
+    LIMIT_WINDOW_ROLLING_10_MINUTES: _LimitWindow.ValueType  # 7
+    """LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs."""
 
 class LimitWindow(_LimitWindow, metaclass=_LimitWindowEnumTypeWrapper):
-    """LimitWindow is how long usage counts. Days and months are cut in the tenant's time
-    zone. More windows will be added.
-    """
+    """LimitWindow is how long usage counts. Days and months are cut in the tenant's time zone. More windows may be added."""
 
 LIMIT_WINDOW_UNSPECIFIED: LimitWindow.ValueType  # 0
 """LIMIT_WINDOW_UNSPECIFIED is refused."""
@@ -94,6 +104,10 @@ LIMIT_WINDOW_MONTH: LimitWindow.ValueType  # 4
 """LIMIT_WINDOW_MONTH is one calendar month of the tenant."""
 LIMIT_WINDOW_TOTAL: LimitWindow.ValueType  # 5
 """LIMIT_WINDOW_TOTAL never resets."""
+LIMIT_WINDOW_FISCAL_MONTH: LimitWindow.ValueType  # 6
+"""LIMIT_WINDOW_FISCAL_MONTH is one month from the tenant's `fiscal_month_start_day` on."""
+LIMIT_WINDOW_ROLLING_10_MINUTES: LimitWindow.ValueType  # 7
+"""LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs."""
 Global___LimitWindow: _TypeAlias = LimitWindow  # noqa: Y015
 
 class _LimitMode:
@@ -106,14 +120,26 @@ class _LimitModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitMode.V
     """LIMIT_MODE_UNSPECIFIED means LIMIT_MODE_STRICT on creation; never returned."""
     LIMIT_MODE_STRICT: _LimitMode.ValueType  # 1
     """LIMIT_MODE_STRICT holds each call's worst case before it is sent: the limit is never passed."""
+    LIMIT_MODE_ELASTIC: _LimitMode.ValueType  # 2
+    """LIMIT_MODE_ELASTIC admits a call while what it will probably use has room. Calls that turn out dearer may pass the
+    amount, but never by more than `overshoot`, even if every call in flight takes its worst case.
+    """
+    LIMIT_MODE_SOFT: _LimitMode.ValueType  # 3
+    """LIMIT_MODE_SOFT refuses nothing: it counts and raises alerts."""
 
 class LimitMode(_LimitMode, metaclass=_LimitModeEnumTypeWrapper):
-    """LimitMode is how hard a limit is. More modes will be added."""
+    """LimitMode is how hard a limit is. More modes may be added."""
 
 LIMIT_MODE_UNSPECIFIED: LimitMode.ValueType  # 0
 """LIMIT_MODE_UNSPECIFIED means LIMIT_MODE_STRICT on creation; never returned."""
 LIMIT_MODE_STRICT: LimitMode.ValueType  # 1
 """LIMIT_MODE_STRICT holds each call's worst case before it is sent: the limit is never passed."""
+LIMIT_MODE_ELASTIC: LimitMode.ValueType  # 2
+"""LIMIT_MODE_ELASTIC admits a call while what it will probably use has room. Calls that turn out dearer may pass the
+amount, but never by more than `overshoot`, even if every call in flight takes its worst case.
+"""
+LIMIT_MODE_SOFT: LimitMode.ValueType  # 3
+"""LIMIT_MODE_SOFT refuses nothing: it counts and raises alerts."""
 Global___LimitMode: _TypeAlias = LimitMode  # noqa: Y015
 
 @_typing.final
@@ -125,7 +151,7 @@ class LimitAmount(_message.Message):
     UNITS_FIELD_NUMBER: _builtins.int
     MONEY_FIELD_NUMBER: _builtins.int
     units: _builtins.int
-    """Calls, tokens or images."""
+    """Calls, tokens, images or calls in flight."""
     @_builtins.property
     def money(self) -> _money_pb2.Money:
         """US dollars, exact to the nano-dollar."""
@@ -156,6 +182,8 @@ class LimitWindowUsage(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_AMOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def held(self) -> Global___LimitAmount:
         """Reserved by calls in flight."""
@@ -166,11 +194,23 @@ class LimitWindowUsage(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the window began; absent for LIMIT_WINDOW_TOTAL."""
+        """When the window began; for LIMIT_WINDOW_ROLLING_10_MINUTES the first minute that counts. Absent for
+        LIMIT_WINDOW_TOTAL.
+        """
 
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
-        """When the counter starts again from zero; absent for LIMIT_WINDOW_TOTAL."""
+        """When the counter starts again from zero; for LIMIT_WINDOW_ROLLING_10_MINUTES when nothing counts any more of what
+        counts now. Absent for LIMIT_WINDOW_TOTAL.
+        """
+
+    @_builtins.property
+    def expected(self) -> Global___LimitAmount:
+        """What the calls in flight will probably use, which is at most `held`. Present for LIMIT_MODE_ELASTIC only."""
+
+    @_builtins.property
+    def effective_amount(self) -> Global___LimitAmount:
+        """The amount in force: that of the limit and every approved increase that runs now."""
 
     def __init__(
         self,
@@ -179,10 +219,12 @@ class LimitWindowUsage(_message.Message):
         settled: Global___LimitAmount | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        expected: Global___LimitAmount | None = ...,
+        effective_amount: Global___LimitAmount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "reset_time", b"reset_time", "settled", b"settled", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_amount", b"effective_amount", "expected", b"expected", "held", b"held", "reset_time", b"reset_time", "settled", b"settled", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "reset_time", b"reset_time", "settled", b"settled", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_amount", b"effective_amount", "expected", b"expected", "held", b"held", "reset_time", b"reset_time", "settled", b"settled", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,6 +247,8 @@ class Limit(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OVERSHOOT_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/limits/{limit}`. Ignored on creation."""
     scope: _builtins.str
@@ -214,7 +258,9 @@ class Limit(_message.Message):
     metric: Global___LimitMetric.ValueType
     """What is counted. Required on creation, cannot be changed."""
     window: Global___LimitWindow.ValueType
-    """How long usage counts. Required on creation, cannot be changed."""
+    """How long usage counts. Required on creation, except for LIMIT_METRIC_CONCURRENCY, where absent means
+    LIMIT_WINDOW_TOTAL. Cannot be changed.
+    """
     selector: _builtins.str
     """Which calls count: those served by one tier, `tiers/{tier}`, or by one model, `models/{model}`. Absent means all.
     Cannot be changed.
@@ -227,7 +273,9 @@ class Limit(_message.Message):
     """
     @_builtins.property
     def amount(self) -> Global___LimitAmount:
-        """The bound: held plus settled never pass it. Zero refuses every call that would count. Required on creation."""
+        """The bound: in LIMIT_MODE_STRICT held plus settled never pass it. Zero refuses every call that would count. Required
+        on creation. Temporary increases come on top; `current.effective_amount` is the sum.
+        """
 
     @_builtins.property
     def current(self) -> Global___LimitWindowUsage:
@@ -240,6 +288,20 @@ class Limit(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was last changed."""
+
+    @_builtins.property
+    def overshoot(self) -> Global___LimitAmount:
+        """How far a limit in LIMIT_MODE_ELASTIC may be passed at the worst; more than zero, and refused in other modes.
+        Absent when a limit becomes elastic means a tenth of the amount, rounded up, and at least one. A change of the
+        amount leaves it as it is; another mode ends it.
+        """
+
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Per cent of the amount, 1 to 1,000, ascending, at most 10: when what is settled reaches one, an alert is raised,
+        once in a window. Whatever they are, passing the amount raises an alert too. Refused for LIMIT_METRIC_CONCURRENCY,
+        which settles nothing.
+        """
 
     def __init__(
         self,
@@ -255,10 +317,12 @@ class Limit(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        overshoot: Global___LimitAmount | None = ...,
+        thresholds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "current", b"current", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "current", b"current", "overshoot", b"overshoot", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "current", b"current", "etag", b"etag", "metric", b"metric", "mode", b"mode", "name", b"name", "scope", b"scope", "selector", b"selector", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "current", b"current", "etag", b"etag", "metric", b"metric", "mode", b"mode", "name", b"name", "overshoot", b"overshoot", "scope", b"scope", "selector", b"selector", "thresholds", b"thresholds", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -394,7 +458,7 @@ Global___ListLimitsResponse: _TypeAlias = ListLimitsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateLimitRequest(_message.Message):
-    """UpdateLimitRequest changes a limit's amount."""
+    """UpdateLimitRequest changes a limit's amount, mode, overshoot or thresholds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -92,8 +92,8 @@ class LimitServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateLimit(self, request, context):
-        """UpdateLimit changes the amount. An amount below what is held and settled already refuses further calls and cancels
-        nothing. Repeatable by `request_id`.
+        """UpdateLimit changes amount, mode, overshoot and thresholds, in force within two seconds on every server. An amount
+        below what is held and settled already refuses further calls and cancels nothing. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,8 @@ class LimitServiceStub:
     ListLimits: _grpc.UnaryUnaryMultiCallable[_limits_pb2.ListLimitsRequest, _limits_pb2.ListLimitsResponse]
     """ListLimits returns a tenant's limits in the order of their ids, each with its current window."""
     UpdateLimit: _grpc.UnaryUnaryMultiCallable[_limits_pb2.UpdateLimitRequest, _limits_pb2.Limit]
-    """UpdateLimit changes the amount. An amount below what is held and settled already refuses further calls and cancels
-    nothing. Repeatable by `request_id`.
+    """UpdateLimit changes amount, mode, overshoot and thresholds, in force within two seconds on every server. An amount
+    below what is held and settled already refuses further calls and cancels nothing. Repeatable by `request_id`.
     """
     DeleteLimit: _grpc.UnaryUnaryMultiCallable[_limits_pb2.DeleteLimitRequest, _empty_pb2.Empty]
     """DeleteLimit ends the limit within two seconds on every server; usage records stay."""
@@ -67,8 +67,8 @@ class LimitServiceAsyncStub(LimitServiceStub):
     ListLimits: _aio.UnaryUnaryMultiCallable[_limits_pb2.ListLimitsRequest, _limits_pb2.ListLimitsResponse]  # type: ignore[assignment]
     """ListLimits returns a tenant's limits in the order of their ids, each with its current window."""
     UpdateLimit: _aio.UnaryUnaryMultiCallable[_limits_pb2.UpdateLimitRequest, _limits_pb2.Limit]  # type: ignore[assignment]
-    """UpdateLimit changes the amount. An amount below what is held and settled already refuses further calls and cancels
-    nothing. Repeatable by `request_id`.
+    """UpdateLimit changes amount, mode, overshoot and thresholds, in force within two seconds on every server. An amount
+    below what is held and settled already refuses further calls and cancels nothing. Repeatable by `request_id`.
     """
     DeleteLimit: _aio.UnaryUnaryMultiCallable[_limits_pb2.DeleteLimitRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """DeleteLimit ends the limit within two seconds on every server; usage records stay."""
@@ -110,8 +110,8 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _limits_pb2.UpdateLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_limits_pb2.Limit, _abc.Awaitable[_limits_pb2.Limit]]:
-        """UpdateLimit changes the amount. An amount below what is held and settled already refuses further calls and cancels
-        nothing. Repeatable by `request_id`.
+        """UpdateLimit changes amount, mode, overshoot and thresholds, in force within two seconds on every server. An amount
+        below what is held and settled already refuses further calls and cancels nothing. Repeatable by `request_id`.
         """
 
     @_abc_1.abstractmethod

@@ -62,6 +62,7 @@ class Tenant(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FISCAL_MONTH_START_DAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}`. Ignored on creation, where the id is a field of the request."""
     display_name: _builtins.str
@@ -75,6 +76,12 @@ class Tenant(_message.Message):
     etag: _builtins.str
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
+    """
+    fiscal_month_start_day: _builtins.int
+    """Day of the month, 1 to 28, on which the tenant's fiscal months begin: those of limits with
+    LIMIT_WINDOW_FISCAL_MONTH. Absent on creation means 1, the calendar month. A change takes effect within two seconds
+    on every server: such limits then count the fiscal month of the new calendar, and what was counted in that of the
+    old one is not carried over.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -99,10 +106,11 @@ class Tenant(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        fiscal_month_start_day: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "state", b"state", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "fiscal_month_start_day", b"fiscal_month_start_day", "name", b"name", "state", b"state", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
