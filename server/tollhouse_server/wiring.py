@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from tollhouse_server import services
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.chain import Chain
+from tollhouse_server.api.department_moves import DueMoves
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
@@ -261,6 +262,10 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
 
 async def _knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
     watch = EpochWatch(database)
+    watch.before_reading(DueMoves(database).carry_out)
+    # The tree of rights comes before the paths: what comes after a swap without a wait is of the same moment.
+    authorizer = Authorizer(database, watch)
+    directory, project_paths = Directory(database, watch, pepper), ProjectPaths(database, watch)
     catalogue, prices, keys = LiveCatalogue(database, base_urls(settings)), LivePriceBook(database), KeyRing(vault)
 
     async def expect_keys() -> None:
@@ -279,9 +284,9 @@ async def _knowledge(settings: Settings, database: Database, vault: VaultClient,
         watch=watch,
         catalogue=catalogue,
         prices=prices,
-        directory=Directory(database, watch, pepper),
-        authorizer=Authorizer(database, watch),
-        project_paths=ProjectPaths(database, watch),
+        directory=directory,
+        authorizer=authorizer,
+        project_paths=project_paths,
         keys=keys,
     )
     await watch.refresh()

@@ -131,6 +131,9 @@ def _department_rules() -> Iterator[Rule]:
         fields=("name", "parent_department"),
         of_tenant=True,
     )
+    yield Rule(rpc=f"{service}.GetDepartmentMove", permission="departments.get", fields=("name",))
+    yield Rule(rpc=f"{service}.ListDepartmentMoves", permission="departments.list", fields=("department", "parent"))
+    yield Rule(rpc=f"{service}.CancelDepartmentMove", permission="departments.move", fields=("name",), of_tenant=True)
 
 
 def _role_rules() -> Iterator[Rule]:

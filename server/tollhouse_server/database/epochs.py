@@ -46,15 +46,27 @@ class EpochWatch:
     def __init__(self, database: Database, *, interval_seconds: float = 0.5) -> None:
         self._database = database
         self._interval_seconds = interval_seconds
-        self._reloads: dict[Topic, list[Callable[[], Awaitable[None]]]] = {}
+        self._reloads: list[tuple[Topic, Callable[[], Awaitable[None]]]] = []
+        self._step: Callable[[], Awaitable[float | None]] | None = None
+        self._pause_seconds = interval_seconds
         self._seen: dict[Topic, int] = {}
         self._heard_at = float("-inf")
         self._refreshing = asyncio.Lock()
 
     def on_change(self, topic: Topic, reload: Callable[[], Awaitable[None]]) -> None:
-        """Run `reload` at the next `refresh()` and whenever `topic` has moved since."""
-        self._reloads.setdefault(topic, []).append(reload)
+        """Run `reload` at the next `refresh()` and whenever `topic` has moved since.
+
+        Reloads run in the order in which they were registered, each once, however many of its topics have moved.
+        """
+        self._reloads.append((topic, reload))
         self._seen.pop(topic, None)
+
+    def before_reading(self, step: Callable[[], Awaitable[float | None]]) -> None:
+        """Run `step` before each reading of the epochs, so that what is due by the clock has happened for the reader.
+
+        It returns in how many seconds something will be due again, or None if nothing will be soon.
+        """
+        self._step = step
 
     @property
     def staleness_seconds(self) -> float:
@@ -72,14 +84,17 @@ class EpochWatch:
             await self._refresh()
 
     async def _refresh(self) -> None:
+        self._pause_seconds = self._interval_seconds
+        if self._step is not None and (due_in_seconds := await self._step()) is not None:
+            self._pause_seconds = min(self._interval_seconds, due_in_seconds)
         asked_at = time.monotonic()
         async with self._database.transaction() as session:
             rows = (await run_sql(session, "SELECT topic, value FROM epoch")).all()
-        for topic, value in ((Topic(row.topic), row.value) for row in rows):
-            if self._seen.get(topic) != value:
-                for reload in self._reloads.get(topic, []):
-                    await reload()
-                self._seen[topic] = value
+        epochs = {Topic(row.topic): row.value for row in rows}
+        moved = {topic for topic, value in epochs.items() if self._seen.get(topic) != value}
+        for reload in dict.fromkeys(reload for topic, reload in self._reloads if topic in moved):
+            await reload()
+        self._seen = epochs
         # The moment of asking, not of the answer: a change committed in between may not be in it.
         self._heard_at = asked_at
 
@@ -92,4 +107,4 @@ class EpochWatch:
                 _log.warning(
                     "epochs_unreadable", detail=error.detail, staleness_seconds=round(self.staleness_seconds, 1)
                 )
-            await asyncio.sleep(self._interval_seconds)
+            await asyncio.sleep(self._pause_seconds)

@@ -14,6 +14,7 @@ class ProjectPaths:
     def __init__(self, database: Database, epoch_watch: EpochWatch) -> None:
         self._database = database
         self._paths: dict[ProjectName, tuple[str, ...]] = {}
+        self._generation = 0
         epoch_watch.on_change(Topic.IDENTITY, self._forget)
 
     async def path_of(self, project: ProjectName) -> tuple[str, ...]:
@@ -26,12 +27,16 @@ class ProjectPaths:
         known = self._paths.get(project)
         if known is not None:
             return known
+        generation = self._generation
         async with self._database.transaction() as session:
             path = await active_project_path(session, project)
-        if len(self._paths) >= _KEPT:
-            self._paths.clear()
-        self._paths[project] = path
+        # What was read before a change was announced may not be kept after it.
+        if generation == self._generation:
+            if len(self._paths) >= _KEPT:
+                self._paths.clear()
+            self._paths[project] = path
         return path
 
     async def _forget(self) -> None:
+        self._generation += 1
         self._paths.clear()

@@ -13,7 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import find, insert, run_sql
-from tollhouse_server.errors import ResourceExists, ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import ResourceExists, ResourceNotFound
 from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName, Scope, TenantName
 from tollhouse_server.tenancy.tables import DepartmentRow, PrincipalRow, ProjectRow, TenantRow
 
@@ -96,13 +96,17 @@ async def create_department(session: AsyncSession, row: DepartmentRow) -> Depart
         ResourceNotFound: the tenant or the parent is missing or deleted.
     """
     name = DepartmentName(row.tenant_id, row.department_id)
-    row.path = await _path_below(session, row.tenant_id, row.parent_id, row.department_id)
+    row.path = await path_below(session, row.tenant_id, row.parent_id, row.department_id)
     with constraints({"department_pkey": ResourceExists(name=str(name))}):
         return await insert(session, row)
 
 
-async def _path_below(session: AsyncSession, tenant: str, parent: str | None, department: str) -> str:
-    """Return the path of a department below `parent`, and keep the parent from being moved or deleted meanwhile."""
+async def path_below(session: AsyncSession, tenant: str, parent: str | None, department: str) -> str:
+    """Return the path of a department below `parent`, and keep the parent from being moved or deleted meanwhile.
+
+    Raises:
+        ResourceNotFound: the parent, or for None the tenant, is missing or deleted.
+    """
     if parent is None:
         await active_tenant(session, TenantName(tenant))
         return department
@@ -156,37 +160,6 @@ async def list_departments(
         query = query.where(text("department.path <@ text2ltree(:top)").bindparams(top=top.path))
     deleted = None if show_deleted else col(DepartmentRow.deleted_at)
     return await _page(session, query, col(DepartmentRow.department_id), after=after, size=size, deleted=deleted)
-
-
-async def begin_move(session: AsyncSession, name: DepartmentName) -> None:
-    """Let nobody else move a department of this tenant until the transaction ends; comes before every other lock.
-
-    Two moves that cross could each put the other's department below its own.
-    """
-    await get_tenant(session, TenantName(name.tenant), lock=True)
-
-
-async def move_department(session: AsyncSession, row: DepartmentRow, parent: str | None) -> None:
-    """Put a locked department and everything below it under `parent`, or at the top; `begin_move` came before.
-
-    Raises:
-        ResourceNotFound: the new parent is missing or deleted.
-        ResourceInUse: the new parent is the department itself or below it.
-    """
-    path = await _path_below(session, row.tenant_id, parent, row.department_id)
-    if row.department_id in path.split(".")[:-1]:
-        name = DepartmentName(row.tenant_id, row.department_id)
-        raise ResourceInUse(name=str(name), used_by=str(DepartmentName(row.tenant_id, str(parent))))
-    await run_sql(session, _MOVE, {"tenant": row.tenant_id, "old": row.path, "new": path})
-    await session.refresh(row)
-
-
-_MOVE = """
-UPDATE department
-SET path = CASE WHEN path = text2ltree(:old) THEN text2ltree(:new)
-    ELSE text2ltree(:new) || subpath(path, nlevel(text2ltree(:old))) END
-WHERE tenant_id = :tenant AND path <@ text2ltree(:old)
-"""
 
 
 async def department_in_use(session: AsyncSession, row: DepartmentRow) -> str | None:

@@ -56,3 +56,32 @@ class PrincipalRow(_Lived, table=True):
     tenant_id: str = Field(primary_key=True)
     principal_id: str = Field(primary_key=True)
     kind: str
+
+
+class DepartmentMoveRow(SQLModel, table=True):
+    """A move of a department: SCHEDULED, APPLIED, CANCELLED or FAILED.
+
+    Paths are ids joined by dots; while the move is SCHEDULED they and the counts are as they were foreseen.
+    """
+
+    __tablename__ = "department_move"
+
+    tenant_id: str = Field(primary_key=True)
+    move_id: str = Field(primary_key=True)
+    department_id: str
+    parent_id: str | None = None
+    effective_at: datetime = Field(sa_type=INSTANT)
+    state: str
+    failure: str = ""
+    path_before: str
+    path_after: str
+    department_count: int = Field(sa_type=BigInteger)
+    project_count: int = Field(sa_type=BigInteger)
+    limits_left: int = Field(sa_type=BigInteger)
+    limits_joined: int = Field(sa_type=BigInteger)
+    creator: str
+    credential_id: str
+    ended_at: datetime | None = Field(default=None, sa_type=INSTANT)
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

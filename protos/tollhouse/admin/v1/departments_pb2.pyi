@@ -59,6 +59,7 @@ class Department(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departments/{department}`. Ignored on creation."""
     display_name: _builtins.str
@@ -89,6 +90,10 @@ class Department(_message.Message):
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When the department was deleted; absent while it is not."""
 
+    @_builtins.property
+    def move(self) -> Global___DepartmentMove:
+        """The move that MoveDepartment has just made or scheduled; set in its answer only."""
+
     def __init__(
         self,
         *,
@@ -101,14 +106,142 @@ class Department(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        move: Global___DepartmentMove | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "move", b"move", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "parent_department", b"parent_department", "path", b"path", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "move", b"move", "name", b"name", "parent_department", b"parent_department", "path", b"path", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Department: _TypeAlias = Department  # noqa: Y015
+
+@_typing.final
+class DepartmentMove(_message.Message):
+    """DepartmentMove is a change of the tree: a department with all that is below it gets another parent at a moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DepartmentMove._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: DepartmentMove._State.ValueType  # 0
+        """STATE_UNSPECIFIED is never returned."""
+        STATE_SCHEDULED: DepartmentMove._State.ValueType  # 1
+        """STATE_SCHEDULED will be made at its time."""
+        STATE_APPLIED: DepartmentMove._State.ValueType  # 2
+        """STATE_APPLIED has been made."""
+        STATE_CANCELLED: DepartmentMove._State.ValueType  # 3
+        """STATE_CANCELLED was called off before its time."""
+        STATE_FAILED: DepartmentMove._State.ValueType  # 4
+        """STATE_FAILED could not be made at its time, because the tree had changed; `failure` says why."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """State is where a move is in its life."""
+
+    STATE_UNSPECIFIED: DepartmentMove.State.ValueType  # 0
+    """STATE_UNSPECIFIED is never returned."""
+    STATE_SCHEDULED: DepartmentMove.State.ValueType  # 1
+    """STATE_SCHEDULED will be made at its time."""
+    STATE_APPLIED: DepartmentMove.State.ValueType  # 2
+    """STATE_APPLIED has been made."""
+    STATE_CANCELLED: DepartmentMove.State.ValueType  # 3
+    """STATE_CANCELLED was called off before its time."""
+    STATE_FAILED: DepartmentMove.State.ValueType  # 4
+    """STATE_FAILED could not be made at its time, because the tree had changed; `failure` says why."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEPARTMENT_FIELD_NUMBER: _builtins.int
+    PARENT_DEPARTMENT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    PATH_BEFORE_FIELD_NUMBER: _builtins.int
+    PATH_AFTER_FIELD_NUMBER: _builtins.int
+    DEPARTMENT_COUNT_FIELD_NUMBER: _builtins.int
+    PROJECT_COUNT_FIELD_NUMBER: _builtins.int
+    LEFT_LIMIT_COUNT_FIELD_NUMBER: _builtins.int
+    JOINED_LIMIT_COUNT_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/departmentMoves/{department_move}`."""
+    department: _builtins.str
+    """Resource name of the department that moves."""
+    parent_department: _builtins.str
+    """Resource name of the new department above; empty means directly below the tenant."""
+    state: Global___DepartmentMove.State.ValueType
+    """Where the move is in its life."""
+    failure: _builtins.str
+    """Why a STATE_FAILED move could not be made, in a sentence; empty otherwise."""
+    department_count: _builtins.int
+    """Departments that move, the named one included, when the move was asked for."""
+    project_count: _builtins.int
+    """Projects in those departments when the move was asked for."""
+    left_limit_count: _builtins.int
+    """Limits on the departments above that the projects leave, which no longer count them, when the move was asked for."""
+    joined_limit_count: _builtins.int
+    """Limits on the departments above that the projects join, which begin to count them, when the move was asked for."""
+    creator: _builtins.str
+    """Resource name of the principal who asked for the move."""
+    etag: _builtins.str
+    """Version of the move."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When the move takes effect, by the database's clock."""
+
+    @_builtins.property
+    def path_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the departments from the top of the tree down to the moved one, before the move. While the move is
+        scheduled: as foreseen when it was scheduled, earlier scheduled moves considered.
+        """
+
+    @_builtins.property
+    def path_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the departments from the top of the tree down to the moved one, after the move; foreseen like
+        `path_before`.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the move was asked for."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the move was made, cancelled or found impossible; absent while it is scheduled."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        department: _builtins.str = ...,
+        parent_department: _builtins.str = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___DepartmentMove.State.ValueType = ...,
+        failure: _builtins.str = ...,
+        path_before: _abc.Iterable[_builtins.str] | None = ...,
+        path_after: _abc.Iterable[_builtins.str] | None = ...,
+        department_count: _builtins.int = ...,
+        project_count: _builtins.int = ...,
+        left_limit_count: _builtins.int = ...,
+        joined_limit_count: _builtins.int = ...,
+        creator: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "department", b"department", "department_count", b"department_count", "effective_time", b"effective_time", "end_time", b"end_time", "etag", b"etag", "failure", b"failure", "joined_limit_count", b"joined_limit_count", "left_limit_count", b"left_limit_count", "name", b"name", "parent_department", b"parent_department", "path_after", b"path_after", "path_before", b"path_before", "project_count", b"project_count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DepartmentMove: _TypeAlias = DepartmentMove  # noqa: Y015
 
 @_typing.final
 class CreateDepartmentRequest(_message.Message):
@@ -293,6 +426,7 @@ class MoveDepartmentRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departments/{department}`."""
     parent_department: _builtins.str
@@ -307,6 +441,12 @@ class MoveDepartmentRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When the move takes effect, at most 400 days ahead. Absent means at once, and so does a time that is past by up to a
+        minute of the server's clock; one further back is refused.
+        """
+
     def __init__(
         self,
         *,
@@ -315,14 +455,139 @@ class MoveDepartmentRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "parent_department", b"parent_department", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "etag", b"etag", "name", b"name", "parent_department", b"parent_department", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveDepartmentRequest: _TypeAlias = MoveDepartmentRequest  # noqa: Y015
+
+@_typing.final
+class GetDepartmentMoveRequest(_message.Message):
+    """GetDepartmentMoveRequest names a move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/departmentMoves/{department_move}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDepartmentMoveRequest: _TypeAlias = GetDepartmentMoveRequest  # noqa: Y015
+
+@_typing.final
+class ListDepartmentMovesRequest(_message.Message):
+    """ListDepartmentMovesRequest asks for a page of moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DEPARTMENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the tenant, `tenants/{tenant}`."""
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    department: _builtins.str
+    """Only moves of this department itself, by resource name. Absent means every department of the tenant."""
+    state: Global___DepartmentMove.State.ValueType
+    """Only moves in this state. Absent means every state."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        department: _builtins.str = ...,
+        state: Global___DepartmentMove.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["department", b"department", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDepartmentMovesRequest: _TypeAlias = ListDepartmentMovesRequest  # noqa: Y015
+
+@_typing.final
+class ListDepartmentMovesResponse(_message.Message):
+    """ListDepartmentMovesResponse is a page of moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPARTMENT_MOVES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def department_moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___DepartmentMove]:
+        """Moves, the one that takes effect last first."""
+
+    def __init__(
+        self,
+        *,
+        department_moves: _abc.Iterable[Global___DepartmentMove] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["department_moves", b"department_moves", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDepartmentMovesResponse: _TypeAlias = ListDepartmentMovesResponse  # noqa: Y015
+
+@_typing.final
+class CancelDepartmentMoveRequest(_message.Message):
+    """CancelDepartmentMoveRequest names the scheduled move to call off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/departmentMoves/{department_move}`."""
+    etag: _builtins.str
+    """Version of the move as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDepartmentMoveRequest: _TypeAlias = CancelDepartmentMoveRequest  # noqa: Y015
 
 @_typing.final
 class DeleteDepartmentRequest(_message.Message):

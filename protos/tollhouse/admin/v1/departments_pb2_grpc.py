@@ -61,6 +61,21 @@ class DepartmentServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
                 _registered_method=True)
+        self.GetDepartmentMove = channel.unary_unary(
+                '/tollhouse.admin.v1.DepartmentService/GetDepartmentMove',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.GetDepartmentMoveRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.FromString,
+                _registered_method=True)
+        self.ListDepartmentMoves = channel.unary_unary(
+                '/tollhouse.admin.v1.DepartmentService/ListDepartmentMoves',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesResponse.FromString,
+                _registered_method=True)
+        self.CancelDepartmentMove = channel.unary_unary(
+                '/tollhouse.admin.v1.DepartmentService/CancelDepartmentMove',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.CancelDepartmentMoveRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.FromString,
+                _registered_method=True)
         self.DeleteDepartment = channel.unary_unary(
                 '/tollhouse.admin.v1.DepartmentService/DeleteDepartment',
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.DeleteDepartmentRequest.SerializeToString,
@@ -102,8 +117,31 @@ class DepartmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MoveDepartment(self, request, context):
-        """MoveDepartment puts a department, with all that is below it, under another parent, from now on; usage that is
-        booked already stays where it was booked. Needs `departments.move` on the tenant.
+        """MoveDepartment puts a department, with all that is below it, under another parent, now or at `effective_time`. Limits
+        and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
+        usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
+        `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDepartmentMove(self, request, context):
+        """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDepartmentMoves(self, request, context):
+        """ListDepartmentMoves returns a tenant's moves, the one that takes effect last first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDepartmentMove(self, request, context):
+        """CancelDepartmentMove calls a scheduled move off. Needs `departments.move` on the tenant. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +181,21 @@ def add_DepartmentServiceServicer_to_server(servicer, server):
                     servicer.MoveDepartment,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.SerializeToString,
+            ),
+            'GetDepartmentMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDepartmentMove,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.GetDepartmentMoveRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.SerializeToString,
+            ),
+            'ListDepartmentMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDepartmentMoves,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesResponse.SerializeToString,
+            ),
+            'CancelDepartmentMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDepartmentMove,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.CancelDepartmentMoveRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.SerializeToString,
             ),
             'DeleteDepartment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDepartment,
@@ -287,6 +340,87 @@ class DepartmentService:
             '/tollhouse.admin.v1.DepartmentService/MoveDepartment',
             tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDepartmentMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.DepartmentService/GetDepartmentMove',
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.GetDepartmentMoveRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDepartmentMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.DepartmentService/ListDepartmentMoves',
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.ListDepartmentMovesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDepartmentMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.DepartmentService/CancelDepartmentMove',
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.CancelDepartmentMoveRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.DepartmentMove.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,9 +44,17 @@ class DepartmentServiceStub:
     UpdateDepartment: _grpc.UnaryUnaryMultiCallable[_departments_pb2.UpdateDepartmentRequest, _departments_pb2.Department]
     """UpdateDepartment changes the fields that the mask names. Repeatable by `request_id`."""
     MoveDepartment: _grpc.UnaryUnaryMultiCallable[_departments_pb2.MoveDepartmentRequest, _departments_pb2.Department]
-    """MoveDepartment puts a department, with all that is below it, under another parent, from now on; usage that is
-    booked already stays where it was booked. Needs `departments.move` on the tenant.
+    """MoveDepartment puts a department, with all that is below it, under another parent, now or at `effective_time`. Limits
+    and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
+    usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
+    `request_id`.
     """
+    GetDepartmentMove: _grpc.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]
+    """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
+    ListDepartmentMoves: _grpc.UnaryUnaryMultiCallable[_departments_pb2.ListDepartmentMovesRequest, _departments_pb2.ListDepartmentMovesResponse]
+    """ListDepartmentMoves returns a tenant's moves, the one that takes effect last first."""
+    CancelDepartmentMove: _grpc.UnaryUnaryMultiCallable[_departments_pb2.CancelDepartmentMoveRequest, _departments_pb2.DepartmentMove]
+    """CancelDepartmentMove calls a scheduled move off. Needs `departments.move` on the tenant. Repeatable by `request_id`."""
     DeleteDepartment: _grpc.UnaryUnaryMultiCallable[_departments_pb2.DeleteDepartmentRequest, _departments_pb2.Department]
     """DeleteDepartment marks an empty department as deleted. RESOURCE_IN_USE while it has departments or projects."""
 
@@ -66,9 +74,17 @@ class DepartmentServiceAsyncStub(DepartmentServiceStub):
     UpdateDepartment: _aio.UnaryUnaryMultiCallable[_departments_pb2.UpdateDepartmentRequest, _departments_pb2.Department]  # type: ignore[assignment]
     """UpdateDepartment changes the fields that the mask names. Repeatable by `request_id`."""
     MoveDepartment: _aio.UnaryUnaryMultiCallable[_departments_pb2.MoveDepartmentRequest, _departments_pb2.Department]  # type: ignore[assignment]
-    """MoveDepartment puts a department, with all that is below it, under another parent, from now on; usage that is
-    booked already stays where it was booked. Needs `departments.move` on the tenant.
+    """MoveDepartment puts a department, with all that is below it, under another parent, now or at `effective_time`. Limits
+    and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
+    usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
+    `request_id`.
     """
+    GetDepartmentMove: _aio.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]  # type: ignore[assignment]
+    """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
+    ListDepartmentMoves: _aio.UnaryUnaryMultiCallable[_departments_pb2.ListDepartmentMovesRequest, _departments_pb2.ListDepartmentMovesResponse]  # type: ignore[assignment]
+    """ListDepartmentMoves returns a tenant's moves, the one that takes effect last first."""
+    CancelDepartmentMove: _aio.UnaryUnaryMultiCallable[_departments_pb2.CancelDepartmentMoveRequest, _departments_pb2.DepartmentMove]  # type: ignore[assignment]
+    """CancelDepartmentMove calls a scheduled move off. Needs `departments.move` on the tenant. Repeatable by `request_id`."""
     DeleteDepartment: _aio.UnaryUnaryMultiCallable[_departments_pb2.DeleteDepartmentRequest, _departments_pb2.Department]  # type: ignore[assignment]
     """DeleteDepartment marks an empty department as deleted. RESOURCE_IN_USE while it has departments or projects."""
 
@@ -115,9 +131,35 @@ class DepartmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _departments_pb2.MoveDepartmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_departments_pb2.Department, _abc.Awaitable[_departments_pb2.Department]]:
-        """MoveDepartment puts a department, with all that is below it, under another parent, from now on; usage that is
-        booked already stays where it was booked. Needs `departments.move` on the tenant.
+        """MoveDepartment puts a department, with all that is below it, under another parent, now or at `effective_time`. Limits
+        and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
+        usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
+        `request_id`.
         """
+
+    @_abc_1.abstractmethod
+    def GetDepartmentMove(
+        self,
+        request: _departments_pb2.GetDepartmentMoveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_departments_pb2.DepartmentMove, _abc.Awaitable[_departments_pb2.DepartmentMove]]:
+        """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
+
+    @_abc_1.abstractmethod
+    def ListDepartmentMoves(
+        self,
+        request: _departments_pb2.ListDepartmentMovesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_departments_pb2.ListDepartmentMovesResponse, _abc.Awaitable[_departments_pb2.ListDepartmentMovesResponse]]:
+        """ListDepartmentMoves returns a tenant's moves, the one that takes effect last first."""
+
+    @_abc_1.abstractmethod
+    def CancelDepartmentMove(
+        self,
+        request: _departments_pb2.CancelDepartmentMoveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_departments_pb2.DepartmentMove, _abc.Awaitable[_departments_pb2.DepartmentMove]]:
+        """CancelDepartmentMove calls a scheduled move off. Needs `departments.move` on the tenant. Repeatable by `request_id`."""
 
     @_abc_1.abstractmethod
     def DeleteDepartment(

@@ -6,17 +6,19 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import departments_pb2 as pb
 
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.department_moves import TOPICS, carry_out_due, log_ended, move_message, path_names
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.values import etag, timestamp, version_of
+from tollhouse_server.api.values import etag, moment_of, timestamp, version_of
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import Topic
 from tollhouse_server.database.rows import change, check_version
-from tollhouse_server.errors import ResourceInUse
-from tollhouse_server.names import DepartmentName, TenantName
-from tollhouse_server.tenancy import store
-from tollhouse_server.tenancy.tables import DepartmentRow
+from tollhouse_server.errors import ResourceInUse, WrongState
+from tollhouse_server.names import DepartmentMoveName, DepartmentName, TenantName
+from tollhouse_server.tenancy import move_store, store
+from tollhouse_server.tenancy.moves import effective_moment
+from tollhouse_server.tenancy.tables import DepartmentMoveRow, DepartmentRow
 
 
 class DepartmentService:
@@ -78,17 +80,64 @@ class DepartmentService:
 
     async def move_department(self, request: pb.MoveDepartmentRequest, call: Call) -> pb.Department:
         name = DepartmentName.parse(request.name)
-        parent = _parent_id(request.parent_department)
+        asked = moment_of(request.effective_time, "effective_time") if request.HasField("effective_time") else None
+        ended: list[DepartmentMoveRow] = []
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
-            await store.begin_move(session, name)
+            await move_store.begin_move(session, name.tenant)
+            # What was to happen before this happens before this, also when nobody has come to it yet.
+            ended.extend(await carry_out_due(session, name.tenant))
             row = await _locked(session, name, request.etag)
             before = _message(row)
-            await store.move_department(session, row, parent)
-            after = _message(await change(session, row, parent_id=parent))
+            now = (await store.read_clock(session, name.tenant)).now
+            at = effective_moment(asked, now)
+            move = await _move(session, row, _parent_id(request.parent_department), at=at, now=now, call=call)
+            after = _message(row)
+            after.move.CopyFrom(move_message(move))
             return Change(resource=str(name), before=before, after=after, answer=after)
 
-        return await self._mutations.run(call, request, pb.Department, act, Topic.ACCESS, Topic.IDENTITY)
+        answer = await self._mutations.run(call, request, pb.Department, act, *TOPICS)
+        if not request.validate_only:
+            log_ended(ended)
+        return answer
+
+    async def get_department_move(self, request: pb.GetDepartmentMoveRequest, call: Call) -> pb.DepartmentMove:
+        async with self._database.transaction() as session:
+            return move_message(await move_store.get_move(session, DepartmentMoveName.parse(request.name)))
+
+    async def list_department_moves(
+        self, request: pb.ListDepartmentMovesRequest, call: Call
+    ) -> pb.ListDepartmentMovesResponse:
+        state = pb.DepartmentMove.State.Name(request.state).removeprefix("STATE_") if request.state else None
+        async with self._database.transaction() as session:
+            rows = await move_store.list_moves(
+                session,
+                TenantName.parse(request.parent, "parent").tenant,
+                department=_parent_id(request.department, "department"),
+                state=state,
+                before=_position(self._pages.after(request)),
+                size=self._pages.size(request) + 1,
+            )
+        page, last = self._pages.split(request, rows)
+        token = self._pages.next(request, f"{last.effective_at.isoformat()} {last.move_id}") if last else ""
+        return pb.ListDepartmentMovesResponse(department_moves=map(move_message, page), next_page_token=token)
+
+    async def cancel_department_move(self, request: pb.CancelDepartmentMoveRequest, call: Call) -> pb.DepartmentMove:
+        name = DepartmentMoveName.parse(request.name)
+
+        async def act(session: AsyncSession) -> Change[pb.DepartmentMove]:
+            await move_store.begin_move(session, name.tenant)
+            row = await move_store.get_move(session, name, lock=True)
+            check_version(row, version_of(request.etag, str(name)), str(name))
+            now = (await store.read_clock(session, name.tenant)).now
+            if row.state != "SCHEDULED" or row.effective_at <= now:
+                state = "due" if row.state == "SCHEDULED" else row.state
+                raise WrongState(name=str(name), state=state, needed="SCHEDULED for a time to come")
+            before = move_message(row)
+            after = move_message(await change(session, row, state="CANCELLED", ended_at=now))
+            return Change(resource=str(name), before=before, after=after, answer=after)
+
+        return await self._mutations.run(call, request, pb.DepartmentMove, act)
 
     async def delete_department(self, request: pb.DeleteDepartmentRequest, call: Call) -> pb.Department:
         name = DepartmentName.parse(request.name)
@@ -110,13 +159,48 @@ async def _locked(session: AsyncSession, name: DepartmentName, tag: str) -> Depa
     return row
 
 
-def _parent_id(text: str) -> str | None:
+async def _move(
+    session: AsyncSession, row: DepartmentRow, parent: str | None, *, at: datetime | None, now: datetime, call: Call
+) -> DepartmentMoveRow:
+    """Move a locked department at once, or, if `at` is a moment to come, schedule it."""
+    before = after = row.path
+    if at is None:
+        await move_store.relocate(session, row, parent)
+        after = row.path
+    else:
+        before, after = await move_store.foresee(session, row, parent, at)
+    move = DepartmentMoveRow(
+        tenant_id=row.tenant_id,
+        move_id="",
+        department_id=row.department_id,
+        parent_id=parent,
+        effective_at=at or now,
+        state="APPLIED" if at is None else "SCHEDULED",
+        path_before=before,
+        path_after=after,
+        department_count=0,
+        project_count=0,
+        limits_left=0,
+        limits_joined=0,
+        creator=call.principal.name,
+        credential_id=call.principal.credential_id,
+        ended_at=now if at is None else None,
+    )
+    return await move_store.add_move(session, move, top=row.path)
+
+
+def _position(text: str) -> tuple[datetime, str] | None:
+    moment, _, move = text.partition(" ")
+    return (datetime.fromisoformat(moment), move) if text else None
+
+
+def _parent_id(text: str, field: str = "parent_department") -> str | None:
     # That it is of the same tenant, the rule of the RPC has seen to.
-    return DepartmentName.parse(text, "parent_department").department if text else None
+    return DepartmentName.parse(text, field).department if text else None
 
 
 def _message(row: DepartmentRow) -> pb.Department:
-    names = [str(DepartmentName(row.tenant_id, department)) for department in row.path.split(".")]
+    names = path_names(row.tenant_id, row.path)
     return pb.Department(
         name=names[-1],
         display_name=row.display_name,
