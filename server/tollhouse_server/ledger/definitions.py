@@ -1,40 +1,58 @@
-"""The limits that apply to a call, kept per scope while nothing in the table of limits has changed."""
+"""The limits that apply to a call, kept while nothing in the table of limits has changed."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from tollhouse_server.ledger import store
-from tollhouse_server.ledger.terms import CallTerms, LimitDefinition
+from tollhouse_server.ledger import definition_store
+from tollhouse_server.ledger.terms import CallTerms, LimitDefinition, Scope
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
 
-_SCOPES_KEPT = 200_000
-"""Scopes remembered per process, most of them without a limit: some 50 MB at the worst."""
+_KINDS_KEPT = 200_000
+"""Kinds of calls remembered per process: some 100 MB at the worst."""
+
+_Kind: TypeAlias = tuple[Scope, str, str]
+"""Calls of one credential to one tier and model: the same limits apply to all of them."""
 
 
 class LimitDefinitions:
     """A cache that is emptied as soon as the epoch of the limits moves; it cannot outlive a change."""
 
     def __init__(self) -> None:
-        self._epoch = 0
-        self._by_scope: dict[tuple[str, str], tuple[LimitDefinition, ...]] = {}
+        self.epoch = 0
+        self._by_kind: dict[_Kind, tuple[LimitDefinition, ...]] = {}
 
-    async def load(self, connection: "Connection", epoch: int, calls: Iterable[CallTerms]) -> None:
-        """Make sure that the limits of every scope of `calls` are known as of `epoch`."""
-        if epoch != self._epoch or len(self._by_scope) > _SCOPES_KEPT:
-            self._by_scope.clear()
-            self._epoch = epoch
-        wanted = {(terms.scope.tenant_id, name) for terms in calls for name in terms.scope.limit_scopes()}
-        missing = sorted(wanted - self._by_scope.keys())
+    def forget(self, epoch: int) -> None:
+        """Forget all; what is loaded from now on is as of `epoch`."""
+        self._by_kind.clear()
+        self.epoch = epoch
+
+    def of(self, terms: CallTerms) -> tuple[LimitDefinition, ...] | None:
+        """Return the limits on every scope of the call, the narrowest scope first; None if they are to be loaded."""
+        return self._by_kind.get((terms.scope, terms.tier, terms.model))
+
+    async def load(self, connection: "Connection", calls: Iterable[CallTerms]) -> None:
+        """Load the limits of calls that are not known yet. The caller checks that the epoch is still the same after."""
+        missing = {(terms.scope, terms.tier, terms.model) for terms in calls} - self._by_kind.keys()
         if not missing:
             return
-        found: dict[tuple[str, str], list[LimitDefinition]] = {scope: [] for scope in missing}
-        for limit in await store.read_definitions(connection, missing):
-            found[(limit.tenant_id, limit.scope)].append(limit)
-        self._by_scope.update({scope: tuple(limits) for scope, limits in found.items()})
+        if len(self._by_kind) > _KINDS_KEPT:
+            self._by_kind.clear()
+        wanted = sorted({(scope.tenant_id, name) for scope, _, _ in missing for name in scope.limit_scopes()})
+        found: dict[tuple[str, str], list[LimitDefinition]] = {}
+        for limit in await definition_store.read_definitions(connection, wanted):
+            found.setdefault((limit.tenant_id, limit.scope), []).append(limit)
+        for kind in missing:
+            self._by_kind[kind] = _applicable(kind, found)
 
-    def of(self, terms: CallTerms) -> list[LimitDefinition]:
-        """Return the limits on every scope of the call, the narrowest scope first."""
-        tenant = terms.scope.tenant_id
-        return [limit for name in terms.scope.limit_scopes() for limit in self._by_scope[(tenant, name)]]
+
+def _applicable(kind: _Kind, found: dict[tuple[str, str], list[LimitDefinition]]) -> tuple[LimitDefinition, ...]:
+    scope, tier, model = kind
+    selectors = ("", f"tiers/{tier}", f"models/{model}")
+    return tuple(
+        limit
+        for name in scope.limit_scopes()
+        for limit in found.get((scope.tenant_id, name), ())
+        if limit.selector in selectors
+    )

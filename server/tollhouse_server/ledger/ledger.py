@@ -7,9 +7,9 @@ from datetime import datetime
 from uuid import UUID
 
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.ledger.terms import NOT_SENT, CallTerms, Reservation, Settlement
+from tollhouse_server.ledger.terms import NOT_SENT, Amounts, CallTerms, Reservation, Settlement
 from tollhouse_server.ledger.tick import Tick
-from tollhouse_server.ledger.works import ReserveWork
+from tollhouse_server.ledger.works import ReserveWork, TopUpWork, WaitingWork
 
 
 class Ledger:
@@ -17,13 +17,12 @@ class Ledger:
 
     def __init__(self, tick: Tick) -> None:
         self._tick = tick
-        self._open: set[UUID] = set()
-        self._settlements: set[asyncio.Future[datetime]] = set()
+        self._in_flight = 0
 
     @property
     def in_flight(self) -> int:
         """Return how many attempts of this process are admitted and not yet ended."""
-        return len(self._open)
+        return self._in_flight
 
     async def reserve(self, terms: CallTerms, *, timeout_seconds: float) -> Reservation:
         """Hold the ceiling against every limit above the call's scope and write its attempt, durably.
@@ -36,36 +35,34 @@ class Ledger:
         work = ReserveWork(terms=terms, verdict=asyncio.get_running_loop().create_future())
         self._tick.submit_reserve(work)
         try:
-            async with asyncio.timeout(timeout_seconds):
-                reservation = await asyncio.shield(work.verdict)
-        except TimeoutError:
-            self._abandon(work)
-            raise StoreUnavailable(detail="no verdict within the deadline") from None
-        except asyncio.CancelledError:
-            self._abandon(work)
+            reservation = await _verdict(work, timeout_seconds)
+        except BaseException:
+            # Cancelled in the moment between the admission and its taking; one that is still to come finds nobody.
+            if work.is_admitted:
+                self._tick.submit_settle(work.verdict.result(), NOT_SENT)
             raise
-        self._open.add(terms.attempt_id)
+        self._in_flight += 1
         return reservation
 
-    def _abandon(self, work: ReserveWork) -> None:
-        """Give up waiting; an admission that has come or is still to come is given back."""
-        work.abandoned = True
-        if work.verdict.done() and not work.verdict.cancelled() and work.verdict.exception() is None:
-            self._end(work.verdict.result(), NOT_SENT)
+    async def top_up(self, reservation: Reservation, more: Amounts, *, timeout_seconds: float) -> Reservation:
+        """Hold `more` for an attempt in flight, on the counters that it has; return it grown, for its settlement.
+
+        Raises:
+            LimitExceeded: one limit has no room; the attempt holds what it held.
+            StoreUnavailable: no verdict within `timeout_seconds`. What may have been added meanwhile is freed by the
+                settlement, whichever of the two reservations it is given.
+        """
+        work = TopUpWork(reservation=reservation, more=more, verdict=asyncio.get_running_loop().create_future())
+        self._tick.submit_top_up(work)
+        return await _verdict(work, timeout_seconds)
 
     async def settle(self, reservation: Reservation, settlement: Settlement) -> datetime:
         """Book how an attempt ended; return, when that is durable, the moment of the booking.
 
         A cancelled caller stops waiting; the settlement itself goes on.
         """
-        return await asyncio.shield(self._end(reservation, settlement))
-
-    def _end(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[datetime]:
-        booked = self._tick.submit_settle(reservation, settlement)
-        self._settlements.add(booked)
-        booked.add_done_callback(self._settlements.discard)
-        booked.add_done_callback(lambda _: self._open.discard(reservation.terms.attempt_id))
-        return booked
+        self._in_flight -= 1
+        return await self._tick.submit_settle(reservation, settlement)
 
     async def release(self, reservation: Reservation) -> None:
         """End an attempt that was never sent: it costs nothing and frees its holds."""
@@ -73,8 +70,21 @@ class Ledger:
 
     async def drain(self) -> None:
         """Wait until every settlement that was asked for is durable."""
-        while self._settlements:
-            await asyncio.gather(*self._settlements, return_exceptions=True)
+        await self._tick.drain()
+
+
+async def _verdict(work: WaitingWork, timeout_seconds: float) -> Reservation:
+    """Wait for the verdict on a work, no longer than its caller can.
+
+    Raises:
+        StoreUnavailable: the time is up.
+    """
+    overdue = StoreUnavailable(detail="no verdict within the deadline")
+    timer = asyncio.get_running_loop().call_later(timeout_seconds, work.fail, overdue)
+    try:
+        return await work.verdict
+    finally:
+        timer.cancel()
 
 
 def new_attempt_id() -> UUID:

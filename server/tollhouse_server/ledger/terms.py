@@ -1,10 +1,10 @@
 """The ledger's vocabulary: what is asked for, what is held, how an attempt ends."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -12,15 +12,25 @@ from zoneinfo import ZoneInfo
 class Metric(StrEnum):
     """What a limit counts. COST is in nano-dollars, everything else a plain count.
 
-    CONCURRENCY counts attempts in flight: it is held while a call runs and settles at nothing.
+    CONCURRENCY counts attempts in flight: it is held while a call runs and settles at nothing. `position` is where a
+    metric stands in Amounts, -1 for CONCURRENCY, which has no place there.
     """
 
-    REQUESTS = "REQUESTS"
-    INPUT_TOKENS = "INPUT_TOKENS"
-    OUTPUT_TOKENS = "OUTPUT_TOKENS"
-    IMAGES = "IMAGES"
-    COST = "COST"
-    CONCURRENCY = "CONCURRENCY"
+    position: int
+
+    REQUESTS = "REQUESTS", 0
+    INPUT_TOKENS = "INPUT_TOKENS", 1
+    OUTPUT_TOKENS = "OUTPUT_TOKENS", 2
+    IMAGES = "IMAGES", 3
+    COST = "COST", 4
+    CONCURRENCY = "CONCURRENCY", -1
+
+    def __new__(cls, name: str, position: int = -1) -> "Metric":
+        """Make a metric that knows its place; looking it up in a dict for every hold would cost more."""
+        metric = str.__new__(cls, name)
+        metric._value_ = name
+        metric.position = position
+        return metric
 
 
 class Window(StrEnum):
@@ -51,6 +61,18 @@ class Mode(StrEnum):
     SOFT = "SOFT"
 
 
+class SuspensePolicy(StrEnum):
+    """At what an attempt of unknown outcome is booked until it is resolved.
+
+    CEILING keeps a strict limit strict through any number of crashes. EXPECTED is what such calls mostly cost, VOID
+    nothing: both are nearer to the bill, and may let a limit be passed.
+    """
+
+    CEILING = "CEILING"
+    EXPECTED = "EXPECTED"
+    VOID = "VOID"
+
+
 @dataclass(frozen=True, slots=True)
 class Calendar:
     """A tenant's calendar: his time zone, and the day of the month (1 to 28) on which his fiscal months begin."""
@@ -68,42 +90,30 @@ class RecordKind(StrEnum):
     ADJUSTMENT = "ADJUSTMENT"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amounts:
-    """One value for every metric: a ceiling, or what was really used."""
+class Amounts(NamedTuple):
+    """One value for every metric, in the order of their positions: a ceiling, or what was really used."""
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     images: int = 0
     cost_nanos: int = 0
-    concurrency: int = 0
 
     def of(self, metric: Metric) -> int:
-        """Return the amount that a limit on `metric` counts."""
-        match metric:
-            case Metric.REQUESTS:
-                return self.requests
-            case Metric.INPUT_TOKENS:
-                return self.input_tokens
-            case Metric.OUTPUT_TOKENS:
-                return self.output_tokens
-            case Metric.IMAGES:
-                return self.images
-            case Metric.COST:
-                return self.cost_nanos
-            case Metric.CONCURRENCY:
-                return self.concurrency
+        """Return the amount that a limit on `metric` counts once a call has ended; it is in flight no more."""
+        return 0 if metric.position < 0 else self[metric.position]
 
-    def __sub__(self, other: "Amounts") -> "Amounts":
-        return Amounts(
-            requests=self.requests - other.requests,
-            input_tokens=self.input_tokens - other.input_tokens,
-            output_tokens=self.output_tokens - other.output_tokens,
-            images=self.images - other.images,
-            cost_nanos=self.cost_nanos - other.cost_nanos,
-            concurrency=self.concurrency - other.concurrency,
-        )
+    def held_for(self, metric: Metric) -> int:
+        """Return the amount that a limit on `metric` counts while a call of this ceiling is in flight."""
+        return 1 if metric.position < 0 else self[metric.position]
+
+    def plus(self, other: "Amounts") -> "Amounts":
+        """Return the sum, metric by metric."""
+        return Amounts(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def minus(self, other: "Amounts") -> "Amounts":
+        """Return the signed difference, metric by metric."""
+        return Amounts(*(one - another for one, another in zip(self, other, strict=True)))
 
 
 NOTHING = Amounts()
@@ -135,11 +145,20 @@ class Scope:
         return (self.credential_name, self.project_name, *reversed(departments), tenant)
 
 
+class Shrunk(NamedTuple):
+    """A call made smaller: its new ceiling, and the `maxOutputTokens` that makes it true."""
+
+    ceiling: Amounts
+    max_output_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTerms:
     """One upstream attempt as it asks to be admitted.
 
     `ceiling` is its worst case. `first` is True for a call's first attempt: only that one claims the request id.
+    `shrink(cost_nanos, output_tokens)` returns the largest call that fits what the limits still afford (None: no limit
+    counts it), or None if that is not worth sending; without it the call is admitted whole or not at all.
     """
 
     attempt_id: UUID
@@ -154,25 +173,41 @@ class CallTerms:
     labels: Mapping[str, str]
     price_version: int
     ceiling: Amounts
+    shrink: Callable[[int | None, int | None], Shrunk | None] | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """A part of one counter that an attempt holds."""
+class CounterKey(NamedTuple):
+    """The key of a counter; `window_start` is in seconds since 1970, as all windows begin on whole seconds."""
 
+    tenant_id: str
     limit_id: int
-    window_start: datetime
+    window_start: int
+
+
+class Hold(NamedTuple):
+    """A part of one counter that an attempt holds: its worst case, and what it will probably use (ELASTIC only)."""
+
+    key: CounterKey
     metric: Metric
     amount: int
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """An admitted attempt: durable before the first byte goes upstream."""
+    """An admitted attempt: durable before the first byte goes upstream.
+
+    `terms.ceiling` is what was granted. `max_output_tokens` says what the request must carry where the ledger made the
+    call smaller than it asked, and `clamped_by` which limit did. `top_ups` counts the times that holds were added.
+    """
 
     terms: CallTerms
     holds: tuple[Hold, ...]
     dispatched_at: datetime
+    expected: Amounts
+    max_output_tokens: int | None = None
+    clamped_by: str = ""
+    top_ups: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +229,16 @@ class Settlement:
 NOT_SENT = Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome="NOT_SENT")
 """How an attempt ends that was admitted but never sent."""
 
-CounterKey: TypeAlias = tuple[str, int, datetime]
-"""(tenant_id, limit_id, window_start): the primary key of a counter."""
+
+class Increase(NamedTuple):
+    """A temporary increase of a limit; `starts_at` None means from its approval on."""
+
+    starts_at: datetime | None
+    expires_at: datetime
+    amount: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LimitDefinition:
     """A limit as the tick needs it."""
 
@@ -209,5 +249,15 @@ class LimitDefinition:
     metric: Metric
     window: Window
     selector: str
+    mode: Mode
     amount: int
+    overshoot: int
+    increases: tuple[Increase, ...]
     calendar: Calendar
+
+    def amount_at(self, now: datetime) -> int:
+        """Return the amount in force: the limit's own and every increase that has begun and not expired."""
+        if not self.increases:
+            return self.amount
+        in_force = (i for i in self.increases if (i.starts_at is None or i.starts_at <= now) and now < i.expires_at)
+        return self.amount + sum(increase.amount for increase in in_force)

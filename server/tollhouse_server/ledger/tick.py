@@ -5,6 +5,7 @@ on purpose: batches form by themselves while the previous commit runs.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -15,10 +16,10 @@ import structlog
 
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.ledger.definitions import LimitDefinitions
-from tollhouse_server.ledger.terms import NOT_SENT, CounterKey, Reservation, Settlement
-from tollhouse_server.ledger.transaction import TickTransaction
-from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork
+from tollhouse_server.ledger.memory import Memory
+from tollhouse_server.ledger.terms import NOT_SENT, Reservation, Settlement
+from tollhouse_server.ledger.transaction import StaleMemoryError, TickTransaction
+from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork, TopUpWork
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
@@ -28,9 +29,12 @@ _log = structlog.get_logger(__name__)
 _MAX_BATCH = 512
 """Works per tick: bounds the time for which its counters stay locked (some 10 ms)."""
 
-_KNOWN_COUNTERS_KEPT = 500_000
-
 _RETRY_AT_ONCE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_TRIES_AT_ONCE = 3
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
+
+_KNOWN_STATE = (asyncpg.PostgresError, StaleMemoryError)
 
 
 class TickObserver(Protocol):
@@ -55,8 +59,10 @@ class Tick:
         self._queue = Batch()
         self._wake = asyncio.Event()
         self._connection: Connection | None = None
-        self._definitions = LimitDefinitions()
-        self._known_counters: set[CounterKey] = set()
+        self._memory = Memory()
+        self._unbooked = 0
+        self._all_booked = asyncio.Event()
+        self._all_booked.set()
 
     @property
     def queued(self) -> int:
@@ -68,45 +74,42 @@ class Tick:
         self._queue.reserves.append(work)
         self._wake.set()
 
+    def submit_top_up(self, work: TopUpWork) -> None:
+        """Queue a top-up; its verdict comes after a commit."""
+        self._queue.top_ups.append(work)
+        self._wake.set()
+
     def submit_settle(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[datetime]:
-        """Queue a settlement. It stays queued through any outage until it is durable."""
+        """Queue a settlement. It stays queued through any outage until it is durable, even if nobody waits for it."""
         booked: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
         self._queue.settles.append(SettleWork(reservation=reservation, settlement=settlement, booked=booked))
+        self._unbooked += 1
+        self._all_booked.clear()
         self._wake.set()
         return booked
+
+    async def drain(self) -> None:
+        """Wait until every settlement that was queued is durable."""
+        await self._all_booked.wait()
 
     async def run(self) -> None:
         """Run ticks for ever, through outages of the database."""
         pause_seconds = 0.0
         while True:
             await self._wake.wait()
-            batch = self._take()
+            batch = self._queue.take(_MAX_BATCH)
+            if not len(self._queue):
+                self._wake.clear()
             try:
                 await self._run_batch(batch)
                 pause_seconds = 0.0
             except StoreUnavailable as error:
-                self._put_back(batch)
+                self._queue.put_back(batch)
+                self._wake.set()
                 self._observer.tick_failed(cause=error.detail)
-                pause_seconds = min(1.0, pause_seconds * 2 or 0.02)
-                await asyncio.sleep(pause_seconds)
-
-    def _take(self) -> Batch:
-        """Take the next batch, settlements first: they free what reservations wait for."""
-        queue = self._queue
-        settles, queue.settles = queue.settles[:_MAX_BATCH], queue.settles[_MAX_BATCH:]
-        room = _MAX_BATCH - len(settles)
-        reserves, queue.reserves = queue.reserves[:room], queue.reserves[room:]
-        if not len(queue):
-            self._wake.clear()
-        return Batch(reserves=[work for work in reserves if work.uncertain or not work.abandoned], settles=settles)
-
-    def _put_back(self, batch: Batch) -> None:
-        """Queue what an outage left undone, ahead of the rest; nobody knows whether the commit happened."""
-        for work in batch.reserves:
-            work.uncertain = True
-        self._queue.reserves[:0] = batch.reserves
-        self._queue.settles[:0] = batch.settles
-        self._wake.set()
+                pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2 or _FIRST_PAUSE_SECONDS)
+                # Many processes lose the database at the same moment; they must not all come back at the same moment.
+                await asyncio.sleep(pause_seconds * (0.5 + random.random()))  # noqa: S311 - no secret depends on it
 
     async def _run_batch(self, batch: Batch) -> None:
         if not len(batch):
@@ -115,47 +118,65 @@ class Tick:
             await self._commit(batch)
         except StoreUnavailable:
             raise
-        except _RETRY_AT_ONCE as error:
-            self._observer.tick_failed(cause=type(error).__name__)
-            await self._commit(batch)
         except Exception as error:  # noqa: BLE001 - whoever waits for the work is told
             # One work that cannot be written must not take the others with it.
             if len(batch) > 1:
                 for single in batch.singles():
                     await self._run_batch(single)
                 return
-            _log.exception("tick_work_impossible", error=type(error).__name__)
-            for reserve in batch.reserves:
-                reserve.fail(error)
-            for settle in batch.settles:
-                await self._book_bare(settle, error)
+            await self._give_up(batch, error)
+
+    async def _give_up(self, batch: Batch, error: Exception) -> None:
+        _log.exception("tick_work_impossible", error=type(error).__name__)
+        for reserve in batch.reserves:
+            reserve.fail(error)
+        for top_up in batch.top_ups:
+            top_up.fail(error)
+        for settle in batch.settles:
+            await self._book_bare(settle, error)
 
     async def _book_bare(self, work: SettleWork, error: Exception) -> None:
         """Book a settlement without its texts, which PostgreSQL refuses: the charge must not be lost with them."""
         bare = work.settlement.without_texts()
         if bare == work.settlement:
             work.fail(error)
+            self._note_booked(1)
             return
         work.settlement = bare
         await self._run_batch(Batch(settles=[work]))
 
     async def _commit(self, batch: Batch) -> None:
+        """Carry a batch through, again at once where another tick was in the way or memory was out of date."""
+        for _ in range(_TRIES_AT_ONCE):
+            try:
+                return await self._commit_once(batch)
+            except StaleMemoryError:
+                continue
+            except _RETRY_AT_ONCE as error:
+                self._observer.tick_failed(cause=type(error).__name__)
+        return await self._commit_once(batch)
+
+    async def _commit_once(self, batch: Batch) -> None:
         started_at = time.perf_counter()
         with store_errors():
             connection = await self._connected()
-            if len(self._known_counters) > _KNOWN_COUNTERS_KEPT:
-                self._known_counters.clear()
-            transaction = TickTransaction(connection, self._definitions, self._known_counters, self._worker_epoch())
+            transaction = TickTransaction(connection, self._memory, self._worker_epoch())
             try:
                 await transaction.run(batch)
             except BaseException as error:
                 # Only what the server itself has answered leaves the connection in a known state.
-                if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.PostgresConnectionError):
+                if not isinstance(error, _KNOWN_STATE) or isinstance(error, asyncpg.PostgresConnectionError):
                     self._drop_connection()
                 raise
-        for reservation in transaction.admitted_for_nobody:
+        for reservation in transaction.for_nobody:
             self.submit_settle(reservation, NOT_SENT)
+        self._note_booked(len(batch.settles))
         self._observer.tick_finished(seconds=time.perf_counter() - started_at, works=len(batch))
+
+    def _note_booked(self, count: int) -> None:
+        self._unbooked -= count
+        if self._unbooked == 0:
+            self._all_booked.set()
 
     async def _connected(self) -> "Connection":
         if self._connection is None or self._connection.is_closed():

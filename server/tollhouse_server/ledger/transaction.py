@@ -1,107 +1,138 @@
 """One tick's transaction: lock the counters, end attempts, give verdicts, write everything, commit."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdReused, TollhouseError
-from tollhouse_server.ledger import store, verdicts
-from tollhouse_server.ledger.definitions import LimitDefinitions
-from tollhouse_server.ledger.store import Booking
-from tollhouse_server.ledger.terms import (
-    Amounts,
-    CounterKey,
-    LimitDefinition,
-    RecordKind,
-    Reservation,
-    Settlement,
-)
-from tollhouse_server.ledger.verdicts import Counter, KeyedLimit
-from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork
+from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdReused, StoreUnavailable, TollhouseError
+from tollhouse_server.ledger import store, threshold_store, verdicts
+from tollhouse_server.ledger.definition_store import moment
+from tollhouse_server.ledger.memory import Memory, days_of_claims, minute_of
+from tollhouse_server.ledger.rows import Booking, holds_of
+from tollhouse_server.ledger.store import AttemptKey, Look, RequestKey
+from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, Hold, RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.threshold_store import AboveHold
+from tollhouse_server.ledger.verdicts import AppliedLimit
+from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork, TopUpWork
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
 
 
+class StaleMemoryError(Exception):
+    """What this process remembered was no longer true; it knows better now, and the batch can be tried again."""
+
+
 class TickTransaction:
     """Carries one batch through one transaction. Nobody hears a verdict before the commit."""
 
-    def __init__(
-        self,
-        connection: "Connection",
-        definitions: LimitDefinitions,
-        known_counters: set[CounterKey],
-        worker_epoch: int,
-    ) -> None:
+    def __init__(self, connection: "Connection", memory: Memory, worker_epoch: int) -> None:
         self._connection = connection
-        self._definitions = definitions
-        self._known = known_counters
+        self._memory = memory
         self._worker_epoch = worker_epoch
-        self._now = datetime.min
-        self._keys: dict[tuple[str, int], CounterKey] = {}
-        self._counters: dict[CounterKey, Counter] = {}
+        self._found = Look(epoch=0, now=datetime.min)
+        self._limits: dict[ReserveWork, list[AppliedLimit]] = {}
+        self._fresh: dict[ReserveWork, Reservation] = {}
         self._admitted: dict[ReserveWork, Reservation] = {}
-        self._recognised: dict[ReserveWork, Reservation] = {}
-        self._refused: dict[ReserveWork, TollhouseError] = {}
+        self._grown: dict[TopUpWork, Reservation] = {}
+        self._refused: dict[ReserveWork | TopUpWork, TollhouseError] = {}
         self._bookings: list[Booking] = []
+        self._is_booked = False
+        self._above: list[AboveHold] = []
+        self.for_nobody: list[Reservation] = []
+        """What was admitted although its caller has gone: it must be given back."""
 
     async def run(self, batch: Batch) -> None:
         """Commit the batch, then tell everyone.
 
         Raises:
+            StaleMemoryError: nothing was committed; a new transaction will see what has changed.
             Exception: nothing was committed, or (a connection lost during the commit) it is not known; nobody was told.
         """
-        epoch, self._now = await store.read_clock(self._connection)
-        await self._definitions.load(self._connection, epoch, (work.terms for work in batch.reserves))
-        limits = {work: self._limits_of(work) for work in batch.reserves}
-        keys = self._counter_keys(batch, limits)
-        await self._create_missing(keys)
+        now = await self._guess_now()
+        await self._memory.definitions.load(self._connection, _terms_of(batch))
+        self._limits = {work: self._memory.limits_of(work.terms, now) for work in batch.reserves}
+        wanted, needed = self._counter_keys(batch, now)
+        await self._memory.create_missing(self._connection, needed)
         async with self._connection.transaction():
-            locked = await store.lock_counters(self._connection, keys)
-            self._counters = {key: Counter(held=held, settled=settled) for key, (held, settled) in locked.items()}
+            await self._look(batch, wanted, now)
+            self._check_memory(needed, now)
             await self._end(batch.settles)
-            await self._decide(batch.reserves, limits)
-            await self._write()
+            await self._decide(batch)
+            await self._raise_alerts()
         self._tell(batch)
 
-    def _limits_of(self, work: ReserveWork) -> list[KeyedLimit]:
-        applied = verdicts.applicable(work.terms, self._definitions.of(work.terms))
-        return [(limit, self._counter_key(limit)) for limit in applied]
+    async def _guess_now(self) -> datetime:
+        guess = self._memory.clock.guess()
+        if guess is not None:
+            return guess
+        epoch, now = await store.read_clock(self._connection)
+        self._memory.forget_limits(epoch)
+        self._memory.clock.note(now)
+        return now
 
-    def _counter_key(self, limit: LimitDefinition) -> CounterKey:
-        """Return the limit's counter as of this tick; many calls share a limit, and calendars cost microseconds."""
-        key = self._keys.get((limit.tenant_id, limit.limit_id))
-        if key is None:
-            key = verdicts.counter_key(limit, self._now)
-            self._keys[(limit.tenant_id, limit.limit_id)] = key
-        return key
+    def _counter_keys(self, batch: Batch, now: datetime) -> tuple[list[CounterKey], list[CounterKey]]:
+        """Return, in key order, every counter that counts, and those of them that must exist."""
+        needed = {one.key for limits in self._limits.values() for one in limits}
+        for ending in batch.settles:
+            needed.update([hold.key for hold in ending.reservation.holds])
+        for growing in batch.top_ups:
+            needed.update([hold.key for hold in growing.reservation.holds])
+        counted = {
+            key for limits in self._limits.values() for one in limits if len(one.counted) > 1 for key in one.counted
+        }
+        for growing in batch.top_ups:
+            counted.update(key for one in self._limits_in_flight(growing, now) for key in one.counted)
+        ordered = sorted(needed)
+        return (sorted(needed | counted) if counted else ordered), ordered
 
-    def _counter_keys(self, batch: Batch, limits: dict[ReserveWork, list[KeyedLimit]]) -> list[CounterKey]:
-        keys = {key for applied in limits.values() for _, key in applied}
-        for work in batch.settles:
-            tenant = work.reservation.terms.scope.tenant_id
-            keys.update((tenant, hold.limit_id, hold.window_start) for hold in work.reservation.holds)
-        return sorted(keys)
+    def _limits_in_flight(self, work: TopUpWork, now: datetime) -> list[AppliedLimit]:
+        """Return the limits that an attempt holds on, with the counters that it was reserved on."""
+        held = {hold.key.limit_id: hold.key for hold in work.reservation.holds}
+        known = self._memory.definitions.of(work.reservation.terms) or ()
+        return [
+            verdicts.applied(limit, moment(held[limit.limit_id].window_start), now=now)
+            for limit in known
+            if limit.limit_id in held
+        ]
 
-    async def _create_missing(self, keys: list[CounterKey]) -> None:
-        # In a transaction of its own: an insert that waits for another tick's insert must hold no lock meanwhile.
-        missing = [key for key in keys if key not in self._known]
-        if missing:
-            await store.create_counters(self._connection, missing)
-            self._known.update(missing)
+    async def _look(self, batch: Batch, counters: list[CounterKey], now: datetime) -> None:
+        self._found = await store.look(
+            self._connection,
+            counters=counters,
+            ending=sorted(_attempt_key(work.reservation) for work in batch.settles),
+            requests=sorted({_request_key(work) for work in batch.reserves if work.terms.first}),
+            days=days_of_claims(now)[0],
+        )
+        self._memory.clock.note(self._found.now)
+
+    def _check_memory(self, needed: Iterable[CounterKey], guessed: datetime) -> None:
+        """Raise if the limits, the windows or the counters are not those that this tick has reckoned with."""
+        gone = [key for key in needed if key not in self._found.counters]
+        is_stale = bool(gone) or minute_of(self._found.now) != minute_of(guessed)
+        self._memory.forget_counters(gone)
+        if self._found.epoch != self._memory.definitions.epoch:
+            self._memory.forget_limits(self._found.epoch)
+            is_stale = True
+        if is_stale:
+            raise StaleMemoryError
+
+    # --- settlements ------------------------------------------------------------------------------------------------
 
     async def _end(self, settles: list[SettleWork]) -> None:
-        if not settles:
-            return
-        attempts = sorted((w.reservation.terms.scope.tenant_id, w.reservation.terms.attempt_id) for w in settles)
-        ended = await store.end_attempts(self._connection, attempts)
         for work in settles:
-            terms, settlement = work.reservation.terms, work.settlement
-            if terms.attempt_id in ended:
-                verdicts.settle(terms.scope.tenant_id, work.reservation.holds, settlement.actual, self._counters)
-                self._book(work.reservation, settlement)
-            else:
+            reservation = work.reservation
+            attempt_id = reservation.terms.attempt_id
+            if attempt_id not in self._found.ended:
                 await self._end_late(work)
+                continue
+            grown = self._found.ended.pop(attempt_id)
+            if grown is not None:
+                reservation = replace(reservation, holds=holds_of(reservation.terms.scope.tenant_id, grown))
+            verdicts.settle(reservation.holds, work.settlement.actual, self._found.counters)
+            self._book(reservation, work.settlement)
 
     async def _end_late(self, work: SettleWork) -> None:
         """Settle an attempt that is no longer in flight: suspended meanwhile, or booked by a commit in doubt."""
@@ -110,96 +141,194 @@ class TickTransaction:
         if settlement.kind is not RecordKind.SUSPENSE:
             suspended = await store.close_suspense(self._connection, terms, settlement.outcome)
         if suspended is not None:
-            self._correct(work.reservation, settlement, suspended)
+            difference = settlement.actual.minus(suspended)
+            verdicts.correct(work.reservation.holds, difference, self._found.counters)
+            self._book(work.reservation, replace(settlement, kind=RecordKind.ADJUSTMENT, actual=difference))
         elif not await store.is_booked(self._connection, terms):
             # No attempt, no record: the row was lost with the database's last moments. The charge is real all the same.
-            verdicts.correct(terms.scope.tenant_id, work.reservation.holds, settlement.actual, self._counters)
+            verdicts.correct(work.reservation.holds, settlement.actual, self._found.counters)
             self._book(work.reservation, settlement)
-
-    def _correct(self, reservation: Reservation, settlement: Settlement, suspended: Amounts) -> None:
-        difference = settlement.actual - suspended
-        verdicts.correct(reservation.terms.scope.tenant_id, reservation.holds, difference, self._counters)
-        self._book(reservation, replace(settlement, kind=RecordKind.ADJUSTMENT, actual=difference))
 
     def _book(self, reservation: Reservation, settlement: Settlement) -> None:
         self._bookings.append(Booking(reservation=reservation, settlement=settlement, worker_epoch=self._worker_epoch))
+        if settlement.kind is RecordKind.SETTLED:
+            self._above.extend(_above_holds(reservation.terms.attempt_id, reservation.holds, settlement.actual))
 
-    async def _decide(self, reserves: list[ReserveWork], limits: dict[ReserveWork, list[KeyedLimit]]) -> None:
-        waiting = await self._recognise(reserves)
-        waiting = await self._refuse_repeated([work for work in waiting if not work.abandoned])
-        for work in waiting:
-            self._verdict(work, limits[work])
-        await self._claim()
+    # --- verdicts ---------------------------------------------------------------------------------------------------
+
+    async def _decide(self, batch: Batch) -> None:
+        waiting = await self._recognise(batch.reserves)
+        waiting = await self._refuse_repeated([work for work in waiting if work.is_waited_for])
+        await self._top_up(batch.top_ups)
+        self._judge(waiting)
+        # Each loss of a request id to another server gives room back, for which someone may have been refused.
+        while lost := await self._write():
+            self._judge(await self._give_up(lost))
 
     async def _recognise(self, reserves: list[ReserveWork]) -> list[ReserveWork]:
         """Find what a commit in doubt has admitted after all; return the rest, which it has not."""
-        uncertain = sorted((w.terms.scope.tenant_id, w.terms.attempt_id) for w in reserves if w.uncertain)
+        uncertain = [work for work in reserves if work.uncertain]
         if not uncertain:
             return reserves
-        there = await store.load_attempts(self._connection, uncertain)
-        self._recognised = {w: there[w.terms.attempt_id] for w in reserves if w.terms.attempt_id in there}
-        return [work for work in reserves if work not in self._recognised]
+        keys = [(work.terms.scope.tenant_id, work.terms.attempt_id) for work in uncertain]
+        there = await store.load_attempts(self._connection, keys)
+        for work in uncertain:
+            if work.terms.attempt_id in there:
+                self._admitted[work] = _as_asked(there[work.terms.attempt_id], work)
+        return [work for work in reserves if work not in self._admitted]
 
     async def _refuse_repeated(self, reserves: list[ReserveWork]) -> list[ReserveWork]:
-        firsts = sorted({(w.terms.scope.tenant_id, w.terms.request_id) for w in reserves if w.terms.first})
-        seen = await store.seen_requests(self._connection, firsts) if firsts else {}
-        fresh = []
+        """Refuse request ids that are taken, by an earlier call or by another of this batch; return the others."""
+        taken, fresh, repeated = self._found.taken, [], []
         for work in reserves:
-            key = (work.terms.scope.tenant_id, work.terms.request_id)
-            claimed = seen.get(key) if work.terms.first else None
-            if claimed is None:
+            if not work.terms.first:
                 fresh.append(work)
-                if work.terms.first:
-                    seen[key] = (work.terms.fingerprint, work.terms.attempt_id)
+            elif (key := _request_key(work)) in taken:
+                repeated.append(work)
             else:
-                self._refused[work] = await self._repeated(work, claimed[0])
+                taken[key] = work.terms.fingerprint
+                fresh.append(work)
+        if repeated:
+            await self._refuse_as_repeated(repeated)
         return fresh
 
-    async def _repeated(self, work: ReserveWork, fingerprint: bytes) -> TollhouseError:
-        request_id = work.terms.request_id
-        if fingerprint != work.terms.fingerprint:
-            return RequestIdReused(request_id=str(request_id))
-        state = await store.call_state(self._connection, work.terms.scope.tenant_id, request_id)
-        return DuplicateRequest(request_id=str(request_id), state=state)
+    async def _refuse_as_repeated(self, works: list[ReserveWork]) -> None:
+        states = await store.call_states(self._connection, {_request_key(work) for work in works})
+        for work in works:
+            key, request_id = _request_key(work), str(work.terms.request_id)
+            if self._found.taken.get(key, work.terms.fingerprint) != work.terms.fingerprint:
+                self._refused[work] = RequestIdReused(request_id=request_id)
+            else:
+                self._refused[work] = DuplicateRequest(request_id=request_id, state=states.get(key, "DISPATCHED"))
 
-    def _verdict(self, work: ReserveWork, limits: list[KeyedLimit]) -> None:
+    def _judge(self, reserves: Iterable[ReserveWork]) -> None:
+        expectations, counters, now = self._memory.expectations, self._found.counters, self._found.now
+        for work in reserves:
+            expected = expectations.of(work.terms)
+            try:
+                verdict = verdicts.decide(work.terms, self._limits[work], counters, expected=expected, at=now)
+            except LimitExceeded as error:
+                self._refused[work] = error
+                continue
+            self._fresh[work] = Reservation(
+                terms=verdicts.granted(work.terms, verdict.shrunk),
+                holds=verdict.holds,
+                dispatched_at=now,
+                expected=verdict.expected,
+                max_output_tokens=verdict.shrunk.max_output_tokens if verdict.shrunk else None,
+                clamped_by=verdict.clamped_by,
+            )
+
+    async def _give_up(self, lost: Sequence[ReserveWork]) -> list[ReserveWork]:
+        """Undo admissions whose request id another server claimed just now; return who was refused for want of room."""
+        await store.end_attempts(self._connection, [_attempt_key(self._admitted[work]) for work in lost])
+        for work in lost:
+            verdicts.give_back(self._admitted.pop(work).holds, self._found.counters)
+        displaced = [
+            work
+            for work, error in self._refused.items()
+            if isinstance(work, ReserveWork) and isinstance(error, LimitExceeded)
+        ]
+        for work in displaced:
+            del self._refused[work]
+        await self._refuse_as_repeated(list(lost))
+        return displaced
+
+    async def _top_up(self, works: list[TopUpWork]) -> None:
+        if not works:
+            return
+        there = await store.load_attempts(self._connection, [_attempt_key(work.reservation) for work in works])
+        for work in works:
+            self._judge_top_up(work, there.get(work.reservation.terms.attempt_id))
+        if self._grown:
+            await store.grow_attempts(self._connection, list(self._grown.values()))
+
+    def _judge_top_up(self, work: TopUpWork, there: Reservation | None) -> None:
+        if there is None:
+            self._refused[work] = StoreUnavailable(detail="the attempt is in suspense: this worker was taken for dead")
+            return
+        asked = work.reservation
+        if there.top_ups > asked.top_ups:
+            # A commit in doubt has done it.
+            more = there.terms.ceiling
+            self._grown[work] = replace(
+                asked, terms=replace(asked.terms, ceiling=more), holds=there.holds, top_ups=there.top_ups
+            )
+            return
         try:
-            holds = verdicts.hold_all(work.terms, limits, self._counters, self._now)
+            limits, now = self._limits_in_flight(work, self._found.now), self._found.now
+            holds = verdicts.top_up(asked.holds, work.more, limits=limits, counters=self._found.counters, at=now)
         except LimitExceeded as error:
             self._refused[work] = error
-        else:
-            self._admitted[work] = Reservation(terms=work.terms, holds=holds, dispatched_at=self._now)
-
-    async def _claim(self) -> None:
-        """Claim the request ids of what is admitted; an id that another server claimed just now loses its holds."""
-        firsts = [work for work in self._admitted if work.terms.first]
-        if not firsts:
             return
-        ordered = sorted((work.terms for work in firsts), key=lambda terms: (terms.scope.tenant_id, terms.request_id))
-        claimed = await store.claim_requests(self._connection, ordered)
-        for work in firsts:
-            if work.terms.attempt_id not in claimed:
-                lost = self._admitted.pop(work)
-                verdicts.give_back(work.terms.scope.tenant_id, lost.holds, self._counters)
-                self._refused[work] = DuplicateRequest(request_id=str(work.terms.request_id), state="DISPATCHED")
+        terms = replace(asked.terms, ceiling=asked.terms.ceiling.plus(work.more))
+        self._grown[work] = replace(asked, terms=terms, holds=holds, top_ups=asked.top_ups + 1)
 
-    async def _write(self) -> None:
-        moves = {key: (counter.held_moved, counter.settled_moved) for key, counter in self._counters.items()}
-        await store.move_counters(self._connection, moves)
-        if self._admitted:
-            await store.insert_attempts(self._connection, list(self._admitted.values()), self._worker_epoch)
-        if self._bookings:
-            await store.insert_records(self._connection, self._bookings, self._now)
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> list[ReserveWork]:
+        """Write what is not written yet; return the works whose request id turned out to be taken."""
+        fresh, self._fresh = self._fresh, {}
+        bookings, counters = self._bookings, self._found.counters
+        if not fresh and not bookings and not any(counter.is_moved for counter in counters.values()):
+            return []
+        claimed = await store.write(
+            self._connection,
+            counters=counters,
+            admitted=list(fresh.values()),
+            bookings=[] if self._is_booked else bookings,
+            worker_epoch=self._worker_epoch,
+            now=self._found.now,
+            days=days_of_claims(self._found.now)[1],
+        )
+        self._is_booked = True
+        self._admitted |= fresh
+        return [work for work in fresh if work.terms.first and work.terms.attempt_id not in claimed]
+
+    async def _raise_alerts(self) -> None:
+        reached = [
+            (key, counter.settled)
+            for key, counter in self._found.counters.items()
+            if counter.has_settled and counter.settled >= counter.alert_at
+        ]
+        if reached:
+            await threshold_store.raise_alerts(self._connection, reached, self._found.now)
+        if self._above:
+            await threshold_store.raise_above_hold(self._connection, self._above, self._found.now)
 
     def _tell(self, batch: Batch) -> None:
         for work, error in self._refused.items():
             work.fail(error)
-        for work, reservation in (self._admitted | self._recognised).items():
-            work.admit(reservation)
-        for settled in batch.settles:
-            settled.finish(self._now)
+        self.for_nobody = [reservation for work, reservation in self._admitted.items() if not work.admit(reservation)]
+        for growing, grown in self._grown.items():
+            growing.admit(grown)
+        for ended in batch.settles:
+            ended.finish(self._found.now)
+        for booking in self._bookings:
+            if booking.settlement.kind is RecordKind.SETTLED:
+                self._memory.expectations.learn(booking.reservation.terms, booking.settlement.actual)
 
-    @property
-    def admitted_for_nobody(self) -> list[Reservation]:
-        """Return what was admitted although its caller has gone: it must be given back."""
-        return [reservation for work, reservation in (self._admitted | self._recognised).items() if work.abandoned]
+
+def _terms_of(batch: Batch) -> list[CallTerms]:
+    return [work.terms for work in batch.reserves] + [work.reservation.terms for work in batch.top_ups]
+
+
+def _attempt_key(reservation: Reservation) -> AttemptKey:
+    return (reservation.terms.scope.tenant_id, reservation.terms.attempt_id)
+
+
+def _request_key(work: ReserveWork) -> RequestKey:
+    return (work.terms.scope.tenant_id, work.terms.request_id)
+
+
+def _as_asked(there: Reservation, work: ReserveWork) -> Reservation:
+    """Return a reservation found in the database with the terms of the caller who asked for it."""
+    return replace(there, terms=replace(work.terms, ceiling=there.terms.ceiling))
+
+
+def _above_holds(attempt_id: UUID, holds: Iterable[Hold], actual: Amounts) -> list[AboveHold]:
+    return [
+        AboveHold(hold.key, actual.of(hold.metric), hold.amount, attempt_id)
+        for hold in holds
+        if actual.of(hold.metric) > hold.amount
+    ]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from tollhouse_server.ledger import store
+from tollhouse_server.ledger.rows import reservation_of
 from tollhouse_server.ledger.terms import Reservation
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def declare_dead(connection: "Connection", silent_seconds: float) -> None:
 
 async def orphans(connection: "Connection", *, at_most: int) -> list[Reservation]:
     """Return attempts of dead workers, as the reservations they were."""
-    return [store.reservation_of(row) for row in await connection.fetch(_ORPHANS, at_most)]
+    return [reservation_of(row) for row in await connection.fetch(_ORPHANS, at_most)]
 
 
 async def create_partitions(pool: "Pool") -> None:

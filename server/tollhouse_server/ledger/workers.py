@@ -9,7 +9,7 @@ import structlog
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger import upkeep_store
-from tollhouse_server.ledger.terms import RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.terms import NOTHING, RecordKind, Reservation, Settlement, SuspensePolicy
 from tollhouse_server.ledger.tick import Tick
 
 if TYPE_CHECKING:
@@ -85,10 +85,13 @@ class WorkerEpoch:
 class Sweeper:
     """Moves the attempts of dead workers to suspense. Every process may run it; one at a time does the work."""
 
-    def __init__(self, pool: "Pool", tick: Tick, liveness: Liveness) -> None:
+    def __init__(
+        self, pool: "Pool", tick: Tick, liveness: Liveness, policy: SuspensePolicy = SuspensePolicy.CEILING
+    ) -> None:
         self._pool = pool
         self._tick = tick
         self._liveness = liveness
+        self._policy = policy
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -109,16 +112,22 @@ class Sweeper:
         await upkeep_store.declare_dead(connection, self._liveness.dead_after_seconds)
         swept = 0
         while found := await upkeep_store.orphans(connection, at_most=_SWEEP_BATCH):
-            await asyncio.gather(*(self._tick.submit_settle(orphan, suspended(orphan)) for orphan in found))
+            await asyncio.gather(
+                *(self._tick.submit_settle(orphan, suspended(orphan, policy=self._policy)) for orphan in found)
+            )
             swept += len(found)
         if swept:
             _log.warning("attempts_suspended", count=swept)
         return swept
 
 
-def suspended(reservation: Reservation, cause: str = "WORKER_DIED") -> Settlement:
-    """Return the settlement of an attempt whose outcome is unknown: booked at its ceiling until it is resolved.
-
-    The ceiling is the one figure that cannot be too low; a learned expectation takes its place once there is one.
-    """
-    return Settlement(kind=RecordKind.SUSPENSE, actual=reservation.terms.ceiling, outcome=cause)
+def suspended(
+    reservation: Reservation, cause: str = "WORKER_DIED", *, policy: SuspensePolicy = SuspensePolicy.CEILING
+) -> Settlement:
+    """Return the settlement of an attempt whose outcome is unknown, booked by `policy` until it is resolved."""
+    booked = {
+        SuspensePolicy.CEILING: reservation.terms.ceiling,
+        SuspensePolicy.EXPECTED: reservation.expected,
+        SuspensePolicy.VOID: NOTHING,
+    }
+    return Settlement(kind=RecordKind.SUSPENSE, actual=booked[policy], outcome=cause)

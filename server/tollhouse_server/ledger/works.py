@@ -1,34 +1,59 @@
-"""What queues for a tick: a reservation that asks to be admitted, or an attempt that has ended."""
+"""What queues for a tick: a call that asks to be admitted, one in flight that asks for more, one that has ended."""
 
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tollhouse_server.ledger.terms import CallTerms, Reservation, Settlement
+from tollhouse_server.ledger.terms import Amounts, CallTerms, Reservation, Settlement
 
 
 @dataclass(slots=True, eq=False)
-class ReserveWork:
-    """A call waiting for its verdict.
+class WaitingWork:
+    """A work that waits for its verdict. Whoever stops waiting makes `verdict` done: by cancelling it, or by `fail`."""
 
-    `abandoned`: its caller has gone, so an admission must be given back. `uncertain`: a commit that carried it may
-    or may not have happened.
-    """
-
-    terms: CallTerms
     verdict: asyncio.Future[Reservation]
-    abandoned: bool = False
-    uncertain: bool = False
 
-    def admit(self, reservation: Reservation) -> None:
-        """Hand the reservation to the caller, if he is still there."""
-        if not self.verdict.done():
-            self.verdict.set_result(reservation)
+    @property
+    def is_waited_for(self) -> bool:
+        """Tell whether the caller is still there and has heard nothing."""
+        return not self.verdict.done()
+
+    @property
+    def is_admitted(self) -> bool:
+        """Tell whether an admission was handed over, whether or not the caller is still there to take it."""
+        verdict = self.verdict
+        return verdict.done() and not verdict.cancelled() and verdict.exception() is None
+
+    def admit(self, reservation: Reservation) -> bool:
+        """Hand the reservation to the caller; False if he has gone."""
+        if self.verdict.done():
+            return False
+        self.verdict.set_result(reservation)
+        return True
 
     def fail(self, error: BaseException) -> None:
-        """Tell the caller why he is not admitted; nothing is held."""
+        """Tell the caller why there is no reservation for him."""
         if not self.verdict.done():
             self.verdict.set_exception(error)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class ReserveWork(WaitingWork):
+    """A call that asks to be admitted. `uncertain`: a commit that carried it may or may not have happened."""
+
+    terms: CallTerms
+    uncertain: bool = False
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class TopUpWork(WaitingWork):
+    """An attempt in flight that needs `more` than it holds.
+
+    A caller who has gone loses nothing: what was added is on the attempt's row, and the settlement finds it there.
+    """
+
+    reservation: Reservation
+    more: Amounts
 
 
 @dataclass(slots=True, eq=False)
@@ -55,11 +80,37 @@ class Batch:
     """All that goes into one tick."""
 
     reserves: list[ReserveWork] = field(default_factory=list)
+    top_ups: list[TopUpWork] = field(default_factory=list)
     settles: list[SettleWork] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.reserves) + len(self.settles)
+        return len(self.reserves) + len(self.top_ups) + len(self.settles)
+
+    def take(self, most: int) -> "Batch":
+        """Take up to `most` works out, what frees room first."""
+        settles, self.settles = self.settles[:most], self.settles[most:]
+        room = most - len(settles)
+        top_ups, self.top_ups = self.top_ups[:room], self.top_ups[room:]
+        room -= len(top_ups)
+        reserves, self.reserves = self.reserves[:room], self.reserves[room:]
+        return Batch(
+            reserves=[work for work in reserves if work.uncertain or work.is_waited_for],
+            top_ups=[work for work in top_ups if work.is_waited_for],
+            settles=settles,
+        )
+
+    def put_back(self, batch: "Batch") -> None:
+        """Queue a batch again, ahead of the rest; nobody knows whether its commit happened."""
+        for work in batch.reserves:
+            work.uncertain = True
+        self.reserves[:0] = batch.reserves
+        self.top_ups[:0] = batch.top_ups
+        self.settles[:0] = batch.settles
 
     def singles(self) -> list["Batch"]:
         """Return a batch for each work, in order: the way to find the one that spoils the tick."""
-        return [Batch(settles=[work]) for work in self.settles] + [Batch(reserves=[work]) for work in self.reserves]
+        return [
+            *(Batch(settles=[work]) for work in self.settles),
+            *(Batch(top_ups=[work]) for work in self.top_ups),
+            *(Batch(reserves=[work]) for work in self.reserves),
+        ]
