@@ -101,6 +101,8 @@ class _NoticeCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeCode
     """A limit with mode "observe" would have refused the call."""
     NOTICE_CODE_USAGE_ESTIMATED: _NoticeCode.ValueType  # 5
     """Usage was not reported in full; the charge is provisional until reconciled."""
+    NOTICE_CODE_COST_ABOVE_HOLD: _NoticeCode.ValueType  # 6
+    """The call cost more than was held for it; it is charged in full. Metadata "held_nanos" and "cost_nanos"."""
 
 class NoticeCode(_NoticeCode, metaclass=_NoticeCodeEnumTypeWrapper):
     """What a notice is about."""
@@ -117,6 +119,8 @@ NOTICE_CODE_LIMIT_OBSERVED: NoticeCode.ValueType  # 4
 """A limit with mode "observe" would have refused the call."""
 NOTICE_CODE_USAGE_ESTIMATED: NoticeCode.ValueType  # 5
 """Usage was not reported in full; the charge is provisional until reconciled."""
+NOTICE_CODE_COST_ABOVE_HOLD: NoticeCode.ValueType  # 6
+"""The call cost more than was held for it; it is charged in full. Metadata "held_nanos" and "cost_nanos"."""
 Global___NoticeCode: _TypeAlias = NoticeCode  # noqa: Y015
 
 @_typing.final

@@ -31,7 +31,9 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.ModelUnpriced: code_pb2.FAILED_PRECONDITION,
     errors.PriceFileInvalid: code_pb2.INVALID_ARGUMENT,
     errors.LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.BudgetCutOff: code_pb2.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: code_pb2.UNAVAILABLE,
+    errors.StoreLostMidStream: code_pb2.UNAVAILABLE,
     errors.UpstreamRefused: code_pb2.INVALID_ARGUMENT,
     errors.UpstreamExhausted: code_pb2.RESOURCE_EXHAUSTED,
     errors.UpstreamUnavailable: code_pb2.UNAVAILABLE,
@@ -154,6 +156,7 @@ _DETAILS: Mapping[type[TollhouseError], tuple[Callable[[Any], Message | None], .
     errors.InvalidRequest: (_bad_request,),
     errors.PriceFileInvalid: (_bad_request,),
     errors.LimitExceeded: (_retry_info, _quota_failure, _limit_state),
+    errors.BudgetCutOff: (_retry_info, _quota_failure, _limit_state),
     errors.UpstreamExhausted: (_retry_info, _upstream_error),
     errors.UpstreamRefused: (_upstream_error,),
 }

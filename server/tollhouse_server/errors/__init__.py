@@ -6,7 +6,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
-from tollhouse_server.errors.ledger import LimitExceeded, StoreUnavailable
+from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
 from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
 from tollhouse_server.errors.requests import (
     DeadlineTooShort,
@@ -36,6 +36,7 @@ from tollhouse_server.errors.upstream import (
 from tollhouse_server.errors.vault import SecretMissing, VaultDenied, VaultUnavailable
 
 __all__ = [
+    "BudgetCutOff",
     "CredentialsInvalid",
     "DeadlineTooShort",
     "DuplicateRequest",
@@ -58,6 +59,7 @@ __all__ = [
     "SecondPersonNeeded",
     "SecretMissing",
     "ServerDraining",
+    "StoreLostMidStream",
     "StoreUnavailable",
     "TollhouseError",
     "UpstreamExhausted",

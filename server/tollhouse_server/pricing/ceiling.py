@@ -83,16 +83,31 @@ class Ceiling:
     candidates: int
     fixed_output_tokens: int
 
-    def clamped_to(self, budget_nanos: int) -> "Ceiling | None":
-        """Return the ceiling with its output cut to what `budget_nanos` affords; None if that leaves no output."""
-        if self.cost_nanos <= budget_nanos:
-            return self
-        per_million = self.output_nanos_per_million * self.candidates
-        if per_million == 0 or budget_nanos <= self.fixed_nanos:
-            return None
-        return self._with_output((budget_nanos - self.fixed_nanos) * UNITS_PER_PRICE // per_million)
+    def clamped_to(self, cost_nanos: int | None, output_tokens: int | None = None) -> "Ceiling | None":
+        """Return the ceiling with its output cut to what these amounts afford; None if that leaves no output.
 
-    def _with_output(self, max_output_tokens: int) -> "Ceiling | None":
+        None as an amount means that nothing bounds it. The largest output that fits is chosen.
+        """
+        most = min(self._affordable(cost_nanos), self._fitting(output_tokens), self.max_output_tokens)
+        return self if most == self.max_output_tokens else self.with_output(most)
+
+    def _affordable(self, cost_nanos: int | None) -> int:
+        """Return the largest `max_output_tokens` whose cost fits, 0 for none."""
+        if cost_nanos is None or cost_nanos >= self.cost_nanos:
+            return self.max_output_tokens
+        per_million = self.output_nanos_per_million * self.candidates
+        if per_million == 0 or cost_nanos < self.fixed_nanos:
+            return 0
+        return (cost_nanos - self.fixed_nanos) * UNITS_PER_PRICE // per_million
+
+    def _fitting(self, output_tokens: int | None) -> int:
+        """Return the largest `max_output_tokens` whose tokens fit, 0 for none."""
+        if output_tokens is None or output_tokens >= self.output_tokens:
+            return self.max_output_tokens
+        return max(0, output_tokens - self.fixed_output_tokens) // self.candidates
+
+    def with_output(self, max_output_tokens: int) -> "Ceiling | None":
+        """Return the ceiling of the same call with another output bound; None for a bound of nothing."""
         if max_output_tokens < 1:
             return None
         variable = charge_nanos_ceiling(max_output_tokens * self.candidates, self.output_nanos_per_million)

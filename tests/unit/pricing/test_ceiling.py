@@ -315,20 +315,6 @@ def test_lines_that_are_each_rounded_up_stay_below_the_ceiling() -> None:
     assert cost <= held.cost_nanos
 
 
-def test_a_clamp_keeps_within_the_budget_and_says_what_output_is_left() -> None:
-    """Output shrinks until the call is affordable; a budget below the prompt affords nothing."""
-    held = bound(text_request(generationConfig={"maxOutputTokens": 1_000}))
-    budget = held.cost_nanos // 2
-
-    clamped = held.clamped_to(budget)
-
-    assert clamped is not None
-    assert 0 < clamped.max_output_tokens < 1_000
-    assert budget - 3_750 < clamped.cost_nanos <= budget
-    assert held.clamped_to(held.cost_nanos) == held
-    assert held.clamped_to(held.fixed_nanos) is None
-
-
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4))
 def test_any_json_has_a_ceiling_or_a_named_refusal(request: Any) -> None:
     """A request of any shape is bounded or refused, never a crash."""
