@@ -208,7 +208,8 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:principals|roleGrants|limits|limitIncreases)/{_SLUG})?"
+    kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles)/[a-z0-9-]{{1,63}}"
     return re.compile(tenant), re.compile(platform)

@@ -194,6 +194,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
                 lambda: knowledge.catalogue.current,
                 lambda: knowledge.prices.current,
                 output_cap_tokens=settings.default_output_cap_tokens,
+                stream_step_tokens=settings.stream_step_tokens,
             ),
             attempts=Attempts(ledger.ledger),
             keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys),
@@ -263,9 +264,6 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
 async def _knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
     watch = EpochWatch(database)
     watch.before_reading(DueMoves(database).carry_out)
-    # The tree of rights comes before the paths: what comes after a swap without a wait is of the same moment.
-    authorizer = Authorizer(database, watch)
-    directory, project_paths = Directory(database, watch, pepper), ProjectPaths(database, watch)
     catalogue, prices, keys = LiveCatalogue(database, base_urls(settings)), LivePriceBook(database), KeyRing(vault)
 
     async def expect_keys() -> None:
@@ -284,9 +282,9 @@ async def _knowledge(settings: Settings, database: Database, vault: VaultClient,
         watch=watch,
         catalogue=catalogue,
         prices=prices,
-        directory=directory,
-        authorizer=authorizer,
-        project_paths=project_paths,
+        directory=Directory(database, watch, pepper),
+        authorizer=Authorizer(database, watch),
+        project_paths=ProjectPaths(database, watch),
         keys=keys,
     )
     await watch.refresh()

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from tollhouse_server.access.policy import Policy
@@ -28,12 +29,15 @@ class Authorizer:
         epoch_watch.on_change(Topic.ACCESS, self.reload)
         epoch_watch.on_change(Topic.IDENTITY, self.reload)
 
-    async def reload(self) -> None:
-        """Build a policy from the database and put it in force."""
+    async def reload(self) -> Callable[[], None]:
+        """Build a policy from the database; what is returned puts it in force."""
         async with self._database.transaction() as session:
             grants = await all_grants(session)
             departments = await department_paths(session)
-        self._policy = Policy(grants, departments)
+        return partial(self._put_in_force, Policy(grants, departments))
+
+    def _put_in_force(self, policy: Policy) -> None:
+        self._policy = policy
 
     def require(self, principal: Principal, permission: str, scope: str) -> None:
         """Return if `principal` has `permission` on `scope`; whether the scope exists plays no part.

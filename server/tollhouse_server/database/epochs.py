@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import TypeAlias
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -17,6 +18,9 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
+
+Reload: TypeAlias = Callable[[], Awaitable[Callable[[], None] | None]]
+"""Loads a snapshot; what it returns, if anything, puts it in force."""
 
 
 class Topic(StrEnum):
@@ -46,17 +50,18 @@ class EpochWatch:
     def __init__(self, database: Database, *, interval_seconds: float = 0.5) -> None:
         self._database = database
         self._interval_seconds = interval_seconds
-        self._reloads: list[tuple[Topic, Callable[[], Awaitable[None]]]] = []
+        self._reloads: list[tuple[Topic, Reload]] = []
         self._step: Callable[[], Awaitable[float | None]] | None = None
         self._pause_seconds = interval_seconds
         self._seen: dict[Topic, int] = {}
         self._heard_at = float("-inf")
         self._refreshing = asyncio.Lock()
 
-    def on_change(self, topic: Topic, reload: Callable[[], Awaitable[None]]) -> None:
+    def on_change(self, topic: Topic, reload: Reload) -> None:
         """Run `reload` at the next `refresh()` and whenever `topic` has moved since.
 
-        Reloads run in the order in which they were registered, each once, however many of its topics have moved.
+        What reloads return is run when all of them have ended, without a pause: snapshots that belong together, such as
+        rights along the tree and paths in it, change at one moment.
         """
         self._reloads.append((topic, reload))
         self._seen.pop(topic, None)
@@ -92,8 +97,12 @@ class EpochWatch:
             rows = (await run_sql(session, "SELECT topic, value FROM epoch")).all()
         epochs = {Topic(row.topic): row.value for row in rows}
         moved = {topic for topic, value in epochs.items() if self._seen.get(topic) != value}
-        for reload in dict.fromkeys(reload for topic, reload in self._reloads if topic in moved):
-            await reload()
+        loaded = [
+            await reload() for reload in dict.fromkeys(reload for topic, reload in self._reloads if topic in moved)
+        ]
+        for put_in_force in loaded:
+            if put_in_force is not None:
+                put_in_force()
         self._seen = epochs
         # The moment of asking, not of the answer: a change committed in between may not be in it.
         self._heard_at = asked_at

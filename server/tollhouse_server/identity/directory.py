@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 from weakref import WeakValueDictionary
@@ -33,7 +34,7 @@ class Directory:
         self._generation = 0
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refreshing = asyncio.Lock()
-        epoch_watch.on_change(Topic.IDENTITY, self._forget)
+        epoch_watch.on_change(Topic.IDENTITY, self._reload)
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return the principal of `Bearer th_...`.
@@ -88,7 +89,11 @@ class Directory:
         if len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
 
-    async def _forget(self) -> None:
+    async def _reload(self) -> Callable[[], None]:
+        # Only with the tree of rights, which takes a while to load: paths and rights change at one moment.
+        return self._forget
+
+    def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
         self._unknown.clear()

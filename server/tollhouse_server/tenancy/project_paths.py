@@ -1,5 +1,7 @@
 """From a project's name to the departments above it, for calls that are booked to another project than the key's."""
 
+from collections.abc import Callable
+
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.names import ProjectName
@@ -15,7 +17,7 @@ class ProjectPaths:
         self._database = database
         self._paths: dict[ProjectName, tuple[str, ...]] = {}
         self._generation = 0
-        epoch_watch.on_change(Topic.IDENTITY, self._forget)
+        epoch_watch.on_change(Topic.IDENTITY, self._reload)
 
     async def path_of(self, project: ProjectName) -> tuple[str, ...]:
         """Return the department ids above an active project, from the top of the tree down.
@@ -37,6 +39,9 @@ class ProjectPaths:
             self._paths[project] = path
         return path
 
-    async def _forget(self) -> None:
+    async def _reload(self) -> Callable[[], None]:
+        return self._forget
+
+    def _forget(self) -> None:
         self._generation += 1
         self._paths.clear()
