@@ -9,6 +9,8 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     departments_pb2,
+    limit_alerts_pb2,
+    limit_increases_pb2,
     limits_pb2,
     prices_pb2,
     principals_pb2,
@@ -30,6 +32,8 @@ from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
+from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
@@ -80,6 +84,8 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
         ),
         (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
+        (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),
+        (_descriptor(limit_alerts_pb2, "LimitAlertService"), LimitAlertService(database, pages)),
         (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
         (
             _descriptor(accounts_pb2, "AccountService"),

@@ -1,5 +1,6 @@
 """The administrator of one tenant before the things of another: nothing works, and nothing is told."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,12 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.type.money_pb2 import Money
 from tollhouse.admin.v1 import api_keys_pb2 as keys
 from tollhouse.admin.v1 import api_keys_pb2_grpc as keys_grpc
+from tollhouse.admin.v1 import limit_increases_pb2 as increases
+from tollhouse.admin.v1 import limit_increases_pb2_grpc as increases_grpc
+from tollhouse.admin.v1 import limits_pb2 as limits
 from tollhouse.admin.v1 import principals_pb2 as principals
 from tollhouse.admin.v1 import principals_pb2_grpc as principals_grpc
 from tollhouse.admin.v1 import roles_pb2 as roles
@@ -25,6 +30,7 @@ from tests.drivers.callers import bearer, reason_of
 from tests.drivers.stack import RunningStack
 
 _PROJECT = "tenants/demo/departments/research/projects/assistant"
+_LIMIT = "tenants/demo/limits/research-monthly-budget"
 _RIVAL = "tenants/rival"
 _TENANT_ROLES = tuple(sorted(name for name in ROLES if name not in {"platform-admin", "key-custodian"}))
 # The parent of what a service lists or creates, where it is not the tenant itself.
@@ -52,7 +58,20 @@ def rival(running_stack: RunningStack) -> Iterator[Rival]:
         tenants_grpc.TenantServiceStub(channel).CreateTenant(
             tenants.CreateTenantRequest(tenant_id="rival"), metadata=metadata
         )
+        ask_for_increase(channel, metadata)
         yield Rival({role: add_person(channel, metadata, role) for role in _TENANT_ROLES}, names_of(running_stack))
+
+
+def ask_for_increase(channel: grpc.Channel, metadata: Any) -> None:
+    """Ask for a temporary increase of a limit of tenant demo, so that there is one."""
+    increase = increases.LimitIncrease(limit=_LIMIT, reason="a fair", amount=limits.LimitAmount(money=Money(units=1)))
+    increase.expire_time.FromSeconds(int(time.time()) + 3600)
+    increases_grpc.LimitIncreaseServiceStub(channel).RequestLimitIncrease(
+        increases.RequestLimitIncreaseRequest(
+            parent="tenants/demo", limit_increase_id="for-isolation", limit_increase=increase
+        ),
+        metadata=metadata,
+    )
 
 
 def add_person(channel: grpc.Channel, metadata: Any, role: str) -> str:
@@ -84,7 +103,8 @@ def names_of(stack: RunningStack) -> dict[str, str]:
         "PrincipalService": "tenants/demo/principals/assistant-service",
         "ApiKeyService": f"{_PROJECT}/apiKeys/{stack.demo_api_key.split('_')[2]}",
         "RoleService": f"tenants/demo/roleGrants/{grant}",
-        "LimitService": "tenants/demo/limits/research-monthly-budget",
+        "LimitService": _LIMIT,
+        "LimitIncreaseService": "tenants/demo/limitIncreases/for-isolation",
     }
 
 

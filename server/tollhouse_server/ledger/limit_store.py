@@ -1,30 +1,45 @@
-"""Limits as administrators see them: create, read, change, delete, and the counter of the current window."""
+"""Limits as administrators see them: create, read, change, delete, and what their current windows hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
-from sqlmodel import col, select
+from sqlalchemy import Row, text
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import change, check_version, find, insert, run_sql
-from tollhouse_server.errors import EtagMismatch
+from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Calendar, Window
-from tollhouse_server.ledger.windows import window_end, window_start
+from tollhouse_server.ledger.windows import counted_starts, window_end, window_start
 from tollhouse_server.names import LimitName
-from tollhouse_server.tenancy.store import read_clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUse:
-    """The current window of a limit: amounts in the unit of its metric."""
+    """The current window of a limit: amounts in the unit of its metric.
+
+    `effective_amount` is the limit's amount with the increases that are in force at the moment of the question.
+    """
 
     held: int
     settled: int
-    window_start: datetime
+    expected: int
+    effective_amount: int
+    starts_at: datetime
     resets_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitView:
+    """A limit with its current window, both as of one moment."""
+
+    row: LimitRow
+    use: LimitUse
 
 
 async def create_limit(session: AsyncSession, row: LimitRow) -> LimitRow:
@@ -34,67 +49,142 @@ async def create_limit(session: AsyncSession, row: LimitRow) -> LimitRow:
     return row
 
 
+async def lock_limit(session: AsyncSession, name: LimitName) -> LimitRow:
+    """Return an active limit, and keep others from changing it until the transaction ends.
+
+    Raises:
+        ResourceNotFound: there is none.
+    """
+    return await find(session, _active(name), name, lock=True)
+
+
 async def get_limit(session: AsyncSession, name: LimitName) -> LimitRow:
     """Return an active limit.
 
     Raises:
         ResourceNotFound: there is none.
     """
-    query = select(LimitRow).where(
+    return await find(session, _active(name), name)
+
+
+def _active(name: LimitName) -> Any:
+    return select(LimitRow).where(
         LimitRow.tenant_id == name.tenant, LimitRow.name == name.limit, LimitRow.state == "ACTIVE"
     )
-    return await find(session, query, name)
+
+
+async def change_limit(
+    session: AsyncSession, row: LimitRow, values: Mapping[str, object], *, expected_version: int | None
+) -> LimitRow:
+    """Write `values` to a locked limit. What is held or settled already stays counted.
+
+    Raises:
+        EtagMismatch: the row is not at `expected_version`.
+    """
+    check_version(row, expected_version, str(LimitName(row.tenant_id, row.name)))
+    version = row.version
+    await change(session, row, **values)
+    if row.version != version:
+        await announce_change(session, row.tenant_id, row.limit_id)
+    return row
+
+
+async def delete_limit(session: AsyncSession, row: LimitRow, *, expected_version: int | None) -> LimitRow:
+    """Stop enforcing a locked limit; its counters stay for reports.
+
+    Raises:
+        EtagMismatch: the row is not at `expected_version`.
+    """
+    return await change_limit(session, row, {"state": "DELETED"}, expected_version=expected_version)
+
+
+# Every counter, not only those with a mark: a tick that is about to set one has the row locked, and is waited for.
+_FORGET_ALERT_MARKS: Final = text("""
+UPDATE counter c SET alert_at = 0
+FROM (
+    SELECT window_start FROM counter WHERE tenant_id = :tenant AND limit_id = :limit
+    ORDER BY window_start FOR NO KEY UPDATE
+) AS locked
+WHERE c.tenant_id = :tenant AND c.limit_id = :limit AND c.window_start = locked.window_start
+""")
+
+
+async def announce_change(session: AsyncSession, tenant: str, limit_id: int | None) -> None:
+    """Have every server read the limits again, and work out anew when this one's next alert is due."""
+    # The epoch first: whoever changes limits too is waited for before the counters are locked, on which calls wait.
+    await bump(session, Topic.LIMITS)
+    await run_sql(session, _FORGET_ALERT_MARKS, {"tenant": tenant, "limit": limit_id})
+
+
+_COLUMNS: Final = tuple(LimitRow.model_fields)
+
+# The newest counters of a limit are enough: a rolling window counts twelve, any other one, and none begins later than
+# in a minute. So a page is one question, and the windows are cut where they always are, in windows.py.
+_VIEW: Final = f"""
+SELECT {", ".join(f'l."{column}"' for column in _COLUMNS)},
+    moment.now, t.time_zone, t.fiscal_month_start_day,
+    least(l.amount + coalesce(raised.amount, 0), 9223372036854775807)::bigint AS effective_amount,
+    coalesce(newest.starts, '{{}}') AS starts, newest.held, newest.settled, newest.expected
+FROM (SELECT clock_timestamp() AS now) AS moment
+CROSS JOIN usage_limit l
+JOIN tenant t ON t.tenant_id = l.tenant_id
+LEFT JOIN LATERAL (
+    SELECT sum(i.amount) AS amount FROM limit_increase i
+    WHERE i.tenant_id = l.tenant_id AND i.limit_id = l.limit_id AND i.state = 'APPROVED'
+        AND coalesce(i.starts_at, moment.now) <= moment.now AND moment.now < i.expires_at
+) AS raised ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(c.window_start) AS starts, array_agg(c.held) AS held, array_agg(c.settled) AS settled,
+        array_agg(c.expected) AS expected
+    FROM (
+        SELECT * FROM counter WHERE tenant_id = l.tenant_id AND limit_id = l.limit_id
+        ORDER BY window_start DESC LIMIT 13
+    ) AS c
+) AS newest ON true
+WHERE l.tenant_id = :tenant AND l.state = 'ACTIVE' AND
+"""  # noqa: S608 - the columns are those of the row
+
+_ONE: Final = text(f"{_VIEW} l.name = :name")
+_PAGE: Final = text(f"{_VIEW} l.name > :after ORDER BY l.name LIMIT :size")
+_PAGE_OF_SCOPES: Final = text(f"{_VIEW} l.scope = ANY(:scopes) AND l.name > :after ORDER BY l.name LIMIT :size")
+
+
+async def view_limit(session: AsyncSession, name: LimitName) -> LimitView:
+    """Return an active limit with its current window.
+
+    Raises:
+        ResourceNotFound: there is none.
+    """
+    found = (await run_sql(session, _ONE, {"tenant": name.tenant, "name": name.limit})).one_or_none()
+    if found is None:
+        raise ResourceNotFound(name=str(name))
+    return _view(found)
 
 
 async def list_limits(
     session: AsyncSession, tenant: str, *, scopes: Sequence[str], after: str, size: int
-) -> list[LimitRow]:
+) -> list[LimitView]:
     """Return up to `size` active limits in the order of their names; `scopes`, if there are any, narrow to those."""
-    query = select(LimitRow).where(LimitRow.tenant_id == tenant, LimitRow.state == "ACTIVE", col(LimitRow.name) > after)
+    asked: dict[str, object] = {"tenant": tenant, "after": after, "size": size}
     if scopes:
-        query = query.where(col(LimitRow.scope).in_(scopes))
-    return list((await session.exec(query.order_by(col(LimitRow.name)).limit(size))).all())
+        asked["scopes"] = list(scopes)
+    found = await run_sql(session, _PAGE_OF_SCOPES if scopes else _PAGE, asked)
+    return [_view(row) for row in found]
 
 
-async def change_amount(session: AsyncSession, row: LimitRow, amount: int, *, expected_version: int | None) -> LimitRow:
-    """Set a limit's amount. What is held or settled already stays counted.
-
-    Raises:
-        EtagMismatch: the row is no longer at `expected_version`.
-    """
-    return await _update(session, row, expected_version, amount=amount)
-
-
-async def delete_limit(session: AsyncSession, row: LimitRow, *, expected_version: int | None) -> LimitRow:
-    """Stop enforcing a limit; its counters stay for reports."""
-    return await _update(session, row, expected_version, state="DELETED")
-
-
-async def _update(session: AsyncSession, row: LimitRow, expected_version: int | None, **changes: object) -> LimitRow:
-    name = str(LimitName(row.tenant_id, row.name))
-    await session.refresh(row, with_for_update=True)
-    if row.state != "ACTIVE":
-        raise EtagMismatch(name=name)
-    check_version(row, expected_version, name)
-    await change(session, row, **changes)
-    await bump(session, Topic.LIMITS)
-    return row
-
-
-async def limit_use(session: AsyncSession, row: LimitRow) -> LimitUse:
-    """Return what the limit's current window holds, zero when nothing has been counted in it yet."""
-    clock = await read_clock(session, row.tenant_id)
-    calendar = Calendar(clock.zone, clock.fiscal_month_start_day)
-    start = window_start(Window(row.window), clock.now, calendar)
-    counter = await run_sql(
-        session,
-        "SELECT held, settled FROM counter WHERE tenant_id = :tenant AND limit_id = :limit AND window_start = :at",
-        {"tenant": row.tenant_id, "limit": row.limit_id, "at": start},
+def _view(found: Row[Any]) -> LimitView:
+    row = LimitRow(**{column: getattr(found, column) for column in _COLUMNS})
+    calendar = Calendar(ZoneInfo(found.time_zone), found.fiscal_month_start_day)
+    window = Window(row.window)
+    start = window_start(window, found.now, calendar)
+    counted = counted_starts(window, start)
+    which = [index for index, counter in enumerate(found.starts) if counter in counted]
+    use = LimitUse(
+        held=sum(found.held[index] for index in which),
+        settled=sum(found.settled[index] for index in which),
+        expected=sum(found.expected[index] for index in which),
+        effective_amount=found.effective_amount,
+        starts_at=counted[0],
+        resets_at=window_end(window, start, calendar),
     )
-    counted = counter.one_or_none()
-    return LimitUse(
-        held=counted.held if counted else 0,
-        settled=counted.settled if counted else 0,
-        window_start=start,
-        resets_at=window_end(Window(row.window), start, calendar),
-    )
+    return LimitView(row=row, use=use)

@@ -1,6 +1,7 @@
 """Rows of the ledger that the control plane reads and writes; the tick itself speaks SQL (`store.py`)."""
 
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Identity, Integer
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -29,3 +30,42 @@ class LimitRow(SQLModel, table=True):
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
     updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+
+
+class LimitIncreaseRow(SQLModel, table=True):
+    """A temporary increase of a limit, from its request to its end. The names of people are resource names."""
+
+    __tablename__ = "limit_increase"
+
+    tenant_id: str = Field(primary_key=True)
+    increase_id: str = Field(primary_key=True)
+    limit_id: int = Field(sa_type=BigInteger)
+    amount: int = Field(sa_type=BigInteger)
+    reason: str
+    state: str = "REQUESTED"
+    requested_by: str
+    decided_by: str | None = None
+    decided_at: datetime | None = Field(default=None, sa_type=INSTANT)
+    decision_reason: str = ""
+    starts_at: datetime | None = Field(default=None, sa_type=INSTANT)
+    expires_at: datetime = Field(sa_type=INSTANT)
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+    updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
+
+
+class LimitAlertRow(SQLModel, table=True):
+    """What a limit has raised; written by the tick, in the transaction that books the usage."""
+
+    __tablename__ = "limit_alert"
+
+    tenant_id: str = Field(primary_key=True)
+    alert_id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    limit_id: int = Field(sa_type=BigInteger)
+    window_start: datetime = Field(sa_type=INSTANT)
+    kind: str
+    threshold: int = 0
+    settled: int = Field(sa_type=BigInteger)
+    amount: int = Field(sa_type=BigInteger)
+    attempt_id: UUID | None = None
+    raised_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

@@ -16,6 +16,8 @@ from tollhouse_server.api.permissions import permission_for, rules
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
+from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
@@ -57,6 +59,8 @@ class Plane:
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),
             RoleService(database, mutations, pages, authorizer),
             LimitService(database, mutations, pages),
+            LimitIncreaseService(database, mutations, pages),
+            LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
             AccountService(database, mutations, pages, endpoints=("gemini", "simulator"), default_endpoint="gemini"),
         )

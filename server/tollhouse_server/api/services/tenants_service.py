@@ -20,7 +20,7 @@ from tollhouse_server.names import PLATFORM, TenantName, invalid
 from tollhouse_server.tenancy import store
 from tollhouse_server.tenancy.tables import TenantRow
 
-_CHANGEABLE = ("display_name", "time_zone")
+_CHANGEABLE = ("display_name", "time_zone", "fiscal_month_start_day")
 
 
 class TenantService:
@@ -33,10 +33,14 @@ class TenantService:
 
     async def create_tenant(self, request: pb.CreateTenantRequest, call: Call) -> pb.Tenant:
         name = TenantName.parse(f"tenants/{request.tenant_id}", "tenant_id")
-        zone = _checked_zone(request.tenant.time_zone or "UTC")
+        row = TenantRow(
+            tenant_id=name.tenant,
+            display_name=request.tenant.display_name,
+            time_zone=_checked_zone(request.tenant.time_zone or "UTC"),
+            fiscal_month_start_day=_checked_start_day(request.tenant.fiscal_month_start_day or 1),
+        )
 
         async def act(session: AsyncSession) -> Change[pb.Tenant]:
-            row = TenantRow(tenant_id=name.tenant, display_name=request.tenant.display_name, time_zone=zone)
             after = _message(await store.create_tenant(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
@@ -63,7 +67,9 @@ class TenantService:
         values = {field: getattr(request.tenant, field) for field in fields}
         if "time_zone" in values:
             _checked_zone(request.tenant.time_zone)
-        # Limits cut their windows in the tenant's zone: whoever keeps their definitions must read it again.
+        if "fiscal_month_start_day" in values:
+            _checked_start_day(request.tenant.fiscal_month_start_day)
+        # Limits cut their windows in the tenant's calendar: whoever keeps their definitions must read it again.
         return await self._change(call, request, request.tenant.name, request.tenant.etag, values, topic=Topic.LIMITS)
 
     async def suspend_tenant(self, request: pb.SuspendTenantRequest, call: Call) -> pb.Tenant:
@@ -104,11 +110,19 @@ def _checked_zone(zone: str) -> str:
     return zone
 
 
+def _checked_start_day(day: int) -> int:
+    # No month is without a 28th, so every fiscal month begins on its day.
+    if not 1 <= day <= 28:
+        raise invalid("tenant.fiscal_month_start_day", "must be a day from 1 to 28")
+    return day
+
+
 def _message(row: TenantRow) -> pb.Tenant:
     return pb.Tenant(
         name=str(TenantName(row.tenant_id)),
         display_name=row.display_name,
         time_zone=row.time_zone,
+        fiscal_month_start_day=row.fiscal_month_start_day,
         state=pb.Tenant.State.Value(f"STATE_{row.state}"),
         create_time=timestamp(row.created_at),
         update_time=timestamp(row.updated_at),

@@ -5,7 +5,6 @@ from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.v1 import errors_pb2, generation_pb2
 from tollhouse.v1 import usage_pb2 as pb
 
@@ -18,7 +17,6 @@ from tollhouse_server.api.values import limit_unit, money, selected, timestamp
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import limit_store
-from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Metric, RecordKind
 from tollhouse_server.names import AccountName, LimitName, ProjectName, Scope, invalid, parse_scope
 from tollhouse_server.reporting import store
@@ -68,17 +66,16 @@ class UsageService:
             if isinstance(scope, ProjectName):
                 # A limit on the credential holds for its calls to whichever project.
                 scopes = (call.principal.credential_name, *scopes)
-            rows = await limit_store.list_limits(
+            views = await limit_store.list_limits(
                 session,
                 scope.tenant,
                 scopes=scopes,
                 after=self._pages.after(request),
                 size=self._pages.size(request) + 1,
             )
-            page, last = self._pages.split(request, rows)
-            limits = [await _limit(session, row) for row in page]
-        token = self._pages.next(request, last.name) if last else ""
-        return pb.ListLimitsResponse(limits=limits, next_page_token=token)
+        page, last = self._pages.split(request, views)
+        token = self._pages.next(request, last.row.name) if last else ""
+        return pb.ListLimitsResponse(limits=map(_limit, page), next_page_token=token)
 
     async def list_usage_records(self, request: pb.ListUsageRecordsRequest, call: Call) -> pb.ListUsageRecordsResponse:
         scope = _scope(request, call)
@@ -147,8 +144,8 @@ def _usage_of_sums(sums: Sums) -> generation_pb2.Usage:
     )
 
 
-async def _limit(session: AsyncSession, row: LimitRow) -> errors_pb2.LimitState:
-    use = await limit_store.limit_use(session, row)
+def _limit(view: limit_store.LimitView) -> errors_pb2.LimitState:
+    row, use = view.row, view.use
     tier, model = selected(row.selector)
     return errors_pb2.LimitState(
         limit=str(LimitName(row.tenant_id, row.name)),
@@ -158,7 +155,8 @@ async def _limit(session: AsyncSession, row: LimitRow) -> errors_pb2.LimitState:
         tier=tier,
         model=model,
         unit=limit_unit(Metric(row.metric)),
-        amount=row.amount,
+        mode=row.mode,
+        amount=use.effective_amount,
         held=use.held,
         settled=use.settled,
         resets_at=timestamp(use.resets_at),
