@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     default_output_cap_tokens: Annotated[int, Field(ge=1)] = 8192
     """The ceiling's output bound for a caller who set no `max_output_tokens`; it is sent upstream, so it binds."""
 
+    stream_step_tokens: Annotated[int, Field(ge=0)] = 0
+    """Output tokens that a stream holds at a time; 0 holds its whole ceiling at once (docs/decisions/0012)."""
+
     worker_dead_after_seconds: Annotated[float, Field(ge=1, le=60)] = 20.0
     """Silence after which a worker counts as dead and what it left in flight goes to suspense."""
 

@@ -174,6 +174,7 @@ async def generation_process(
     max_attempts: int = 3,
     upstream_timeout_seconds: float = 10.0,
     settle_grace_seconds: float = 10.0,
+    stream_step_tokens: int = 0,
 ) -> AsyncIterator[GenerationProcess]:
     """Serve calls of tenant acme from these accounts; leaving the block cancels what is still under way."""
     async with (
@@ -195,7 +196,12 @@ async def generation_process(
         )
         book = PriceBook(1, packaged_prices().lists)
         process.generation = Generation(
-            planner=Planner(lambda: process.catalogue, lambda: book, output_cap_tokens=OUTPUT_CAP_TOKENS),
+            planner=Planner(
+                lambda: process.catalogue,
+                lambda: book,
+                output_cap_tokens=OUTPUT_CAP_TOKENS,
+                stream_step_tokens=stream_step_tokens,
+            ),
             attempts=Attempts(ledger.ledger),
             keys=KeyChooser(lambda: process.catalogue, process.ring),
             upstream=GeminiUpstream(session),

@@ -21,6 +21,7 @@ from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
 class Attempt:
     """An admitted attempt; `settled_at` is the moment of its booking, by the database's clock."""
 
+    ledger: Ledger
     reservation: Reservation
     settlement: Settlement | None = None
     settled_at: datetime | None = None
@@ -30,7 +31,20 @@ class Attempt:
         """Return the id that also travels upstream."""
         return self.reservation.terms.attempt_id
 
-    def served(self, usage: Usage, priced: Priced, response_id: str) -> None:
+    @property
+    def held_nanos(self) -> int:
+        """Return the money that is held for it now."""
+        return self.reservation.terms.ceiling.cost_nanos
+
+    async def top_up(self, more: Amounts, *, timeout_seconds: float) -> None:
+        """Hold more on the same counters, all or nothing.
+
+        Raises:
+            LimitExceeded, StoreUnavailable: see `Ledger.top_up`; what was held before is held on.
+        """
+        self.reservation = await self.ledger.top_up(self.reservation, more, timeout_seconds=timeout_seconds)
+
+    def served(self, usage: Usage, priced: Priced, response_id: str, *, outcome: str = "SERVED") -> None:
         """Note that the call was served: it is settled at what it really used."""
         self.settlement = Settlement(
             kind=RecordKind.SETTLED,
@@ -41,7 +55,7 @@ class Attempt:
                 images=usage.images,
                 cost_nanos=priced.cost_nanos,
             ),
-            outcome="SERVED",
+            outcome=outcome,
             # What pricing noticed starts from what was noticed of the usage.
             usage=orjson.dumps(replace(usage, flags=priced.flags)).decode(),
             lines=orjson.dumps(priced.lines).decode(),
@@ -70,7 +84,7 @@ class Attempts:
         Raises:
             LimitExceeded, DuplicateRequest, RequestIdReused, StoreUnavailable: see `Ledger.reserve`.
         """
-        attempt = Attempt(await self.ledger.reserve(terms, timeout_seconds=timeout_seconds))
+        attempt = Attempt(self.ledger, await self.ledger.reserve(terms, timeout_seconds=timeout_seconds))
         try:
             yield attempt
         except NotSent:

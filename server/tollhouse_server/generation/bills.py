@@ -1,7 +1,7 @@
 """From an answer to its bill: what it used, what that costs, and what the caller is told where it reports nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tollhouse_server.errors import UsageMissing
@@ -20,43 +20,69 @@ _NOT_REPORTED = CallNotice(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """The bill of one answer. Without reported usage the cost is the ceiling, in suspense."""
+    """The bill of one answer. Without reported usage the cost is what is held, in suspense."""
 
     usage: Usage | None
     priced: Priced
     notices: tuple[CallNotice, ...] = ()
 
 
-def bill_of(method: Method, stop: Stop, body: Mapping[str, Any]) -> Bill:
+def bill_of(method: Method, stop: Stop, body: Mapping[str, Any], *, held_nanos: int) -> Bill:
     """Return the bill of a whole unary answer."""
     if method is Method.COUNT_TOKENS:
-        return Bill(usage=Usage(), priced=_free(stop))
+        return Bill(usage=Usage(), priced=_unlisted(stop, 0))
     try:
         usage = from_embed(body) if method is Method.EMBED else from_generate_body(body)
     except UsageMissing:
-        return _unreported(stop)
-    return _at_usage(stop, usage)
+        return _unreported(stop, held_nanos)
+    return _at_usage(stop, usage, held_nanos)
 
 
-def bill_of_stream(stop: Stop, meter: StreamUsage) -> Bill:
+def bill_of_stream(stop: Stop, meter: StreamUsage, *, held_nanos: int) -> Bill:
     """Return the bill of a stream whose chunks `meter` has seen."""
     try:
         usage = meter.usage()
     except UsageMissing:
-        return _unreported(stop)
-    return _at_usage(stop, usage)
+        return _unreported(stop, held_nanos)
+    return _at_usage(stop, usage, held_nanos)
 
 
-def _at_usage(stop: Stop, usage: Usage) -> Bill:
-    return Bill(usage=usage, priced=price(stop.prices, usage, stop.service_tier))
+def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, held_tokens: int, held_nanos: int) -> Bill:
+    """Return the bill of a stream that was cut: what its last chunk reports, its output taken for all that was held.
+
+    Nobody tells how much was under way when the connection was closed (docs/decisions/0012); the flag says how much of
+    the output was never seen.
+    """
+    try:
+        usage = meter.usage()
+    except UsageMissing:
+        return _unreported(stop, held_nanos)
+    unseen = max(0, held_tokens - usage.output_tokens)
+    candidates = replace(usage.candidates, text=usage.candidates.text + unseen)
+    flags = (*usage.flags, f"cut_off_{unseen}_output_tokens_unseen")
+    return _at_usage(stop, replace(usage, candidates=candidates, flags=flags), held_nanos)
 
 
-def _free(stop: Stop) -> Priced:
-    return Priced(cost_nanos=0, lines=(), price_version=stop.prices.version, service_tier=STANDARD)
+def _at_usage(stop: Stop, usage: Usage, held_nanos: int) -> Bill:
+    priced = price(stop.prices, usage, stop.service_tier)
+    return Bill(usage=usage, priced=priced, notices=_above_hold(priced.cost_nanos, held_nanos))
 
 
-def _unreported(stop: Stop) -> Bill:
-    ceiling = Priced(
-        cost_nanos=stop.ceiling.cost_nanos, lines=(), price_version=stop.prices.version, service_tier=STANDARD
+def _above_hold(cost_nanos: int, held_nanos: int) -> tuple[CallNotice, ...]:
+    if cost_nanos <= held_nanos:
+        return ()
+    return (
+        CallNotice(
+            code="COST_ABOVE_HOLD",
+            message="The call cost more than was held for it; it is charged in full, and its limits may be passed.",
+            metadata={"held_nanos": str(held_nanos), "cost_nanos": str(cost_nanos)},
+        ),
     )
-    return Bill(usage=None, priced=ceiling, notices=(_NOT_REPORTED,))
+
+
+def _unlisted(stop: Stop, cost_nanos: int) -> Priced:
+    return Priced(cost_nanos=cost_nanos, lines=(), price_version=stop.prices.version, service_tier=STANDARD)
+
+
+def _unreported(stop: Stop, held_nanos: int) -> Bill:
+    return Bill(usage=None, priced=_unlisted(stop, held_nanos), notices=(_NOT_REPORTED,))

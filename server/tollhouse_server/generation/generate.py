@@ -7,10 +7,10 @@ the next target; an attempt whose outcome is unknown ends the call, because send
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, UpstreamOutcomeUnknown
+from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, TollhouseError, UpstreamOutcomeUnknown
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
 from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
@@ -43,11 +43,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What an attempt brought. `body` is empty where the chunks were passed on already."""
+    """What an attempt brought. `body` is empty where the chunks were passed on already.
+
+    `cut_off` says why a stream was ended before it was finished; what it used is booked all the same.
+    """
 
     body: dict[str, Any]
     response_id: str
     bill: Bill
+    cut_off: TollhouseError | None = None
 
 
 class Generation:
@@ -96,7 +100,10 @@ class Generation:
                 async with self._trial(call, stage) as trial:
                     served = await exchange(trial)
                     _note_served(trial.attempt, served)
-                return Answer(body=served.body, outcome=self._outcome(call, trial, served.bill))
+                outcome = self._outcome(call, trial, served.bill)
+                if served.cut_off is not None:
+                    raise served.cut_off
+                return Answer(body=served.body, outcome=outcome)
             except (NotSent, Refused) as error:
                 failures.append(error)
                 if not may_go_elsewhere(error) or call.deadline <= time.monotonic():
@@ -105,7 +112,8 @@ class Generation:
 
     async def _exchange(self, trial: Trial) -> Served:
         body = await self.upstream.call(trial.upstream_call)
-        bill = bill_of(trial.upstream_call.method, trial.stage.stop, body)
+        held_nanos = trial.attempt.held_nanos
+        bill = bill_of(trial.upstream_call.method, trial.stage.stop, body, held_nanos=held_nanos)
         return Served(body=body, response_id=response_id_of(body), bill=bill)
 
     def _stages(self, call: GenerationCall) -> Iterator[Stage]:
@@ -144,7 +152,8 @@ class Generation:
         attempt = None
         try:
             async with self._attempts.open(terms, timeout_seconds=seconds_left) as attempt:
-                yield Trial(stage=stage, attempt=attempt, upstream_call=self._upstream_call(call, stage, attempt))
+                granted = _granted(stage, attempt)
+                yield Trial(stage=granted, attempt=attempt, upstream_call=self._upstream_call(call, granted, attempt))
         except Broken as error:
             raise UpstreamOutcomeUnknown(attempt_id=str(terms.attempt_id), last_error=str(error)) from error
         finally:
@@ -175,7 +184,7 @@ class Generation:
 
     def _outcome(self, call: GenerationCall, trial: Trial, bill: Bill) -> Outcome:
         stop = trial.stage.stop
-        if bill.priced.cost_nanos > stop.ceiling.cost_nanos:
+        if bill.priced.cost_nanos > trial.attempt.held_nanos:
             self._metrics.settled_above_hold(model=stop.target.model)
         self._metrics.call_settled(
             tier=stop.tier, model=stop.target.model, usage=bill.usage, cost_nanos=bill.priced.cost_nanos
@@ -203,7 +212,17 @@ def _note_served(attempt: Attempt, served: Served) -> None:
     if served.bill.usage is None:
         attempt.unknown("USAGE_MISSING")
     else:
-        attempt.served(served.bill.usage, served.bill.priced, served.response_id)
+        outcome = "SERVED" if served.cut_off is None else "CUT_OFF"
+        attempt.served(served.bill.usage, served.bill.priced, served.response_id, outcome=outcome)
+
+
+def _granted(stage: Stage, attempt: Attempt) -> Stage:
+    """Return the stage as the ledger has admitted it: with less output, where a limit has no room for all of it."""
+    reservation = attempt.reservation
+    if reservation.max_output_tokens is None:
+        return stage
+    clamped = stage.stop.clamped(reservation.max_output_tokens, limit=reservation.clamped_by)
+    return replace(stage, stop=clamped)
 
 
 def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:

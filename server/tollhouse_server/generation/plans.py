@@ -1,17 +1,25 @@
 """Where a call may go, in order, and what each stop could cost at the most."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tollhouse_server.generation.calls import CallNotice, GenerationCall
 from tollhouse_server.generation.encoding import encoded
+from tollhouse_server.generation.output_bounds import (
+    asked_output_tokens,
+    capped,
+    clamp_notice,
+    flows_evenly,
+    least_output_tokens,
+    thinking_tokens,
+)
 from tollhouse_server.ledger.ledger import new_attempt_id
-from tollhouse_server.ledger.terms import Amounts, CallTerms
-from tollhouse_server.pricing.ceiling import Ceiling, ModelBounds, ceiling, ceiling_of_embedding
+from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
+from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
-from tollhouse_server.routing.catalogue import Catalogue, Target, UpstreamKind
+from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Target, UpstreamKind
 from tollhouse_server.upstream.protocol import Destination, Method
 
 _FREE = Ceiling(
@@ -33,13 +41,23 @@ _SERVED_KINDS = frozenset({UpstreamKind.GEMINI_API})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """One target that a call may be sent to: the body as it would travel, its prices and its worst case."""
+    """One target that a call may be sent to: the body as it would travel, its prices and its worst case.
+
+    `opening` is what is held at first: the whole ceiling, unless the stream is held for in steps. `request` is the body
+    before it was encoded. `least_output_tokens` is the smallest output bound that it is worth sending with.
+    `step_tokens` is 0 where all is held at once.
+    """
 
     tier: str
     target: Target
     prices: ModelPrices
     ceiling: Ceiling
+    opening: Ceiling
     body: bytes
+    request: Mapping[str, Any] = field(default_factory=dict)
+    asked_output_tokens: object = None
+    least_output_tokens: int = 0
+    step_tokens: int = 0
     service_tier: str | None = None
     notices: tuple[CallNotice, ...] = ()
 
@@ -57,25 +75,59 @@ class Stop:
             account_id=self.target.account_id,
             labels=call.labels,
             price_version=self.prices.version,
-            ceiling=Amounts(
-                requests=1,
-                input_tokens=self.ceiling.input_tokens,
-                output_tokens=self.ceiling.output_tokens,
-                images=self.ceiling.images,
-                cost_nanos=self.ceiling.cost_nanos,
-            ),
+            ceiling=amounts_of(self.opening),
+            shrink=self.shrink if self.opening.max_output_tokens else None,
         )
+
+    def shrink(self, cost_nanos: int | None, output_tokens: int | None) -> Shrunk | None:
+        """Return the largest call that these amounts afford, None if it is not worth sending (see `CallTerms`)."""
+        smaller = self.opening.clamped_to(cost_nanos, output_tokens)
+        if smaller is None or smaller.max_output_tokens < min(self.least_output_tokens, self.opening.max_output_tokens):
+            return None
+        return Shrunk(amounts_of(smaller), smaller.max_output_tokens)
+
+    def clamped(self, max_output_tokens: int, *, limit: str) -> "Stop":
+        """Return the stop with the output bound that the ledger has granted, written into what is sent."""
+        granted = self.opening.with_output(max_output_tokens) or self.opening
+        request = capped(self.request, max_output_tokens)
+        requested = self.asked_output_tokens or self.ceiling.max_output_tokens
+        return replace(
+            self,
+            ceiling=granted,
+            opening=granted,
+            step_tokens=0,
+            request=request,
+            body=encoded(request),
+            notices=(clamp_notice(requested, max_output_tokens, limit=limit),),
+        )
+
+
+def amounts_of(worst: Ceiling) -> Amounts:
+    """Return a ceiling in the ledger's terms."""
+    return Amounts(
+        requests=1,
+        input_tokens=worst.input_tokens,
+        output_tokens=worst.output_tokens,
+        images=worst.images,
+        cost_nanos=worst.cost_nanos,
+    )
 
 
 class Planner:
     """Makes the stops of a call from the current catalogue and price book."""
 
     def __init__(
-        self, catalogue: Callable[[], Catalogue], price_book: Callable[[], PriceBook], *, output_cap_tokens: int
+        self,
+        catalogue: Callable[[], Catalogue],
+        price_book: Callable[[], PriceBook],
+        *,
+        output_cap_tokens: int,
+        stream_step_tokens: int = 0,
     ) -> None:
         self._catalogue = catalogue
         self._price_book = price_book
         self._output_cap_tokens = output_cap_tokens
+        self._stream_step_tokens = stream_step_tokens
 
     def stops(self, call: GenerationCall) -> Iterator[Stop]:
         """Yield the targets that may serve the call, the preferred one first.
@@ -96,27 +148,43 @@ class Planner:
         for target in route.targets:
             if target.kind in _SERVED_KINDS:
                 prices = book.terms(target.model, now)
-                yield self._stop(call, route.tier, target, prices, catalogue.get_model(target.model).bounds)
+                yield self._stop(call, route.tier, target, prices, catalogue.get_model(target.model))
 
-    def _stop(self, call: GenerationCall, tier: str, target: Target, prices: ModelPrices, bounds: ModelBounds) -> Stop:
+    def _stop(self, call: GenerationCall, tier: str, target: Target, prices: ModelPrices, model: Model) -> Stop:
         body = _addressed(call, target)
         sent = encoded(body)
         if call.method is Method.COUNT_TOKENS:
-            return Stop(tier=tier, target=target, prices=prices, ceiling=_FREE, body=sent)
+            return Stop(tier=tier, target=target, prices=prices, ceiling=_FREE, opening=_FREE, body=sent)
         if call.method is Method.EMBED:
             worst = ceiling_of_embedding(prices, body, request_bytes=len(sent))
-            return Stop(tier=tier, target=target, prices=prices, ceiling=worst, body=sent)
-        worst = ceiling(prices, bounds, body, request_bytes=len(sent), output_cap_tokens=self._output_cap_tokens)
-        capped, notices = _capped(body, worst.max_output_tokens)
+            return Stop(tier=tier, target=target, prices=prices, ceiling=worst, opening=worst, body=sent)
+        worst = ceiling(prices, model.bounds, body, request_bytes=len(sent), output_cap_tokens=self._output_cap_tokens)
+        thinking = thinking_tokens(body, can_think=Capability.THINKING in model.capabilities)
+        request, asked = capped(body, worst.max_output_tokens), asked_output_tokens(body)
+        is_lowered = asked is not None and request is not body
+        opening = self._opening(call, worst, thinking)
         return Stop(
             tier=tier,
             target=target,
             prices=prices,
             ceiling=worst,
-            body=encoded(capped),
+            opening=opening,
+            body=encoded(request),
+            request=request,
+            asked_output_tokens=asked,
+            least_output_tokens=least_output_tokens(worst, thinking),
+            step_tokens=self._stream_step_tokens if opening is not worst else 0,
             service_tier=_service_tier(body),
-            notices=notices,
+            notices=(clamp_notice(asked, worst.max_output_tokens),) if is_lowered else (),
         )
+
+    def _opening(self, call: GenerationCall, worst: Ceiling, thinking: int | None) -> Ceiling:
+        """Return what is held before the first byte: for a stream that is held for in steps, its first step."""
+        is_stepped = self._stream_step_tokens and call.method is Method.STREAM
+        if not is_stepped or thinking is None or not flows_evenly(call.body, worst, thinking):
+            return worst
+        first = self._stream_step_tokens + thinking
+        return worst if first >= worst.max_output_tokens else worst.with_output(first) or worst
 
 
 def _addressed(call: GenerationCall, target: Target) -> Mapping[str, Any]:
@@ -125,23 +193,6 @@ def _addressed(call: GenerationCall, target: Target) -> Mapping[str, Any]:
         return call.body
     requests = [{**request, "model": f"models/{target.model}"} for request in call.body.get("requests", ())]
     return {**call.body, "requests": requests}
-
-
-def _capped(body: Mapping[str, Any], max_output_tokens: int) -> tuple[Mapping[str, Any], tuple[CallNotice, ...]]:
-    """Write the output bound that was reserved into the request, so that it binds upstream too."""
-    config = body.get("generationConfig") or {}
-    asked = config.get("maxOutputTokens")
-    if asked == max_output_tokens:
-        return body, ()
-    capped = {**body, "generationConfig": {**config, "maxOutputTokens": max_output_tokens}}
-    if asked is None:
-        return capped, ()
-    notice = CallNotice(
-        code="MAX_OUTPUT_TOKENS_CLAMPED",
-        message=f"maxOutputTokens was lowered from {asked} to {max_output_tokens}.",
-        metadata={"requested": str(asked), "granted": str(max_output_tokens)},
-    )
-    return capped, (notice,)
 
 
 def _service_tier(body: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,8 @@
 """The story of one streaming call: as `generate.py`, with the chunks passed on as they come.
 
 The call runs apart from its RPC and reads the stream to its end even if nobody listens any more: only the last chunk
-tells what the call has used, and what is paid for must be known exactly.
+tells what the call has used, and what is paid for must be known exactly. Only a limit without room for the next step
+of a stream that is held for in steps ends it before.
 """
 
 import asyncio
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import response_id_of
-from tollhouse_server.generation.bills import bill_of_stream
+from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation, Served, Trial
+from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.pricing.usage import StreamUsage
 from tollhouse_server.upstream.protocol import Broken
 
@@ -28,19 +31,33 @@ class ChunkPipe:
     """Carries chunks from a call to its RPC. When the listener has gone it swallows what still comes."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(_CHUNKS_AHEAD)
+        self._queue: asyncio.Queue[Mapping[str, Any] | TollhouseError | None] = asyncio.Queue()
+        self._has_room = asyncio.Event()
         self._has_listener = True
 
-    async def put(self, chunk: Mapping[str, Any] | None) -> None:
-        """Pass a chunk on, or None for the end; waits while a slow listener is too far behind."""
+    @property
+    def is_full(self) -> bool:
+        """Tell whether a slow listener is so far behind that the upstream should wait for him."""
+        return self._has_listener and self._queue.qsize() >= _CHUNKS_AHEAD
+
+    async def put(self, chunk: Mapping[str, Any]) -> None:
+        """Pass a chunk on; waits while a slow listener is too far behind."""
+        while self.is_full:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self.put_at_once(chunk)
+
+    def put_at_once(self, item: Mapping[str, Any] | TollhouseError | None) -> None:
+        """Pass on a chunk, an error that the listener is to be told now, or None for the end; never waits."""
         if self._has_listener:
-            await self._queue.put(chunk)
+            self._queue.put_nowait(item)
 
     def abandon(self) -> None:
         """Stop listening: whoever waits to put goes on at once."""
         self._has_listener = False
         while not self._queue.empty():
             self._queue.get_nowait()
+        self._has_room.set()
 
     def cut(self) -> None:
         """End the chunks at once, without those that nobody has taken yet: a shutdown waits for no listener."""
@@ -48,9 +65,16 @@ class ChunkPipe:
         self._queue.put_nowait(None)
 
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield chunks until the end."""
-        while (chunk := await self._queue.get()) is not None:
-            yield chunk
+        """Yield chunks until the end.
+
+        Raises:
+            TollhouseError: one was put among them.
+        """
+        while (item := await self._queue.get()) is not None:
+            self._has_room.set()
+            if isinstance(item, TollhouseError):
+                raise item
+            yield item
 
 
 class Streaming:
@@ -66,6 +90,7 @@ class Streaming:
         Raises:
             TollhouseError: as `Generation.generate`; UpstreamOutcomeUnknown also after the first chunk, when the
                 stream breaks: it is never silently restarted.
+            BudgetCutOff, StoreLostMidStream: after the first chunk, when no more can be held for it.
         """
         pipe = ChunkPipe()
         finished = self._calls.start(self._run(call, pipe))
@@ -83,7 +108,7 @@ class Streaming:
             pipe.cut()
             raise
         finally:
-            await pipe.put(None)
+            pipe.put_at_once(None)
 
     async def _pass_on(self, trial: Trial, *, pipe: ChunkPipe) -> Served:
         """Pass every chunk on and return what the stream came to.
@@ -91,7 +116,10 @@ class Streaming:
         Raises:
             Broken: the stream ended without saying that it is finished, or with an error in its midst.
         """
+        stop, attempt = trial.stage.stop, trial.attempt
+        steps = SteppedHold(attempt, stop, self._calls.start) if stop.step_tokens else None
         meter, progress, sent_at = StreamUsage(), StreamProgress(), time.perf_counter()
+        is_cut = False
         async with aclosing(self._generation.upstream.stream(trial.upstream_call)) as chunks:
             async for chunk in chunks:
                 if "error" in chunk:
@@ -100,11 +128,35 @@ class Streaming:
                     self._generation.note_first_chunk(trial, seconds=time.perf_counter() - sent_at)
                 progress.add(chunk)
                 meter.add(chunk)
-                await pipe.put(chunk)
+                await _hand_over(chunk, pipe, steps)
+                if steps and not progress.is_finished and not await steps.may_go_on(chunk):
+                    is_cut = True
+                    break
+        if steps and is_cut:
+            return _cut(trial, meter, steps, pipe, progress.response_id)
         if not progress.is_finished:
             raise Broken("the stream ended before the answer did")
-        bill = bill_of_stream(trial.stage.stop, meter)
+        bill = bill_of_stream(stop, meter, held_nanos=attempt.held_nanos)
         return Served(body={}, response_id=progress.response_id, bill=bill)
+
+
+async def _hand_over(chunk: Mapping[str, Any], pipe: ChunkPipe, steps: SteppedHold | None) -> None:
+    """Pass a chunk on. The upstream is made to wait for a slow listener only where all that may come unread is held."""
+    if steps is None or not pipe.is_full or steps.is_whole or await steps.secure_all():
+        await pipe.put(chunk)
+    else:
+        pipe.put_at_once(chunk)
+
+
+def _cut(trial: Trial, meter: StreamUsage, steps: SteppedHold, pipe: ChunkPipe, response_id: str) -> Served:
+    """Return what a stream came to that was ended for want of room."""
+    attempt = trial.attempt
+    bill = bill_of_cut_stream(trial.stage.stop, meter, held_tokens=steps.held_tokens, held_nanos=attempt.held_nanos)
+    told = steps.cut_off(bill)
+    if steps.is_store_lost:
+        # The booking waits for the ledger, as long as it takes; the listener need not.
+        pipe.put_at_once(told)
+    return Served(body={}, response_id=response_id, bill=bill, cut_off=told)
 
 
 @dataclass(slots=True)
