@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS served_call (
 )
 """
 _INSERT = f"INSERT INTO served_call ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_AMEND = "UPDATE served_call SET usage = ? WHERE sequence = ?"
 _FILTERS = ("key_id", "project", "model", "method", "attempt_id", "fault")
 _BATCH_LIMIT = 2_000
 
@@ -67,9 +68,12 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    row: CallRow
+    """A statement that waits for the next commit; `durable` gets the sequence of an inserted row."""
+
+    statement: str
+    values: tuple[Any, ...]
     loop: asyncio.AbstractEventLoop
-    durable: asyncio.Future[None]
+    durable: asyncio.Future[int]
 
 
 class CallLog:
@@ -91,12 +95,19 @@ class CallLog:
         self._queue.put(None)
         self._thread.join()
 
-    async def append(self, row: CallRow) -> None:
-        """Return once the row is on disk; raise sqlite3.Error when it could not be written."""
+    async def append(self, row: CallRow) -> int:
+        """Return the row's sequence once it is on disk; raise sqlite3.Error when it could not be written."""
+        return await self._write(_INSERT, astuple(row))
+
+    async def amend(self, sequence: int, usage: bytes) -> None:
+        """Return once a row says that its call has used this instead; raise as `append` does."""
+        await self._write(_AMEND, (usage, sequence))
+
+    async def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(row, loop, loop.create_future())
+        waiting = _Waiting(statement, values, loop, loop.create_future())
         self._queue.put(waiting)
-        await waiting.durable
+        return await waiting.durable
 
     async def rows(self, *, after: int, limit: int, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """List rows with a sequence above `after`, oldest first."""
@@ -161,23 +172,25 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _commit(connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
     failure: sqlite3.Error | None = None
+    sequences: list[int] = []
     try:
         with connection:
-            connection.executemany(_INSERT, [astuple(waiting.row) for waiting in batch])
+            sequences = [connection.execute(each.statement, each.values).lastrowid or 0 for each in batch]
     except sqlite3.Error as error:
         failure = error
     # One wake-up of the loop for the whole batch; each wake-up costs a system call.
-    batch[0].loop.call_soon_threadsafe(_release, [waiting.durable for waiting in batch], failure)
+    batch[0].loop.call_soon_threadsafe(_release, [waiting.durable for waiting in batch], sequences, failure)
 
 
-def _release(waiting: list[asyncio.Future[None]], failure: sqlite3.Error | None) -> None:
-    for durable in waiting:
-        if durable.done():
-            continue
-        if failure is None:
-            durable.set_result(None)
-        else:
-            durable.set_exception(failure)
+def _release(waiting: list[asyncio.Future[int]], sequences: list[int], failure: sqlite3.Error | None) -> None:
+    if failure is not None:
+        for durable in waiting:
+            if not durable.done():
+                durable.set_exception(failure)
+        return
+    for durable, sequence in zip(waiting, sequences, strict=True):
+        if not durable.done():
+            durable.set_result(sequence)
 
 
 def _where(filters: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:

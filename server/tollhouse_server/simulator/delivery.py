@@ -1,11 +1,14 @@
-"""Sending an answer: at a model's pace, and with the fault that a plan wants on the way."""
+"""Sending an answer: at a model's pace, and with the fault that a plan wants on the way.
+
+A stream whose client hangs up between two chunks goes no further; what had been sent by then is what it used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -38,7 +41,9 @@ class Delivery(Response):
         headers: dict[str, str],
         pace: Pace,
         fault: FaultPlan | None,
+        on_hang_up: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        self._on_hang_up = on_hang_up
         self._framed = framed
         self._pieces = _spoiled(pieces, fault, framed=framed)
         self._pace = pace
@@ -62,14 +67,16 @@ class Delivery(Response):
     async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _sleep(self._pace.before_seconds + self._slowness())
         sent = 0
-        async for piece in self._paced():
+        async for piece in self._paced(receive):
             if self._stops_after(sent):
                 break
             if sent == 0:
                 await send(self._start())
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             sent += 1
-        if self._breaks():
+        if sent < len(self._pieces) and not self._breaks():
+            await self._note_hang_up(sent)
+        elif self._breaks():
             await self._break(scope, receive)
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -80,11 +87,20 @@ class Delivery(Response):
             headers.append((b"content-length", str(sum(map(len, self._pieces))).encode()))
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
-    async def _paced(self) -> AsyncIterator[bytes]:
+    async def _paced(self, receive: Receive) -> AsyncIterator[bytes]:
+        """Yield the pieces at the model's pace, as long as a stream's client is there."""
         for index, piece in enumerate(self._pieces):
             if index:
-                await _sleep(self._pace.between_seconds + self._slowness())
+                seconds = self._pace.between_seconds + self._slowness()
+                if self._framed and await _has_hung_up(receive, seconds):
+                    return
+                if not self._framed:
+                    await _sleep(seconds)
             yield piece
+
+    async def _note_hang_up(self, sent: int) -> None:
+        if self._on_hang_up is not None:
+            await self._on_hang_up(sent)
 
     def _slowness(self) -> float:
         return self._fault.delay_seconds if self._fault and self._fault.kind == "slow" else 0.0
@@ -121,6 +137,17 @@ def _spoiled(pieces: Sequence[bytes], fault: FaultPlan | None, *, framed: bool) 
 async def _sleep(seconds: float) -> None:
     if seconds > 0:
         await asyncio.sleep(seconds)
+
+
+async def _has_hung_up(receive: Receive, seconds: float) -> bool:
+    """Let so many seconds pass, or fewer if the client hangs up; tell whether he has."""
+    try:
+        async with asyncio.timeout(seconds):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _hang(receive: Receive, seconds: float) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from starlette.requests import Request
@@ -117,9 +118,10 @@ class Door:
         if refusal is not None:
             raise refusal
         outcome = await self._outcome(request, target, caller, body)
+        sequence = None
         if outcome.status == 200:
-            await self._log(request, target, caller, outcome, fault)
-        return self._deliver(request, target, outcome, fault)
+            sequence = await self._log(request, target, caller, outcome, fault)
+        return self._deliver(request, target, outcome, fault, sequence)
 
     def _caller(self, request: Request, target: Target) -> Caller:
         headers = request.headers
@@ -174,9 +176,10 @@ class Door:
 
     async def _log(
         self, request: Request, target: Target, caller: Caller, outcome: Outcome, fault: FaultPlan | None
-    ) -> None:
+    ) -> int | None:
+        """Write the call to the log and return its place there; None for what is never billed."""
         if target.method == "countTokens" or (fault is not None and not fault.served):
-            return
+            return None
         row = CallRow(
             served_at_ms=time.time_ns() // 1_000_000,
             key_id=caller.key_id,
@@ -190,9 +193,17 @@ class Door:
             image_count=outcome.images,
             response_id=outcome.pieces[0].get("responseId"),
         )
-        await self.log.append(row)
+        return await self.log.append(row)
 
-    def _deliver(self, request: Request, target: Target, outcome: Outcome, fault: FaultPlan | None) -> Response:
+    async def _amend(self, sequence: int, pieces: list[JsonObject], sent: int) -> None:
+        """Bill a stream whose client hung up for what it was sent: the counts of the last chunk that left."""
+        usage = pieces[sent - 1].get("usageMetadata")
+        if usage is not None:
+            await self.log.amend(sequence, orjson.dumps(usage))
+
+    def _deliver(
+        self, request: Request, target: Target, outcome: Outcome, fault: FaultPlan | None, sequence: int | None
+    ) -> Response:
         if outcome.status != 200:
             return Response(orjson.dumps(outcome.pieces[0]), status_code=outcome.status, media_type=_JSON)
         model = self.models.get(target.model or "")
@@ -204,7 +215,13 @@ class Door:
         )
         headers = {} if outcome.is_stream else {"x-gemini-service-tier": outcome.service_tier}
         return Delivery(
-            pieces, framed=outcome.is_stream, media_type=media_type, headers=headers, pace=pace, fault=fault
+            pieces,
+            framed=outcome.is_stream,
+            media_type=media_type,
+            headers=headers,
+            pace=pace,
+            fault=fault,
+            on_hang_up=None if sequence is None else partial(self._amend, sequence, outcome.pieces),
         )
 
 
