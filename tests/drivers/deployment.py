@@ -131,10 +131,7 @@ class Deployment:
 @contextmanager
 def running_deployment(parts: Parts) -> Iterator[Deployment]:
     """Bring a new deployment up as the documentation says, by commands and RPCs alone, and serve until the end."""
-    for arguments in (("migrate",), ("create-administrator-key",)):
-        ended = parts.command(*arguments)
-        assert ended.returncode == 0, ended.stderr
-    administrator_key = ended.stdout.strip()
+    administrator_key = prepared(parts)
     output = parts.directory / "serve.out"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -146,14 +143,23 @@ def running_deployment(parts: Parts) -> Iterator[Deployment]:
         )
     gateway = RunningStack(process=process, state_dir=parts.directory, output=output, run={})
     try:
-        gateway.run = _as_run_file(parts, administrator_key)
-        gateway.run = {**gateway.run, "demo_api_key": _set_up(gateway)}
+        gateway.run = as_run_file(parts, administrator_key)
+        gateway.run = {**gateway.run, "demo_api_key": set_up(gateway)}
         yield Deployment(parts, gateway)
     finally:
         gateway.stop()
 
 
-def _as_run_file(parts: Parts, administrator_key: str) -> dict[str, object]:
+def prepared(parts: Parts) -> str:
+    """Migrate, and return a key of the platform's administrator."""
+    for arguments in (("migrate",), ("create-administrator-key",)):
+        ended = parts.command(*arguments)
+        assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def as_run_file(parts: Parts, administrator_key: str) -> dict[str, object]:
+    """Return what run.json would say of these parts; `demo_api_key` is still to come."""
     postgres, openbao, simulator = parts.endpoints
     return {
         "grpc": f"127.0.0.1:{parts.environment['TOLLHOUSE_GRPC_PORT']}",
@@ -165,7 +171,7 @@ def _as_run_file(parts: Parts, administrator_key: str) -> dict[str, object]:
     }
 
 
-def _set_up(gateway: RunningStack) -> str:
+def set_up(gateway: RunningStack) -> str:
     """Create account, upstream key, tenant and a caller over gRPC; return the caller's key."""
     metadata = bearer(gateway.admin_api_key)
     with grpc.insecure_channel(gateway.grpc) as channel:

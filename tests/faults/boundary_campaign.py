@@ -1,0 +1,243 @@
+"""One fault at one side of one boundary, for each of them; then the referee, then calls that must succeed."""
+
+import asyncio
+import random
+import signal
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from tests.drivers.callers import prompt
+from tests.drivers.load import callers
+from tests.drivers.referee import Finding
+from tests.faults.boundaries import Boundary, all_boundaries
+from tests.faults.gate import AFTER, BEFORE
+from tests.faults.journal import Journal
+from tests.faults.report import say
+from tests.faults.rig import DEAD_AFTER_SECONDS, Driven, Rig
+from tests.faults.scenarios import SCENARIOS, Scenario, all_of, note
+from tests.faults.strikes import FAULTS, KILL, STOP
+
+CAMPAIGN = "boundaries"
+_SCENARIO_SECONDS = 45.0
+_NEXT_CALLS = 3
+_NEXT_SECONDS = 8.0
+_STOP_SECONDS = DEAD_AFTER_SECONDS * 1.5
+
+NOT_ON_THE_WAY = {
+    "ledger/limit_store.py": "administrators' RPCs on limits",
+    "ledger/housekeeping.py": "hourly chores and gauges of the housekeeper",
+    "ledger/upkeep_store.py:create_partitions": "an hourly chore",
+    "ledger/upkeep_store.py:forget_": "an hourly chore",
+    "ledger/upkeep_store.py:count_open": "a gauge of the housekeeper",
+    "ledger/ledger.py:Ledger.release": "the server has no caller of it: what was not sent is settled as NOT_SENT",
+    "ledger/ledger.py:Ledger.drain": "calls end only when they are booked: nothing is left to wait for when they have",
+    "upstream/gemini.py:open_session": "once at the start of a process, before it serves",
+    "ledger/connections.py:create_pool": "once at the start of a process, before it serves",
+    "database/engine.py:Database.close": "at the end of a process, after the last settlement",
+}
+"""Boundaries that no call passes, by the beginning of their names, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One fault at one side of one boundary, under the scenario that leads there."""
+
+    boundary: Boundary
+    side: str
+    fault: str
+    scenario: Scenario
+    hit: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return what the case is called in the journal and for `--only`."""
+        return f"{self.boundary.name} {self.side} {self.fault}"
+
+
+@dataclass(slots=True)
+class Cast:
+    """The processes that take part now; who has died is replaced."""
+
+    rig: Rig
+    playing: dict[str, Driven] = field(default_factory=dict)
+
+    async def complete(self) -> None:
+        """See to it that there is a worker and a housekeeper."""
+        for role in ("worker", "housekeeper"):
+            if role not in self.playing or self.playing[role].ended.is_set():
+                self.playing[role] = await self.rig.start(role)
+
+    async def replace(self, role: str) -> None:
+        """Kill one and start another."""
+        await self.rig.end(self.playing[role])
+        await self.complete()
+
+
+Reached = Mapping[str, tuple[Scenario, int]]
+"""`boundary side` -> the first scenario that passes it, and how often."""
+
+
+async def explore(cast: Cast, seed: int) -> Reached:
+    """Run every scenario without a fault and note what each passes."""
+    reached: dict[str, tuple[Scenario, int]] = {}
+    for scenario in SCENARIOS:
+        await cast.complete()
+        target = cast.playing[scenario.role]
+        # A process that ends with its scenario can say only before what it has passed: it is asked all along.
+        passed = await _watched(cast.rig, target, scenario, seed)
+        for point, times in passed.items():
+            reached.setdefault(point, (scenario, times))
+        await cast.complete()
+        wrong = await next_calls(cast.rig, scenario.name) + await cast.rig.verdict()
+        say(f"  {scenario.name}: passes {len(passed)} points, {len(wrong)} findings without a fault")
+        for finding in wrong:
+            say(f"      {finding}")
+    return reached
+
+
+async def _watched(rig: Rig, target: Driven, scenario: Scenario, seed: int) -> Mapping[str, int]:
+    await target.passed()
+    passed: dict[str, int] = {}
+    running = asyncio.create_task(asyncio.wait_for(scenario.run(rig, target, random.Random(seed)), _SCENARIO_SECONDS))
+    is_last = False
+    while not is_last:
+        is_last = running.done()
+        for point, times in (await target.passed()).items():
+            passed[point] = passed.get(point, 0) + times
+        await asyncio.sleep(0.02)
+    await running
+    return passed
+
+
+def unreached(reached: Reached) -> list[Boundary]:
+    """Return the boundaries that no scenario passes and that nobody has excused."""
+    return [
+        boundary
+        for boundary in all_boundaries()
+        if f"{boundary.name} {BEFORE}" not in reached and excuse(boundary) is None
+    ]
+
+
+def excuse(boundary: Boundary) -> str | None:
+    """Return why no call passes a boundary; None where one should."""
+    return next((why for start, why in NOT_ON_THE_WAY.items() if boundary.name.startswith(start)), None)
+
+
+def cases(reached: Reached, seed: int, only: Sequence[str]) -> Iterator[Case]:
+    """Yield every case there is, those selected by all the words of `only`; the same for the same seed."""
+    for boundary in all_boundaries():
+        for side in (BEFORE, AFTER):
+            found = reached.get(f"{boundary.name} {side}")
+            if found is None or excuse(boundary) is not None:
+                continue
+            scenario, times = found
+            for fault in FAULTS:
+                own_seed = zlib.crc32(f"{seed} {boundary.name} {side} {fault}".encode())
+                hit = 1 + random.Random(own_seed).randrange(max(1, min(times, 4)))
+                case = Case(boundary=boundary, side=side, fault=fault, scenario=scenario, hit=hit, seed=own_seed)
+                if all(word in case.name for word in only):
+                    yield case
+
+
+async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
+    """Run one case; return whether the fault struck, and what is wrong."""
+    rig = cast.rig
+    has_struck, findings = False, list[Finding]()
+    for hit in (case.hit, 1, 1):
+        if not has_struck and not findings:
+            has_struck, findings = await _strike(cast, case, hit)
+    refused = await next_calls(rig, case.name)
+    if refused:
+        # What it left in flight is booked only when it is dead.
+        await cast.replace("worker")
+    return has_struck, findings + refused + await rig.verdict()
+
+
+async def _strike(cast: Cast, case: Case, hit: int) -> tuple[bool, list[Finding]]:
+    """Lay the trap and run the scenario; return whether the fault struck."""
+    await cast.complete()
+    target = cast.playing[case.scenario.role]
+    await target.arm(name=case.boundary.name, side=case.side, hit=hit, fault=case.fault)
+    findings = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            aftermath = group.create_task(_aftermath(cast, target, case))
+            load = case.scenario.run(cast.rig, target, random.Random(case.seed))
+            await asyncio.wait_for(load, _SCENARIO_SECONDS)
+            if not target.struck.is_set():
+                aftermath.cancel()
+    except TimeoutError:
+        findings = [Finding("the load did not end", case.name)]
+    await cast.rig.simulator.clear_faults()
+    # The trap may have sprung after the load had ended.
+    target.send(signal.SIGCONT)
+    await target.disarm()
+    target.send(signal.SIGCONT)
+    await cast.complete()
+    return target.struck.is_set(), findings
+
+
+async def _aftermath(cast: Cast, target: Driven, case: Case) -> None:
+    """Do what the world does after a fault: wake who was stopped, start anew who was killed."""
+    await target.struck.wait()
+    if case.fault == STOP:
+        await asyncio.sleep(_STOP_SECONDS)
+        target.send(signal.SIGCONT)
+    elif case.fault == KILL:
+        await asyncio.wait_for(target.ended.wait(), 10)
+        await cast.complete()
+
+
+async def next_calls(rig: Rig, about: str, count: int = _NEXT_CALLS) -> list[Finding]:
+    """Make calls that must succeed."""
+    await rig.simulator.set_pace(latency_ms=1, tokens_per_second=0)
+    refused: list[Finding] = []
+
+    async def call(number: int) -> None:
+        try:
+            note(rig, await caller.unary(prompt(f"And now? {number}"), seconds=_NEXT_SECONDS))
+        except Exception as error:  # noqa: BLE001 - reported as a finding
+            refused.append(Finding("false refusal", about, short(error)))
+
+    async with callers(rig.stack, rig.key, 1) as (caller,):
+        await all_of(call(number) for number in range(count))
+    return refused
+
+
+def short(error: Exception) -> str:
+    """Return an error in a line."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return repr(error)[:200]
+
+
+async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = (), again: bool = False) -> None:
+    """Run every case that has not passed yet."""
+    cast = Cast(rig)
+    reached = await explore(cast, seed)
+    missed = unreached(reached)
+    findings = [Finding("no scenario passes", f"{one.name} (line {one.line})") for one in missed]
+    journal.add(CAMPAIGN, "every boundary is reached", findings, seconds=0.0, seed=seed)
+    for finding in findings:
+        say(f"  {finding}")
+    chosen = list(cases(reached, seed, only))
+    waiting = [case for case in chosen if again or not journal.has_passed(case.name)]
+    say(f"  {len(all_boundaries())} boundaries, {len(chosen)} cases, {len(waiting)} to run")
+    for number, case in enumerate(waiting, start=1):
+        started_at = time.monotonic()
+        has_struck, wrong = await run_case(cast, case)
+        seconds = round(time.monotonic() - started_at, 2)
+        journal.add(CAMPAIGN, case.name, wrong, struck=has_struck, seconds=seconds, seed=seed, hit=case.hit)
+        mark = "FAILED" if wrong else "ok" if has_struck else "ok, not struck"
+        place = f"{case.scenario.name}, hit {case.hit}, seed {seed}"
+        say(f"  {number}/{len(waiting)} {case.name} ({place}): {mark} {seconds} s")
+        if wrong:
+            await cast.replace("worker")
+            for finding in wrong:
+                say(f"      {finding}")
+            say(f"      again: make faults ARGS='boundaries --seed {seed} --again --only \"{case.name}\"'")

@@ -1,0 +1,303 @@
+"""What the faults happen to: PostgreSQL, OpenBao, simulator, and workers that a test drives boundary by boundary."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from tollhouse.admin.v1 import limits_pb2 as limits
+from tollhouse_server.embedded.postgres_roles import ROOT
+from tollhouse_server.simulator.client import SimulatorClient
+
+from tests.drivers.administration import administration, dollars
+from tests.drivers.deployment import Parts, as_run_file, prepared, running_parts, set_up
+from tests.drivers.referee import Finding, Referee
+from tests.drivers.stack import RunningStack
+
+DEAD_AFTER_SECONDS = 1.0
+_SETTINGS = {
+    "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": str(DEAD_AFTER_SECONDS),
+    "TOLLHOUSE_DRAIN_SECONDS": "1",
+    "TOLLHOUSE_WORKERS": "1",
+}
+_READY_SECONDS = 60.0
+_QUIET_SECONDS = 30.0
+TENANT = "tenants/demo"
+
+
+@dataclass(slots=True)
+class Driven:
+    """A worker or housekeeper with gates in it. `struck` is set when its trap has sprung, `ended` when it is gone."""
+
+    role: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    pid: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    struck: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    last_passed: Mapping[str, int] = field(default_factory=dict)
+    """What it had passed when it ended by itself."""
+
+    _replies: asyncio.Queue[Mapping[str, Any]] = field(default_factory=asyncio.Queue)
+
+    async def listen(self) -> None:
+        """Take in what the process says, until it ends."""
+        with suppress(ConnectionError):
+            async for line in self.reader:
+                message = json.loads(line)
+                match message["event"]:
+                    case "ready":
+                        self.pid = message["pid"]
+                        self.ready.set()
+                    case "struck":
+                        self.struck.set()
+                    case "bye":
+                        self.last_passed = message["passed"]
+                    case _:
+                        self._replies.put_nowait(message)
+        self.writer.close()
+        self.ended.set()
+
+    async def arm(self, *, name: str, side: str, hit: int, fault: str) -> None:
+        """Set the trap: the fault strikes at the `hit`-th passing of that side of the boundary, counted from now."""
+        self.struck.clear()
+        await self._command(do="arm", trap={"name": name, "side": side, "hit": hit, "fault": fault})
+
+    async def disarm(self) -> None:
+        """Take the trap away."""
+        if not self.ended.is_set():
+            await self._command(do="disarm")
+
+    async def passed(self) -> Mapping[str, int]:
+        """Return how often each side of each boundary was passed since this was last asked."""
+        if self.ended.is_set():
+            return self.last_passed
+        passed: Mapping[str, int] = (await self._command(do="report"))["passed"]
+        return passed
+
+    async def _command(self, **command: Any) -> Mapping[str, Any]:
+        with suppress(ConnectionError):
+            self.writer.write(json.dumps(command).encode() + b"\n")
+        reply, ended = asyncio.ensure_future(self._replies.get()), asyncio.ensure_future(self.ended.wait())
+        _, late = await asyncio.wait((reply, ended), timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in late:
+            waiting.cancel()
+        return reply.result() if reply.done() else {"passed": {}}
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+@dataclass(slots=True)
+class Rig:
+    """A deployment whose server processes are started one by one. `poor_key` is of a department without a budget."""
+
+    parts: Parts
+    stack: RunningStack
+    environment: Mapping[str, str]
+    root: "asyncpg.Connection[asyncpg.Record]"
+    simulator: SimulatorClient
+    referee: Referee
+    group: asyncio.TaskGroup
+    poor_key: str = ""
+    driven: list[Driven] = field(default_factory=list)
+    _sockets: int = 0
+
+    @property
+    def key(self) -> str:
+        """A caller's key."""
+        return self.stack.demo_api_key
+
+    async def start(self, role: str = "worker") -> Driven:
+        """Start a process and wait until it serves."""
+        driven = await self.begin(role)
+        await self.until_ready(driven)
+        return driven
+
+    async def until_ready(self, driven: Driven) -> None:
+        """Wait until a process that was begun serves."""
+        ready, ended = (asyncio.ensure_future(event.wait()) for event in (driven.ready, driven.ended))
+        _, late = await asyncio.wait((ready, ended), timeout=_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in late:
+            waiting.cancel()
+        assert driven.ready.is_set(), f"the {driven.role} did not start:\n{self.log()[-3000:]}"
+
+    async def begin(self, role: str) -> Driven:
+        """Start a process."""
+        self._sockets += 1
+        path = str(self.parts.directory / f"control-{self._sockets}")
+        opened: asyncio.Future[Driven] = asyncio.get_running_loop().create_future()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            opened.set_result(Driven(role, reader, writer))
+
+        server = await asyncio.start_unix_server(accept, path, limit=2**22)
+        ports = {"postgres": self.parts.endpoints[0].port, "upstream": urlsplit(self.stack.simulator).port}
+        order = {"role": role, "control": path, "ports": ports, "environment": dict(self.environment)}
+        assert self.stack.process.stdin is not None
+        self.stack.process.stdin.write(json.dumps(order).encode() + b"\n")
+        self.stack.process.stdin.flush()
+        driven = await asyncio.wait_for(opened, _READY_SECONDS)
+        server.close()
+        await asyncio.to_thread(Path(path).unlink)
+        self.driven.append(driven)
+        self.group.create_task(driven.listen())
+        return driven
+
+    async def end(self, driven: Driven) -> None:
+        """Kill a process and wait until it is gone."""
+        driven.send(signal.SIGKILL)
+        await asyncio.wait_for(driven.ended.wait(), 10)
+
+    async def raise_errors(self, sqlstate: str | None) -> None:
+        """Have every third row written to the ledger fail with an SQLSTATE, at most five times; None: no more."""
+        await self.root.execute("SELECT setval('fault_rows', 1), setval('fault_raised', 1)")
+        await self.root.execute("UPDATE fault_plan SET sqlstate = $1", sqlstate)
+
+    async def quiet(self) -> bool:
+        """Wait until no attempt is in flight; False when some remain for too long."""
+        ends_at = time.monotonic() + _QUIET_SECONDS
+        while await self.referee.in_flight():
+            if time.monotonic() > ends_at:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def verdict(self) -> list[Finding]:
+        """Wait until all is booked and return what the referee finds wrong."""
+        findings = [] if await self.quiet() else [Finding("still in flight", f"after {_QUIET_SECONDS:.0f} s")]
+        return findings + await self.referee.check()
+
+    def log(self) -> str:
+        """Return what the processes wrote."""
+        return self.stack.output.read_text()
+
+
+@contextmanager
+def running_forks(parts: Parts) -> Iterator[RunningStack]:
+    """Run the process that forks workers, its environment the deployment's."""
+    metrics = parts.directory / "metrics"
+    metrics.mkdir()
+    output = parts.directory / "driven.out"
+    environment = {**parts.environment, **_SETTINGS, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+        )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"forks\n", output.read_text()
+        yield RunningStack(process=process, state_dir=parts.directory, output=output, run={})
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def parts_directory() -> Iterator[Path]:
+    """A directory that PostgreSQL's account may enter, removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="tollhouse-faults-"))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def rig_parts() -> Iterator[tuple[Parts, RunningStack]]:
+    """Start what a rig stands on. Synchronous: the kernel ends our servers with the thread that started them."""
+    with parts_directory() as directory, running_parts(directory) as parts, running_forks(parts) as stack:
+        stack.run = as_run_file(parts, prepared(parts))
+        yield parts, stack
+
+
+@asynccontextmanager
+async def open_rig(parts: Parts, stack: RunningStack) -> AsyncIterator[Rig]:
+    """Run a rig on parts that are ready; no server process runs at first except the housekeeper."""
+    async with AsyncExitStack() as exits:
+        root = await asyncpg.connect(parts.endpoints[0].dsn(ROOT))
+        exits.push_async_callback(root.close)
+        simulator = await exits.enter_async_context(SimulatorClient(stack.simulator))
+        group = await exits.enter_async_context(asyncio.TaskGroup())
+        rig = Rig(parts, stack, _SETTINGS, root, simulator, Referee(root, simulator), group)
+        exits.push_async_callback(_end_all, rig)
+        await _found(rig)
+        yield rig
+
+
+_RAISES = """
+CREATE SEQUENCE fault_rows;
+CREATE SEQUENCE fault_raised;
+CREATE TABLE fault_plan (sqlstate text);
+INSERT INTO fault_plan VALUES (NULL);
+CREATE FUNCTION fault_raise() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE planned text := (SELECT sqlstate FROM fault_plan);
+BEGIN
+    -- 22P05 stands for a text that cannot be stored: only a record that carries one fails.
+    IF planned IS NULL OR (planned = '22P05' AND coalesce(to_jsonb(NEW) ->> 'usage', '{}') = '{}') THEN
+        RETURN NEW;
+    END IF;
+    -- Sequences count through roll-backs.
+    IF nextval('fault_rows') % 3 = 0 AND nextval('fault_raised') <= 6 THEN
+        RAISE EXCEPTION 'a planned fault' USING ERRCODE = planned;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER fault_raise BEFORE INSERT ON attempt FOR EACH ROW EXECUTE FUNCTION fault_raise();
+CREATE TRIGGER fault_raise BEFORE INSERT ON usage_record FOR EACH ROW EXECUTE FUNCTION fault_raise();
+"""
+
+
+async def _end_all(rig: Rig) -> None:
+    await asyncio.gather(*(rig.end(driven) for driven in rig.driven))
+
+
+async def _found(rig: Rig) -> None:
+    """Make the company and its limits, by RPC, on a first worker."""
+    first = await rig.start("worker")
+    demo_key = await asyncio.to_thread(set_up, rig.stack)
+    rig.stack.run = {**rig.stack.run, "demo_api_key": demo_key}
+    await rig.root.execute(_RAISES)
+    rig.poor_key = await asyncio.to_thread(_add_limits, rig.stack)
+    await rig.end(first)
+
+
+def _add_limits(stack: RunningStack) -> str:
+    plenty = limits.LimitAmount(units=10**12)
+    metrics, windows = limits.LimitMetric, limits.LimitWindow
+    with administration(stack) as admin:
+        poor_key = admin.add_department("poor")
+        for name, metric, window, amount in (
+            ("spend", metrics.LIMIT_METRIC_COST, windows.LIMIT_WINDOW_MONTH, dollars(10**15)),
+            ("calls", metrics.LIMIT_METRIC_REQUESTS, windows.LIMIT_WINDOW_TOTAL, plenty),
+            ("output", metrics.LIMIT_METRIC_OUTPUT_TOKENS, windows.LIMIT_WINDOW_DAY, plenty),
+        ):
+            admin.add_limit(name, TENANT, metric, window, amount)
+        admin.add_limit(
+            "one-call",
+            f"{TENANT}/departments/poor",
+            metrics.LIMIT_METRIC_REQUESTS,
+            windows.LIMIT_WINDOW_TOTAL,
+            limits.LimitAmount(units=1),
+        )
+    return poor_key
