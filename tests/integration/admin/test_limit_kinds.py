@@ -180,19 +180,22 @@ async def test_a_mark_that_a_tick_is_about_to_set_is_taken_off_too(plane: Plane,
         assert await connection.fetchval("SELECT alert_at FROM counter") == 0
 
 
-async def test_two_changes_at_once_leave_a_limit_that_makes_sense(plane: Plane) -> None:
+async def test_two_changes_at_once_leave_a_limit_that_makes_sense(plane: Plane, fresh_database: TestDatabase) -> None:
     """One widens the overshoot while the other ends it: the second to come sees what the first has done."""
     await plane.tenant("acme")
-    await create(plane, **ELASTIC)
+    await create(plane)
 
-    await asyncio.gather(
-        update(plane, "overshoot", overshoot=dollars(20)),
-        update(plane, "mode", mode=pb.LIMIT_MODE_STRICT),
-        return_exceptions=True,
-    )
+    for number in range(8):
+        await update(plane, "mode", "overshoot", **ELASTIC)
+        both = [
+            update(plane, "overshoot", overshoot=dollars(20)),
+            update(plane, "mode", mode=pb.LIMIT_MODE_STRICT),
+        ]
+        await asyncio.gather(*(both if number % 2 else reversed(both)), return_exceptions=True)
 
-    limit = await plane.call(pb.GetLimitRequest(name="tenants/acme/limits/cap"))
-    assert (limit.mode, limit.HasField("overshoot")) == (pb.LIMIT_MODE_STRICT, False)
+        async with ledger_of(fresh_database.root_dsn) as connection:
+            kept = await connection.fetchrow("SELECT mode, overshoot FROM usage_limit")
+        assert kept is not None and tuple(kept) == ("STRICT", 0)
 
 
 async def test_a_stale_etag_changes_nothing(plane: Plane) -> None:
