@@ -154,6 +154,19 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. The resource is in a state from which the step does not lead on; metadata "state" names it.
     Not worth repeating. Sample: "tenants/acme/limitIncreases/li-1 is WITHDRAWN; it must be REQUESTED for that."
     """
+    REASON_RECORDS_DROPPED: _Reason.ValueType  # 32
+    """FAILED_PRECONDITION. The answer takes single records of a month that were exported and dropped; reports over whole
+    days go on. Not worth repeating. Sample: "The records of 2025-01 (UTC) were exported and dropped, and this answer
+    needs them; ask for whole days of the calendar in which they were rolled up, or read the export."
+    """
+    REASON_EXPORT_MISMATCH: _Reason.ValueType  # 33
+    """FAILED_PRECONDITION. What was downloaded of a month is not what it holds; nothing was confirmed. Worth repeating with
+    a new download. Sample: "usageExports/2025-01 has record_count 1200, the download 1199; download the month again."
+    """
+    REASON_MONTH_NOT_DROPPABLE: _Reason.ValueType  # 34
+    """FAILED_PRECONDITION. The records of a month cannot be dropped as it stands; metadata "obstacle" says why. Sample:
+    "The records of usageExports/2025-01 stay: the month has attempts in suspense."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -279,6 +292,19 @@ REASON_REQUESTER_ONLY: Reason.ValueType  # 30
 REASON_WRONG_STATE: Reason.ValueType  # 31
 """FAILED_PRECONDITION. The resource is in a state from which the step does not lead on; metadata "state" names it.
 Not worth repeating. Sample: "tenants/acme/limitIncreases/li-1 is WITHDRAWN; it must be REQUESTED for that."
+"""
+REASON_RECORDS_DROPPED: Reason.ValueType  # 32
+"""FAILED_PRECONDITION. The answer takes single records of a month that were exported and dropped; reports over whole
+days go on. Not worth repeating. Sample: "The records of 2025-01 (UTC) were exported and dropped, and this answer
+needs them; ask for whole days of the calendar in which they were rolled up, or read the export."
+"""
+REASON_EXPORT_MISMATCH: Reason.ValueType  # 33
+"""FAILED_PRECONDITION. What was downloaded of a month is not what it holds; nothing was confirmed. Worth repeating with
+a new download. Sample: "usageExports/2025-01 has record_count 1200, the download 1199; download the month again."
+"""
+REASON_MONTH_NOT_DROPPABLE: Reason.ValueType  # 34
+"""FAILED_PRECONDITION. The records of a month cannot be dropped as it stands; metadata "obstacle" says why. Sample:
+"The records of usageExports/2025-01 stay: the month has attempts in suspense."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -51,6 +51,9 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.SecondPersonNeeded: code_pb2.PERMISSION_DENIED,
     errors.RequesterOnly: code_pb2.PERMISSION_DENIED,
     errors.ServerDraining: code_pb2.UNAVAILABLE,
+    errors.RecordsDropped: code_pb2.FAILED_PRECONDITION,
+    errors.ExportMismatch: code_pb2.FAILED_PRECONDITION,
+    errors.MonthNotDroppable: code_pb2.FAILED_PRECONDITION,
 }
 
 # What Google answered decides the code of a refusal that is passed on.

@@ -6,6 +6,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
+from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
 from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
 from tollhouse_server.errors.requests import (
@@ -41,15 +42,18 @@ __all__ = [
     "DeadlineTooShort",
     "DuplicateRequest",
     "EtagMismatch",
+    "ExportMismatch",
     "FieldViolation",
     "InvalidRequest",
     "LimitExceeded",
     "ModelShutDown",
     "ModelUnknown",
     "ModelUnpriced",
+    "MonthNotDroppable",
     "NoUpstreamKey",
     "PermissionDenied",
     "PriceFileInvalid",
+    "RecordsDropped",
     "RequestIdReused",
     "RequestTooLarge",
     "RequesterOnly",

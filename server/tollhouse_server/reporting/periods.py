@@ -35,6 +35,22 @@ def month_period(month: str, zone: ZoneInfo) -> Period:
     return Period(start=midnight(first, zone), end=midnight(month_after(first), zone))
 
 
+def day_after(moment: datetime, zone: ZoneInfo) -> Period:
+    """Return the rest of the calendar day that the moment is in: up to the next midnight of the zone.
+
+    Where a tenant has changed his time zone, the day that follows on the last one of the old zone is longer or shorter.
+    """
+    day = moment.astimezone(zone).date()
+    while (end := midnight(day, zone)) <= moment:
+        day += timedelta(days=1)
+    return Period(start=moment, end=end)
+
+
+def calendar_month(first: date) -> Period:
+    """Return the month of UTC that begins with the day `first`: what one partition of the records holds."""
+    return month_period(f"{first:%Y-%m}", ZoneInfo("UTC"))
+
+
 def days_of(period: Period, zone: ZoneInfo) -> tuple[Day, ...]:
     """Return the calendar days that have a part in the period, in order."""
     return tuple(_days(period, zone))

@@ -123,6 +123,16 @@ SUSPENSE_ATTEMPTS = _gauge(
     "Attempts whose outcome is unknown and that wait for reconciliation.",
     "livemostrecent",
 )
+TENANTS_BEHIND = _gauge(
+    "tollhouse_rollup_tenants_behind",
+    "Tenants with a day that is over and not rolled up, after the last round; 0 is expected.",
+    "livemostrecent",
+)
+ROLLUP_DIFFERENCES = _gauge(
+    "tollhouse_rollup_differences",
+    "Values of rolled-up days that were not what the records say, at the last nightly comparison; 0 is expected.",
+    "livemostrecent",
+)
 UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "livemax", "state")
 UPSTREAM_KEY_AGE = _gauge(
     "tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key, by state.", "livemax", "state"
@@ -161,6 +171,8 @@ DECLARATIONS: tuple[Declaration, ...] = (
     QUEUED_WORKS,
     IN_FLIGHT_ATTEMPTS,
     SUSPENSE_ATTEMPTS,
+    TENANTS_BEHIND,
+    ROLLUP_DIFFERENCES,
     UPSTREAM_KEYS,
     UPSTREAM_KEY_AGE,
     PART_UP,

@@ -58,6 +58,8 @@ class Metrics:
         self._queued_works = gauge(declared.QUEUED_WORKS, registry)
         self._in_flight_attempts = gauge(declared.IN_FLIGHT_ATTEMPTS, registry)
         self._suspense_attempts = gauge(declared.SUSPENSE_ATTEMPTS, registry)
+        self._tenants_behind = gauge(declared.TENANTS_BEHIND, registry)
+        self._rollup_differences = gauge(declared.ROLLUP_DIFFERENCES, registry)
         self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
         self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
         self._part_up = Family(gauge(declared.PART_UP, registry))
@@ -136,6 +138,14 @@ class Metrics:
         """Set what the ledger holds open; only the housekeeper reports it."""
         self._in_flight_attempts.set(in_flight)
         self._suspense_attempts.set(suspense)
+
+    def tenants_behind(self, count: int) -> None:
+        """Set how many tenants have days that still have to be rolled up."""
+        self._tenants_behind.set(count)
+
+    def rollup_differences(self, count: int) -> None:
+        """Set in how many values rolled-up days differ from the records."""
+        self._rollup_differences.set(count)
 
     # --- parts and processes ---
 

@@ -123,7 +123,8 @@ BEGIN
     IF EXISTS (
         SELECT FROM tenant t
         WHERE EXISTS (
-            SELECT FROM usage_record r WHERE r.tenant_id = t.tenant_id AND r.settled_at >= starts AND r.settled_at < ends
+            SELECT FROM usage_record r
+            WHERE r.tenant_id = t.tenant_id AND r.settled_at >= starts AND r.settled_at < ends
         ) AND NOT EXISTS (
             SELECT FROM usage_rollup_day d WHERE d.tenant_id = t.tenant_id AND d.day_end >= ends
         )
