@@ -1,17 +1,25 @@
 """`tollhouse departments`: the tree of departments to which cost is charged."""
 
+from enum import StrEnum
+from functools import partial
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from tollhouse.admin.v1 import departments_pb2 as pb
+from tollhouse.admin.v1 import tenants_pb2
 from tollhouse.admin.v1.departments_pb2_grpc import DepartmentServiceStub
+from tollhouse.admin.v1.tenants_pb2_grpc import TenantServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.dry_run import Change, perform
+from tollhouse_admin.effective import moment_of, parse_day_or_moment, zone_of
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name, last_id, tenant_of
-from tollhouse_admin.output import Layout
+from tollhouse_admin.output import Layout, show_one
+from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, ShowDeleted, changed, mask
-from tollhouse_admin.scopes import Tenant, complete_departments, department_name, tenant_name
+from tollhouse_admin.scopes import Tenant, complete_departments, department_name, in_tenant, tenant_name
 
 app = noun("Departments: the tree to which cost is charged.")
 
@@ -20,6 +28,16 @@ DepartmentId = Annotated[
 ]
 Under = Annotated[
     str | None, typer.Option(metavar="DEPARTMENT", autocompletion=complete_departments, help="Department above it.")
+]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        "--under",
+        metavar="DEPARTMENT",
+        autocompletion=complete_departments,
+        help="The new department above it.",
+    ),
 ]
 
 
@@ -31,6 +49,22 @@ def _read(session: Session, name: str) -> pb.Department:
     return session.connection.call(_stub(session).GetDepartment, pb.GetDepartmentRequest(name=name))
 
 
+def _read_move(session: Session, name: str) -> pb.DepartmentMove:
+    return session.connection.call(_stub(session).GetDepartmentMove, pb.GetDepartmentMoveRequest(name=name))
+
+
+class MoveState(StrEnum):
+    """Where a move is in its life."""
+
+    SCHEDULED = "scheduled"
+    APPLIED = "applied"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+MOVE = Kind(
+    Layout(["name", "department", "parent_department", "effective_time", "state", "failure", "creator"]), _read_move
+)
 DEPARTMENT = Kind(Layout(["name", "display_name", "parent_department", "state", "create_time"]), _read)
 
 
@@ -86,16 +120,94 @@ def move(
     department: DepartmentId,
     *,
     tenant: Tenant = None,
-    under: Under = None,
+    to: To = None,
     top: Annotated[bool, typer.Option("--top", help="Directly below the tenant.")] = False,
+    effective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="2027-01-01 (midnight in the tenant's time zone) or 2027-01-01T06:00+02:00; absent: at once.",
+        ),
+    ] = None,
+    etag: Etag = None,
 ) -> None:
-    """Put a department, with all that is below it, under another one, from now on."""
-    if (under is None) == (not top):
-        raise wrong_usage("Where to is not said", "Give either --under DEPARTMENT or --top.")
+    """Put a department, with all that is below it, under another one, at once or from a date on."""
+    if (to is None) == (not top):
+        raise wrong_usage("Where to is not said", "Give either --to DEPARTMENT or --top.")
+    day = parse_day_or_moment(effective) if effective else None
     name = department_name(session, department, tenant)
-    parent = full_name(under, "departments", tenant_of(name)) if under else ""
-    request = pb.MoveDepartmentRequest(name=name, parent_department=parent)
-    DEPARTMENT.change(session, "move", name, _stub(session).MoveDepartment, request)
+    parent = full_name(to, "departments", tenant_of(name)) if to else ""
+    moment = moment_of(day, partial(_zone, session, tenant_of(name))) if day else None
+    request = pb.MoveDepartmentRequest(name=name, parent_department=parent, etag=etag or "", effective_time=moment)
+    change = Change(
+        verb="move",
+        subject=name,
+        method=_stub(session).MoveDepartment,
+        request=request,
+        layout=DEPARTMENT.layout,
+        before=partial(_read, session, name),
+    )
+    moved = perform(session, change)
+    if isinstance(moved, pb.Department):
+        _show_moved(session, moved)
+
+
+def _show_moved(session: Session, moved: pb.Department) -> None:
+    """Show the department that has moved, or the move that is to come."""
+    if moved.move.state == pb.DepartmentMove.STATE_SCHEDULED:
+        show_one(session.options.output, MOVE.layout, moved.move)
+    else:
+        show_one(session.options.output, DEPARTMENT.layout, moved)
+
+
+def _zone(session: Session, tenant: str) -> ZoneInfo:
+    found = session.connection.call(
+        session.connection.stub(TenantServiceStub).GetTenant, tenants_pb2.GetTenantRequest(name=tenant)
+    )
+    return zone_of(found.time_zone)
+
+
+@command(app, "moves", LIST)
+def moves(
+    session: Session,
+    *,
+    tenant: Tenant = None,
+    department: Annotated[
+        str | None,
+        typer.Option(
+            "--department",
+            "-d",
+            metavar="DEPARTMENT",
+            autocompletion=complete_departments,
+            help="Only moves of this department itself.",
+        ),
+    ] = None,
+    state: Annotated[MoveState | None, typer.Option(help="Only moves in this state.")] = None,
+) -> None:
+    """List moves of departments: scheduled, made, cancelled and failed ones."""
+    parent = tenant_name(session, tenant)
+    states = pb.DepartmentMove.State
+    request = pb.ListDepartmentMovesRequest(
+        parent=parent,
+        department=full_name(department, "departments", parent) if department else "",
+        state=states.ValueType(enum_number(states.DESCRIPTOR, state.value)) if state else states.STATE_UNSPECIFIED,
+    )
+    MOVE.show_pages(session, _stub(session).ListDepartmentMoves, request, "department_moves")
+
+
+@command(app, "cancel-move", DESTROY)
+def cancel_move(
+    session: Session,
+    move: Annotated[str, typer.Argument(metavar="MOVE", help="Id or name, as `departments moves` shows it.")],
+    *,
+    tenant: Tenant = None,
+    etag: Etag = None,
+) -> None:
+    """Call a scheduled move off."""
+    name = in_tenant(session, move, "departmentMoves", tenant)
+    request = pb.CancelDepartmentMoveRequest(name=name, etag=etag or "")
+    warning = f"{name} will not be made."
+    MOVE.change(session, "cancel-move", name, _stub(session).CancelDepartmentMove, request, warning=warning)
 
 
 @command(app, "delete", DESTROY)
