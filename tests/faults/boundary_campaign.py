@@ -6,25 +6,20 @@ import signal
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import grpc
-
-from tests.drivers.callers import prompt
-from tests.drivers.load import callers
 from tests.drivers.referee import Finding
 from tests.faults.boundaries import Boundary, all_boundaries
+from tests.faults.cast import Cast
 from tests.faults.gate import AFTER, BEFORE
 from tests.faults.journal import Journal
 from tests.faults.report import say
 from tests.faults.rig import DEAD_AFTER_SECONDS, Driven, Rig
-from tests.faults.scenarios import SCENARIOS, Scenario, all_of, note
+from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.strikes import FAULTS, KILL, STOP
 
 CAMPAIGN = "boundaries"
 _SCENARIO_SECONDS = 45.0
-_NEXT_CALLS = 3
-_NEXT_SECONDS = 8.0
 _STOP_SECONDS = DEAD_AFTER_SECONDS * 1.5
 
 NOT_ON_THE_WAY = {
@@ -59,25 +54,6 @@ class Case:
         return f"{self.boundary.name} {self.side} {self.fault}"
 
 
-@dataclass(slots=True)
-class Cast:
-    """The processes that take part now; who has died is replaced."""
-
-    rig: Rig
-    playing: dict[str, Driven] = field(default_factory=dict)
-
-    async def complete(self) -> None:
-        """See to it that there is a worker and a housekeeper."""
-        for role in ("worker", "housekeeper"):
-            if role not in self.playing or self.playing[role].ended.is_set():
-                self.playing[role] = await self.rig.start(role)
-
-    async def replace(self, role: str) -> None:
-        """Kill one and start another."""
-        await self.rig.end(self.playing[role])
-        await self.complete()
-
-
 Reached = Mapping[str, tuple[Scenario, int]]
 """`boundary side` -> the first scenario that passes it, and how often."""
 
@@ -87,13 +63,13 @@ async def explore(cast: Cast, seed: int) -> Reached:
     reached: dict[str, tuple[Scenario, int]] = {}
     for scenario in SCENARIOS:
         await cast.complete()
-        target = cast.playing[scenario.role]
+        target = cast.one(scenario.role)
         # A process that ends with its scenario can say only before what it has passed: it is asked all along.
         passed = await _watched(cast.rig, target, scenario, seed)
         for point, times in passed.items():
             reached.setdefault(point, (scenario, times))
         await cast.complete()
-        wrong = await next_calls(cast.rig, scenario.name) + await cast.rig.verdict()
+        wrong = await cast.next_calls(scenario.name) + await cast.rig.verdict()
         say(f"  {scenario.name}: passes {len(passed)} points, {len(wrong)} findings without a fault")
         for finding in wrong:
             say(f"      {finding}")
@@ -151,7 +127,7 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     for hit in (case.hit, 1, 1):
         if not has_struck and not findings:
             has_struck, findings = await _strike(cast, case, hit)
-    refused = await next_calls(rig, case.name)
+    refused = await cast.next_calls(case.name)
     if refused:
         # What it left in flight is booked only when it is dead.
         await cast.replace("worker")
@@ -161,7 +137,7 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
 async def _strike(cast: Cast, case: Case, hit: int) -> tuple[bool, list[Finding]]:
     """Lay the trap and run the scenario; return whether the fault struck."""
     await cast.complete()
-    target = cast.playing[case.scenario.role]
+    target = cast.one(case.scenario.role)
     await target.arm(name=case.boundary.name, side=case.side, hit=hit, fault=case.fault)
     findings = []
     try:
@@ -191,29 +167,6 @@ async def _aftermath(cast: Cast, target: Driven, case: Case) -> None:
     elif case.fault == KILL:
         await asyncio.wait_for(target.ended.wait(), 10)
         await cast.complete()
-
-
-async def next_calls(rig: Rig, about: str, count: int = _NEXT_CALLS) -> list[Finding]:
-    """Make calls that must succeed."""
-    await rig.simulator.set_pace(latency_ms=1, tokens_per_second=0)
-    refused: list[Finding] = []
-
-    async def call(number: int) -> None:
-        try:
-            note(rig, await caller.unary(prompt(f"And now? {number}"), seconds=_NEXT_SECONDS))
-        except Exception as error:  # noqa: BLE001 - reported as a finding
-            refused.append(Finding("false refusal", about, short(error)))
-
-    async with callers(rig.stack, rig.key, 1) as (caller,):
-        await all_of(call(number) for number in range(count))
-    return refused
-
-
-def short(error: Exception) -> str:
-    """Return an error in a line."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return repr(error)[:200]
 
 
 async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = (), again: bool = False) -> None:

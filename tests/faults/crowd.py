@@ -1,108 +1,107 @@
-"""Many callers at once, for as long as something happens to the server; what they are told is counted and judged."""
+"""A crowd of callers in a process of its own: `python -m tests.faults.crowd`, an order on stdin, what came on stdout.
+
+All calls are in the air at once, spread over the servers and over several connections to each.
+"""
 
 import asyncio
-import random
+import json
+import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import grpc
+import uvloop
+from tollhouse.v1 import content_pb2 as c
+from tollhouse.v1 import generation_pb2 as g
+from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
-from tests.drivers.callers import prompt
-from tests.drivers.load import Caller, callers
-from tests.drivers.referee import Finding
-from tests.faults.rig import Rig
-from tests.faults.scenarios import note
+from tests.drivers.callers import bearer, prompt, reason_of
 
-_CALLS_PER_CONNECTION = 4
-_TIERS = ("pro", "flash", "flash-lite")
-
-Code = grpc.StatusCode
-KILLED = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL})
-"""What callers may see of a server that is killed in their face."""
+_STREAMS_PER_CONNECTION = 900
+_OPTIONS = (
+    # Without it every channel of a process shares one connection to a server.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
+"""What a caller may see of a server that is killed in his face, or that has more connections than it can take up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How a caller calls: with what deadline, how often it hangs up on a stream, and what it may be told."""
+class Order:
+    """What a crowd is to do. Who is cut off calls again, as a new call, until he is served or refused."""
 
-    seconds: float = 30.0
-    hang_up_rate: float = 0.0
-    may_be_told: frozenset[Code] = frozenset()
+    targets: Sequence[str]
+    key: str
+    model: str
+    output_tokens: int
+    calls: int
 
 
 @dataclass(slots=True)
-class Crowd:
-    """What became of the calls. `told` has codes by deadline, `longest_seconds` the slowest answer of each."""
+class Outcome:
+    """What a crowd got: nano-dollars by attempt for those who were served, reasons for those who were not."""
 
-    rig: Rig
-    told: Counter[tuple[float, str]] = field(default_factory=Counter)
-    longest_seconds: dict[float, float] = field(default_factory=dict)
-    hang_ups: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    receipts: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    cut_off: int = 0
+    seconds: float = 0.0
 
-    def count(self, seconds: float, code: str) -> int:
-        """Return how many calls with a deadline were told a code."""
-        return self.told[seconds, code]
 
-    async def keep_calling(self, manner: Manner, seed: int, stop: asyncio.Event) -> None:
-        """Call until told to stop, each few calls over a new connection, so that every worker gets its share."""
-        dice = random.Random(seed)
-        while not stop.is_set():
-            async with callers(self.rig.stack, self.rig.key, 1) as (caller,):
-                for _ in range(_CALLS_PER_CONNECTION):
-                    if not stop.is_set():
-                        await self._call(caller, manner, dice)
+async def send_all(order: Order) -> Outcome:
+    """Start every call before the first is answered, and wait for all."""
+    outcome, began = Outcome(), time.monotonic()
+    per_target = -(-order.calls // (len(order.targets) * _STREAMS_PER_CONNECTION))
+    async with AsyncExitStack() as channels:
+        stubs = []
+        for target in [*order.targets] * per_target:
+            channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            stubs.append(GenerationServiceStub(await channels.enter_async_context(channel)))
+        await asyncio.gather(*(_call(order, stubs, number, outcome) for number in range(order.calls)))
+    outcome.seconds = time.monotonic() - began
+    return outcome
 
-    async def _call(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
-        started_at = time.monotonic()
+
+async def _call(order: Order, stubs: Sequence[Any], number: int, outcome: Outcome) -> None:
+    config = c.GenerationConfig(max_output_tokens=order.output_tokens)
+    request = prompt(f"[[full]] call {number}", model=order.model, generation_config=config)
+    while True:
         try:
-            await self._one(caller, manner, dice)
-            code = Code.OK
+            answer = await _send(order, stubs[number % len(stubs)], request)
         except grpc.aio.AioRpcError as error:
-            code = error.code()
-            if code not in manner.may_be_told:
-                self.findings.append(Finding("a caller was told", code.name, str(error.details())[:200]))
-            await asyncio.sleep(0.05)
-        took = time.monotonic() - started_at
-        self.told[manner.seconds, code.name] += 1
-        self.longest_seconds[manner.seconds] = max(took, self.longest_seconds.get(manner.seconds, 0.0))
-
-    async def _one(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
-        request = prompt(f"Toll {dice.getrandbits(64)}", tier=dice.choice(_TIERS))
-        if dice.random() < manner.hang_up_rate:
-            await self._hang_up(caller, manner, dice)
-        elif dice.random() < 0.5:
-            note(self.rig, await caller.streamed(request, seconds=manner.seconds))
+            if error.code() in _GONE:
+                outcome.cut_off += 1
+                await asyncio.sleep(0.1)
+                # The next connection leads to another server.
+                number += 1
+                continue
+            reason = _reason(error)
+            outcome.refusals[reason] = outcome.refusals.get(reason, 0) + 1
         else:
-            note(self.rig, await caller.unary(request, seconds=manner.seconds))
-
-    async def _hang_up(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
-        """Cancel a stream before its first chunk, or after any later one."""
-        stream = caller.stream(prompt(f"Toll {dice.getrandbits(64)}"), seconds=manner.seconds)
-        chunks = dice.randrange(5)
-        if chunks == 0:
-            await asyncio.sleep(dice.uniform(0.0, 0.08))
-        else:
-            async for _ in stream:
-                chunks -= 1
-                if not chunks:
-                    break
-        self.hang_ups += stream.cancel()
+            cost = answer.outcome.cost
+            outcome.receipts[answer.outcome.receipt.attempt_id] = cost.units * 10**9 + cost.nanos
+        return
 
 
-@asynccontextmanager
-async def crowd_on(rig: Rig, *manners: Manner, seed: int) -> AsyncIterator[Crowd]:
-    """Keep one caller for each of the manners calling until the block is left; then wait for the last answers."""
-    crowd, stop = Crowd(rig), asyncio.Event()
-    # Slow enough that most of a call's life is spent upstream, where a fault hurts.
-    await rig.simulator.set_pace(latency_ms=60, tokens_per_second=1000)
-    async with asyncio.TaskGroup() as group:
-        for number, manner in enumerate(manners):
-            group.create_task(crowd.keep_calling(manner, seed * 1000 + number, stop))
-        try:
-            yield crowd
-        finally:
-            stop.set()
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    # What the client itself made up has a code and no details.
+    return reason_of(error) if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else error.code().name
+
+
+async def _send(order: Order, stub: Any, request: g.GenerateContentRequest) -> g.GenerateContentResponse:
+    answer: g.GenerateContentResponse = await stub.GenerateContent(request, metadata=bearer(order.key), timeout=300)
+    return answer
+
+
+def main() -> None:
+    """Carry out the order on stdin."""
+    order = Order(**json.load(sys.stdin))
+    sys.stdout.write(json.dumps(asdict(uvloop.run(send_all(order)))))
+
+
+if __name__ == "__main__":
+    main()

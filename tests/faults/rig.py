@@ -27,7 +27,7 @@ from tests.drivers.referee import Finding, Referee
 from tests.drivers.stack import RunningStack
 
 DEAD_AFTER_SECONDS = 1.0
-_SETTINGS = {
+SETTINGS = {
     "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": str(DEAD_AFTER_SECONDS),
     "TOLLHOUSE_DRAIN_SECONDS": "1",
     "TOLLHOUSE_WORKERS": "1",
@@ -194,7 +194,7 @@ def running_forks(parts: Parts) -> Iterator[RunningStack]:
     metrics = parts.directory / "metrics"
     metrics.mkdir()
     output = parts.directory / "driven.out"
-    environment = {**parts.environment, **_SETTINGS, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    environment = {**parts.environment, **SETTINGS, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.worker"],
@@ -239,7 +239,7 @@ async def open_rig(parts: Parts, stack: RunningStack) -> AsyncIterator[Rig]:
         exits.push_async_callback(root.close)
         simulator = await exits.enter_async_context(SimulatorClient(stack.simulator))
         group = await exits.enter_async_context(asyncio.TaskGroup())
-        rig = Rig(parts, stack, _SETTINGS, root, simulator, Referee(root, simulator), group)
+        rig = Rig(parts, stack, SETTINGS, root, simulator, Referee(root, simulator), group)
         exits.push_async_callback(_end_all, rig)
         await _found(rig)
         yield rig
