@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NO_ALERT = 2**63 - 1
 """`counter.alert_at` where no settlement can raise an alert."""
 
+# OFFSET 0 keeps the look-up of a scope's limits together: pulled apart it read all limits of the tenant for each scope.
 _DEFINITIONS = """
 SELECT l.tenant_id, l.scope, l.limit_id, l.name, l.metric, l."window", l.selector, l.mode, l.amount, l.overshoot,
     t.time_zone, t.fiscal_month_start_day,
@@ -24,7 +25,11 @@ SELECT l.tenant_id, l.scope, l.limit_id, l.name, l.metric, l."window", l.selecto
      WHERE i.tenant_id = l.tenant_id AND i.limit_id = l.limit_id AND i.state = 'APPROVED' AND i.expires_at > now()
     ) AS increases
 FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, scope)
-JOIN usage_limit l ON l.tenant_id = wanted.tenant_id AND l.scope = wanted.scope AND l.state = 'ACTIVE'
+CROSS JOIN LATERAL (
+    SELECT * FROM usage_limit u
+    WHERE u.tenant_id = wanted.tenant_id AND u.scope = wanted.scope AND u.state = 'ACTIVE'
+    OFFSET 0
+) l
 JOIN tenant t ON t.tenant_id = l.tenant_id
 """
 
@@ -34,7 +39,10 @@ _CREATE_COUNTERS = f"""
 INSERT INTO counter (tenant_id, limit_id, window_start, alert_at)
 SELECT wanted.tenant_id, wanted.limit_id, wanted.window_start,
     CASE WHEN l."window" = 'ROLLING_10_MINUTES' OR l.metric = 'CONCURRENCY' THEN {NO_ALERT}
-         WHEN EXISTS (SELECT FROM limit_increase i WHERE i.tenant_id = l.tenant_id AND i.limit_id = l.limit_id) THEN 0
+         WHEN EXISTS (
+             SELECT FROM limit_increase i
+             WHERE i.tenant_id = l.tenant_id AND i.limit_id = l.limit_id AND i.state = 'APPROVED'
+         ) THEN 0
          ELSE least(div(l.amount::numeric * l.thresholds[1] + 99, 100), l.amount::numeric + 1, {NO_ALERT}) END
 FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS wanted (tenant_id, limit_id, window_start)
 JOIN usage_limit l ON l.tenant_id = wanted.tenant_id AND l.limit_id = wanted.limit_id

@@ -5,15 +5,14 @@ One JSON text for all rows of a tick: encoding an array for each column costs tw
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from tollhouse_server.ledger.terms import (
+    EVERYTHING,
     Amounts,
     CallTerms,
     CounterKey,
@@ -23,14 +22,14 @@ from tollhouse_server.ledger.terms import (
     Reservation,
     Scope,
     Settlement,
+    Shares,
 )
 
 if TYPE_CHECKING:
     import asyncpg
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Booking:
+class Booking(NamedTuple):
     """One usage record to append, and the suspense row that goes with it when `settlement.kind` is SUSPENSE."""
 
     reservation: Reservation
@@ -70,7 +69,7 @@ def _attempt_row(reservation: Reservation) -> dict[str, Any]:
         "attempt_id": terms.attempt_id,
         "request_id": terms.request_id,
         "terms": _terms(reservation),
-        "holds": _holds(reservation.holds),
+        "holds": orjson.Fragment(reservation.holds_text),
     }
     if terms.first:
         row["fingerprint"] = "\\x" + terms.fingerprint.hex()
@@ -83,7 +82,7 @@ def _grown_row(reservation: Reservation) -> dict[str, Any]:
         "attempt_id": reservation.terms.attempt_id,
         "top_ups": reservation.top_ups,
         "terms": _terms(reservation),
-        "holds": _holds(reservation.holds),
+        "holds": orjson.Fragment(reservation.holds_text),
     }
 
 
@@ -101,18 +100,23 @@ def _terms(reservation: Reservation) -> dict[str, Any]:
         "labels": terms.labels,
         "price_version": terms.price_version,
         "ceiling": tuple(terms.ceiling),
-        "expected": tuple(reservation.expected),
     }
+    if reservation.shares is not EVERYTHING:
+        row["shares"] = tuple(reservation.shares)
     if reservation.max_output_tokens is not None:
         row |= {"max_output_tokens": reservation.max_output_tokens, "clamped_by": reservation.clamped_by}
     return row
 
 
-def _holds(holds: Sequence[Hold]) -> list[tuple[int, str, str, int, int]]:
-    return [
-        (hold.key.limit_id, _iso(hold.key.window_start), hold.metric.value, hold.amount, hold.expected)
-        for hold in holds
-    ]
+def holds_json(holds: Sequence[Hold]) -> str:
+    """Return holds as attempts and records keep them."""
+    return f"[{','.join([hold_prefix(one.key, one.metric) + f'{one.amount},{one.expected}]' for one in holds])}]"
+
+
+def hold_prefix(key: CounterKey, metric: Metric) -> str:
+    """Return the JSON of a hold up to its amounts: the same for all calls that hold on one counter."""
+    start = datetime.fromtimestamp(key.window_start, UTC).isoformat()
+    return f'[{key.limit_id},"{start}","{metric.value}",'
 
 
 def _record_row(booking: Booking) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def _record_row(booking: Booking) -> dict[str, Any]:
         "lines": orjson.Fragment(settlement.lines),
         "outcome": settlement.outcome,
         "response_id": settlement.response_id,
-        "holds": _holds(booking.reservation.holds),
+        "holds": orjson.Fragment(booking.reservation.holds_text),
     }
 
 
@@ -186,8 +190,9 @@ def reservation_of(row: "asyncpg.Record") -> Reservation:
     return Reservation(
         terms=terms,
         holds=holds_of(row["tenant_id"], row["holds"]),
+        holds_text=row["holds"],
         dispatched_at=row["dispatched_at"],
-        expected=Amounts(*said["expected"]),
+        shares=Shares(*said["shares"]) if "shares" in said else EVERYTHING,
         max_output_tokens=said.get("max_output_tokens"),
         clamped_by=said.get("clamped_by", ""),
         top_ups=row["top_ups"],
@@ -205,12 +210,6 @@ def holds_of(tenant_id: str, text: str) -> tuple[Hold, ...]:
         Hold(CounterKey(tenant_id, limit_id, _seconds(start)), Metric(metric), amount, expected)
         for limit_id, start, metric, amount, expected in json.loads(text)
     )
-
-
-@lru_cache(maxsize=100_000)
-def _iso(seconds: int) -> str:
-    """Return a window's start as text; few windows are open at a time, and many calls hold on each."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _seconds(text: str) -> int:

@@ -118,6 +118,26 @@ class Amounts(NamedTuple):
 
 NOTHING = Amounts()
 
+WHOLE = 1_000_000
+
+
+class Shares(NamedTuple):
+    """How much of its ceiling a call will probably use, metric by metric, in millionths."""
+
+    requests: int = WHOLE
+    input_tokens: int = WHOLE
+    output_tokens: int = WHOLE
+    images: int = WHOLE
+    cost_nanos: int = WHOLE
+
+    def of(self, ceiling: Amounts) -> Amounts:
+        """Return the amounts; rounded up, so that what is expected of many small calls does not vanish."""
+        return Amounts(*(-(-most * share // WHOLE) for most, share in zip(ceiling, self, strict=True)))
+
+
+EVERYTHING = Shares()
+"""What is expected of calls that nobody knows yet: their worst case."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
@@ -195,7 +215,7 @@ class Hold(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """An admitted attempt: durable before the first byte goes upstream.
+    """An admitted attempt: durable before the first byte goes upstream. `holds_text` is its holds as JSON.
 
     `terms.ceiling` is what was granted. `max_output_tokens` says what the request must carry where the ledger made the
     call smaller than it asked, and `clamped_by` which limit did. `top_ups` counts the times that holds were added.
@@ -203,11 +223,17 @@ class Reservation:
 
     terms: CallTerms
     holds: tuple[Hold, ...]
+    holds_text: str
     dispatched_at: datetime
-    expected: Amounts
+    shares: Shares = EVERYTHING
     max_output_tokens: int | None = None
     clamped_by: str = ""
     top_ups: int = 0
+
+    @property
+    def expected(self) -> Amounts:
+        """Return what the attempt will probably use."""
+        return self.shares.of(self.terms.ceiling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

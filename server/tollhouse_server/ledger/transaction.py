@@ -10,7 +10,7 @@ from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdRe
 from tollhouse_server.ledger import store, threshold_store, verdicts
 from tollhouse_server.ledger.definition_store import moment
 from tollhouse_server.ledger.memory import Memory, days_of_claims, minute_of
-from tollhouse_server.ledger.rows import Booking, holds_of
+from tollhouse_server.ledger.rows import Booking, holds_json, holds_of
 from tollhouse_server.ledger.store import AttemptKey, Look, RequestKey
 from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, Hold, RecordKind, Reservation, Settlement
 from tollhouse_server.ledger.threshold_store import AboveHold
@@ -102,8 +102,10 @@ class TickTransaction:
         self._found = await store.look(
             self._connection,
             counters=counters,
-            ending=sorted(_attempt_key(work.reservation) for work in batch.settles),
-            requests=sorted({_request_key(work) for work in batch.reserves if work.terms.first}),
+            ending=sorted(map(_attempt_of, batch.settles), key=_by_integer),
+            requests=[
+                (work.terms.scope.tenant_id, work.terms.request_id) for work in batch.reserves if work.terms.first
+            ],
             days=days_of_claims(now)[0],
         )
         self._memory.clock.note(self._found.now)
@@ -124,13 +126,14 @@ class TickTransaction:
     async def _end(self, settles: list[SettleWork]) -> None:
         for work in settles:
             reservation = work.reservation
-            attempt_id = reservation.terms.attempt_id
+            attempt_id = reservation.terms.attempt_id.int
             if attempt_id not in self._found.ended:
                 await self._end_late(work)
                 continue
             grown = self._found.ended.pop(attempt_id)
             if grown is not None:
-                reservation = replace(reservation, holds=holds_of(reservation.terms.scope.tenant_id, grown))
+                holds = holds_of(reservation.terms.scope.tenant_id, grown)
+                reservation = replace(reservation, holds=holds, holds_text=grown)
             verdicts.settle(reservation.holds, work.settlement.actual, self._found.counters)
             self._book(reservation, work.settlement)
 
@@ -150,7 +153,7 @@ class TickTransaction:
             self._book(work.reservation, settlement)
 
     def _book(self, reservation: Reservation, settlement: Settlement) -> None:
-        self._bookings.append(Booking(reservation=reservation, settlement=settlement, worker_epoch=self._worker_epoch))
+        self._bookings.append(Booking(reservation, settlement, self._worker_epoch))
         if settlement.kind is RecordKind.SETTLED:
             self._above.extend(_above_holds(reservation.terms.attempt_id, reservation.holds, settlement.actual))
 
@@ -173,8 +176,9 @@ class TickTransaction:
         keys = [(work.terms.scope.tenant_id, work.terms.attempt_id) for work in uncertain]
         there = await store.load_attempts(self._connection, keys)
         for work in uncertain:
-            if work.terms.attempt_id in there:
-                self._admitted[work] = _as_asked(there[work.terms.attempt_id], work)
+            found = there.get(work.terms.attempt_id.int)
+            if found is not None:
+                self._admitted[work] = _as_asked(found, work)
         return [work for work in reserves if work not in self._admitted]
 
     async def _refuse_repeated(self, reserves: list[ReserveWork]) -> list[ReserveWork]:
@@ -193,7 +197,8 @@ class TickTransaction:
         return fresh
 
     async def _refuse_as_repeated(self, works: list[ReserveWork]) -> None:
-        states = await store.call_states(self._connection, {_request_key(work) for work in works})
+        asked = {_request_key(work): (work.terms.scope.tenant_id, work.terms.request_id) for work in works}
+        states = await store.call_states(self._connection, list(asked.values()))
         for work in works:
             key, request_id = _request_key(work), str(work.terms.request_id)
             if self._found.taken.get(key, work.terms.fingerprint) != work.terms.fingerprint:
@@ -204,17 +209,18 @@ class TickTransaction:
     def _judge(self, reserves: Iterable[ReserveWork]) -> None:
         expectations, counters, now = self._memory.expectations, self._found.counters, self._found.now
         for work in reserves:
-            expected = expectations.of(work.terms)
+            shares = expectations.of(work.terms)
             try:
-                verdict = verdicts.decide(work.terms, self._limits[work], counters, expected=expected, at=now)
+                verdict = verdicts.decide(work.terms, self._limits[work], counters, shares=shares, at=now)
             except LimitExceeded as error:
                 self._refused[work] = error
                 continue
             self._fresh[work] = Reservation(
                 terms=verdicts.granted(work.terms, verdict.shrunk),
                 holds=verdict.holds,
+                holds_text=verdict.holds_text,
                 dispatched_at=now,
-                expected=verdict.expected,
+                shares=shares,
                 max_output_tokens=verdict.shrunk.max_output_tokens if verdict.shrunk else None,
                 clamped_by=verdict.clamped_by,
             )
@@ -239,7 +245,7 @@ class TickTransaction:
             return
         there = await store.load_attempts(self._connection, [_attempt_key(work.reservation) for work in works])
         for work in works:
-            self._judge_top_up(work, there.get(work.reservation.terms.attempt_id))
+            self._judge_top_up(work, there.get(work.reservation.terms.attempt_id.int))
         if self._grown:
             await store.grow_attempts(self._connection, list(self._grown.values()))
 
@@ -250,10 +256,7 @@ class TickTransaction:
         asked = work.reservation
         if there.top_ups > asked.top_ups:
             # A commit in doubt has done it.
-            more = there.terms.ceiling
-            self._grown[work] = replace(
-                asked, terms=replace(asked.terms, ceiling=more), holds=there.holds, top_ups=there.top_ups
-            )
+            self._grown[work] = replace(there, terms=replace(asked.terms, ceiling=there.terms.ceiling))
             return
         try:
             limits, now = self._limits_in_flight(work, self._found.now), self._found.now
@@ -262,7 +265,9 @@ class TickTransaction:
             self._refused[work] = error
             return
         terms = replace(asked.terms, ceiling=asked.terms.ceiling.plus(work.more))
-        self._grown[work] = replace(asked, terms=terms, holds=holds, top_ups=asked.top_ups + 1)
+        self._grown[work] = replace(
+            asked, terms=terms, holds=holds, holds_text=holds_json(holds), top_ups=asked.top_ups + 1
+        )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -283,14 +288,10 @@ class TickTransaction:
         )
         self._is_booked = True
         self._admitted |= fresh
-        return [work for work in fresh if work.terms.first and work.terms.attempt_id not in claimed]
+        return [work for work in fresh if work.terms.first and work.terms.attempt_id.int not in claimed]
 
     async def _raise_alerts(self) -> None:
-        reached = [
-            (key, counter.settled)
-            for key, counter in self._found.counters.items()
-            if counter.has_settled and counter.settled >= counter.alert_at
-        ]
+        reached = [(key, counter.settled) for key, counter in self._found.counters.items() if counter.reaches_alert]
         if reached:
             await threshold_store.raise_alerts(self._connection, reached, self._found.now)
         if self._above:
@@ -317,8 +318,17 @@ def _attempt_key(reservation: Reservation) -> AttemptKey:
     return (reservation.terms.scope.tenant_id, reservation.terms.attempt_id)
 
 
+def _attempt_of(work: SettleWork) -> AttemptKey:
+    return _attempt_key(work.reservation)
+
+
+def _by_integer(attempt: AttemptKey) -> int:
+    """Sort attempts in one order for all ticks, by what is quick to compare."""
+    return attempt[1].int
+
+
 def _request_key(work: ReserveWork) -> RequestKey:
-    return (work.terms.scope.tenant_id, work.terms.request_id)
+    return (work.terms.scope.tenant_id, work.terms.request_id.int)
 
 
 def _as_asked(there: Reservation, work: ReserveWork) -> Reservation:

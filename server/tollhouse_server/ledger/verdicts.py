@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tollhouse_server.errors import LimitExceeded
+from tollhouse_server.ledger.rows import hold_prefix
 from tollhouse_server.ledger.terms import (
+    EVERYTHING,
+    WHOLE,
     Amounts,
     CallTerms,
     CounterKey,
@@ -14,6 +17,7 @@ from tollhouse_server.ledger.terms import (
     LimitDefinition,
     Metric,
     Mode,
+    Shares,
     Shrunk,
     Window,
 )
@@ -26,46 +30,59 @@ _RETRY_WHEN_HELD_SECONDS = 2.0
 
 @dataclass(slots=True, eq=False)
 class Counter:
-    """A locked counter with what this tick has moved so far."""
+    """A locked counter: as it is with what this tick has done so far, and as it was when last read or written."""
 
     held: int = 0
     expected: int = 0
     settled: int = 0
     alert_at: int = 0
-    held_moved: int = 0
-    expected_moved: int = 0
-    settled_moved: int = 0
-    has_settled: bool = False
+    held_before: int = 0
+    expected_before: int = 0
+    settled_before: int = 0
+    settled_at_first: int = 0
+
+    @classmethod
+    def found(cls, held: int, expected: int, settled: int, alert_at: int) -> "Counter":
+        """Return a counter as it was read."""
+        return cls(held, expected, settled, alert_at, held, expected, settled, settled)
 
     @property
     def is_moved(self) -> bool:
         """Tell whether something has been moved that is not written yet."""
-        return bool(self.held_moved or self.expected_moved or self.settled_moved)
+        return (
+            self.held != self.held_before
+            or self.settled != self.settled_before
+            or self.expected != self.expected_before
+        )
 
-    def move(self, *, held: int = 0, expected: int = 0, settled: int = 0) -> None:
-        """Apply a movement; it is written at the end of the tick."""
-        self.held += held
-        self.expected += expected
-        self.settled += settled
-        self.held_moved += held
-        self.expected_moved += expected
-        self.settled_moved += settled
-        self.has_settled = self.has_settled or settled > 0
+    @property
+    def reaches_alert(self) -> bool:
+        """Tell whether this tick has settled so much that an alert may be due."""
+        return self.settled > self.settled_at_first and self.settled >= self.alert_at
 
     def take_moves(self) -> tuple[int, int, int]:
         """Return what has been moved since the last time, as (held, expected, settled)."""
-        moves = (self.held_moved, self.expected_moved, self.settled_moved)
-        self.held_moved = self.expected_moved = self.settled_moved = 0
+        moves = (self.held - self.held_before, self.expected - self.expected_before, self.settled - self.settled_before)
+        self.held_before, self.expected_before, self.settled_before = self.held, self.expected, self.settled
         return moves
 
 
 class AppliedLimit(NamedTuple):
-    """A limit at the moment of a tick: the counter that a call is booked on, all that count, and the amount."""
+    """A limit at the moment of a tick.
+
+    `key` is the counter that a call is booked on, `counted` all that count. The calls in flight at their worst must fit
+    in `bound`, what they will probably use in `amount`; the two differ for ELASTIC. `position` is the metric's,
+    `prefix` the JSON of a hold up to its amounts.
+    """
 
     limit: LimitDefinition
     key: CounterKey
     counted: tuple[CounterKey, ...]
     amount: int
+    bound: int
+    position: int
+    is_plain: bool
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +90,7 @@ class Verdict:
     """An admission: what is held, and how the call was made smaller if it was."""
 
     holds: tuple[Hold, ...]
-    expected: Amounts
+    holds_text: str
     shrunk: Shrunk | None = None
     clamped_by: str = ""
 
@@ -92,8 +109,18 @@ def applied(limit: LimitDefinition, at: datetime, *, now: datetime) -> AppliedLi
     keys = tuple(
         CounterKey(limit.tenant_id, limit.limit_id, int(one.timestamp())) for one in counted_starts(limit.window, start)
     )
-    own = CounterKey(limit.tenant_id, limit.limit_id, int(start.timestamp()))
-    return AppliedLimit(limit, own, keys, limit.amount_at(now))
+    key = CounterKey(limit.tenant_id, limit.limit_id, int(start.timestamp()))
+    amount = limit.amount_at(now)
+    return AppliedLimit(
+        limit=limit,
+        key=key,
+        counted=keys,
+        amount=amount,
+        bound=amount + limit.overshoot if limit.mode is Mode.ELASTIC else amount,
+        position=limit.metric.position,
+        is_plain=limit.mode is Mode.STRICT and len(keys) == 1,
+        prefix=hold_prefix(key, limit.metric),
+    )
 
 
 def decide(
@@ -101,7 +128,7 @@ def decide(
     limits: Sequence[AppliedLimit],
     counters: Mapping[CounterKey, Counter],
     *,
-    expected: Amounts,
+    shares: Shares,
     at: datetime,
 ) -> Verdict:
     """Hold the ceiling on every limit, or a smaller call's where the terms allow it, or raise and hold nothing.
@@ -109,64 +136,66 @@ def decide(
     Raises:
         LimitExceeded: the first limit, the narrowest scope first, that the ceiling does not fit in.
     """
-    refused = _first_without_room(terms.ceiling, limits, counters, expected=expected)
+    refused = _first_without_room(terms.ceiling, limits, counters, shares=shares)
     if refused is None:
-        return Verdict(holds=_hold(terms.ceiling, limits, counters, expected=expected), expected=expected)
+        holds, text = _hold(terms.ceiling, limits, counters, shares=shares)
+        return Verdict(holds=holds, holds_text=text)
     shrunk = _shrink(terms, limits, counters)
-    if shrunk is not None:
-        less = Amounts(*map(min, expected, shrunk.ceiling))
-        if _first_without_room(shrunk.ceiling, limits, counters, expected=less) is None:
-            holds = _hold(shrunk.ceiling, limits, counters, expected=less)
-            return Verdict(holds=holds, expected=less, shrunk=shrunk, clamped_by=_name_of(refused.limit))
-    raise _exceeded(refused, terms.ceiling, counters, expected=expected, at=at)
+    if shrunk is not None and _first_without_room(shrunk.ceiling, limits, counters, shares=shares) is None:
+        holds, text = _hold(shrunk.ceiling, limits, counters, shares=shares)
+        return Verdict(holds=holds, holds_text=text, shrunk=shrunk, clamped_by=_name_of(refused.limit))
+    raise _exceeded(refused, terms.ceiling, counters, shares=shares, at=at)
 
 
 def _first_without_room(
-    ceiling: Amounts,
-    limits: Sequence[AppliedLimit],
-    counters: Mapping[CounterKey, Counter],
-    *,
-    expected: Amounts,
+    ceiling: Amounts, limits: Sequence[AppliedLimit], counters: Mapping[CounterKey, Counter], *, shares: Shares
 ) -> AppliedLimit | None:
     for one in limits:
-        limit = one.limit
-        amount = ceiling.held_for(limit.metric)
-        if not amount or limit.mode is Mode.SOFT:
-            continue
-        state = _state(one, counters)
-        if limit.mode is Mode.ELASTIC:
-            probable = state.expected + state.settled + expected.held_for(limit.metric)
-            if probable > one.amount or state.held + state.settled + amount > one.amount + limit.overshoot:
+        amount = ceiling[one.position] if one.position >= 0 else 1
+        if one.is_plain:
+            # Nearly all limits are: the arithmetic is written out because it runs for every limit of every call.
+            counter = counters[one.key]
+            if counter.held + counter.settled + amount > one.amount:
                 return one
-        elif state.held + state.settled + amount > one.amount:
+        elif not _has_room(one, counters, amount=amount, shares=shares):
             return one
     return None
 
 
+def _has_room(one: AppliedLimit, counters: Mapping[CounterKey, Counter], *, amount: int, shares: Shares) -> bool:
+    if one.limit.mode is Mode.SOFT:
+        return True
+    state = _state(one, counters)
+    if one.limit.mode is Mode.ELASTIC and state.expected + state.settled + _probable(one, amount, shares) > one.amount:
+        return False
+    return state.held + state.settled + amount <= one.bound
+
+
+def _probable(one: AppliedLimit, amount: int, shares: Shares) -> int:
+    """Return what a call of this worst case will probably use of an elastic limit."""
+    return -(-amount * shares[one.position] // WHOLE)
+
+
 def _state(one: AppliedLimit, counters: Mapping[CounterKey, Counter]) -> _State:
-    if len(one.counted) == 1:
-        counter = counters[one.key]
-        return _State(counter.held, counter.expected, counter.settled)
     found = [counter for counter in map(counters.get, one.counted) if counter is not None]
     return _State(sum(c.held for c in found), sum(c.expected for c in found), sum(c.settled for c in found))
 
 
 def _hold(
-    ceiling: Amounts,
-    limits: Iterable[AppliedLimit],
-    counters: Mapping[CounterKey, Counter],
-    *,
-    expected: Amounts,
-) -> tuple[Hold, ...]:
-    holds = []
+    ceiling: Amounts, limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter], *, shares: Shares
+) -> tuple[tuple[Hold, ...], str]:
+    holds, texts = [], []
     for one in limits:
-        metric = one.limit.metric
-        amount = ceiling.held_for(metric)
-        if amount:
-            probable = expected.held_for(metric) if one.limit.mode is Mode.ELASTIC else 0
-            counters[one.key].move(held=amount, expected=probable)
-            holds.append(Hold(one.key, metric, amount, probable))
-    return tuple(holds)
+        metric, counter = one.limit.metric, counters[one.key]
+        amount = ceiling[one.position] if one.position >= 0 else 1
+        counter.held += amount
+        probable = 0
+        if not one.is_plain and one.limit.mode is Mode.ELASTIC:
+            probable = _probable(one, amount, shares)
+            counter.expected += probable
+        holds.append(Hold(one.key, metric, amount, probable))
+        texts.append(f"{one.prefix}{amount},{probable}]")
+    return tuple(holds), f"[{','.join(texts)}]"
 
 
 def _shrink(terms: CallTerms, limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter]) -> Shrunk | None:
@@ -178,8 +207,7 @@ def _shrink(terms: CallTerms, limits: Iterable[AppliedLimit], counters: Mapping[
         limit = one.limit
         if limit.mode is not Mode.SOFT and limit.metric in {Metric.COST, Metric.OUTPUT_TOKENS}:
             state = _state(one, counters)
-            bound = one.amount + (limit.overshoot if limit.mode is Mode.ELASTIC else 0)
-            room = max(0, bound - state.held - state.settled)
+            room = max(0, one.bound - state.held - state.settled)
             rooms[limit.metric] = min(rooms.get(limit.metric, room), room)
     return terms.shrink(rooms.get(Metric.COST), rooms.get(Metric.OUTPUT_TOKENS))
 
@@ -197,36 +225,40 @@ def top_up(
     Raises:
         LimitExceeded: the first of the limits that `more` does not fit in.
     """
-    # It is in flight already: more of it is not another call.
-    counting = [one for one in limits if one.limit.metric is not Metric.CONCURRENCY]
-    refused = _first_without_room(more, counting, counters, expected=more)
+    # It is in flight already: more of it is not another call, and what it does not add to cannot be in its way.
+    counting = [one for one in limits if more.of(one.limit.metric)]
+    refused = _first_without_room(more, counting, counters, shares=EVERYTHING)
     if refused is not None:
-        raise _exceeded(refused, more, counters, expected=more, at=at)
+        raise _exceeded(refused, more, counters, shares=EVERYTHING, at=at)
     grown = []
     for hold in holds:
         amount = more.of(hold.metric)
         expected = amount if hold.expected else 0
-        counters[hold.key].move(held=amount, expected=expected)
+        counter = counters[hold.key]
+        counter.held += amount
+        counter.expected += expected
         grown.append(Hold(hold.key, hold.metric, hold.amount + amount, hold.expected + expected))
     return tuple(grown)
 
 
 def give_back(holds: Iterable[Hold], counters: Mapping[CounterKey, Counter]) -> None:
     """Take holds off again: nothing was used."""
-    for hold in holds:
-        counters[hold.key].move(held=-hold.amount, expected=-hold.expected)
+    for key, _, amount, expected in holds:
+        counter = counters[key]
+        counter.held -= amount
+        counter.expected -= expected
 
 
 def settle(holds: Iterable[Hold], actual: Amounts, counters: Mapping[CounterKey, Counter]) -> None:
     """Turn holds into what was really used, be it less or more."""
-    for hold in holds:
-        counters[hold.key].move(held=-hold.amount, expected=-hold.expected, settled=actual.of(hold.metric))
+    give_back(holds, counters)
+    correct(holds, actual, counters)
 
 
 def correct(holds: Iterable[Hold], difference: Amounts, counters: Mapping[CounterKey, Counter]) -> None:
     """Correct what was settled by a difference; the holds themselves are gone already."""
-    for hold in holds:
-        counters[hold.key].move(settled=difference.of(hold.metric))
+    for key, metric, _, _ in holds:
+        counters[key].settled += difference.of(metric)
 
 
 def _exceeded(
@@ -234,13 +266,14 @@ def _exceeded(
     ceiling: Amounts,
     counters: Mapping[CounterKey, Counter],
     *,
-    expected: Amounts,
+    shares: Shares,
     at: datetime,
 ) -> LimitExceeded:
     limit, state = one.limit, _state(one, counters)
-    requested, held = ceiling.held_for(limit.metric), state.held
-    if limit.mode is Mode.ELASTIC and state.expected + state.settled + expected.held_for(limit.metric) > one.amount:
-        requested, held = expected.held_for(limit.metric), state.expected
+    requested, held, most = ceiling.held_for(limit.metric), state.held, one.bound
+    if limit.mode is Mode.ELASTIC and state.held + state.settled + requested <= one.bound:
+        # Its worst case would fit; it is what is expected that does not.
+        requested, held, most = _probable(one, requested, shares), state.expected, one.amount
     resets_at = _frees_at(one, counters, requested=requested)
     return LimitExceeded(
         limit=_name_of(limit),
@@ -253,7 +286,12 @@ def _exceeded(
         settled=state.settled,
         requested=requested,
         resets_at=resets_at,
-        retry_after_seconds=_retry_after_seconds(one, state, requested=requested, resets_at=resets_at, at=at),
+        retry_after_seconds=_retry_after_seconds(
+            requested=requested,
+            most=most,
+            settled=state.settled,
+            seconds_to_reset=None if resets_at is None else max(0.0, (resets_at - at).total_seconds()),
+        ),
     )
 
 
@@ -273,16 +311,13 @@ def _frees_at(one: AppliedLimit, counters: Mapping[CounterKey, Counter], *, requ
     return window_end(limit.window, _moment(ends), limit.calendar)
 
 
-def _retry_after_seconds(
-    one: AppliedLimit, state: _State, *, requested: int, resets_at: datetime | None, at: datetime
-) -> float | None:
+def _retry_after_seconds(*, requested: int, most: int, settled: int, seconds_to_reset: float | None) -> float | None:
     # What never fits is not worth a retry, however long the caller waits.
-    if requested > one.amount:
+    if requested > most:
         return None
-    until_reset = None if resets_at is None else max(0.0, (resets_at - at).total_seconds())
-    if state.settled + requested > one.amount:
-        return until_reset
-    return _RETRY_WHEN_HELD_SECONDS if until_reset is None else min(until_reset, _RETRY_WHEN_HELD_SECONDS)
+    if settled + requested > most:
+        return seconds_to_reset
+    return _RETRY_WHEN_HELD_SECONDS if seconds_to_reset is None else min(seconds_to_reset, _RETRY_WHEN_HELD_SECONDS)
 
 
 def _moment(key: CounterKey) -> datetime:

@@ -34,8 +34,7 @@ SELECT tenant_id, attempt_id, request_id, worker_epoch, dispatched_at,
         'department_path', department_path, 'project_id', project_id, 'credential_id', credential_id,
         'principal_id', principal_id, 'method', method, 'tier', tier, 'model', model, 'account_id', account_id,
         'labels', labels, 'price_version', price_version,
-        'ceiling', json_build_array(1, input_tokens, output_tokens, images, ceiling_nanos),
-        'expected', json_build_array(1, input_tokens, output_tokens, images, ceiling_nanos)
+        'ceiling', json_build_array(1, input_tokens, output_tokens, images, ceiling_nanos)
     ),
     (SELECT coalesce(json_agg(json_build_array(h -> 0, h -> 1, h -> 2, h -> 3, 0)), '[]')
      FROM jsonb_array_elements(holds) AS h)
