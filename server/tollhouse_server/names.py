@@ -16,7 +16,11 @@ PLATFORM = "platform"
 
 # An id: 2 to 63 lower-case letters, digits, hyphens, a letter first.
 _SLUG = r"[a-z][a-z0-9-]{1,62}"
-_FORMS = {"api_key": "[a-z2-7]{12}", "version": "current|[1-9][0-9]{0,17}"}
+_FORMS = {
+    "api_key": "[a-z2-7]{12}",
+    "attempt": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "version": "current|[1-9][0-9]{0,17}",
+}
 
 
 @cache
@@ -139,6 +143,15 @@ class LimitIncreaseName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class SuspenseName(_Name):
+    """An attempt that is or was in suspense; the attempt's id is a UUID."""
+
+    template = "tenants/{tenant}/suspense/{attempt}"
+    tenant: str
+    attempt: str
+
+
 class RoleName(_Name):
     """A role."""
 
@@ -172,6 +185,10 @@ class PriceBookName(_Name):
 
 
 ApiKeyName: TypeAlias = ProjectKeyName | TenantKeyName
+@dataclass(frozen=True, slots=True)
+
+
+
 Scope: TypeAlias = TenantName | DepartmentName | ProjectName
 """A node of a tenant's tree on which roles are granted."""
 
@@ -209,7 +226,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/(?:{kinds})/{_SLUG})?"
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles)/[a-z0-9-]{{1,63}}"
     return re.compile(tenant), re.compile(platform)

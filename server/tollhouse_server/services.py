@@ -9,6 +9,7 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     departments_pb2,
+    ledger_pb2,
     limit_alerts_pb2,
     limit_increases_pb2,
     limits_pb2,
@@ -33,6 +34,7 @@ from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
+from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.prices_service import PriceService
@@ -46,7 +48,9 @@ from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.database.engine import Database
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.ledger.verification import LedgerVerification
 from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.reporting.rollup_findings import rollup_findings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
         (_descriptor(limit_alerts_pb2, "LimitAlertService"), LimitAlertService(database, pages)),
         (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
         (
+        (
+            _descriptor(ledger_pb2, "LedgerService"),
+            LedgerService(database, mutations, pages, LedgerVerification(database, rollup_findings)),
+        ),
             _descriptor(accounts_pb2, "AccountService"),
             AccountService(
                 database, mutations, pages, endpoints=parts.base_url_keys, default_endpoint=parts.base_url_keys[0]

@@ -37,8 +37,10 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.tick import Tick
+from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
 from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.settings import Settings
@@ -249,7 +251,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         metrics.process_started(role="housekeeper")
         background = await stack.enter_async_context(_background())
         parts = await _ledger(settings, stack, background, metrics)
-        database = Database(required_dsn(settings), pool_size=1)
+        database = Database(required_dsn(settings), pool_size=2)
         stack.push_async_callback(database.close)
         housekeeping = Housekeeping(parts.pool, metrics)
         background.create_task(_forget_old_requests(database))
@@ -257,6 +259,8 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background.create_task(housekeeping.run())
         yield housekeeping
         with suppress(TimeoutError):
+        verification = LedgerVerification(database, rollup_findings)
+        background.create_task(NightlyVerification(parts.pool, verification, metrics).run())
             async with asyncio.timeout(_SETTLE_SECONDS):
                 await parts.say_goodbye()
 

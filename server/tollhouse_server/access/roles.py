@@ -29,7 +29,12 @@ _CHANGE: Final = ("create", "update", "delete")
 _LIMITS_READ = _on("limits", *_READ) | _on("limitIncreases", *_READ) | _on("limitAlerts", "list")
 _TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _LIMITS_READ
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
-_MONEY_READ = _on("usage", *_READ) | _on("usageReports", "get") | _on("usageRecords", "list")
+_MONEY_READ = (
+    _on("usage", *_READ)
+    | _on("usageReports", "get")
+    | _on("usageRecords", "list")
+    | _on("suspense", *_READ)
+    | _on("ledger", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
 _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
@@ -48,6 +53,7 @@ _TENANT = (
     | _on("roleGrants", "create", "delete")
     | _on("limits", *_CHANGE)
     | _ASK_FOR_MORE
+    | _on("suspense", "resolve")
     | _GIVE_MORE
 )
 _DEPARTMENT = (
@@ -83,8 +89,8 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("caller", "Calls models and reads its own usage.", _CALL),
             Role(
                 "finance",
-                "Reads what was used and what it cost; sees no content.",
-                _TREE_READ | _MONEY_READ,
+                "Reads what was used and what it cost, and resolves suspense; sees no content.",
+                _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS),

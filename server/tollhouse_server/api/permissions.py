@@ -116,6 +116,8 @@ def _rules() -> Iterator[Rule]:
     yield from _limit_rules()
     yield from _platform_rules()
     yield from _usage_report_rules()
+    yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
+    yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _caller_rules()
 
 

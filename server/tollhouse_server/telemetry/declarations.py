@@ -133,6 +133,16 @@ ROLLUP_DIFFERENCES = _gauge(
     "Values of rolled-up days that were not what the records say, at the last nightly comparison; 0 is expected.",
     "livemostrecent",
 )
+LEDGER_FINDINGS = _gauge(
+    "tollhouse_ledger_findings",
+    "Places in which the ledger did not add up when it was last verified at night; must be 0.",
+    "livemostrecent",
+)
+LEDGER_VERIFIED = _gauge(
+    "tollhouse_ledger_verified_timestamp_seconds",
+    "When the ledger was last verified at night to the end, since 1970; 0 in a server that has not done it yet.",
+    "livemostrecent",
+)
 UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "livemax", "state")
 UPSTREAM_KEY_AGE = _gauge(
     "tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key, by state.", "livemax", "state"
@@ -171,6 +181,8 @@ DECLARATIONS: tuple[Declaration, ...] = (
     QUEUED_WORKS,
     IN_FLIGHT_ATTEMPTS,
     SUSPENSE_ATTEMPTS,
+    LEDGER_FINDINGS,
+    LEDGER_VERIFIED,
     TENANTS_BEHIND,
     ROLLUP_DIFFERENCES,
     UPSTREAM_KEYS,

@@ -60,6 +60,8 @@ class Metrics:
         self._suspense_attempts = gauge(declared.SUSPENSE_ATTEMPTS, registry)
         self._tenants_behind = gauge(declared.TENANTS_BEHIND, registry)
         self._rollup_differences = gauge(declared.ROLLUP_DIFFERENCES, registry)
+        self._ledger_findings = gauge(declared.LEDGER_FINDINGS, registry)
+        self._ledger_verified = gauge(declared.LEDGER_VERIFIED, registry)
         self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
         self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
         self._part_up = Family(gauge(declared.PART_UP, registry))
@@ -146,6 +148,11 @@ class Metrics:
     def rollup_differences(self, count: int) -> None:
         """Set in how many values rolled-up days differ from the records."""
         self._rollup_differences.set(count)
+
+    def ledger_verified(self, *, findings: int, at_seconds: float) -> None:
+        """Set what the last nightly verification found, and when (since 1970); only the housekeeper reports it."""
+        self._ledger_findings.set(findings)
+        self._ledger_verified.set(at_seconds)
 
     # --- parts and processes ---
 
