@@ -35,6 +35,7 @@ _MONEY_READ = (
     | _on("usageRecords", "list")
     | _on("suspense", *_READ)
     | _on("ledger", "verify")
+)
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
 _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
