@@ -143,7 +143,6 @@ class LimitIncreaseName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
-@dataclass(frozen=True, slots=True)
 class SuspenseName(_Name):
     """An attempt that is or was in suspense; the attempt's id is a UUID."""
 
@@ -152,6 +151,7 @@ class SuspenseName(_Name):
     attempt: str
 
 
+@dataclass(frozen=True, slots=True)
 class RoleName(_Name):
     """A role."""
 
@@ -185,10 +185,6 @@ class PriceBookName(_Name):
 
 
 ApiKeyName: TypeAlias = ProjectKeyName | TenantKeyName
-@dataclass(frozen=True, slots=True)
-
-
-
 Scope: TypeAlias = TenantName | DepartmentName | ProjectName
 """A node of a tenant's tree on which roles are granted."""
 
