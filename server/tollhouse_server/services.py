@@ -33,8 +33,8 @@ from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.generation_service import GenerationService
-from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.ledger_service import LedgerService
+from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.prices_service import PriceService
@@ -46,11 +46,11 @@ from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyServi
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.database.engine import Database
-from tollhouse_server.pricing.book import LivePriceBook
-from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.ledger.verification import LedgerVerification
-from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
+from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.vault.client import VaultClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +90,12 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),
         (_descriptor(limit_alerts_pb2, "LimitAlertService"), LimitAlertService(database, pages)),
-        (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
-        (
         (
             _descriptor(ledger_pb2, "LedgerService"),
             LedgerService(database, mutations, pages, LedgerVerification(database, rollup_findings)),
         ),
+        (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
+        (
             _descriptor(accounts_pb2, "AccountService"),
             AccountService(
                 database, mutations, pages, endpoints=parts.base_url_keys, default_endpoint=parts.base_url_keys[0]

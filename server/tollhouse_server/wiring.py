@@ -257,10 +257,10 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background.create_task(_forget_old_requests(database))
         background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings)).run())
         background.create_task(housekeeping.run())
-        yield housekeeping
-        with suppress(TimeoutError):
         verification = LedgerVerification(database, rollup_findings)
         background.create_task(NightlyVerification(parts.pool, verification, metrics).run())
+        yield housekeeping
+        with suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_SECONDS):
                 await parts.say_goodbye()
 
