@@ -46,9 +46,14 @@ def _sections(path: str, command: Any) -> Iterator[str]:
     if commands is None:
         yield _command_section(path, command)
         return
-    yield f"## {path}\n\n{command.help}\n"
+    yield f"{_heading(path)} {path}\n\n{command.help}\n"
     for name, each in commands.items():
-        yield _command_section(f"{path} {name}", each)
+        yield from _sections(f"{path} {name}", each)
+
+
+def _heading(path: str) -> str:
+    """Return the mark of a heading: the deeper in the tree, the smaller."""
+    return "#" * (path.count(" ") + 1)
 
 
 def _command_section(path: str, command: Any) -> str:
@@ -56,9 +61,8 @@ def _command_section(path: str, command: Any) -> str:
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     usage = " ".join([path, *(_argument(argument) for argument in arguments), "[OPTIONS]" if options else ""])
     rows = [f"| `{_names(each)}` | {_explanation(each)} |" for each in [*arguments, *options]]
-    level = "###" if path.count(" ") > 1 else "##"
     table = "\n".join(["| | |", "|---|---|", *rows])
-    return f"{level} {path}\n\n{command.help}\n\n```\n{usage.strip()}\n```\n\n{table}\n"
+    return f"{_heading(path)} {path}\n\n{command.help}\n\n```\n{usage.strip()}\n```\n\n{table}\n"
 
 
 def _argument(argument: Any) -> str:

@@ -19,6 +19,13 @@ TimeZone = Annotated[
     str | None, typer.Option(metavar="ZONE", help="IANA time zone of its days and months; absent on creation: UTC.")
 ]
 
+FiscalDay = Annotated[
+    int | None,
+    typer.Option(
+        "--fiscal-month-start-day", metavar="DAY", help="Day (1 to 28) on which its fiscal months begin; absent: 1."
+    ),
+]
+
 
 def _stub(session: Session) -> TenantServiceStub:
     return session.connection.stub(TenantServiceStub)
@@ -32,10 +39,21 @@ TENANT = Kind(Layout(["name", "display_name", "time_zone", "state", "create_time
 
 
 @command(app, "create", CHANGE)
-def create(session: Session, tenant: NewId, *, display_name: DisplayName = None, time_zone: TimeZone = None) -> None:
+def create(
+    session: Session,
+    tenant: NewId,
+    *,
+    display_name: DisplayName = None,
+    time_zone: TimeZone = None,
+    fiscal_month_start_day: FiscalDay = None,
+) -> None:
     """Create a tenant."""
     name = full_name(tenant, "tenants")
-    resource = pb.Tenant(display_name=display_name or "", time_zone=time_zone or "")
+    resource = pb.Tenant(
+        display_name=display_name or "",
+        time_zone=time_zone or "",
+        fiscal_month_start_day=fiscal_month_start_day or 0,
+    )
     request = pb.CreateTenantRequest(tenant_id=last_id(name), tenant=resource)
     TENANT.create(session, name, _stub(session).CreateTenant, request)
 
@@ -60,11 +78,12 @@ def update(
     *,
     display_name: DisplayName = None,
     time_zone: TimeZone = None,
+    fiscal_month_start_day: FiscalDay = None,
     etag: Etag = None,
 ) -> None:
-    """Change a tenant's display name or time zone."""
+    """Change a tenant's display name, time zone or fiscal month."""
     name = full_name(tenant, "tenants")
-    fields = changed(display_name=display_name, time_zone=time_zone)
+    fields = changed(display_name=display_name, time_zone=time_zone, fiscal_month_start_day=fiscal_month_start_day)
     request = pb.UpdateTenantRequest(tenant=pb.Tenant(name=name, etag=etag or "", **fields), update_mask=mask(fields))
     TENANT.change(session, "update", name, _stub(session).UpdateTenant, request)
 

@@ -131,6 +131,7 @@ LIMIT_COLUMNS: list[Any] = [
     "scope",
     "metric",
     "window",
+    "mode",
     "tier",
     ("amount", lambda state: _quantity(state, state.amount)),
     ("held", lambda state: _quantity(state, state.held)),

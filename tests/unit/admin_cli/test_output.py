@@ -11,9 +11,18 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money
-from tollhouse.admin.v1 import departments_pb2, limits_pb2, prices_pb2, principals_pb2, tenants_pb2, usage_reports_pb2
+from tollhouse.admin.v1 import (
+    departments_pb2,
+    limit_increases_pb2,
+    limits_pb2,
+    prices_pb2,
+    principals_pb2,
+    tenants_pb2,
+    usage_reports_pb2,
+)
 from tollhouse.v1 import errors_pb2, generation_pb2, usage_pb2
-from tollhouse_admin.commands import limits, prices, principals, report, usage
+from tollhouse_admin import limit_options
+from tollhouse_admin.commands import limit_increases, prices, principals, report, usage
 from tollhouse_admin.rendering import enum_number, enum_text
 
 from tests.unit.admin_cli.canned import CannedServer
@@ -212,8 +221,10 @@ def test_departments_list_their_path_joined(server: CannedServer, run: Run) -> N
 @pytest.mark.parametrize(
     ("typed", "kind"),
     [
-        (limits.Metric, limits_pb2.LimitMetric.DESCRIPTOR),
-        (limits.Window, limits_pb2.LimitWindow.DESCRIPTOR),
+        (limit_options.Metric, limits_pb2.LimitMetric.DESCRIPTOR),
+        (limit_options.Window, limits_pb2.LimitWindow.DESCRIPTOR),
+        (limit_options.Mode, limits_pb2.LimitMode.DESCRIPTOR),
+        (limit_increases.State, limit_increases_pb2.LimitIncrease.State.DESCRIPTOR),
         (prices.Notation, prices_pb2.PriceFileFormat.DESCRIPTOR),
         (principals.PrincipalKind, principals_pb2.Principal.Kind.DESCRIPTOR),
         (report.Dimension, usage_reports_pb2.UsageDimension.DESCRIPTOR),
