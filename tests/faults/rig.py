@@ -116,6 +116,9 @@ class Rig:
     group: asyncio.TaskGroup
     poor_key: str = ""
     driven: list[Driven] = field(default_factory=list)
+    noted: list[Finding] = field(default_factory=list)
+    """What somebody has noticed on the way; goes into the next verdict."""
+
     _sockets: int = 0
 
     @property
@@ -180,8 +183,33 @@ class Rig:
 
     async def verdict(self) -> list[Finding]:
         """Wait until all is booked and return what the referee finds wrong."""
-        findings = [] if await self.quiet() else [Finding("still in flight", f"after {_QUIET_SECONDS:.0f} s")]
+        findings, self.noted = self.noted, []
+        if not await self.quiet():
+            findings.append(Finding("still in flight", f"after {_QUIET_SECONDS:.0f} s"))
         return findings + await self.referee.check()
+
+    async def reconnect(self) -> None:
+        """Open the test's own connection again after PostgreSQL has ended it."""
+        self.root.terminate()
+        ends_at = time.monotonic() + _QUIET_SECONDS
+        while True:
+            try:
+                self.root = await asyncpg.connect(self.parts.endpoints[0].dsn(ROOT), timeout=5)
+                break
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                if time.monotonic() > ends_at:
+                    raise
+                await asyncio.sleep(0.1)
+        self.referee.connection = self.root
+
+    @asynccontextmanager
+    async def another_session(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Open a session of a superuser besides the test's own."""
+        connection = await asyncpg.connect(self.parts.endpoints[0].dsn(ROOT))
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     def log(self) -> str:
         """Return what the processes wrote."""
@@ -236,7 +264,6 @@ async def open_rig(parts: Parts, stack: RunningStack) -> AsyncIterator[Rig]:
     """Run a rig on parts that are ready; no server process runs at first except the housekeeper."""
     async with AsyncExitStack() as exits:
         root = await asyncpg.connect(parts.endpoints[0].dsn(ROOT))
-        exits.push_async_callback(root.close)
         simulator = await exits.enter_async_context(SimulatorClient(stack.simulator))
         group = await exits.enter_async_context(asyncio.TaskGroup())
         rig = Rig(parts, stack, SETTINGS, root, simulator, Referee(root, simulator), group)
@@ -269,6 +296,7 @@ CREATE TRIGGER fault_raise BEFORE INSERT ON usage_record FOR EACH ROW EXECUTE FU
 
 
 async def _end_all(rig: Rig) -> None:
+    rig.root.terminate()
     await asyncio.gather(*(rig.end(driven) for driven in rig.driven))
 
 

@@ -26,8 +26,12 @@ KILLED = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.UNKNOWN, Code.INTERNA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How a caller calls: with what deadline, how often it hangs up on a stream, and what it may be told."""
+    """How a caller calls: with what deadline, how often it hangs up on a stream, and what it may be told.
 
+    With `every_seconds` it waits for no answer before the next call: then some calls begin in the midst of an outage.
+    """
+
+    every_seconds: float | None = None
     seconds: float = 30.0
     hang_up_rate: float = 0.0
     may_be_told: frozenset[Code] = frozenset()
@@ -50,11 +54,19 @@ class Traffic:
     async def keep_calling(self, manner: Manner, seed: int, stop: asyncio.Event) -> None:
         """Call until told to stop, each few calls over a new connection, so that every worker gets its share."""
         dice = random.Random(seed)
+        if manner.every_seconds is not None:
+            await self._arrive(manner, manner.every_seconds, dice, stop)
         while not stop.is_set():
             async with callers(self.rig.stack, self.rig.key, 1) as (caller,):
                 for _ in range(_CALLS_PER_CONNECTION):
                     if not stop.is_set():
                         await self._call(caller, manner, dice)
+
+    async def _arrive(self, manner: Manner, every_seconds: float, dice: random.Random, stop: asyncio.Event) -> None:
+        async with callers(self.rig.stack, self.rig.key, 4) as among, asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                group.create_task(self._call(dice.choice(among), manner, dice))
+                await asyncio.sleep(every_seconds)
 
     async def _call(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
         started_at = time.monotonic()
