@@ -25,8 +25,9 @@ class LimitDefinitions:
 
     def forget(self, epoch: int) -> None:
         """Forget all; what is loaded from now on is as of `epoch`."""
-        self._by_kind.clear()
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self._by_kind.clear()
+            self.epoch = epoch
 
     def of(self, terms: CallTerms) -> tuple[LimitDefinition, ...] | None:
         """Return the limits on every scope of the call, the narrowest scope first; None if they are to be loaded."""
@@ -34,17 +35,18 @@ class LimitDefinitions:
 
     async def load(self, connection: "Connection", calls: Iterable[CallTerms]) -> None:
         """Load the limits of calls that are not known yet. The caller checks that the epoch is still the same after."""
-        missing = {(terms.scope, terms.tier, terms.model) for terms in calls} - self._by_kind.keys()
-        if not missing:
-            return
-        if len(self._by_kind) > _KINDS_KEPT:
-            self._by_kind.clear()
-        wanted = sorted({(scope.tenant_id, name) for scope, _, _ in missing for name in scope.limit_scopes()})
-        found: dict[tuple[str, str], list[LimitDefinition]] = {}
-        for limit in await definition_store.read_definitions(connection, wanted):
-            found.setdefault((limit.tenant_id, limit.scope), []).append(limit)
-        for kind in missing:
-            self._by_kind[kind] = _applicable(kind, found)
+        calls = list(calls)
+        while missing := {(terms.scope, terms.tier, terms.model) for terms in calls if self.of(terms) is None}:
+            epoch = self.epoch
+            wanted = sorted({(scope.tenant_id, name) for scope, _, _ in missing for name in scope.limit_scopes()})
+            found: dict[tuple[str, str], list[LimitDefinition]] = {}
+            for limit in await definition_store.read_definitions(connection, wanted):
+                found.setdefault((limit.tenant_id, limit.scope), []).append(limit)
+            # Another tick may have learned meanwhile that the limits have changed: then this is old knowledge.
+            if epoch == self.epoch:
+                if len(self._by_kind) > _KINDS_KEPT:
+                    self._by_kind.clear()
+                self._by_kind.update({kind: _applicable(kind, found) for kind in missing})
 
 
 def _applicable(kind: _Kind, found: dict[tuple[str, str], list[LimitDefinition]]) -> tuple[LimitDefinition, ...]:

@@ -55,21 +55,25 @@ class Memory:
 
     def forget_limits(self, epoch: int) -> None:
         """Forget every limit: the table of limits has come to `epoch`."""
-        self.definitions.forget(epoch)
-        self._applied.clear()
+        if epoch != self.definitions.epoch:
+            self.definitions.forget(epoch)
+            self._applied.clear()
 
     def forget_counters(self, keys: Iterable[CounterKey]) -> None:
         """Forget that these counters exist."""
         self._counters.difference_update(keys)
 
-    def limits_of(self, terms: CallTerms, now: datetime) -> list[AppliedLimit]:
-        """Return the limits that count something of a call, with their counters at the moment `now`."""
-        known = self.definitions.of(terms)
-        if known is None:
-            raise LookupError("the limits of this call were not loaded")
+    def apply_minute(self, now: datetime) -> None:
+        """Begin a new minute, if it is one: windows begin with minutes."""
         if self._applied_minute != minute_of(now):
             self._applied.clear()
             self._applied_minute = minute_of(now)
+
+    def limits_of(self, terms: CallTerms, now: datetime) -> list[AppliedLimit]:
+        """Return the limits that count something of a call, with their counters in the minute of `now`."""
+        known = self.definitions.of(terms)
+        if known is None:
+            raise LookupError("the limits of this call were not loaded")
         applied = self._applied
         return [
             applied.get(limit) or self._apply(limit, now)

@@ -33,6 +33,7 @@ class TickTransaction:
         self._memory = memory
         self._worker_epoch = worker_epoch
         self._found = Look(epoch=0, now=datetime.min)
+        self._planned_epoch = 0
         self._limits: dict[ReserveWork, list[AppliedLimit]] = {}
         self._fresh: dict[ReserveWork, Reservation] = {}
         self._admitted: dict[ReserveWork, Reservation] = {}
@@ -53,6 +54,9 @@ class TickTransaction:
         """
         now = await self._guess_now()
         await self._memory.definitions.load(self._connection, _terms_of(batch))
+        # From here to the look nothing else runs between: what is planned is planned by one epoch and one minute.
+        self._planned_epoch = self._memory.definitions.epoch
+        self._memory.apply_minute(now)
         self._limits = {work: self._memory.limits_of(work.terms, now) for work in batch.reserves}
         wanted, needed = self._counter_keys(batch, now)
         await self._memory.create_missing(self._connection, needed)
@@ -115,7 +119,7 @@ class TickTransaction:
         gone = [key for key in needed if key not in self._found.counters]
         is_stale = bool(gone) or minute_of(self._found.now) != minute_of(guessed)
         self._memory.forget_counters(gone)
-        if self._found.epoch != self._memory.definitions.epoch:
+        if self._found.epoch != self._planned_epoch:
             self._memory.forget_limits(self._found.epoch)
             is_stale = True
         if is_stale:
