@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 from tollhouse_server.simulator.client import RunningSimulator, running_simulator
 
@@ -63,6 +64,27 @@ async def test_a_client_that_hangs_up_early_was_served_all_the_same() -> None:
                 await http.post(simulator.url + _TARGET, json=_BODY, headers={"x-goog-api-key": "k"})
 
         assert await simulator.count_calls() == 1
+
+
+async def test_a_stream_whose_client_hangs_up_is_billed_for_what_it_was_sent() -> None:
+    """The log says what the last chunk that left has said; a unary call that is given up is billed whole."""
+    stream = _TARGET.replace("generateContent", "streamGenerateContent?alt=sse")
+    body = {"contents": [{"parts": [{"text": "[[tokens:1600]]"}]}]}
+    async with running_simulator(models={"*": {"tokens_per_second": 800}}) as simulator:
+        async with aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as http:
+            async with http.post(simulator.url + stream, json=body) as answer:
+                read = [await answer.content.readuntil(b"\r\n\r\n") for _ in range(5)]
+            (whole,) = await simulator.calls()
+            with pytest.raises(TimeoutError):
+                await http.post(simulator.url + _TARGET, json=body, timeout=aiohttp.ClientTimeout(total=0.3))
+            async with asyncio.timeout(5):
+                while (await simulator.calls())[0].usage == whole.usage:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.02)
+        cut, unary = await simulator.calls()
+
+    told = orjson.loads(read[-1].removeprefix(b"data: "))["usageMetadata"]
+    assert told["candidatesTokenCount"] <= cut.usage["candidatesTokenCount"] < 800
+    assert whole.usage["candidatesTokenCount"] == unary.usage["candidatesTokenCount"] == 1600
 
 
 async def test_counts_are_by_model_and_refused_calls_are_not_counted() -> None:

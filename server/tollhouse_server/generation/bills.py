@@ -47,8 +47,8 @@ def bill_of_stream(stop: Stop, meter: StreamUsage, *, held_nanos: int) -> Bill:
     return _at_usage(stop, usage, held_nanos)
 
 
-def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, held_tokens: int, held_nanos: int) -> Bill:
-    """Return the bill of a stream that was cut: what its last chunk reports, its output taken for all that was held.
+def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, used_tokens: int, held_nanos: int) -> Bill:
+    """Return the bill of a stream that was cut: what its last chunk reports, but `used_tokens` of output.
 
     Nobody tells how much was under way when the connection was closed (docs/decisions/0012); the flag says how much of
     the output was never seen.
@@ -57,7 +57,7 @@ def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, held_tokens: int, held
         usage = meter.usage()
     except UsageMissing:
         return _unreported(stop, held_nanos)
-    unseen = max(0, held_tokens - usage.output_tokens)
+    unseen = max(0, used_tokens - usage.output_tokens)
     candidates = replace(usage.candidates, text=usage.candidates.text + unseen)
     flags = (*usage.flags, f"cut_off_{unseen}_output_tokens_unseen")
     return _at_usage(stop, replace(usage, candidates=candidates, flags=flags), held_nanos)

@@ -16,13 +16,13 @@ from tollhouse_server.generation.plans import Stop, amounts_of
 from tollhouse_server.pricing.ceiling import Ceiling
 
 _MARGIN_OF_STEP = 4
-"""The margin is a step divided by this, at the least."""
+"""The margin, which is for what may be under way unseen, is a step divided by this, at the least."""
 
 _MARGIN_CHUNKS = 2
 """The margin has room for this many chunks of the largest size seen."""
 
-_PATIENCE_SECONDS = 0.25
-"""How long a stream at its margin waits for a verdict; what comes meanwhile is not read, and the margin is for it."""
+_PATIENCE_SECONDS = 0.05
+"""How long a stream at its margin waits for a verdict: some ticks. What comes meanwhile is not read."""
 
 _TOP_UP_SECONDS = 10.0
 """How long a top-up waits for the ledger before it is asked for anew."""
@@ -48,7 +48,7 @@ class OutputSeen:
         metadata = chunk.get("usageMetadata")
         if not isinstance(metadata, Mapping):
             return
-        counts = [count for name in _COUNTS if isinstance(count := metadata.get(name), int)]
+        counts = [count for name in _COUNTS if type(count := metadata.get(name)) is int]
         if counts and sum(counts) >= self._reported:
             self._reported, self._unreported_bytes = sum(counts), 0
 
@@ -83,11 +83,22 @@ class SteppedHold:
         """Tell whether it is the ledger's silence, not a limit, that keeps the stream from going on."""
         return not isinstance(self._obstacle, LimitExceeded)
 
-    async def may_go_on(self, chunk: Mapping[str, Any]) -> bool:
-        """Take a chunk into account; return False when the stream must end."""
+    @property
+    def used_tokens(self) -> int:
+        """Return the most output tokens that a stream which is cut now can have used.
+
+        That is what is held; where more came than the margin is for, what came and half a margin for what is under way.
+        """
+        return max(self.held_tokens, self._seen.tokens + self._margin() // 2)
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take a chunk into account."""
         before = self._seen.tokens
         self._seen.add(chunk)
         self._largest = max(self._largest, self._seen.tokens - before)
+
+    async def may_go_on(self) -> bool:
+        """Top up if it is time to; return False when the stream must end."""
         self._hear()
         if self._room() < self._step and self._obstacle is None:
             self._ask(self._next())
@@ -126,7 +137,7 @@ class SteppedHold:
         return self.is_whole or self._room() >= self._margin()
 
     async def _is_granted_late(self) -> bool:
-        """Wait a little for the verdict; a refusal is asked about once more, for others may have settled meanwhile."""
+        """Wait a little for the verdict. After a refusal less is asked for: others may have settled, or left a rest."""
         await self._await_verdict()
         if self._asked is None and not self.has_room:
             self._ask(self._next())
@@ -139,8 +150,12 @@ class SteppedHold:
             self._asked = self._start(self._attempt.top_up(more, timeout_seconds=_TOP_UP_SECONDS))
 
     def _next(self) -> Ceiling:
-        """Return the ceiling that leaves a step of room beyond the margin, at least a step more than is held."""
-        lacking = max(self._step, self._step + self._margin() - self._room())
+        """Return the ceiling that leaves a step of room beyond the margin, at least a step more than is held.
+
+        Where a whole step was refused, the last of a budget is asked for in small ones.
+        """
+        step = self._step if self._obstacle is None else -(-self._step // _MARGIN_OF_STEP)
+        lacking = max(step, step + self._margin() - self._room())
         bound = -(-(self.held_tokens + lacking) // self._full.candidates)
         return self._full.with_output(min(bound, self._full.max_output_tokens)) or self._full
 
@@ -167,7 +182,8 @@ def _written_bytes(chunk: Mapping[str, Any]) -> int:
     return sum(
         len(encoded({name: value for name, value in part.items() if name != "thoughtSignature"}))
         for candidate in _objects(chunk.get("candidates"))
-        for part in _objects((candidate.get("content") or {}).get("parts"))
+        for content in _objects([candidate.get("content")])
+        for part in _objects(content.get("parts"))
     )
 
 

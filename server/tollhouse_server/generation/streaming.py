@@ -8,7 +8,7 @@ of a stream that is held for in steps ends it before.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +22,9 @@ from tollhouse_server.generation.generate import Generation, Served, Trial
 from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.pricing.usage import StreamUsage
 from tollhouse_server.upstream.protocol import Broken
+
+_LAST_LOOK_SECONDS = 0.02
+"""How long a stream that is cut is read on, for what is in the buffers of this machine."""
 
 _CHUNKS_AHEAD = 64
 """Chunks kept for a slow reader before the upstream is made to wait for him."""
@@ -118,45 +121,78 @@ class Streaming:
         """
         stop, attempt = trial.stage.stop, trial.attempt
         steps = SteppedHold(attempt, stop, self._calls.start) if stop.step_tokens else None
-        meter, progress, sent_at = StreamUsage(), StreamProgress(), time.perf_counter()
+        passage, sent_at = Passage(pipe, steps), time.perf_counter()
         is_cut = False
         async with aclosing(self._generation.upstream.stream(trial.upstream_call)) as chunks:
             async for chunk in chunks:
-                if "error" in chunk:
-                    raise Broken("the stream carried an error")
-                if not progress.chunks:
+                if not passage.progress.chunks:
                     self._generation.note_first_chunk(trial, seconds=time.perf_counter() - sent_at)
-                progress.add(chunk)
-                meter.add(chunk)
-                await _hand_over(chunk, pipe, steps)
-                if steps and not progress.is_finished and not await steps.may_go_on(chunk):
+                await passage.take(chunk)
+                if steps and not passage.progress.is_finished and not await steps.may_go_on():
                     is_cut = True
+                    await passage.take_what_has_come(chunks)
                     break
-        if steps and is_cut:
-            return _cut(trial, meter, steps, pipe, progress.response_id)
-        if not progress.is_finished:
+        if steps and is_cut and not passage.progress.is_finished:
+            return passage.cut(trial, steps)
+        if not passage.progress.is_finished:
             raise Broken("the stream ended before the answer did")
-        bill = bill_of_stream(stop, meter, held_nanos=attempt.held_nanos)
-        return Served(body={}, response_id=progress.response_id, bill=bill)
+        bill = bill_of_stream(stop, passage.meter, held_nanos=attempt.held_nanos)
+        return Served(body={}, response_id=passage.progress.response_id, bill=bill)
 
 
-async def _hand_over(chunk: Mapping[str, Any], pipe: ChunkPipe, steps: SteppedHold | None) -> None:
-    """Pass a chunk on. The upstream is made to wait for a slow listener only where all that may come unread is held."""
-    if steps is None or not pipe.is_full or steps.is_whole or await steps.secure_all():
-        await pipe.put(chunk)
-    else:
-        pipe.put_at_once(chunk)
+class Passage:
+    """One stream on its way to its listener, and what it comes to."""
 
+    def __init__(self, pipe: ChunkPipe, steps: SteppedHold | None) -> None:
+        self._pipe = pipe
+        self._steps = steps
+        self.meter = StreamUsage()
+        self.progress = StreamProgress()
 
-def _cut(trial: Trial, meter: StreamUsage, steps: SteppedHold, pipe: ChunkPipe, response_id: str) -> Served:
-    """Return what a stream came to that was ended for want of room."""
-    attempt = trial.attempt
-    bill = bill_of_cut_stream(trial.stage.stop, meter, held_tokens=steps.held_tokens, held_nanos=attempt.held_nanos)
-    told = steps.cut_off(bill)
-    if steps.is_store_lost:
-        # The booking waits for the ledger, as long as it takes; the listener need not.
-        pipe.put_at_once(told)
-    return Served(body={}, response_id=response_id, bill=bill, cut_off=told)
+    async def take(self, chunk: Mapping[str, Any]) -> None:
+        """Count a chunk and pass it on.
+
+        The upstream is made to wait for a slow listener only where all that may come unread is held.
+
+        Raises:
+            Broken: it is an error.
+        """
+        self._count(chunk)
+        steps = self._steps
+        if steps is None or not self._pipe.is_full or steps.is_whole or await steps.secure_all():
+            await self._pipe.put(chunk)
+        else:
+            self._pipe.put_at_once(chunk)
+
+    async def take_what_has_come(self, chunks: AsyncIterator[Mapping[str, Any]]) -> None:
+        """Take the chunks that are here already, before their stream is closed: the more is seen, the less is guessed.
+
+        Raises:
+            Broken: as `take`.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
+                async for chunk in chunks:
+                    self._count(chunk)
+                    self._pipe.put_at_once(chunk)
+
+    def _count(self, chunk: Mapping[str, Any]) -> None:
+        if "error" in chunk:
+            raise Broken("the stream carried an error")
+        self.progress.add(chunk)
+        self.meter.add(chunk)
+        if self._steps is not None:
+            self._steps.add(chunk)
+
+    def cut(self, trial: Trial, steps: SteppedHold) -> Served:
+        """Return what a stream came to that was ended for want of room."""
+        held_nanos = trial.attempt.held_nanos
+        bill = bill_of_cut_stream(trial.stage.stop, self.meter, used_tokens=steps.used_tokens, held_nanos=held_nanos)
+        told = steps.cut_off(bill)
+        if steps.is_store_lost:
+            # The booking waits for the ledger, as long as it takes; the listener need not.
+            self._pipe.put_at_once(told)
+        return Served(body={}, response_id=self.progress.response_id, bill=bill, cut_off=told)
 
 
 @dataclass(slots=True)

@@ -2,9 +2,10 @@
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.rpc import code_pb2, error_details_pb2
 from tollhouse.v1 import errors_pb2
 from tollhouse_server.api.statuses import status_of
-from tollhouse_server.errors import LimitExceeded, UpstreamRefused
+from tollhouse_server.errors import BudgetCutOff, LimitExceeded, StoreLostMidStream, UpstreamRefused
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,44 @@ def test_what_google_said_of_a_refusal_is_passed_on_whole() -> None:
     assert [detail.Unpack(said) for detail in status.details].count(True) == 1
     assert (said.http_status, said.status, said.message) == (400, "INVALID_ARGUMENT", "no")
     assert [MessageToDict(one) for one in said.details] == [detail]
+
+
+def test_a_stream_that_a_budget_ended_says_which_how_far_it_came_and_when_to_come_back() -> None:
+    """RESOURCE_EXHAUSTED with all that a refusal says, and what was used by then."""
+    error = BudgetCutOff(
+        limit="tenants/acme/limits/day",
+        scope="tenants/acme",
+        selector="",
+        metric="COST",
+        window="DAY",
+        amount=10**9,
+        held=4,
+        settled=5,
+        requested=2,
+        resets_at=None,
+        retry_after_seconds=1.5,
+        attempt_id="a1",
+        input_tokens=7,
+        output_tokens=812,
+        cost_nanos=30_000_000,
+    )
+
+    status = status_of(error, "c0ffee")
+
+    state, retry, info = errors_pb2.LimitState(), error_details_pb2.RetryInfo(), error_details_pb2.ErrorInfo()
+    for message in (state, retry, info):
+        assert [detail.Unpack(message) for detail in status.details].count(True) == 1
+    assert (status.code, info.reason) == (code_pb2.RESOURCE_EXHAUSTED, "BUDGET_CUT_OFF")
+    assert (state.limit, state.amount, state.requested) == ("tenants/acme/limits/day", 10**9, 2)
+    assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 500_000_000)
+    assert (info.metadata["output_tokens"], info.metadata["attempt_id"]) == ("812", "a1")
+    assert "after 812 output tokens" in status.message
+    assert "$0.03 is booked" in status.message
+
+
+def test_a_stream_that_lost_its_ledger_says_what_is_booked() -> None:
+    """UNAVAILABLE, but something was sent: the caller must not take it for nothing."""
+    status = status_of(StoreLostMidStream(attempt_id="a1", output_tokens=300), "c0ffee")
+
+    assert status.code == code_pb2.UNAVAILABLE
+    assert "booked as attempt a1" in status.message
