@@ -19,6 +19,7 @@ _SLUG = r"[a-z][a-z0-9-]{1,62}"
 _FORMS = {
     "api_key": "[a-z2-7]{12}",
     "attempt": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "month": "20[0-9]{2}-(?:0[1-9]|1[0-2])",
     "version": "current|[1-9][0-9]{0,17}",
 }
 
@@ -184,6 +185,14 @@ class PriceBookName(_Name):
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class UsageExportName(_Name):
+    """The export of one month's usage records."""
+
+    template = "usageExports/{month}"
+    month: str
+
+
 ApiKeyName: TypeAlias = ProjectKeyName | TenantKeyName
 Scope: TypeAlias = TenantName | DepartmentName | ProjectName
 """A node of a tenant's tree on which roles are granted."""
@@ -224,7 +233,7 @@ def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles)/[a-z0-9-]{{1,63}}"
+    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles|usageExports)/[a-z0-9-]{{1,63}}"
     return re.compile(tenant), re.compile(platform)
 
 

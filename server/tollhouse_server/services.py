@@ -19,6 +19,7 @@ from tollhouse.admin.v1 import (
     roles_pb2,
     tenants_pb2,
     upstream_keys_pb2,
+    usage_exports_pb2,
     usage_reports_pb2,
 )
 from tollhouse.v1 import catalog_pb2, generation_pb2, usage_pb2
@@ -43,6 +44,7 @@ from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
+from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.database.engine import Database
@@ -105,6 +107,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
             _descriptor(upstream_keys_pb2, "UpstreamKeyService"),
             UpstreamKeyService(database, mutations, pages, parts.custodian),
         ),
+        (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (

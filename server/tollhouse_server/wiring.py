@@ -304,7 +304,6 @@ async def _ledger(
     epoch = WorkerEpoch(pool, _liveness(settings))
     await epoch.register()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, metrics)
-    stack.push_async_callback(tick.close)
     background.create_task(tick.run())
     background.create_task(epoch.run())
     return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick))

@@ -53,8 +53,8 @@ _TENANT = (
     | _on("apiKeys", "create", "update", "revoke")
     | _on("roleGrants", "create", "delete")
     | _on("limits", *_CHANGE)
-    | _ASK_FOR_MORE
     | _on("suspense", "resolve")
+    | _ASK_FOR_MORE
     | _GIVE_MORE
 )
 _DEPARTMENT = (
@@ -69,7 +69,13 @@ _DEPARTMENT = (
 _KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
     "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
 )
-_PLATFORM = _TENANT | _KEYS | _on("prices", "import") | _on("tenants", "create", "list", "suspend", "resume", "delete")
+_PLATFORM = (
+    _TENANT
+    | _KEYS
+    | _on("prices", "import")
+    | _on("tenants", "create", "list", "suspend", "resume", "delete")
+    | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
+)
 
 ROLES: Final[Mapping[str, Role]] = MappingProxyType(
     {

@@ -167,6 +167,14 @@ def _platform_rules() -> Iterator[Rule]:
         "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
     )
     yield from _standard("UpstreamKeyService", "upstreamKeys", "UpstreamKey", "add get list disable enable delete")
+    yield from _export_rules()
+
+
+def _export_rules() -> Iterator[Rule]:
+    yield from _standard("UsageExportService", "usageExports", "UsageExport", "create get list confirm", parent="")
+    service = f"{_ADMIN}.UsageExportService"
+    yield Rule(rpc=f"{service}.ListUsageExportLines", permission="usageExports.download", fields=("name",))
+    yield Rule(rpc=f"{service}.DropUsageExportRecords", permission="usageExports.drop", fields=("name",))
 
 
 def _usage_report_rules() -> Iterator[Rule]:
