@@ -1,6 +1,7 @@
 """A real ledger on a real database: the tick, the epoch and the sweeper of one process."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,7 +69,6 @@ async def ledger_process(dsn: str) -> AsyncIterator[LedgerProcess]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await tick.close()
         await pool.close()
 
 
@@ -93,9 +93,10 @@ def terms(*, cost_nanos: int = 100, first: bool = True, request_id: UUID | None 
 
 
 def settled(cost_nanos: int = 100) -> Settlement:
-    """Build the settlement of a call that really cost `cost_nanos`."""
+    """Build the settlement of a call that really cost `cost_nanos`, in one priced line."""
     actual = Amounts(requests=1, input_tokens=9, output_tokens=11, cost_nanos=cost_nanos)
-    return Settlement(kind=RecordKind.SETTLED, actual=actual, outcome="SERVED")
+    line = {"sku": "output_text", "quantity": 11, "unit": "TOKEN", "nanos_per_million": 0, "cost_nanos": cost_nanos}
+    return Settlement(kind=RecordKind.SETTLED, actual=actual, outcome="SERVED", lines=json.dumps([line]))
 
 
 @dataclass(slots=True)
