@@ -75,7 +75,7 @@ async def _call(order: Order, stubs: Sequence[Any], number: int, outcome: Outcom
         except grpc.aio.AioRpcError as error:
             if error.code() in _GONE:
                 outcome.cut_off += 1
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
                 # The next connection leads to another server.
                 number += 1
                 continue

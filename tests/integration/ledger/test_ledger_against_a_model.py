@@ -1,0 +1,467 @@
+"""The real ledger, on PostgreSQL and in two processes, against the plain model of tests/drivers/ledger_model.py.
+
+Hypothesis makes up what happens: calls, settlements, duplicates, changed limits, killed processes. After each step
+every verdict, counter, attempt, record and alert must be the model's. The quick run is the same each time;
+FAULTS_MODEL_RUNS=1000 makes a long one of runs that nobody has seen before.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdReused
+from tollhouse_server.ledger.terms import (
+    NOTHING,
+    Amounts,
+    CallTerms,
+    Metric,
+    Mode,
+    RecordKind,
+    Reservation,
+    Scope,
+    Shrunk,
+)
+
+from tests.drivers.ledger import terms
+from tests.drivers.ledger_company import Company, LimitWish
+from tests.drivers.ledger_model import Attempt, LedgerModel, Limit
+from tests.drivers.postgres import TestDatabase
+
+LONG_RUNS = int(os.environ.get("FAULTS_MODEL_RUNS", "0"))
+QUICK_RUNS, STEPS = 20, 30
+NANOS_PER_OUTPUT_TOKEN = 3
+Result = TypeVar("Result")
+
+COUNTED = [metric for metric in Metric if metric is not Metric.CONCURRENCY]
+AMOUNTS = st.builds(
+    Amounts,
+    requests=st.just(1),
+    input_tokens=st.integers(0, 60),
+    output_tokens=st.integers(1, 60),
+    images=st.integers(0, 3),
+    cost_nanos=st.integers(0, 300),
+)
+PLACES = st.sampled_from(
+    [
+        (("research", "vision"), "labels", "k1"),
+        (("research", "vision"), "labels", "k2"),
+        (("research",), "drafts", "k3"),
+        (("sales",), "crm", "k4"),
+    ]
+)
+MODELS = st.sampled_from([("flash", "gemini-3.5-flash"), ("flash", "gemini-2.5-flash"), ("pro", "gemini-2.5-pro")])
+SCOPES = st.sampled_from(
+    [
+        "",
+        "/departments/research",
+        "/departments/vision",
+        "/departments/sales",
+        "/departments/vision/projects/labels",
+        "/departments/vision/projects/labels/apiKeys/k1",
+    ]
+)
+SELECTORS = st.sampled_from(["", "", "tiers/flash", "models/gemini-2.5-flash"])
+# Windows that do not end while a machine runs: the company's time zone is one where it is about noon.
+WINDOWS = st.sampled_from(["DAY", "MONTH", "FISCAL_MONTH", "TOTAL", "ROLLING_10_MINUTES"])
+_LIMIT_SIZES = {Metric.REQUESTS: 12, Metric.IMAGES: 12, Metric.CONCURRENCY: 4, Metric.COST: 1500}
+
+
+@st.composite
+def limit_wishes(draw: st.DrawFn) -> LimitWish:
+    """A limit that some calls fit in and some do not."""
+    metric, mode = draw(st.sampled_from(Metric)), draw(st.sampled_from(Mode))
+    size = _LIMIT_SIZES.get(metric, 300)
+    window = "TOTAL" if metric is Metric.CONCURRENCY else draw(WINDOWS)
+    return LimitWish(
+        scope=draw(SCOPES),
+        metric=metric,
+        window=window,
+        mode=mode,
+        selector=draw(SELECTORS),
+        amount=draw(st.integers(0, size)),
+        overshoot=draw(st.integers(0, size // 4)) if mode is Mode.ELASTIC else 0,
+        thresholds=draw(st.sampled_from([(), (50,), (50, 80, 100), (90, 120)])),
+    )
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> dict[str, Any]:
+    """What `CallTerms` a call asks with, the tenant aside."""
+    place, (tier, model) = draw(PLACES), draw(MODELS)
+    return {"place": place, "tier": tier, "model": model, "ceiling": draw(AMOUNTS), "first": draw(st.booleans())}
+
+
+def smaller(ceiling: Amounts) -> Callable[[int | None, int | None], Shrunk | None]:
+    """Return how a call is made smaller: every output token less costs some nano-dollars less."""
+    fixed_nanos = max(0, ceiling.cost_nanos - NANOS_PER_OUTPUT_TOKEN * ceiling.output_tokens)
+
+    def shrink(cost_nanos: int | None, output_tokens: int | None) -> Shrunk | None:
+        tokens = ceiling.output_tokens if output_tokens is None else min(ceiling.output_tokens, output_tokens)
+        if cost_nanos is not None:
+            tokens = min(tokens, (cost_nanos - fixed_nanos) // NANOS_PER_OUTPUT_TOKEN)
+        if tokens < 1:
+            return None
+        cost = min(ceiling.cost_nanos, fixed_nanos + NANOS_PER_OUTPUT_TOKEN * tokens)
+        return Shrunk(ceiling._replace(output_tokens=tokens, cost_nanos=cost), tokens)
+
+    return shrink
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Does the same to the ledger and to the model, and compares."""
+
+    database: ClassVar[TestDatabase]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self.model = LedgerModel()
+        self.reservations: dict[UUID, list[Reservation]] = {}
+        """Every attempt that was ever admitted, as its caller got it: at first, and after each top-up."""
+        self.company = self.run(Company.open(self.database))
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Carry out something on the one event loop of this machine."""
+        return self._runner.run(work)
+
+    def teardown(self) -> None:
+        self.run(self.company.close())
+        self._runner.close()
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    @initialize(wishes=st.lists(limit_wishes(), min_size=1, max_size=4))
+    def begin_with_limits(self, wishes: list[LimitWish]) -> None:
+        for wish in wishes:
+            self.add_limit(wish)
+
+    @precondition(lambda self: len(self.model.limits) < 8)
+    @rule(wish=limit_wishes())
+    def add_limit(self, wish: LimitWish) -> None:
+        name = self.run(self.company.add_limit(wish))
+        self.model.limits.append(
+            Limit(
+                name=name,
+                scope=f"tenants/{self.company.tenant}{wish.scope}",
+                metric=wish.metric,
+                mode=wish.mode,
+                selector=wish.selector,
+                amount=wish.amount,
+                overshoot=wish.overshoot,
+                thresholds=wish.thresholds,
+                is_rolling=wish.window == "ROLLING_10_MINUTES",
+            )
+        )
+
+    @precondition(lambda self: self._living())
+    @rule(choice=st.integers(0), amount=st.integers(0, 400))
+    def change_a_limit(self, choice: int, amount: int) -> None:
+        limit = self._pick(self._living(), choice)
+        self.run(self.company.change_amount(limit.name, amount))
+        self.model.change_amount(limit, amount + limit.increased)
+
+    @precondition(lambda self: self._living())
+    @rule(choice=st.integers(0), amount=st.integers(1, 100))
+    def increase_a_limit(self, choice: int, amount: int) -> None:
+        limit = self._pick(self._living(), choice)
+        self.run(self.company.increase(limit.name, amount))
+        limit.increased += amount
+        self.model.change_amount(limit, limit.amount + amount)
+
+    @precondition(lambda self: self._living())
+    @rule(choice=st.integers(0))
+    def delete_a_limit(self, choice: int) -> None:
+        limit = self._pick(self._living(), choice)
+        self.run(self.company.delete_limit(limit.name))
+        limit.is_deleted = True
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    @rule(wishes=st.lists(calls(), min_size=1, max_size=4), process=st.integers(0, 1), clamped=st.booleans())
+    def reserve(self, wishes: list[dict[str, Any]], process: int, clamped: bool) -> None:
+        """Several calls at once, in one process: they are judged in the order in which they came."""
+        self._ask([self._terms(**wish, clamped=clamped) for wish in wishes], process)
+
+    @rule(wish=calls(), count=st.integers(2, 6))
+    def the_same_call_in_both_processes(self, wish: dict[str, Any], count: int) -> None:
+        """Whose comes first is chance; how many are admitted is not."""
+        asked = [self._terms(**wish) for _ in range(count)]
+        answers = self.run(
+            self.company.all([self.company.reserve(each, number % 2) for number, each in enumerate(asked)])
+        )
+        for each, answer in sorted(zip(asked, answers, strict=True), key=lambda pair: isinstance(pair[1], Exception)):
+            self._compare(each, answer)
+
+    @precondition(lambda self: self.model.request_ids)
+    @rule(choice=st.integers(0), is_other=st.booleans(), process=st.integers(0, 1))
+    def repeat_a_request_id(self, choice: int, is_other: bool, process: int) -> None:
+        original = self._pick(list(self.model.request_ids.values()), choice)
+        fingerprint = b"other" if is_other else b"same"
+        self._ask([self._copy(original, fingerprint=fingerprint)], process)
+
+    @rule(wish=calls(), process=st.integers(0, 1))
+    def use_one_request_id_twice_at_once(self, wish: dict[str, Any], process: int) -> None:
+        first = self._terms(**wish | {"first": True})
+        second = self._copy(first)
+
+        answers = self.run(self.company.all([self.company.reserve(each, process) for each in (first, second)]))
+
+        self._compare(first, answers[0])
+        if first.attempt_id in self.model.attempts or not isinstance(answers[1], DuplicateRequest):
+            self._compare(second, answers[1])
+
+    @precondition(lambda self: self.model.attempts)
+    @rule(choice=st.integers(0), more=AMOUNTS, process=st.integers(0, 1))
+    def top_up(self, choice: int, more: Amounts, process: int) -> None:
+        attempt = self._pick(list(self.model.attempts.values()), choice)
+        attempt_id, more = attempt.terms.attempt_id, more._replace(requests=0, images=0)
+
+        (answer,) = self.run(self.company.all([self.company.top_up(self.reservations[attempt_id][-1], more, process)]))
+
+        full = self.model.top_up(attempt_id, more)
+        if full:
+            assert isinstance(answer, LimitExceeded), (answer, full)
+            assert answer.limit.rsplit("/", 1)[1] in {limit.name for limit in full}
+        else:
+            assert isinstance(answer, Reservation), answer
+            assert answer.terms.ceiling == attempt.ceiling
+            self.reservations[attempt_id].append(answer)
+
+    @precondition(lambda self: self.model.attempts)
+    @rule(
+        choices=st.lists(st.integers(0), min_size=1, max_size=3), share=st.integers(0, 150), process=st.integers(0, 1)
+    )
+    def settle(self, choices: list[int], share: int, process: int) -> None:
+        """At a share of the ceiling: below, at or above; some of the attempts perhaps twice at once."""
+        picked = [self._pick(list(self.model.attempts.values()), choice) for choice in choices]
+        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share)) for attempt in picked], process)
+
+    @precondition(lambda self: self.model.attempts)
+    @rule(choice=st.integers(0), process=st.integers(0, 1))
+    def release(self, choice: int, process: int) -> None:
+        attempt = self._pick(list(self.model.attempts.values()), choice)
+        self._settle([(attempt, RecordKind.REFUSED, NOTHING)], process)
+
+    @precondition(lambda self: self.model.attempts)
+    @rule(choice=st.integers(0), process=st.integers(0, 1))
+    def lose_track_of_a_call(self, choice: int, process: int) -> None:
+        attempt = self._pick(list(self.model.attempts.values()), choice)
+        self._settle([(attempt, RecordKind.SUSPENSE, attempt.ceiling)], process)
+
+    @precondition(lambda self: self.model.attempts)
+    @rule(
+        choice=st.integers(0),
+        share=st.integers(0, 100),
+        wishes=st.lists(calls(), max_size=3),
+        process=st.integers(0, 1),
+    )
+    def settle_and_reserve_at_once(self, choice: int, share: int, wishes: list[dict[str, Any]], process: int) -> None:
+        """What ends makes room for what begins in the same tick."""
+        attempt = self._pick(list(self.model.attempts.values()), choice)
+        actual, asked = _share(attempt.ceiling, share), [self._terms(**wish) for wish in wishes]
+        ended = self.company.settle(self._reservation(attempt), RecordKind.SETTLED, actual, process)
+
+        _, *answers = self.run(self.company.all([ended, *(self.company.reserve(each, process) for each in asked)]))
+
+        self.model.settle(attempt.terms.attempt_id, RecordKind.SETTLED, actual)
+        for each, answer in zip(asked, answers, strict=True):
+            self._compare(each, answer)
+
+    @rule(wish=calls(), share=st.integers(0, 100))
+    def teach_what_calls_use(self, wish: dict[str, Any], share: int) -> None:
+        """Sixteen calls of a kind that use a share of their ceiling: elastic limits expect as much of the next."""
+        asked = [self._terms(**wish) for _ in range(16)]
+        self._ask(asked, 0)
+        admitted = [self.model.attempts[each.attempt_id] for each in asked if each.attempt_id in self.model.attempts]
+        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share)) for attempt in admitted], 0)
+
+    # --- trouble ----------------------------------------------------------------------------------------------------
+
+    @rule(process=st.integers(0, 1))
+    def kill_a_process_and_sweep(self, process: int) -> None:
+        """What it had in flight goes to suspense; its successor goes on."""
+        epoch = self.company.epoch(process)
+        orphans = [a for a in self.model.attempts if self.company.epoch_of[a] == epoch]
+
+        self.run(self.company.kill(process))
+        self.run(self.company.sweep(1 - process))
+
+        self.model.suspend(orphans)
+
+    @rule(process=st.integers(0, 1))
+    def restart_a_process(self, process: int) -> None:
+        """Nobody has missed it yet: its attempts are still in flight, and may be settled by another."""
+        self.run(self.company.kill(process, is_missed=False))
+
+    @precondition(lambda self: self.model.suspense)
+    @rule(choice=st.integers(0), share=st.integers(0, 150), times=st.integers(1, 2), process=st.integers(0, 1))
+    def settle_late(self, choice: int, share: int, times: int, process: int) -> None:
+        attempt, _ = self._pick(list(self.model.suspense.values()), choice)
+        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share))] * times, process)
+
+    @precondition(lambda self: self.model.records)
+    @rule(choice=st.integers(0), process=st.integers(0, 1))
+    def settle_again_what_has_ended(self, choice: int, process: int) -> None:
+        attempt_id = self._pick([attempt_id for attempt_id, _, _ in self.model.records], choice)
+        if attempt_id not in self.model.suspense:
+            settlement = self.company.settle(self.reservations[attempt_id][-1], RecordKind.SETTLED, NOTHING, process)
+            self.run(settlement)
+
+    # --- what must always be so -------------------------------------------------------------------------------------
+
+    @invariant()
+    def counters_are_the_models(self) -> None:
+        expected = {limit.name: (limit.held, limit.expected, limit.settled) for limit in self.model.limits}
+        assert self.run(self.company.counters()) == expected
+
+    @invariant()
+    def attempts_and_records_are_the_models(self) -> None:
+        assert self.run(self.company.attempts()) == self.model.attempts.keys()
+        assert self.run(self.company.records()) == self.model.records
+        assert self.run(self.company.open_suspense()) == self.model.suspense.keys()
+
+    @invariant()
+    def alerts_are_the_models(self) -> None:
+        # A rolling window raises alerts minute by minute, and no step of this test can be sure of its minute.
+        limits = [limit for limit in self.model.limits if not limit.is_rolling]
+        alerts = {(limit.name, *what): count for limit in limits for what, count in limit.alerts.items()}
+        assert self.run(self.company.alerts()) == alerts
+
+    @invariant()
+    def strict_limits_hold(self) -> None:
+        for limit in self.model.limits:
+            if limit.mode is Mode.STRICT:
+                assert limit.held + limit.settled <= limit.amount + limit.excuse, limit
+
+    @invariant()
+    def counters_are_the_sum_of_their_records_and_attempts(self) -> None:
+        assert self.run(self.company.unconserved()) == []
+
+    # --- means ------------------------------------------------------------------------------------------------------
+
+    def _terms(
+        self, *, place: tuple[tuple[str, ...], str, str], ceiling: Amounts, clamped: bool = False, **changes: Any
+    ) -> CallTerms:
+        path, project, credential = place
+        tenant = self.company.tenant
+        scope = Scope(
+            tenant_id=tenant,
+            department_path=path,
+            project_id=project,
+            credential_id=credential,
+            credential_name=f"tenants/{tenant}/departments/{path[-1]}/projects/{project}/apiKeys/{credential}",
+            principal_id="robot",
+        )
+        return terms(scope=scope, ceiling=ceiling, shrink=smaller(ceiling) if clamped else None, **changes)
+
+    def _copy(self, original: CallTerms, fingerprint: bytes = b"same") -> CallTerms:
+        return terms(
+            scope=original.scope,
+            ceiling=original.ceiling,
+            request_id=original.request_id,
+            fingerprint=fingerprint,
+            tier=original.tier,
+            model=original.model,
+        )
+
+    def _living(self) -> list[Limit]:
+        return [limit for limit in self.model.limits if not limit.is_deleted]
+
+    def _pick(self, among: Sequence[Result], choice: int) -> Result:
+        return among[choice % len(among)]
+
+    def _reservation(self, attempt: Attempt) -> Reservation:
+        """Return what a caller settles with: whoever did not hear of a top-up has the reservation of before."""
+        return self._pick(self.reservations[attempt.terms.attempt_id], len(self.model.records))
+
+    def _settle(self, ends: list[tuple[Attempt, RecordKind, Amounts]], process: int) -> None:
+        works = [
+            self.company.settle(self._reservation(attempt), kind, actual, process) for attempt, kind, actual in ends
+        ]
+        assert self.run(self.company.all(works)) == [None] * len(works)
+        for attempt, kind, actual in ends:
+            self.model.settle(attempt.terms.attempt_id, kind, actual)
+
+    def _ask(self, asked: Sequence[CallTerms], process: int) -> None:
+        answers = self.run(self.company.all([self.company.reserve(each, process) for each in asked]))
+        for each, answer in zip(asked, answers, strict=True):
+            self._compare(each, answer)
+
+    def _compare(self, asked: CallTerms, answer: object) -> None:
+        """Judge as the model does, and hold the answer against it."""
+        repeated = self.model.repeats(asked)
+        if repeated == "REUSED":
+            assert isinstance(answer, RequestIdReused), answer
+        elif repeated is not None:
+            assert isinstance(answer, DuplicateRequest), answer
+            assert answer.state == repeated
+        elif isinstance(answer, Reservation):
+            self._compare_admission(asked, answer)
+        else:
+            assert isinstance(answer, LimitExceeded), answer
+            self._compare_refusal(asked, answer)
+
+    def _compare_admission(self, asked: CallTerms, answer: Reservation) -> None:
+        granted = answer.terms.ceiling
+        if answer.max_output_tokens is None:
+            assert granted == asked.ceiling
+        else:
+            # Made smaller because it did not fit whole, and to just what fits.
+            assert self.model.refusing(asked, asked.ceiling, asked.ceiling)
+            assert asked.shrink is not None
+            assert asked.shrink(*self.model.rooms(asked)) == Shrunk(granted, answer.max_output_tokens)
+        assert self.model.refusing(asked, granted, answer.expected) == []
+        self.model.admit(asked, granted, answer.expected)
+        self.reservations[asked.attempt_id] = [answer]
+
+    def _compare_refusal(self, asked: CallTerms, answer: LimitExceeded) -> None:
+        # What an elastic limit expects of a call is learned: at the most its ceiling.
+        refusing = self.model.refusing(asked, asked.ceiling, asked.ceiling)
+        named = answer.limit.rsplit("/", 1)[1]
+        assert named in {limit.name for limit in refusing}
+        certain = self.model.refusing(asked, asked.ceiling, NOTHING)
+        if certain:
+            scopes = asked.scope.limit_scopes()
+            limit = next(limit for limit in refusing if limit.name == named)
+            assert scopes.index(limit.scope) <= scopes.index(certain[0].scope)
+        if asked.shrink is not None and (shrunk := asked.shrink(*self.model.rooms(asked))) is not None:
+            assert self.model.refusing(asked, shrunk.ceiling, shrunk.ceiling)
+
+
+def _share(ceiling: Amounts, per_cent: int) -> Amounts:
+    """Return a share of a ceiling; a call is one call, whatever it uses."""
+    return Amounts(*(amount * per_cent // 100 for amount in ceiling))._replace(requests=ceiling.requests)
+
+
+def test_the_ledger_does_what_the_model_does(module_database: TestDatabase) -> None:
+    """Verdicts, counters, attempts, records and alerts agree after every step, whatever the steps are."""
+
+    class Machine(LedgerMachine):
+        database = module_database
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=LONG_RUNS or QUICK_RUNS,
+            stateful_step_count=STEPS,
+            derandomize=not LONG_RUNS,
+            database=None,
+            deadline=None,
+            # Finding a shorter way to the same mistake can take minutes: only where there is time.
+            phases=(Phase.generate, Phase.shrink) if LONG_RUNS else (Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
