@@ -1,7 +1,7 @@
 """Many calls at once over several connections, so that the kernel spreads them over all workers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -61,8 +61,15 @@ class Caller:
 @asynccontextmanager
 async def callers(stack: RunningStack, key: str, count: int) -> AsyncIterator[list[Caller]]:
     """Open `count` connections that use one key."""
+    async with callers_at([stack.grpc] * count, key) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def callers_at(targets: Sequence[str], key: str) -> AsyncIterator[list[Caller]]:
+    """Open a connection to each of the targets (host:port); all use one key."""
     async with AsyncExitStack() as channels:
-        opened = [grpc.aio.insecure_channel(stack.grpc, options=_OPTIONS) for _ in range(count)]
+        opened = [grpc.aio.insecure_channel(target, options=_OPTIONS) for target in targets]
         for channel in opened:
             await channels.enter_async_context(channel)
         yield [Caller(channel, key) for channel in opened]

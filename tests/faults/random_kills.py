@@ -15,10 +15,10 @@ import psutil
 from tests.drivers.callers import generation_stub, prompt
 from tests.drivers.referee import Finding
 from tests.faults.cast import Cast
-from tests.faults.traffic import KILLED, Manner, traffic_on
 from tests.faults.journal import Journal
 from tests.faults.report import say
 from tests.faults.rig import SETTINGS, Rig
+from tests.faults.traffic import KILLED, Manner, traffic_on
 
 CAMPAIGN = "random"
 GOAL = 1000
@@ -99,14 +99,16 @@ async def _kill_supervisor(rig: Rig, journal: Journal, *, seed: int) -> None:
         async with traffic_on(rig, *[manner] * _CALLERS, seed=seed) as traffic:
             await asyncio.sleep(random.Random(seed).uniform(0.5, 1.5))
             supervisor.kill()
+            killed_at = time.monotonic()
             _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=_END_SECONDS)
         findings += [Finding("outlived its supervisor", " ".join(one.cmdline())) for one in alive]
+        gone_after = round(time.monotonic() - killed_at, 1)
     with supervised(rig):
         await asyncio.to_thread(until_served, rig)
         findings += traffic.findings + await rig.verdict()
     seconds = round(time.monotonic() - started_at, 1)
     journal.add(CAMPAIGN, f"supervisor {seed}", findings, supervisor_kills=1, seconds=seconds, seed=seed)
-    say(f"  a killed supervisor (seed {seed}): {len(findings)} findings, {seconds} s")
+    say(f"  a killed supervisor (seed {seed}): {len(findings)} findings, all gone after {gone_after} s, {seconds} s")
     for finding in findings:
         say(f"      {finding}")
 

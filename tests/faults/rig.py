@@ -126,9 +126,9 @@ class Rig:
         """A caller's key."""
         return self.stack.demo_api_key
 
-    async def start(self, role: str = "worker") -> Driven:
-        """Start a process and wait until it serves."""
-        driven = await self.begin(role)
+    async def start(self, role: str = "worker", port: int | None = None) -> Driven:
+        """Start a process and wait until it serves; `port` is another one than the rig's own."""
+        driven = await self.begin(role, port)
         await self.until_ready(driven)
         return driven
 
@@ -140,7 +140,7 @@ class Rig:
             waiting.cancel()
         assert driven.ready.is_set(), f"the {driven.role} did not start:\n{self.log()[-3000:]}"
 
-    async def begin(self, role: str) -> Driven:
+    async def begin(self, role: str, port: int | None = None) -> Driven:
         """Start a process."""
         self._sockets += 1
         path = str(self.parts.directory / f"control-{self._sockets}")
@@ -151,7 +151,8 @@ class Rig:
 
         server = await asyncio.start_unix_server(accept, path, limit=2**22)
         ports = {"postgres": self.parts.endpoints[0].port, "upstream": urlsplit(self.stack.simulator).port}
-        order = {"role": role, "control": path, "ports": ports, "environment": dict(self.environment)}
+        environment = dict(self.environment) | ({"TOLLHOUSE_GRPC_PORT": str(port)} if port else {})
+        order = {"role": role, "control": path, "ports": ports, "environment": environment}
         assert self.stack.process.stdin is not None
         self.stack.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.stack.process.stdin.flush()
