@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("keys", "The API keys with which Tollhouse is called."),
     "roles": ("roles", "Who may do what, and where."),
     "limits": ("limits", "Quotas and budgets."),
+    "ledger": ("ledger", "What is in suspense, and whether the ledger adds up."),
     "prices": ("prices", "What a unit of each model costs, with effective dates."),
     "accounts": ("accounts", "The Google Cloud projects with which Gemini is called."),
     "upstream-keys": ("upstream_keys", "The keys with which Gemini is called; they live in Vault."),

@@ -64,7 +64,7 @@ def perform(session: Session, change: Change) -> Message | None:
         _preview(session, change)
         return None
     if change.warning and not session.options.yes:
-        _confirm(change)
+        confirm(f"{change.verb} {change.subject}", change.warning)
     response: Message = session.connection.call(change.method, change.request)
     note(f"{change.verb} {change.subject}: done")
     return response
@@ -79,10 +79,15 @@ def _show(form: Format, change: Change, response: Message) -> None:
         write_csv(["name"], [[change.subject]])
 
 
-def _confirm(change: Change) -> None:
+def confirm(what: str, warning: str) -> None:
+    """Ask the person at the terminal to agree to a warning.
+
+    Raises:
+        Failure: nobody is there, or he does not agree.
+    """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise wrong_usage(f"{change.verb} {change.subject} needs a confirmation", "Add --yes, or look with --dry-run.")
-    if not typer.confirm(f"{change.warning} Go on?", err=True):
+        raise wrong_usage(f"{what} needs a confirmation", "Add --yes, or look with --dry-run.")
+    if not typer.confirm(f"{warning} Go on?", err=True):
         raise Failure(reason="NOT_CONFIRMED", message="Nothing was changed", exit_code=ExitCode.GENERAL)
 
 

@@ -118,7 +118,7 @@ def test_nonsense_is_refused_with_a_reason(running_stack: RunningStack, rpc: str
     """By the administrator, who may do everything, so that permission hides nothing. Changes are dry runs."""
     service, _, method = rpc.rpartition(".")
     with grpc.insecure_channel(running_stack.grpc) as channel:
-        is_stream = method.startswith("Stream")
+        is_stream = method.startswith(("Stream", "Verify"))
         kind = channel.unary_stream if is_stream else channel.unary_unary
         call: Any = kind(f"/{service}/{method}")
         for body in bodies(rpc):

@@ -1,0 +1,363 @@
+"""A verification is silent on a sound ledger, and finds one nano-dollar too many wherever it is."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import pytest
+from prometheus_client import CollectorRegistry
+from tollhouse_server.database.engine import Database
+from tollhouse_server.ledger import connections
+from tollhouse_server.ledger.verification import (
+    LedgerVerification,
+    NightlyVerification,
+    Progress,
+    Verdict,
+    VerificationEvent,
+    seconds_until_night,
+)
+from tollhouse_server.ledger.verification_store import Check, Finding, leadership
+from tollhouse_server.reporting.rollup_findings import rollup_findings
+from tollhouse_server.reporting.rollups import RollUps
+from tollhouse_server.telemetry.metrics import Metrics
+
+from tests.drivers.ledger import LedgerProcess, LedgerView
+from tests.drivers.mixed_ledger import MixedRun, mixed_run
+from tests.drivers.postgres import TestDatabase
+
+Findings: TypeAlias = set[tuple[Check, str, str]]
+"""(check, table, field)"""
+
+TABLES = ("counter", "usage_record", "suspense", "attempt", "usage_rollup", "usage_rollup_sku", "usage_rollup_day")
+
+
+@dataclass(slots=True)
+class Audited:
+    """A ledger after a mixed run, and what verifies it."""
+
+    view: LedgerView
+    run: MixedRun
+    database: Database
+
+    async def events(self, *, tenant: str | None = None, month: str = "") -> list[VerificationEvent]:
+        """Verify and return everything that was said."""
+        verification = LedgerVerification(self.database, rollup_findings)
+        return [event async for event in verification.verify(tenant=tenant, month=month)]
+
+    async def findings(self, *, tenant: str | None = None, month: str = "") -> Findings:
+        """Verify and return (check, table, field) of all that does not add up."""
+        events = await self.events(tenant=tenant, month=month)
+        return {(one.check, one.table, one.field) for one in events if isinstance(one, Finding)}
+
+    async def findings_after(self, sql: str) -> Findings:
+        """Change the ledger, return what a verification finds, and put everything back."""
+        execute = self.view.connection.execute
+        for table in TABLES:
+            await execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS kept_{table} AS TABLE {table}")
+        await execute(sql)
+        found = await self.findings()
+        for table in TABLES:
+            await execute(f"TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept_{table}")  # noqa: S608
+        return found
+
+    async def verdict(self) -> Verdict:
+        """Verify and return the verdict."""
+        (*_, verdict) = await self.events()
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    async def roll_up(self) -> None:
+        """Move all that is booked three days back, and let the housekeeper roll it up."""
+        execute = self.view.connection.execute
+        await execute("SELECT create_usage_partition((now() - interval '3 days')::date)")
+        await execute("UPDATE usage_record SET settled_at = settled_at - interval '3 days'")
+        await execute("UPDATE usage_record SET dispatched_at = dispatched_at - interval '3 days'")
+        await RollUps(self.database, Metrics(CollectorRegistry())).build()
+
+
+@pytest.fixture
+async def audited(process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase) -> AsyncIterator[Audited]:
+    """The ledger of tenant acme."""
+    database = Database(fresh_database.app_dsn)
+    try:
+        yield Audited(view, await mixed_run(view, process, database), database)
+    finally:
+        await database.close()
+
+
+async def test_a_sound_ledger_has_no_findings(audited: Audited) -> None:
+    """After calls that ended in every way, some still in flight, and on the whole as on its parts."""
+    verdict = await audited.verdict()
+
+    month = f"{datetime.now(UTC):%Y-%m}"
+    assert (verdict.findings, verdict.unchecked_counters) == (0, 0)
+    assert (verdict.extent.records, verdict.extent.suspense, verdict.extent.attempts) == (20, 6, 4)
+    assert await audited.findings(tenant="acme") == set()
+    assert await audited.findings(tenant="acme", month=month) == set()
+    assert await audited.findings(month="2020-01") == set()
+
+
+async def test_a_sound_ledger_with_roll_ups_has_no_findings(audited: Audited) -> None:
+    """Days that are over are held against their records."""
+    await audited.roll_up()
+
+    verdict = await audited.verdict()
+
+    assert verdict.extent.rollup_days > 0
+    assert verdict.findings == 0
+
+
+NANO: list[tuple[str, Findings]] = [
+    (
+        "UPDATE counter SET settled = settled + 1 WHERE limit_id = "
+        "(SELECT limit_id FROM usage_limit WHERE name = 'budget')",
+        {(Check.COUNTERS, "counter", "settled")},
+    ),
+    (
+        "UPDATE counter SET held = held + 1 WHERE limit_id = "
+        "(SELECT limit_id FROM usage_limit WHERE name = 'for-ever')",
+        {(Check.HOLDS, "counter", "held")},
+    ),
+    (
+        "UPDATE counter SET expected = expected + 1 WHERE limit_id = "
+        "(SELECT limit_id FROM usage_limit WHERE name = 'budget')",
+        {(Check.HOLDS, "counter", "expected")},
+    ),
+    (
+        "UPDATE usage_record SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $settled",
+        {(Check.RECORDS, "usage_record", "cost_nanos"), (Check.COUNTERS, "counter", "settled")},
+    ),
+    (
+        "UPDATE usage_record SET output_tokens = -1 WHERE attempt_id = $settled",
+        {(Check.RECORDS, "usage_record", "output_tokens"), (Check.COUNTERS, "counter", "settled")},
+    ),
+    (
+        "UPDATE usage_record SET cost_nanos = 1 WHERE attempt_id = $refused",
+        {(Check.RECORDS, "usage_record", "cost_nanos"), (Check.COUNTERS, "counter", "settled")},
+    ),
+    (
+        "UPDATE suspense SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $open",
+        {(Check.SUSPENSE, "suspense", "cost_nanos")},
+    ),
+    (
+        "UPDATE suspense SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $voided",
+        {(Check.SUSPENSE, "suspense", "cost_nanos"), (Check.SUSPENSE, "usage_record", "outcome cost_nanos")},
+    ),
+    *(
+        (
+            f"UPDATE usage_record SET cost_nanos = cost_nanos + 1 "  # noqa: S608 - constants
+            f"WHERE attempt_id = ${name} AND kind = 'ADJUSTMENT'",
+            {(Check.SUSPENSE, "usage_record", "outcome cost_nanos"), (Check.COUNTERS, "counter", "settled")},
+        )
+        for name in ("accepted", "voided", "actual", "late")
+    ),
+    (
+        "UPDATE usage_record SET output_tokens = output_tokens - 1 WHERE attempt_id = $actual AND kind = 'ADJUSTMENT'",
+        {(Check.SUSPENSE, "usage_record", "outcome output_tokens"), (Check.COUNTERS, "counter", "settled")},
+    ),
+]
+ROWS: list[tuple[str, Findings]] = [
+    (
+        "INSERT INTO usage_record SELECT (jsonb_populate_record(r, jsonb_build_object('settled_at', now()))).* "
+        "FROM usage_record r WHERE attempt_id = $refused",
+        {(Check.ATTEMPTS, "usage_record", "row")},
+    ),
+    (
+        "DELETE FROM usage_record WHERE attempt_id = $open",
+        {(Check.SUSPENSE, "usage_record", "row"), (Check.COUNTERS, "counter", "settled")},
+    ),
+    ("DELETE FROM suspense WHERE attempt_id = $open", {(Check.SUSPENSE, "suspense", "row")}),
+    (
+        "DELETE FROM usage_record WHERE attempt_id = $voided AND kind = 'SUSPENSE'",
+        {
+            (Check.ATTEMPTS, "usage_record", "row"),
+            (Check.SUSPENSE, "usage_record", "row"),
+            (Check.COUNTERS, "counter", "settled"),
+        },
+    ),
+    (
+        "DELETE FROM usage_record WHERE attempt_id = $accepted AND kind = 'ADJUSTMENT'",
+        {(Check.SUSPENSE, "usage_record", "adjustments")},
+    ),
+    (
+        "UPDATE usage_record SET kind = 'ADJUSTMENT' WHERE attempt_id = $settled",
+        {(Check.ATTEMPTS, "usage_record", "row")},
+    ),
+    (
+        "DELETE FROM attempt WHERE attempt_id = $in_flight",
+        {(Check.HOLDS, "counter", "held")},
+    ),
+    (
+        "UPDATE usage_record SET attempt_id = $in_flight WHERE attempt_id = $refused",
+        {(Check.ATTEMPTS, "attempt", "row")},
+    ),
+    (
+        "UPDATE usage_record SET settled_at = '1999-01-01' WHERE attempt_id = $refused",
+        {(Check.PARTITIONS, "usage_record_default", "row")},
+    ),
+    (
+        "DELETE FROM counter WHERE limit_id = (SELECT limit_id FROM usage_limit WHERE name = 'for-ever') AND held = 0",
+        set(),
+    ),
+]
+
+
+def filled(sql: str, run: MixedRun) -> str:
+    """Put attempt ids in place of their names."""
+    ids = {
+        "settled": run.settled[3],
+        "refused": run.refused[0],
+        "open": run.open[0],
+        "accepted": run.accepted,
+        "voided": run.voided,
+        "actual": run.actual,
+        "late": run.late,
+        "in_flight": run.in_flight[0].terms.attempt_id,
+    }
+    for name, attempt in ids.items():
+        sql = sql.replace(f"${name}", f"'{attempt}'")
+    return sql
+
+
+@pytest.mark.parametrize("planted", [NANO, ROWS], ids=["one-off", "rows"])
+async def test_a_planted_error_is_found_by_name(audited: Audited, planted: Sequence[tuple[str, Findings]]) -> None:
+    """Whatever is one off, or one row too few or too many, is named with its table and column."""
+    found = {sql: await audited.findings_after(filled(sql, audited.run)) for sql, _ in planted}
+
+    assert found == dict(planted)
+
+
+async def test_a_nano_dollar_in_a_roll_up_is_found(audited: Audited) -> None:
+    """In the sums of a group, of a SKU, and of a whole day."""
+    await audited.roll_up()
+    tables = ("usage_rollup", "usage_rollup_sku", "usage_rollup_day")
+
+    found = {
+        table: await audited.findings_after(
+            f"UPDATE {table} SET cost_nanos = cost_nanos + 1 WHERE ctid = (SELECT min(ctid) FROM {table})"  # noqa: S608
+        )
+        for table in tables
+    }
+
+    for table in tables:
+        assert (Check.ROLLUPS, table, "cost_nanos") in found[table]
+        assert {check for check, _, _ in found[table]} == {Check.ROLLUPS}
+
+
+async def test_a_finding_says_what_should_and_what_does_stand(audited: Audited) -> None:
+    """The limit by name, the window, and both numbers."""
+    await audited.view.connection.execute(
+        "UPDATE counter SET settled = settled + 1 WHERE limit_id = "
+        "(SELECT limit_id FROM usage_limit WHERE name = 'for-ever')"
+    )
+
+    (finding,) = [event for event in await audited.events() if isinstance(event, Finding)]
+
+    assert (finding.tenant, finding.key) == ("acme", "limit for-ever, window of 1970-01-01T00:00:00Z")
+    assert int(finding.found) == int(finding.expected) + 1
+
+
+async def test_a_counter_that_is_missing_before_its_window_is_over_is_found(audited: Audited) -> None:
+    """One that was cleaned away after its window is not missed."""
+    forget = "DELETE FROM counter WHERE limit_id IN (SELECT limit_id FROM usage_limit WHERE name = $1)"
+    await audited.view.connection.execute("DELETE FROM attempt")
+    await audited.view.connection.execute("UPDATE counter SET held = 0, expected = 0")
+    await audited.view.connection.execute(forget, "for-ever")
+
+    found = await audited.findings()
+
+    assert found == {(Check.COUNTERS, "counter", "settled")}
+
+
+async def test_counters_of_records_from_before_they_named_any_are_not_judged(audited: Audited) -> None:
+    """They are counted, and said to be beyond checking; nothing is made up."""
+    await audited.view.connection.execute("UPDATE usage_record SET holds = '[]'")
+
+    verdict = await audited.verdict()
+
+    assert verdict.findings == 0
+    assert verdict.unchecked_counters >= 6
+    assert verdict.extent.unnamed_records == 18
+
+
+async def test_counters_whose_records_were_dropped_are_not_judged(audited: Audited) -> None:
+    """A month that was exported and dropped takes the check of its windows with it."""
+    execute = audited.view.connection.execute
+    await execute("DELETE FROM usage_record WHERE kind = 'SETTLED'")
+    await execute(
+        "INSERT INTO usage_export (month, state, record_count, cost_nanos, checksum, created_by) "
+        "VALUES (date_trunc('month', now()), 'DROPPED', 8, 1, 1, 'ann')"
+    )
+
+    verdict = await audited.verdict()
+
+    assert verdict.findings == 0
+    assert verdict.unchecked_counters > 0
+
+
+async def test_a_tenant_that_only_the_ledger_knows_is_verified_too(audited: Audited) -> None:
+    """Rows under a name that nobody can ask for do not go unseen."""
+    await audited.view.connection.execute(
+        "INSERT INTO counter (tenant_id, limit_id, window_start, settled) VALUES ('ghost', 1, '1970-01-01Z', 5)"
+    )
+
+    tenants = {event.tenant for event in await audited.events() if isinstance(event, Finding)}
+
+    assert tenants == {"ghost"}
+
+
+async def test_findings_are_bounded(audited: Audited) -> None:
+    """What is broken everywhere is told a hundred times, and that there is more."""
+    await audited.view.connection.execute(
+        "INSERT INTO counter (tenant_id, limit_id, window_start, settled) "
+        "SELECT 'acme', (SELECT limit_id FROM usage_limit WHERE name = 'flash'), now() + n * interval '1 hour', 1 "
+        "FROM generate_series(1, 150) AS n"
+    )
+
+    verdict = await audited.verdict()
+
+    assert (verdict.findings, verdict.truncated) == (100, True)
+
+
+async def test_progress_is_told_step_by_step(audited: Audited) -> None:
+    """Each check of each tenant is a step."""
+    steps = [event for event in await audited.events() if isinstance(event, Progress)]
+
+    assert [step.done_steps for step in steps] == list(range(1, steps[0].total_steps + 1))
+    assert {step.check for step in steps} == set(Check)
+
+
+async def test_the_nightly_run_reports_findings_and_its_success(audited: Audited, fresh_database: TestDatabase) -> None:
+    """By metric, for an alert to stand on."""
+    await audited.view.connection.execute("UPDATE counter SET settled = settled + 1 WHERE settled > 0")
+    registry = CollectorRegistry()
+    pool = await connections.create_pool(fresh_database.app_dsn)
+    verification = LedgerVerification(audited.database, rollup_findings)
+
+    verdict = await NightlyVerification(pool, verification, Metrics(registry)).verify()
+
+    await pool.close()
+    assert verdict is not None
+    assert registry.get_sample_value("tollhouse_ledger_findings") == verdict.findings > 0
+    assert registry.get_sample_value("tollhouse_ledger_verified_timestamp_seconds") == verdict.snapshot_at.timestamp()
+
+
+async def test_one_process_leads_the_nightly_run(fresh_database: TestDatabase) -> None:
+    """The next one may as soon as it is gone."""
+    one, other = [await connections.create_pool(fresh_database.app_dsn) for _ in range(2)]
+
+    async with leadership(one) as leader, leadership(other) as follower:
+        assert leader is not None
+        assert follower is None
+    async with leadership(other) as heir:
+        assert heir is not None
+
+    await one.close()
+    await other.close()
+
+
+@pytest.mark.parametrize(("hour", "expected"), [(1, 3600), (2, 24 * 3600), (3, 23 * 3600)])
+def test_night_is_at_two(hour: int, expected: float) -> None:
+    """The next one, never now."""
+    assert seconds_until_night(datetime(2026, 11, 21, hour, tzinfo=UTC)) == expected
