@@ -118,13 +118,13 @@ async def announce_change(session: AsyncSession, tenant: str, limit_id: int | No
 
 _COLUMNS: Final = tuple(LimitRow.model_fields)
 
-# The newest counters of a limit are enough: a rolling window counts twelve, any other one, and none begins later than
-# in a minute. So a page is one question, and the windows are cut where they always are, in windows.py.
+# The counters that begin late enough to count, and perhaps a few more: where windows are cut is for windows.py to say.
+# So a page is one question, and each limit's counters are found by their key however many it has.
 _VIEW: Final = f"""
 SELECT {", ".join(f'l."{column}"' for column in _COLUMNS)},
     moment.now, t.time_zone, t.fiscal_month_start_day,
     least(l.amount + coalesce(raised.amount, 0), 9223372036854775807)::bigint AS effective_amount,
-    coalesce(newest.starts, '{{}}') AS starts, newest.held, newest.settled, newest.expected
+    coalesce(late.starts, '{{}}') AS starts, late.held, late.settled, late.expected
 FROM (SELECT clock_timestamp() AS now) AS moment
 CROSS JOIN usage_limit l
 JOIN tenant t ON t.tenant_id = l.tenant_id
@@ -136,11 +136,13 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT array_agg(c.window_start) AS starts, array_agg(c.held) AS held, array_agg(c.settled) AS settled,
         array_agg(c.expected) AS expected
-    FROM (
-        SELECT * FROM counter WHERE tenant_id = l.tenant_id AND limit_id = l.limit_id
-        ORDER BY window_start DESC LIMIT 13
-    ) AS c
-) AS newest ON true
+    FROM counter c
+    WHERE c.tenant_id = l.tenant_id AND c.limit_id = l.limit_id
+        AND c.window_start > moment.now - CASE l."window"
+            WHEN 'MINUTE' THEN interval '2 minutes' WHEN 'ROLLING_10_MINUTES' THEN interval '12 minutes'
+            WHEN 'HOUR' THEN interval '2 hours' WHEN 'DAY' THEN interval '26 hours'
+            WHEN 'TOTAL' THEN interval '1000 years' ELSE interval '32 days' END
+) AS late ON true
 WHERE l.tenant_id = :tenant AND l.state = 'ACTIVE' AND
 """  # noqa: S608 - the columns are those of the row
 

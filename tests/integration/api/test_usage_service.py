@@ -314,6 +314,29 @@ async def test_a_limit_shows_what_is_held_and_settled_and_when_it_resets(books: 
     assert not limit.HasField("requested")
 
 
+async def test_a_limit_shows_what_it_allows_now(books: Books, service: UsageService) -> None:
+    """With the increases that run, and how hard it is; calls in flight are counted as calls."""
+    await books.view.add_limit("flow", "tenants/acme", "CONCURRENCY", "TOTAL", 5)
+    raised = await books.view.add_limit("budget", "tenants/acme", "COST", "DAY", 1000)
+    execute = books.view.connection.execute
+    await execute("UPDATE usage_limit SET mode = 'SOFT' WHERE limit_id = $1", raised)
+    for increase, amount, starts_in in (("runs", 10, -1), ("later", 100, 1)):
+        await execute(
+            "INSERT INTO limit_increase (tenant_id, increase_id, limit_id, amount, reason, state, requested_by, "
+            "decided_by, starts_at, expires_at) VALUES ('acme', $1, $2, $3, 'x', 'APPROVED', 'a', 'b', "
+            "now() + make_interval(hours => $4), now() + interval '1 day')",
+            increase,
+            raised,
+            amount,
+            starts_in,
+        )
+
+    budget, flow = (await service.list_limits(pb.ListLimitsRequest(), by())).limits
+
+    assert (budget.amount, budget.mode, budget.unit) == (1010, "SOFT", "nanos")
+    assert (flow.amount, flow.mode, flow.unit) == (5, "STRICT", "call")
+
+
 async def test_limits_come_in_pages(books: Books, service: UsageService) -> None:
     """Each once, in the order of their names."""
     for name in ("c", "a", "b"):
