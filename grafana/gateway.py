@@ -201,6 +201,15 @@ def _ledger(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             lines(
+                "Roll-ups",
+                "Tenants with a day that is not rolled up, and values that differ from the records. Must be 0.",
+                "short",
+                {"behind": "tollhouse_rollup_tenants_behind", "different": "tollhouse_rollup_differences"},
+                span=12,
+            )
+        )
+        .with_panel(
+            lines(
                 "Usage missing",
                 "Answers without a usage report, an hour.",
                 "short",

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "models": ("models", "Which tiers and models there are, and what they cost."),
     "usage": ("usage", "What the caller used, may still use, and its receipts."),
     "report": ("report", "What was used and what it cost, for finance."),
+    "exports": ("usage_exports", "Months of usage records: exported, confirmed, dropped."),
     "tenants": ("tenants", "The companies or subsidiaries that share one Tollhouse."),
     "departments": ("departments", "The tree to which cost is charged."),
     "projects": ("projects", "What spends money within a department."),

@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     worker_dead_after_seconds: Annotated[float, Field(ge=1, le=60)] = 20.0
     """Silence after which a worker counts as dead and what it left in flight goes to suspense."""
 
+    usage_retention_months: Annotated[int, Field(ge=0, le=1200)] = 0
+    """Whole months for which usage records stay behind their month; 0 keeps them for ever.
+
+    Only records of a month whose export was confirmed are dropped, and never in the month after theirs. Roll-ups stay.
+    """
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 

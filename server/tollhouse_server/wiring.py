@@ -40,6 +40,8 @@ from tollhouse_server.ledger.tick import Tick
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
 from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.reporting.retention import Retention
+from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
@@ -257,6 +259,8 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background.create_task(_forget_old_requests(database))
         background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings)).run())
         background.create_task(housekeeping.run())
+        background.create_task(RollUps(database, metrics).run())
+        background.create_task(Retention(database, months=settings.usage_retention_months).run())
         verification = LedgerVerification(database, rollup_findings)
         background.create_task(NightlyVerification(parts.pool, verification, metrics).run())
         yield housekeeping

@@ -112,7 +112,7 @@ def names_of(stack: RunningStack) -> dict[str, str]:
 
 def foreign_rpcs() -> list[str]:
     """Return every RPC whose request names something of a tenant."""
-    platform = ("AccountService", "UpstreamKeyService")
+    platform = ("AccountService", "UpstreamKeyService", "UsageExportService")
     return sorted(rule.rpc for rule in rules().values() if rule.fields and service_of(rule.rpc) not in platform)
 
 

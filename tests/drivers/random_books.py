@@ -65,14 +65,20 @@ class RandomRecord:
         )
 
 
-def random_record(chance: random.Random, tenant_id: str, start: datetime, end: datetime) -> RandomRecord:
+def random_record(
+    chance: random.Random, tenant_id: str, start: datetime, end: datetime, *, dear_nanos: int = 2**62
+) -> RandomRecord:
     """Make a record of some moment of a period; some lie exactly on a full hour, where days begin and end."""
     moment = start + timedelta(microseconds=chance.randrange((end - start) // timedelta(microseconds=1)))
     if chance.random() < 0.2:
         moment = moment.replace(minute=0, second=0, microsecond=0)
     path, project = chance.choice(_PLACES)
     kind = chance.choice(_KINDS)
-    cost = 0 if kind is RecordKind.REFUSED else chance.choice((0, chance.randrange(10**9), 2**62 + chance.randrange(9)))
+    cost = (
+        0
+        if kind is RecordKind.REFUSED
+        else chance.choice((0, chance.randrange(10**9), dear_nanos + chance.randrange(9)))
+    )
     cost = -cost if kind is RecordKind.ADJUSTMENT else cost
     return RandomRecord(
         tenant_id=tenant_id,

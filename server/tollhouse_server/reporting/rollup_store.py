@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from asyncpg import LockNotAvailableError
 from sqlalchemy import Insert, Row, Select, TableClause, func, insert, literal, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -24,6 +23,9 @@ from tollhouse_server.reporting.tables import EXPORT, ROLLUP, ROLLUP_DAY, ROLLUP
 _CLOCK_LOCK: Final = 1953063787
 # Any constant that no other advisory lock of Tollhouse uses: spells "roll".
 _BUILD_LOCK: Final = 0x726F6C6C
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""The SQLSTATE of a lock_timeout that has passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +129,20 @@ async def read_watermark(session: AsyncSession) -> datetime:
     try:
         await run_sql(session, text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLOCK_LOCK})
     except DBAPIError as error:
-        if isinstance(error.orig.__cause__ if error.orig else None, LockNotAvailableError):
+        if refusal_of(error)[0] == LOCK_NOT_AVAILABLE:
             raise StoreUnavailable(detail="the ledger's clock is held") from error
         raise
+    return await read_now(session)
+
+
+def refusal_of(error: DBAPIError) -> tuple[str, str]:
+    """Return the SQLSTATE and the message with which PostgreSQL refused a statement."""
+    cause = error.orig.__cause__ if error.orig is not None else None
+    return str(getattr(cause, "sqlstate", None) or ""), str(getattr(cause, "message", ""))
+
+
+async def read_now(session: AsyncSession) -> datetime:
+    """Return the database's time, the only one the ledger goes by."""
     now: datetime = (await run_sql(session, "SELECT clock_timestamp() AS now")).one().now
     return now
 

@@ -21,6 +21,7 @@ from tollhouse_server.telemetry.metrics import Metrics
 
 from tests.drivers.books import Books
 from tests.drivers.random_books import random_record, resolve_some, write
+from tests.drivers.rolled_up import build
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 ACME = parse_scope("tenants/acme")
@@ -32,16 +33,6 @@ SCOPES = [
     parse_scope("tenants/acme/departments/vision/projects/labels"),
 ]
 SPLITS = [one for one in Dimension if one is not Dimension.SKU]
-
-
-async def build(books: Books, watermark: datetime, tenant: str = "acme") -> int:
-    """Roll up every day of a tenant that is over at the watermark; return how many."""
-    built = 0
-    while True:
-        async with books.database.transaction() as session:
-            if await build_next_day(session, tenant, watermark) is None:
-                return built
-            built += 1
 
 
 async def days(books: Books) -> list[Period]:
