@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ import asyncpg
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.ledger import Ledger, new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Scope, Settlement
-from tollhouse_server.ledger.tick import Tick
+from tollhouse_server.ledger.tick import LANES, Tick
 from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 
 SCOPE = Scope(
@@ -56,13 +56,13 @@ class LedgerProcess:
 
 
 @asynccontextmanager
-async def ledger_process(dsn: str) -> AsyncIterator[LedgerProcess]:
+async def ledger_process(dsn: str, *, lanes: int = LANES) -> AsyncIterator[LedgerProcess]:
     """Run the ledger of one process; leaving the block ends it as abruptly as kill -9 ends a process."""
     pool = await connections.create_pool(dsn)
     epoch = WorkerEpoch(pool, Liveness())
     await epoch.register()
     observer = CountingObserver()
-    tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, observer)
+    tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, observer, lanes=lanes)
     running = asyncio.create_task(tick.run())
     try:
         yield LedgerProcess(Ledger(tick), tick, epoch, Sweeper(pool, tick, Liveness()), observer)
@@ -109,20 +109,36 @@ class LedgerView:
         """Insert a tenant in UTC."""
         await self.connection.execute("INSERT INTO tenant (tenant_id, time_zone) VALUES ($1, 'UTC')", tenant_id)
 
-    async def add_limit(self, name: str, scope: str, metric: str, window: str, amount: int, selector: str = "") -> int:
+    async def add_limit(
+        self,
+        name: str,
+        scope: str,
+        metric: str,
+        window: str,
+        amount: int,
+        selector: str = "",
+        *,
+        mode: str = "STRICT",
+        overshoot: int = 0,
+        thresholds: Sequence[int] = (),
+    ) -> int:
         """Insert a limit on a scope of tenant acme and announce it; return its id."""
         limit_id: int = await self.connection.fetchval(
-            'INSERT INTO usage_limit (tenant_id, name, scope, metric, "window", amount, selector) '
-            "VALUES ('acme', $1, $2, $3, $4, $5, $6) RETURNING limit_id",
-            name,
-            scope,
-            metric,
-            window,
-            amount,
-            selector,
+            'INSERT INTO usage_limit (tenant_id, name, scope, metric, "window", amount, selector, mode, overshoot, '
+            "thresholds) VALUES ('acme', $1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING limit_id",
+            *(name, scope, metric, window, amount, selector, mode, overshoot, list(thresholds)),
         )
-        await self.connection.execute("UPDATE epoch SET value = value + 1 WHERE topic = 'limits'")
+        await self.announce()
         return limit_id
+
+    async def announce(self) -> None:
+        """Say that limits have changed."""
+        await self.connection.execute("UPDATE epoch SET value = value + 1 WHERE topic = 'limits'")
+
+    async def alerts(self) -> list[tuple[str, int]]:
+        """Return (kind, threshold) of every alert, in the order in which they were raised."""
+        rows = await self.connection.fetch("SELECT kind, threshold FROM limit_alert ORDER BY alert_id")
+        return [(row["kind"], row["threshold"]) for row in rows]
 
     async def counter(self, limit_id: int) -> tuple[int, int]:
         """Return (held, settled) of a limit over all its windows."""

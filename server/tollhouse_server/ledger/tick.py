@@ -71,7 +71,7 @@ class Tick:
         self._lanes = lanes
         self._queue = Batch()
         self._wake = asyncio.Event()
-        self._memory = Memory()
+        self.memory = Memory()
         self._unbooked = 0
         self._all_booked = asyncio.Event()
         self._all_booked.set()
@@ -184,7 +184,7 @@ class Tick:
         started_at = time.perf_counter()
         with store_errors():
             connection = await lane.connected()
-            transaction = TickTransaction(connection, self._memory, self._worker_epoch())
+            transaction = TickTransaction(connection, self.memory, self._worker_epoch())
             try:
                 await transaction.run(batch)
             except BaseException as error:

@@ -1,0 +1,51 @@
+"""The days on which request ids are claimed, and the guess of the database's clock."""
+
+from datetime import UTC, date, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tollhouse_server.ledger.memory import DatabaseClock, days_of_claims
+
+MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@given(first=st.integers(-600, 600), apart=st.integers(0, 240))
+def test_two_ticks_of_the_same_minutes_meet_on_a_day(first: int, apart: int) -> None:
+    """Whichever side of midnight each is on: both claim the same id for one day at least, so that one of them loses."""
+    one = MIDNIGHT + timedelta(seconds=first)
+    other = one + timedelta(seconds=apart)
+
+    claimed = set(days_of_claims(one)[1]) & set(days_of_claims(other)[1])
+
+    assert claimed
+
+
+@given(st.integers(0, 24 * 3600))
+def test_an_id_is_seen_for_a_day_after_it_was_claimed(seconds_later: int) -> None:
+    """At least 24 hours, whenever in the day it came."""
+    for claimed_at in (MIDNIGHT, MIDNIGHT + timedelta(hours=11), MIDNIGHT + timedelta(hours=23, minutes=59)):
+        claimed = days_of_claims(claimed_at)[1]
+
+        seen = days_of_claims(claimed_at + timedelta(seconds=seconds_later))[0]
+
+        assert set(claimed) & set(seen)
+
+
+def test_days_are_those_of_utc() -> None:
+    """Every server must mean the same day."""
+    seen, claimed = days_of_claims(MIDNIGHT + timedelta(hours=3))
+
+    assert (seen, claimed) == ([date(2026, 11, 21), date(2026, 11, 22)], [date(2026, 11, 22)])
+
+
+def test_the_clock_is_not_guessed_before_it_was_read() -> None:
+    """A process that has just started asks."""
+    clock = DatabaseClock()
+    unread = clock.guess()
+    clock.note(MIDNIGHT)
+
+    guessed = clock.guess()
+
+    assert unread is None
+    assert guessed is not None
+    assert timedelta(0) <= guessed - MIDNIGHT < timedelta(minutes=1)
