@@ -4,14 +4,26 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tollhouse_server.ledger.rows import reservation_of
-from tollhouse_server.ledger.terms import Reservation
+from tollhouse_server.ledger.terms import Reservation, Window
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.connections import Pool
     from tollhouse_server.ledger.store import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCounters:
+    """For how long behind their end the counters of some windows are kept, and how long such a window is at most."""
+
+    windows: tuple[Window, ...]
+    length: timedelta
+    kept_for: timedelta
+
 
 # Any constant that no other advisory lock of Tollhouse uses: spells "swep".
 _SWEEPER_LOCK = 0x73776570
@@ -30,7 +42,38 @@ _PARTITIONS = """
 SELECT create_usage_partition((now() + make_interval(months => ahead))::date) FROM generate_series(0, 2) AS ahead
 """
 
-_OLD_REQUESTS = "DELETE FROM request_key WHERE created_at < now() - interval '24 hours'"
+# Keys of a day are remembered through the day after, so for at least 24 hours.
+_REQUEST_PARTITIONS = """
+SELECT create_request_partition((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 2) AS ahead
+"""
+_OLD_REQUESTS = "SELECT drop_request_partitions((now() AT TIME ZONE 'UTC')::date - 1)"
+# What was claimed while a day had no partition of its own.
+_STRAY_REQUESTS = "DELETE FROM request_key WHERE day < (now() AT TIME ZONE 'UTC')::date - 1"
+
+# Counters of windows that ended some time ago and that nothing is held on. An attempt in flight may name a counter on
+# which it holds 0, and its window began no later than the attempt: so nothing as young as the oldest attempt goes.
+# Rows that a tick has locked are for the next round. `$4` is where the last batch ended.
+_OLD_COUNTERS = """
+DELETE FROM counter c USING (
+    SELECT o.tenant_id, o.limit_id, o.window_start FROM counter o
+    JOIN usage_limit l ON l.tenant_id = o.tenant_id AND l.limit_id = o.limit_id AND l."window" = ANY($1)
+    WHERE o.window_start >= $4 AND o.held = 0 AND o.expected = 0
+        AND o.window_start < least(now() - $3::interval, (SELECT min(a.dispatched_at) FROM attempt a)) - $2::interval
+    ORDER BY o.window_start LIMIT $5 FOR UPDATE OF o SKIP LOCKED
+) old
+WHERE c.tenant_id = old.tenant_id AND c.limit_id = old.limit_id AND c.window_start = old.window_start
+RETURNING c.window_start
+"""
+
+_OLD_ALERTS = """
+DELETE FROM limit_alert a USING (
+    SELECT o.tenant_id, o.alert_id FROM tenant t CROSS JOIN LATERAL (
+        SELECT i.tenant_id, i.alert_id FROM limit_alert i
+        WHERE i.tenant_id = t.tenant_id AND i.raised_at < now() - interval '13 months' ORDER BY i.raised_at LIMIT $1
+    ) o LIMIT $1
+) old
+WHERE a.tenant_id = old.tenant_id AND a.alert_id = old.alert_id
+"""
 
 _DEAD_WORKERS = """
 DELETE FROM worker w WHERE w.state = 'DEAD' AND w.heartbeat_at < now() - interval '24 hours'
@@ -82,13 +125,43 @@ async def orphans(connection: "Connection", *, at_most: int) -> list[Reservation
 
 
 async def create_partitions(pool: "Pool") -> None:
-    """Make the partitions of usage records for this month and the next two, where they are missing."""
-    await pool.execute(_PARTITIONS)
+    """Make the partitions of usage records for this month and the next two, and of request ids for the next days."""
+    async with _impatient(pool) as connection:
+        await connection.execute(_PARTITIONS)
+        await connection.execute(_REQUEST_PARTITIONS)
 
 
-async def forget_old_requests(pool: "Pool") -> None:
-    """Drop request ids that are free again."""
-    await pool.execute(_OLD_REQUESTS)
+async def forget_old_requests(pool: "Pool") -> int:
+    """Drop request ids that are free again, a day at once; return how many days went."""
+    async with _impatient(pool) as connection:
+        days: int = await connection.fetchval(_OLD_REQUESTS)
+        await connection.execute(_STRAY_REQUESTS)
+    return days
+
+
+@asynccontextmanager
+async def _impatient(pool: "Pool") -> AsyncIterator["Connection"]:
+    """Yield a connection in a transaction that waits for no lock: ticks queue behind whoever waits for a table alone.
+
+    Raises:
+        asyncpg.LockNotAvailableError: somebody has held the table for half a second.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '500ms'")
+        yield connection
+
+
+async def forget_counters(pool: "Pool", kept: KeptCounters, since: datetime, *, at_most: int) -> list[datetime]:
+    """Delete some counters of past windows that began at `since` or later, the oldest first; return their starts."""
+    windows = [window.value for window in kept.windows]
+    rows = await pool.fetch(_OLD_COUNTERS, windows, kept.length, kept.kept_for, since, at_most)
+    return sorted(row["window_start"] for row in rows)
+
+
+async def forget_alerts(pool: "Pool", *, at_most: int) -> int:
+    """Delete some alerts that are older than 13 months; return how many."""
+    done: str = await pool.execute(_OLD_ALERTS, at_most)
+    return int(done.rpartition(" ")[2])
 
 
 async def forget_dead_workers(pool: "Pool") -> None:

@@ -73,7 +73,7 @@ async def download(service: UsageExportService, *, page_size: int = 7) -> list[s
 async def confirm(service: UsageExportService, lines: list[str], **changes: Any) -> pb.UsageExport:
     """Confirm what was downloaded."""
     tally = Tally().plus(lines)
-    values = {
+    values: dict[str, Any] = {
         "name": MAY,
         "record_count": tally.records,
         "cost": money(tally.cost_nanos),
