@@ -11,7 +11,6 @@ import orjson
 
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.terms import NOT_SENT, NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
-from tollhouse_server.ledger.workers import suspended
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
@@ -68,7 +67,7 @@ class Attempt:
 
     def unknown(self, outcome: str) -> None:
         """Note that the attempt may have been charged: it goes to suspense."""
-        self.settlement = suspended(self.reservation, outcome)
+        self.settlement = self.ledger.suspension(self.reservation, outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Attempts:
             raise
         finally:
             # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
-            attempt.settlement = attempt.settlement or suspended(attempt.reservation, "INTERRUPTED")
+            attempt.settlement = attempt.settlement or self.ledger.suspension(attempt.reservation, "INTERRUPTED")
             attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
 
 

@@ -4,8 +4,10 @@ docs/decisions/0012 says what this promises and what not.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from tollhouse_server.errors import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable, TollhouseError
@@ -13,6 +15,7 @@ from tollhouse_server.generation.attempts import Attempt
 from tollhouse_server.generation.bills import Bill
 from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.generation.plans import Stop, amounts_of
+from tollhouse_server.ledger.terms import Metric
 from tollhouse_server.pricing.ceiling import Ceiling
 
 _MARGIN_OF_STEP = 4
@@ -62,6 +65,8 @@ class SteppedHold:
         self._attempt = attempt
         self._full = stop.ceiling
         self._step = stop.step_tokens
+        self._least = amounts_of(stop.opening.with_output(stop.least_output_tokens) or stop.opening)
+        self._began_at = time.monotonic()
         self._start = start
         self._seen = OutputSeen()
         self._largest = 0
@@ -118,12 +123,24 @@ class SteppedHold:
         if not isinstance(self._obstacle, LimitExceeded):
             return StoreLostMidStream(attempt_id=attempt_id, output_tokens=self._seen.tokens)
         return BudgetCutOff(
-            **asdict(self._obstacle),
+            **asdict(self._obstacle) | {"retry_after_seconds": self._retry_after_seconds(self._obstacle)},
             attempt_id=attempt_id,
             input_tokens=bill.usage.input_tokens if bill.usage else 0,
             output_tokens=self._seen.tokens,
             cost_nanos=bill.priced.cost_nanos,
         )
+
+    def _retry_after_seconds(self, refusal: LimitExceeded) -> float | None:
+        """Return when a repetition can be admitted: its limit counted what this stream holds, which is used up."""
+        metric, terms = Metric(refusal.metric), self._attempt.reservation.terms
+        left = refusal.amount - refusal.settled - terms.ceiling.of(metric)
+        if left >= self._least.of(metric):
+            return refusal.retry_after_seconds
+        if refusal.resets_at is None:
+            return None
+        # The database's clock, as of the reservation.
+        now = self._attempt.reservation.dispatched_at + timedelta(seconds=time.monotonic() - self._began_at)
+        return max(0.0, (refusal.resets_at - now).total_seconds())
 
     def _room(self) -> int:
         return self.held_tokens - self._seen.tokens

@@ -175,6 +175,24 @@ async def test_many_streams_on_one_small_budget_never_cost_more_than_it_by_the_u
     await process.assert_nothing_in_flight()
 
 
+@pytest.mark.parametrize("window", ["DAY", "TOTAL"])
+async def test_a_cut_stream_is_told_to_come_back_when_its_limit_is_empty_again(
+    process: GenerationProcess, window: str
+) -> None:
+    """What the stream held itself is used up: waiting for calls in flight would not help."""
+    await process.view.add_limit("tight", "tenants/acme", "OUTPUT_TOKENS", window, TIGHT)
+
+    with pytest.raises(BudgetCutOff) as raised:
+        await heard(process.streaming.stream(stream_of()), [])
+
+    cut, now = raised.value, await process.view.connection.fetchval("SELECT clock_timestamp()")
+    if window == "TOTAL":
+        assert cut.retry_after_seconds is None
+    else:
+        assert cut.resets_at is not None
+        assert cut.retry_after_seconds == pytest.approx((cut.resets_at - now).total_seconds(), abs=0.5)
+
+
 async def test_a_refused_stream_goes_on_when_others_make_room(process: GenerationProcess) -> None:
     """It asks once more before it is cut."""
     limit_id = await limited(process, TIGHT)
