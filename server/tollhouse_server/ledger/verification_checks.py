@@ -176,13 +176,19 @@ CASE hold ->> 2 WHEN 'COST' THEN r.cost_nanos WHEN 'REQUESTS' THEN r.requests WH
     WHEN 'OUTPUT_TOKENS' THEN r.output_tokens WHEN 'IMAGES' THEN r.images ELSE 0 END
 """
 
-# No window is longer than this, whatever the calendar: a counter that is missing later was cleaned away.
+# No window is longer than this, whatever the calendar.
 _OVER = """
-d.is_missing AND (l.state IS DISTINCT FROM 'ACTIVE' OR d.window_start + CASE l."window"
+d.window_start + CASE l."window"
     WHEN 'MINUTE' THEN interval '1 minute' WHEN 'ROLLING_10_MINUTES' THEN interval '11 minutes'
     WHEN 'HOUR' THEN interval '1 hour' WHEN 'DAY' THEN interval '25 hours'
     WHEN 'MONTH' THEN interval '32 days' WHEN 'FISCAL_MONTH' THEN interval '32 days'
-    ELSE interval '10000 years' END < now())
+    ELSE interval '10000 years' END < now()
+"""
+
+# A counter that is missing later was cleaned away, and one that has nothing but corrections was made anew by them.
+_CLEANED = f"""
+d.is_missing AND (l.state IS DISTINCT FROM 'ACTIVE' OR {_OVER})
+    OR coalesce(d.found = nullif(d.corrections, 0), false) AND {_OVER}
 """
 
 # A record that counted in the limit and does not say so: written before records named their counters.
@@ -203,14 +209,18 @@ EXISTS (
 
 COUNTERS: Final = f"""
 WITH named AS (
-    SELECT hold ->> 0 AS limit_id, hold ->> 1 AS window_start, sum({_SETTLED}) AS settled
+    SELECT hold ->> 0 AS limit_id, hold ->> 1 AS window_start, sum({_SETTLED}) AS settled,
+        coalesce(sum({_SETTLED}) FILTER (WHERE r.kind = 'ADJUSTMENT'), 0) AS corrections
     FROM usage_record r
-    CROSS JOIN LATERAL json_array_elements(CASE json_typeof(r.holds) WHEN 'array' THEN r.holds ELSE '[]' END) AS hold
+    CROSS JOIN LATERAL jsonb_array_elements(
+        CASE json_typeof(r.holds) WHEN 'array' THEN r.holds::jsonb ELSE '[]' END
+    ) AS hold
     WHERE {IN_REACH}
     GROUP BY 1, 2
 ),
 booked AS (
-    SELECT limit_id::bigint AS limit_id, window_start::timestamptz AS window_start, sum(settled) AS settled
+    SELECT limit_id::bigint AS limit_id, window_start::timestamptz AS window_start, sum(settled) AS settled,
+        sum(corrections) AS corrections
     FROM named WHERE pg_input_is_valid(limit_id, 'bigint') AND pg_input_is_valid(window_start, 'timestamptz')
     GROUP BY 1, 2
 ),
@@ -219,13 +229,13 @@ first_named AS (
 ),
 d AS MATERIALIZED (
     SELECT limit_id, window_start, c.tenant_id IS NULL AS is_missing,
-        coalesce(b.settled, 0) AS expected, coalesce(c.settled, 0)::numeric AS found
+        coalesce(b.settled, 0) AS expected, coalesce(c.settled, 0)::numeric AS found, b.corrections
     FROM (SELECT * FROM counter WHERE tenant_id = :tenant) AS c FULL JOIN booked b USING (limit_id, window_start)
     WHERE window_start >= :since AND window_start < :until AND coalesce(c.settled, 0) <> coalesce(b.settled, 0)
 )
 SELECT 'counter', {_COUNTER_KEY}, 'settled', d.expected, d.found,
     greatest(d.window_start, l.created_at) >= :kept_since AND NOT {_UNNAMED} AS is_checkable
 FROM d LEFT JOIN usage_limit l ON l.tenant_id = :tenant AND l.limit_id = d.limit_id
-WHERE NOT ({_OVER})
+WHERE NOT ({_CLEANED})
 ORDER BY is_checkable DESC
 """  # noqa: S608 - constants of this file

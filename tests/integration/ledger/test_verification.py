@@ -361,3 +361,29 @@ async def test_one_process_leads_the_nightly_run(fresh_database: TestDatabase) -
 def test_night_is_at_two(hour: int, expected: float) -> None:
     """The next one, never now."""
     assert seconds_until_night(datetime(2026, 11, 21, hour, tzinfo=UTC)) == expected
+
+
+async def test_a_past_counter_that_a_correction_made_anew_is_not_judged(audited: Audited) -> None:
+    """It was cleaned away before; what it has since is the correction alone."""
+    execute = audited.view.connection.execute
+    await execute("UPDATE usage_limit SET \"window\" = 'MINUTE' WHERE name = 'flash'")
+    await execute("UPDATE counter SET window_start = window_start - interval '1 day'")
+    await execute("UPDATE usage_record SET holds = '[]' WHERE kind = 'REFUSED'")
+    yesterday = """UPDATE {} SET holds = (SELECT json_agg(json_build_array(
+        h -> 0, (h ->> 1)::timestamptz - interval '1 day', h -> 2, h -> 3, h -> 4
+    )) FROM json_array_elements(holds) AS h)"""
+    await execute(yesterday.format("usage_record") + " WHERE holds::text <> '[]'")
+    await execute(yesterday.format("attempt"))
+    assert await audited.findings() == set()
+    flash = "limit_id = (SELECT limit_id FROM usage_limit WHERE name = 'flash')"
+    corrections = await audited.view.connection.fetchval(
+        "SELECT sum(input_tokens)::bigint FROM usage_record WHERE kind = 'ADJUSTMENT'"
+    )
+
+    await execute(f"UPDATE counter SET settled = $1 WHERE {flash}", corrections)  # noqa: S608 - a test's constant
+    anew = await audited.findings()
+    await execute(f"UPDATE counter SET settled = $1 WHERE {flash}", corrections + 1)  # noqa: S608 - a test's constant
+    wrong = await audited.findings()
+
+    assert anew == set()
+    assert wrong == {(Check.COUNTERS, "counter", "settled")}
