@@ -4,6 +4,7 @@ He remembers what he has seen, so that a check after each of a thousand faults l
 one fault's damage is not reported again after the next.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ _OVERLAP = timedelta(seconds=90)
 """A record is stamped before its commit; so far back we look for records that were not visible the last time."""
 
 _RECORDS = """
-SELECT attempt_id::text, kind, cost_nanos, settled_at, method FROM usage_record
+SELECT attempt_id::text, kind, cost_nanos, settled_at, method, outcome FROM usage_record
 WHERE settled_at >= $1 ORDER BY settled_at
 """
 _OPEN_SUSPENSE = "SELECT attempt_id::text FROM suspense WHERE resolved_at IS NULL"
@@ -40,6 +41,8 @@ FROM usage_limit l WHERE l.state = 'ACTIVE'
 _NOT_LOGGED = {"countTokens"}
 """Free of charge, so the simulator's log of what is charged has it not."""
 
+_CUT = {"CUT_OFF"}
+
 _ENDED_ONCE = ({"SETTLED": 1}, {"SUSPENSE": 1}, {"SUSPENSE": 1, "ADJUSTMENT": 1}, {"REFUSED": 1})
 
 
@@ -60,6 +63,8 @@ class _Booked:
     method: str
     kinds: Counter[str] = field(default_factory=Counter)
     cost_nanos: int = 0
+    is_cut: bool = False
+    """Ended by us in the midst of a stream: nobody can know exactly what it has cost, so it is booked at a bound."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ class Referee:
         served = await self.simulator.calls(after=self._last_sequence)
         touched = await self._read_records() | {str(call.attempt_id) for call in served}
         findings = self._served_twice(served)
+        await self._read_bills_of_cut(touched)
         findings += [finding for attempt in sorted(touched) for finding in self._judge(attempt)]
         findings += await self._totals()
         fresh = [finding for finding in findings if finding not in self._known]
@@ -108,6 +114,7 @@ class Referee:
                 booked = self.booked.setdefault(row["attempt_id"], _Booked(row["method"]))
                 booked.kinds[row["kind"]] += 1
                 booked.cost_nanos += row["cost_nanos"]
+                booked.is_cut = booked.is_cut or row["outcome"] in _CUT
                 touched.add(row["attempt_id"])
         return touched
 
@@ -121,6 +128,16 @@ class Referee:
             self._last_sequence = max(self._last_sequence, call.sequence)
         return findings
 
+    async def _read_bills_of_cut(self, attempts: Iterable[str]) -> None:
+        """Read again what was billed for streams that we ended: the upstream notices a little later."""
+        for attempt in attempts:
+            booked, tries = self.booked.get(attempt), 40
+            while booked and booked.is_cut and self.bills.get(attempt, 0) > booked.cost_nanos and tries:
+                await asyncio.sleep(0.05)
+                tries -= 1
+                (call,) = await self.simulator.calls(attempt_id=attempt)
+                self.bills[attempt] = total_nanos([self._prices.bill(call)])
+
     def _judge(self, attempt: str) -> list[Finding]:
         """Judge one attempt: ended exactly once, and as what it was."""
         bill, booked = self.bills.get(attempt), self.booked.get(attempt)
@@ -128,11 +145,13 @@ class Referee:
             return [Finding("served, not booked", attempt, f"{bill} nanos")]
         told, kinds = self.receipts.get(attempt), dict(booked.kinds)
         is_open, is_logged = kinds == {"SUSPENSE": 1}, booked.method not in _NOT_LOGGED
+        is_known = not is_open and bill is not None
         wrong = {
             "not ended exactly once": kinds not in _ENDED_ONCE,
             "booked, not served": kinds == {"SETTLED": 1} and bill is None and is_logged,
             "served, booked as refused": kinds == {"REFUSED": 1} and bill is not None,
-            "booked at another price": not is_open and bill is not None and booked.cost_nanos != bill,
+            "booked at another price": is_known and not booked.is_cut and booked.cost_nanos != bill,
+            "booked below its bill": is_known and booked.is_cut and booked.cost_nanos < (bill or 0),
             "receipt not honoured": told is not None and (is_open or told != booked.cost_nanos),
         }
         detail = f"{kinds} booked {booked.cost_nanos}, bill {bill}, receipt {told}"

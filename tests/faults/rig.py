@@ -31,6 +31,7 @@ SETTINGS = {
     "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": str(DEAD_AFTER_SECONDS),
     "TOLLHOUSE_DRAIN_SECONDS": "1",
     "TOLLHOUSE_WORKERS": "1",
+    "TOLLHOUSE_STREAM_STEP_TOKENS": "256",
 }
 _READY_SECONDS = 60.0
 _QUIET_SECONDS = 30.0
@@ -105,7 +106,10 @@ class Driven:
 
 @dataclass(slots=True)
 class Rig:
-    """A deployment whose server processes are started one by one. `poor_key` is of a department without a budget."""
+    """A deployment whose server processes are started one by one.
+
+    `poor_key` is of a department whose budget is used up, `tight_key` of one with as much as a test leaves.
+    """
 
     parts: Parts
     stack: RunningStack
@@ -115,6 +119,7 @@ class Rig:
     referee: Referee
     group: asyncio.TaskGroup
     poor_key: str = ""
+    tight_key: str = ""
     driven: list[Driven] = field(default_factory=list)
     noted: list[Finding] = field(default_factory=list)
     """What somebody has noticed on the way; goes into the next verdict."""
@@ -172,6 +177,16 @@ class Rig:
         """Have every third row written to the ledger fail with an SQLSTATE, at most five times; None: no more."""
         await self.root.execute("SELECT setval('fault_rows', 1), setval('fault_raised', 1)")
         await self.root.execute("UPDATE fault_plan SET sqlstate = $1", sqlstate)
+
+    async def leave_room(self, limit: str, units: int) -> None:
+        """Set a limit to what is settled, and so much more."""
+        await self.root.execute(_LEAVE_ROOM, limit, units)
+        await self.root.execute("UPDATE epoch SET value = value + 1 WHERE topic = 'limits'")
+
+    async def forget_alerts(self) -> None:
+        """Have the next settlements raise again the alerts that were raised before."""
+        await self.root.execute("DELETE FROM limit_alert")
+        await self.root.execute("UPDATE counter SET alert_at = 0")
 
     async def quiet(self) -> bool:
         """Wait until no attempt is in flight; False when some remain for too long."""
@@ -273,6 +288,12 @@ async def open_rig(parts: Parts, stack: RunningStack) -> AsyncIterator[Rig]:
         yield rig
 
 
+_LEAVE_ROOM = """
+UPDATE usage_limit l SET amount = $2 + coalesce((
+    SELECT sum(c.settled) FROM counter c WHERE c.tenant_id = l.tenant_id AND c.limit_id = l.limit_id), 0)
+WHERE l.name = $1
+"""
+
 _RAISES = """
 CREATE SEQUENCE fault_rows;
 CREATE SEQUENCE fault_raised;
@@ -307,26 +328,30 @@ async def _found(rig: Rig) -> None:
     demo_key = await asyncio.to_thread(set_up, rig.stack)
     rig.stack.run = {**rig.stack.run, "demo_api_key": demo_key}
     await rig.root.execute(_RAISES)
-    rig.poor_key = await asyncio.to_thread(_add_limits, rig.stack)
+    rig.poor_key, rig.tight_key = await asyncio.to_thread(_add_limits, rig.stack)
+    # At the end of its scale from the first call on: it refuses nobody, and alerts.
+    await rig.root.execute("UPDATE usage_limit SET mode = 'SOFT', thresholds = '{50,100}' WHERE name = 'soft-calls'")
     await rig.end(first)
 
 
-def _add_limits(stack: RunningStack) -> str:
-    plenty = limits.LimitAmount(units=10**12)
+def _add_limits(stack: RunningStack) -> tuple[str, str]:
     metrics, windows = limits.LimitMetric, limits.LimitWindow
+    plenty, one = limits.LimitAmount(units=10**12), limits.LimitAmount(units=1)
+    requests, output, total = (
+        metrics.LIMIT_METRIC_REQUESTS,
+        metrics.LIMIT_METRIC_OUTPUT_TOKENS,
+        windows.LIMIT_WINDOW_TOTAL,
+    )
     with administration(stack) as admin:
-        poor_key = admin.add_department("poor")
-        for name, metric, window, amount in (
-            ("spend", metrics.LIMIT_METRIC_COST, windows.LIMIT_WINDOW_MONTH, dollars(10**15)),
-            ("calls", metrics.LIMIT_METRIC_REQUESTS, windows.LIMIT_WINDOW_TOTAL, plenty),
-            ("output", metrics.LIMIT_METRIC_OUTPUT_TOKENS, windows.LIMIT_WINDOW_DAY, plenty),
+        keys = admin.add_department("poor"), admin.add_department("tight")
+        for name, scope, metric, window, amount in (
+            ("spend", TENANT, metrics.LIMIT_METRIC_COST, windows.LIMIT_WINDOW_MONTH, dollars(10**15)),
+            ("calls", TENANT, requests, total, plenty),
+            ("output", TENANT, output, windows.LIMIT_WINDOW_DAY, plenty),
+            ("soft-calls", TENANT, requests, total, one),
+            ("at-once", TENANT, metrics.LIMIT_METRIC_CONCURRENCY, total, limits.LimitAmount(units=10**6)),
+            ("one-call", f"{TENANT}/departments/poor", requests, total, one),
+            ("tight", f"{TENANT}/departments/tight", output, total, limits.LimitAmount(units=10_000)),
         ):
-            admin.add_limit(name, TENANT, metric, window, amount)
-        admin.add_limit(
-            "one-call",
-            f"{TENANT}/departments/poor",
-            metrics.LIMIT_METRIC_REQUESTS,
-            windows.LIMIT_WINDOW_TOTAL,
-            limits.LimitAmount(units=1),
-        )
-    return poor_key
+            admin.add_limit(name, scope, metric, window, amount)
+    return keys

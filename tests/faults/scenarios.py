@@ -26,6 +26,11 @@ _MODEL = "gemini-3.5-flash"
 _TIERS = ("pro", "flash", "flash-lite")
 _REFUSING_MODEL = "gemini-2.5-flash-lite"
 
+_CLAIM = """
+INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
+VALUES ('demo', $1::text::uuid, (now() AT TIME ZONE 'UTC')::date, 'another', gen_random_uuid())
+"""
+
 Run = Callable[[Rig, Driven, random.Random], Awaitable[None]]
 
 
@@ -142,6 +147,15 @@ async def refusals(rig: Rig, target: Driven, dice: random.Random) -> None:
                 one.unary(prompt("In no time"), seconds=0.004),
             )
         )
+        await claimed_elsewhere(rig, one, str(UUID(int=dice.getrandbits(128), version=4)))
+
+
+async def claimed_elsewhere(rig: Rig, caller: Caller, request_id: str) -> None:
+    """Another server claims the id of a call in the same moment and commits first: the call loses what it holds."""
+    async with rig.another_session() as other, asyncio.TaskGroup() as group, other.transaction():
+        await other.execute(_CLAIM, request_id)
+        group.create_task(all_of([caller.unary(prompt("Mine", request_id=request_id), seconds=_SECONDS)]))
+        await asyncio.sleep(0.1)
 
 
 async def outage(rig: Rig, target: Driven, dice: random.Random) -> None:
@@ -149,12 +163,12 @@ async def outage(rig: Rig, target: Driven, dice: random.Random) -> None:
     await rig.simulator.set_pace(latency_ms=40, tokens_per_second=4000)
     async with load_of(rig, dice, 12):
         for _ in range(4):
-            await asyncio.sleep(dice.uniform(0.0, 0.03))
             # A transaction that waits for the counters is cut in its midst.
             async with rig.root.transaction():
                 await rig.root.execute("SELECT FROM counter FOR NO KEY UPDATE")
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.04)
                 await cut_connections(rig)
+            await asyncio.sleep(dice.uniform(0.0, 0.03))
 
 
 async def statement_errors(rig: Rig, target: Driven, dice: random.Random) -> None:
@@ -173,6 +187,19 @@ async def cut_connections(rig: Rig) -> None:
     await rig.root.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tollhouse-ledger'"
     )
+
+
+async def steps(rig: Rig, target: Driven, dice: random.Random) -> None:
+    """Streams that hold in steps: to their end, and cut for want of room; a limit that alerts."""
+    await rig.simulator.set_pace(latency_ms=5, tokens_per_second=0)
+    await rig.simulator.add_fault("slow", model=_MODEL, delay_seconds=0.004)
+    await rig.leave_room("tight", 700)
+    await rig.forget_alerts()
+    config = c.GenerationConfig(max_output_tokens=4000, thinking_config=c.ThinkingConfig(thinking_budget=0))
+    async with callers(rig.stack, rig.key, 1) as (rich,), callers(rig.stack, rig.tight_key, 1) as (tight,):
+        written = [prompt(f"[[tokens:{count}]]", model=_MODEL, generation_config=config) for count in (900, 1200)]
+        await all_of(caller.streamed(request, seconds=_SECONDS) for caller in (rich, tight) for request in written)
+    await rig.simulator.clear_faults()
 
 
 async def late(rig: Rig, target: Driven, dice: random.Random) -> None:
@@ -218,6 +245,7 @@ SCENARIOS = (
     Scenario("refusals", refusals),
     Scenario("outage", outage),
     Scenario("statement-errors", statement_errors),
+    Scenario("steps", steps),
     Scenario("late", late),
     Scenario("drain", drain, ends_it=True),
     Scenario("sweep", sweep, role="housekeeper"),
