@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     worker_dead_after_seconds: Annotated[float, Field(ge=1, le=60)] = 20.0
     """Silence after which a worker counts as dead and what it left in flight goes to suspense."""
 
+    suspense_policy: Literal["ceiling", "expected", "void"] = "ceiling"
+    """At what an attempt of unknown outcome is booked until it is resolved: its worst case, what such calls mostly
+    cost, or nothing. Only `ceiling` keeps hard budgets hard through any number of crashes."""
+
     usage_retention_months: Annotated[int, Field(ge=0, le=1200)] = 0
     """Whole months for which usage records stay behind their month; 0 keeps them for ever.
 

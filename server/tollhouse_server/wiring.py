@@ -36,13 +36,14 @@ from tollhouse_server.identity.directory import Directory
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.ledger import Ledger
+from tollhouse_server.ledger.terms import SuspensePolicy
 from tollhouse_server.ledger.tick import Tick
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
 from tollhouse_server.ledger.workers import Liveness, Sweeper, WorkerEpoch
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.retention import Retention
-from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.reporting.rollup_findings import rollup_findings
+from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.settings import Settings
@@ -257,7 +258,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         stack.push_async_callback(database.close)
         housekeeping = Housekeeping(parts.pool, metrics)
         background.create_task(_forget_old_requests(database))
-        background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings)).run())
+        background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings), _policy(settings)).run())
         background.create_task(housekeeping.run())
         background.create_task(RollUps(database, metrics).run())
         background.create_task(Retention(database, months=settings.usage_retention_months).run())
@@ -310,11 +311,15 @@ async def _ledger(
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, metrics)
     background.create_task(tick.run())
     background.create_task(epoch.run())
-    return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick))
+    return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick, _policy(settings)))
 
 
 def _liveness(settings: Settings) -> Liveness:
     return Liveness(dead_after_seconds=settings.worker_dead_after_seconds)
+
+
+def _policy(settings: Settings) -> SuspensePolicy:
+    return SuspensePolicy(settings.suspense_policy.upper())
 
 
 class _FinishedError(Exception):

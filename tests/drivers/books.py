@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from tollhouse_server.database.engine import Database
-from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation, Scope, Settlement
-from tollhouse_server.ledger.workers import suspended
+from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation, Scope, Settlement, suspended
 from tollhouse_server.pricing.price import Line
 from tollhouse_server.pricing.usage import Usage
 

@@ -7,8 +7,7 @@ from uuid import UUID
 from tollhouse_server.database.engine import Database
 from tollhouse_server.ledger import suspense_store
 from tollhouse_server.ledger.suspense_store import Resolution, Ruling
-from tollhouse_server.ledger.terms import NOT_SENT, Amounts, Reservation
-from tollhouse_server.ledger.workers import suspended
+from tollhouse_server.ledger.terms import NOT_SENT, Amounts, Reservation, suspended
 from tollhouse_server.names import SuspenseName
 
 from tests.drivers.ledger import LedgerProcess, LedgerView, settled, terms

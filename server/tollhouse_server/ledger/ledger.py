@@ -7,7 +7,15 @@ from datetime import datetime
 from uuid import UUID
 
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.ledger.terms import NOT_SENT, Amounts, CallTerms, Reservation, Settlement
+from tollhouse_server.ledger.terms import (
+    NOT_SENT,
+    Amounts,
+    CallTerms,
+    Reservation,
+    Settlement,
+    SuspensePolicy,
+    suspended,
+)
 from tollhouse_server.ledger.tick import Tick
 from tollhouse_server.ledger.works import ReserveWork, TopUpWork, WaitingWork
 
@@ -15,8 +23,9 @@ from tollhouse_server.ledger.works import ReserveWork, TopUpWork, WaitingWork
 class Ledger:
     """Admits calls and books them. Every admitted attempt must be ended with `settle` or `release`, exactly once."""
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Tick, policy: SuspensePolicy = SuspensePolicy.CEILING) -> None:
         self._tick = tick
+        self._policy = policy
         self._in_flight = 0
 
     @property
@@ -67,6 +76,10 @@ class Ledger:
     async def release(self, reservation: Reservation) -> None:
         """End an attempt that was never sent: it costs nothing and frees its holds."""
         await self.settle(reservation, NOT_SENT)
+
+    def suspension(self, reservation: Reservation, cause: str) -> Settlement:
+        """Return the settlement of an attempt whose outcome is unknown, booked by this deployment's policy."""
+        return suspended(reservation, cause, policy=self._policy)
 
     async def drain(self) -> None:
         """Wait until every settlement that was asked for is durable."""

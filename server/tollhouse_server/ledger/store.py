@@ -37,8 +37,8 @@ RequestKey: TypeAlias = tuple[str, int]
 
 _CLOCK = "SELECT value, clock_timestamp() AS now FROM epoch WHERE topic = 'limits'"
 
-# Four questions in one round trip, each answered with arrays in a single row: the clock, the counters, the attempts that
-# end here, and the request ids that are taken.
+# Four questions in one round trip, each answered with arrays in a single row: the clock, the counters, the attempts
+# that end here, and the request ids that are taken.
 _LOOK = """
 WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
 locked AS MATERIALIZED (

@@ -256,6 +256,18 @@ NOT_SENT = Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome="NOT_SENT
 """How an attempt ends that was admitted but never sent."""
 
 
+def suspended(
+    reservation: Reservation, cause: str = "WORKER_DIED", *, policy: SuspensePolicy = SuspensePolicy.CEILING
+) -> Settlement:
+    """Return the settlement of an attempt whose outcome is unknown, booked by `policy` until it is resolved."""
+    booked = {
+        SuspensePolicy.CEILING: reservation.terms.ceiling,
+        SuspensePolicy.EXPECTED: reservation.expected,
+        SuspensePolicy.VOID: NOTHING,
+    }
+    return Settlement(kind=RecordKind.SUSPENSE, actual=booked[policy], outcome=cause)
+
+
 class Increase(NamedTuple):
     """A temporary increase of a limit; `starts_at` None means from its approval on."""
 

@@ -9,7 +9,7 @@ import structlog
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger import upkeep_store
-from tollhouse_server.ledger.terms import NOTHING, RecordKind, Reservation, Settlement, SuspensePolicy
+from tollhouse_server.ledger.terms import SuspensePolicy, suspended
 from tollhouse_server.ledger.tick import Tick
 
 if TYPE_CHECKING:
@@ -119,15 +119,3 @@ class Sweeper:
         if swept:
             _log.warning("attempts_suspended", count=swept)
         return swept
-
-
-def suspended(
-    reservation: Reservation, cause: str = "WORKER_DIED", *, policy: SuspensePolicy = SuspensePolicy.CEILING
-) -> Settlement:
-    """Return the settlement of an attempt whose outcome is unknown, booked by `policy` until it is resolved."""
-    booked = {
-        SuspensePolicy.CEILING: reservation.terms.ceiling,
-        SuspensePolicy.EXPECTED: reservation.expected,
-        SuspensePolicy.VOID: NOTHING,
-    }
-    return Settlement(kind=RecordKind.SUSPENSE, actual=booked[policy], outcome=cause)

@@ -19,9 +19,8 @@ from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.audit.store import list_events
 from tollhouse_server.errors import InvalidRequest, RequestIdReused, ResourceNotFound, WrongState
 from tollhouse_server.identity.principal import Principal
-from tollhouse_server.ledger.terms import Reservation
+from tollhouse_server.ledger.terms import Reservation, suspended
 from tollhouse_server.ledger.verification import LedgerVerification
-from tollhouse_server.ledger.workers import suspended
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 
 from tests.drivers.books import Books, in_project
