@@ -51,9 +51,8 @@ lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` 
 	$(BIN)/uv pip compile --system-certs $(LOCK_FLAGS) $(COOL_DOWN) $(ARGS) --quiet --output-file requirements.lock pyproject.toml
 
 .PHONY: faults
-faults: $(READY) ## Run the fault suite: kills, hangs, outages (long)
-	@ls tests/faults/test_*.py > /dev/null 2>&1 || { echo "There is no fault suite yet." >&2; exit 1; }
-	$(BIN)/pytest tests/faults $(ARGS)
+faults: $(READY) ## Run the fault suite: kills, hangs, outages (long; resumes; `make faults ARGS=--help`)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks

@@ -133,6 +133,12 @@ def cases(reached: Reached, seed: int, only: Sequence[str]) -> Iterator[Case]:
                     yield case
 
 
+def case_at(kind: str, place: str, side: str, fault: str, scenario: Scenario) -> Case:
+    """Return a case at the first boundary of a kind (await, enter, exit, next) in a file or function."""
+    first = next(one for one in all_boundaries() if one.kind == kind and one.name.startswith(place))
+    return Case(boundary=first, side=side, fault=fault, scenario=scenario, hit=1, seed=1)
+
+
 async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     """Run one case; return whether the fault struck, and what is wrong."""
     rig = cast.rig
@@ -143,7 +149,7 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     refused = await cast.next_calls(case.name)
     if refused:
         # What it left in flight is booked only when it is dead.
-        await cast.replace("worker")
+        await cast.replace("worker-1")
     return has_struck, findings + refused + await rig.verdict()
 
 
@@ -203,7 +209,7 @@ async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = ()
         place = f"{case.scenario.name}, hit {case.hit}, seed {seed}"
         say(f"  {number}/{len(waiting)} {case.name} ({place}): {mark} {seconds} s")
         if wrong:
-            await cast.replace("worker")
+            await cast.replace("worker-1")
             for finding in wrong:
                 say(f"      {finding}")
             say(f"      again: make faults ARGS='boundaries --seed {seed} --again --only \"{case.name}\"'")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 
@@ -41,9 +42,12 @@ async def run(rig: Rig, journal: Journal, *, seed: int, kills: int, supervisor_k
     cast = Cast(rig, workers=2)
     done = 0
     while done < kills:
-        number = len(journal.of(CAMPAIGN))
-        count = min(_BLOCK, kills - done)
-        await _block(cast, journal, seed=seed * 10_000 + number, kills=count)
+        count, own_seed = min(_BLOCK, kills - done), seed * 10_000 + len(journal.of(CAMPAIGN))
+        findings, measured = await block(cast, seed=own_seed, kills=count)
+        journal.add(CAMPAIGN, f"block {own_seed}", findings, seed=own_seed, **measured)
+        say(f"  {measured}, seed {own_seed}")
+        for finding in findings:
+            say(f"      {finding}")
         done += count
     await _thousand_more(cast, journal, seed)
     await cast.dismiss()
@@ -52,7 +56,8 @@ async def run(rig: Rig, journal: Journal, *, seed: int, kills: int, supervisor_k
     say(f"  so far over all runs: {progress(journal)}, of {GOAL} kills and {GOAL} hang-ups wanted")
 
 
-async def _block(cast: Cast, journal: Journal, *, seed: int, kills: int) -> None:
+async def block(cast: Cast, *, seed: int, kills: int) -> tuple[list[Finding], dict[str, Any]]:
+    """Kill at random moments under load; return what is wrong, and what was done."""
     started_at, dice = time.monotonic(), random.Random(seed)
     manner = Manner(seconds=20, hang_up_rate=0.4, may_be_told=KILLED)
     await cast.complete()
@@ -62,21 +67,13 @@ async def _block(cast: Cast, journal: Journal, *, seed: int, kills: int) -> None
             roles = sorted(cast.playing)
             await cast.replace(dice.choices(roles, [1 if role == "housekeeper" else 5 for role in roles])[0])
     findings = traffic.findings + await cast.next_calls("after the kills") + await cast.rig.verdict()
-    seconds = round(time.monotonic() - started_at, 1)
-    journal.add(
-        CAMPAIGN,
-        f"block {seed}",
-        findings,
-        kills=kills,
-        hang_ups=traffic.hang_ups,
-        calls=traffic.told.total(),
-        suspense=cast.rig.referee.count("SUSPENSE"),
-        seconds=seconds,
-        seed=seed,
-    )
-    say(f"  {kills} kills, {traffic.hang_ups} hang-ups in {traffic.told.total()} calls (seed {seed}): {seconds} s")
-    for finding in findings:
-        say(f"      {finding}")
+    return findings, {
+        "kills": kills,
+        "hang_ups": traffic.hang_ups,
+        "calls": traffic.told.total(),
+        "suspense": cast.rig.referee.count("SUSPENSE"),
+        "seconds": round(time.monotonic() - started_at, 1),
+    }
 
 
 async def _thousand_more(cast: Cast, journal: Journal, seed: int) -> None:

@@ -288,6 +288,8 @@ async def open_rig(parts: Parts, stack: RunningStack) -> AsyncIterator[Rig]:
         yield rig
 
 
+_SOFTEN = "UPDATE usage_limit SET mode = 'SOFT', thresholds = '{50,100}' WHERE name = 'soft-calls'"
+
 _LEAVE_ROOM = """
 UPDATE usage_limit l SET amount = $2 + coalesce((
     SELECT sum(c.settled) FROM counter c WHERE c.tenant_id = l.tenant_id AND c.limit_id = l.limit_id), 0)
@@ -323,15 +325,18 @@ async def _end_all(rig: Rig) -> None:
 
 
 async def _found(rig: Rig) -> None:
-    """Make the company and its limits, by RPC, on a first worker."""
-    first = await rig.start("worker")
-    demo_key = await asyncio.to_thread(set_up, rig.stack)
-    rig.stack.run = {**rig.stack.run, "demo_api_key": demo_key}
-    await rig.root.execute(_RAISES)
-    rig.poor_key, rig.tight_key = await asyncio.to_thread(_add_limits, rig.stack)
-    # At the end of its scale from the first call on: it refuses nobody, and alerts.
-    await rig.root.execute("UPDATE usage_limit SET mode = 'SOFT', thresholds = '{50,100}' WHERE name = 'soft-calls'")
-    await rig.end(first)
+    """Make the company and its limits by RPC, on a first worker, if that was not done before on these parts."""
+    if "demo_api_key" not in rig.stack.run:
+        first = await rig.start("worker")
+        demo_key = await asyncio.to_thread(set_up, rig.stack)
+        poor_key, tight_key = await asyncio.to_thread(_add_limits, rig.stack)
+        await rig.root.execute(_RAISES)
+        # At the end of its scale from the first call on: it refuses nobody, and alerts.
+        await rig.root.execute(_SOFTEN)
+        keys = {"demo_api_key": demo_key, "poor_api_key": poor_key, "tight_api_key": tight_key}
+        rig.stack.run = {**rig.stack.run, **keys}
+        await rig.end(first)
+    rig.poor_key, rig.tight_key = (str(rig.stack.run[f"{name}_api_key"]) for name in ("poor", "tight"))
 
 
 def _add_limits(stack: RunningStack) -> tuple[str, str]:

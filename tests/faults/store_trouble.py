@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import asyncpg
 import psutil
@@ -22,7 +23,7 @@ CAMPAIGN = "store"
 PATIENT = Manner(seconds=30.0)
 HASTY = Manner(seconds=2.0, may_be_told=frozenset({Code.UNAVAILABLE}))
 _HASTY_LATEST_SECONDS = 2.6
-_CALLERS = (
+CALLERS = (
     *(PATIENT,) * 6,
     *(HASTY,) * 4,
     replace(PATIENT, every_seconds=0.3),
@@ -46,43 +47,44 @@ class Trouble:
     ends_connections: bool = False
 
 
-async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = (), seconds: float | None = None) -> None:
-    """Run every trouble under load; `seconds` shortens them."""
+async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = ()) -> None:
+    """Run every trouble under load."""
     cast = Cast(rig, workers=2)
     for trouble in TROUBLES:
         if all(word in trouble.name for word in only):
-            await _run_one(cast, journal, trouble, seed=seed, seconds=seconds or trouble.seconds)
+            findings, measured = await befall(cast, trouble, CALLERS, seed=seed, seconds=trouble.seconds)
+            journal.add(CAMPAIGN, trouble.name, findings, seed=seed, **measured)
+            say(f"  {trouble.name}: {measured}")
+            for finding in dict.fromkeys(findings):
+                say(f"      {finding} x {findings.count(finding)}")
 
 
-async def _run_one(cast: Cast, journal: Journal, trouble: Trouble, *, seed: int, seconds: float) -> None:
+async def befall(
+    cast: Cast, trouble: Trouble, manners: Sequence[Manner], *, seed: int, seconds: float
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Let a trouble befall the database under load; return what is wrong, and what was measured."""
     rig = cast.rig
     await cast.complete()
     before = await _measured(rig, trouble)
-    pids = [driven.pid for driven in cast.playing.values()]
-    async with traffic_on(rig, *_CALLERS, seed=seed) as traffic:
+    async with traffic_on(rig, *manners, seed=seed) as traffic:
         await asyncio.sleep(1)
         started_at = time.monotonic()
         await trouble.strike(rig, seconds)
         lasted = time.monotonic() - started_at
-        await asyncio.sleep(_AFTERWARDS_SECONDS)
+        await asyncio.sleep(min(_AFTERWARDS_SECONDS, seconds / 2))
     if trouble.ends_connections:
         await rig.reconnect()
     after = await _measured(rig, trouble)
+    sessions = after["sessions"] - before["sessions"]
     findings = _judge(traffic, trouble, before, after)
     findings += [Finding("ended by the outage", name) for name, driven in cast.playing.items() if driven.ended.is_set()]
-    findings += await cast.next_calls(f"after {trouble.name}", 20) + await rig.verdict()
-    sessions = after["sessions"] - before["sessions"]
-    bound = _ATTEMPTS_PER_SECOND * len(pids) * (lasted + _AFTERWARDS_SECONDS + 1)
+    bound = _ATTEMPTS_PER_SECOND * len(cast.playing) * (lasted + _AFTERWARDS_SECONDS + 1)
     if not trouble.ends_connections and sessions > bound:
         findings.append(Finding("a herd of connections", trouble.name, f"{sessions} sessions, bound {bound:.0f}"))
+    findings += await cast.next_calls(f"after {trouble.name}", 20) + await rig.verdict()
     told = {f"{deadline:.0f} s: {code}": count for (deadline, code), count in sorted(traffic.told.items())}
     longest = {f"{deadline:.0f} s": round(took, 2) for deadline, took in traffic.longest_seconds.items()}
-    journal.add(
-        CAMPAIGN, trouble.name, findings, told=told, longest=longest, sessions=sessions, seconds=round(lasted, 1)
-    )
-    say(f"  {trouble.name} ({lasted:.1f} s): {told}, longest {longest}, {sessions} sessions opened")
-    for finding in dict.fromkeys(findings):
-        say(f"      {finding} x {findings.count(finding)}")
+    return findings, {"told": told, "longest": longest, "sessions": sessions, "seconds": round(lasted, 1)}
 
 
 def _judge(traffic: Traffic, trouble: Trouble, before: dict[str, int], after: dict[str, int]) -> list[Finding]:
