@@ -29,7 +29,7 @@ def dashboard() -> Dashboard:
         .time("now-1h", "now")
         .timezone("browser")
     )
-    return _parts(_ledger(_upstream(_calls(_overview(board)))))
+    return _parts(_verification(_ledger(_upstream(_calls(_overview(board))))))
 
 
 def _overview(board: Dashboard) -> Dashboard:
@@ -216,6 +216,24 @@ def _ledger(board: Dashboard) -> Dashboard:
                 {"{{model}}": "sum by (model) (increase(tollhouse_usage_missing_total[1h]))"},
                 span=12,
             )
+        )
+    )
+
+
+def _verification(board: Dashboard) -> Dashboard:
+    return board.with_panel(
+        number(
+            "Ledger findings",
+            "Places in which the ledger did not add up at night. Must be 0: tollhouse ledger verify.",
+            "short",
+            "tollhouse_ledger_findings",
+        )
+    ).with_panel(
+        number(
+            "Ledger verified",
+            "Time since the ledger was last verified to the end; a day, when all is well.",
+            "s",
+            "time() - tollhouse_ledger_verified_timestamp_seconds",
         )
     )
 
