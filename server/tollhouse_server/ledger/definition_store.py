@@ -34,7 +34,8 @@ JOIN tenant t ON t.tenant_id = l.tenant_id
 """
 
 # A counter begins with the first alert that it can raise, so that its first settlement need not work it out. Minutes of
-# a rolling window raise none: it is their sum that counts.
+# a rolling window raise none: it is their sum that counts. The limit's row is locked against a change at the same
+# moment, which would not see the new counter when it sets alert_at anew.
 _CREATE_COUNTERS = f"""
 INSERT INTO counter (tenant_id, limit_id, window_start, alert_at)
 SELECT wanted.tenant_id, wanted.limit_id, wanted.window_start,
@@ -47,6 +48,7 @@ SELECT wanted.tenant_id, wanted.limit_id, wanted.window_start,
 FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS wanted (tenant_id, limit_id, window_start)
 JOIN usage_limit l ON l.tenant_id = wanted.tenant_id AND l.limit_id = wanted.limit_id
 ORDER BY 1, 2, 3
+FOR SHARE OF l
 ON CONFLICT DO NOTHING
 """  # noqa: S608 - a constant of this module
 

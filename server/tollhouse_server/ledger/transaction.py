@@ -39,6 +39,7 @@ class TickTransaction:
         self._admitted: dict[ReserveWork, Reservation] = {}
         self._grown: dict[TopUpWork, Reservation] = {}
         self._refused: dict[ReserveWork | TopUpWork, TollhouseError] = {}
+        self._repeated: list[ReserveWork] = []
         self._bookings: list[Booking] = []
         self._is_booked = False
         self._above: list[AboveHold] = []
@@ -66,6 +67,8 @@ class TickTransaction:
             await self._end(batch.settles)
             await self._decide(batch)
             await self._raise_alerts()
+        # With the counters free again: how an earlier call stands is for its caller to read, nothing depends on it.
+        await self._say_what_became_of(self._repeated)
         self._tell(batch)
 
     async def _guess_now(self) -> datetime:
@@ -165,7 +168,7 @@ class TickTransaction:
 
     async def _decide(self, batch: Batch) -> None:
         waiting = await self._recognise(batch.reserves)
-        waiting = await self._refuse_repeated([work for work in waiting if work.is_waited_for])
+        waiting = self._part_repeated([work for work in waiting if work.is_waited_for])
         await self._top_up(batch.top_ups)
         self._judge(waiting)
         # Each loss of a request id to another server gives room back, for which someone may have been refused.
@@ -185,8 +188,8 @@ class TickTransaction:
                 self._admitted[work] = _as_asked(found, work)
         return [work for work in reserves if work not in self._admitted]
 
-    async def _refuse_repeated(self, reserves: list[ReserveWork]) -> list[ReserveWork]:
-        """Refuse request ids that are taken, by an earlier call or by another of this batch; return the others."""
+    def _part_repeated(self, reserves: list[ReserveWork]) -> list[ReserveWork]:
+        """Put aside calls whose request id is taken, by an earlier call or another of this batch; return the rest."""
         taken, fresh, repeated = self._found.taken, [], []
         for work in reserves:
             if not work.terms.first:
@@ -196,11 +199,13 @@ class TickTransaction:
             else:
                 taken[key] = work.terms.fingerprint
                 fresh.append(work)
-        if repeated:
-            await self._refuse_as_repeated(repeated)
+        self._repeated += repeated
         return fresh
 
-    async def _refuse_as_repeated(self, works: list[ReserveWork]) -> None:
+    async def _say_what_became_of(self, works: list[ReserveWork]) -> None:
+        """Refuse calls whose request id is taken, each with the state of the call that took it."""
+        if not works:
+            return
         asked = {_request_key(work): (work.terms.scope.tenant_id, work.terms.request_id) for work in works}
         states = await store.call_states(self._connection, list(asked.values()))
         for work in works:
@@ -241,7 +246,7 @@ class TickTransaction:
         ]
         for work in displaced:
             del self._refused[work]
-        await self._refuse_as_repeated(list(lost))
+        self._repeated += lost
         return displaced
 
     async def _top_up(self, works: list[TopUpWork]) -> None:

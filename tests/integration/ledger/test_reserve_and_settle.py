@@ -193,7 +193,7 @@ async def test_one_impossible_work_does_not_take_its_tick_with_it(process: Ledge
     poison = terms(ceiling=Amounts(requests=1, cost_nanos=1, input_tokens=2**70))
 
     admitted, failed = await outcomes(
-        [process.ledger.reserve(t, timeout_seconds=5) for t in (terms(), poison, terms())]
+        [process.ledger.reserve(t, timeout_seconds=30) for t in (terms(), poison, terms())]
     )
 
     assert len(admitted) == 2

@@ -67,7 +67,8 @@ CREATE TABLE limit_increase (
     updated_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT limit_increase_pkey PRIMARY KEY (tenant_id, increase_id),
     CONSTRAINT limit_increase_limit_fkey FOREIGN KEY (tenant_id, limit_id) REFERENCES usage_limit (tenant_id, limit_id),
-    CONSTRAINT limit_increase_second_person CHECK (state <> 'APPROVED' OR decided_by <> requested_by)
+    CONSTRAINT limit_increase_second_person
+        CHECK (state <> 'APPROVED' OR (decided_by IS NOT NULL AND decided_by <> requested_by))
 )""",
     "CREATE INDEX limit_increase_approved ON limit_increase (tenant_id, limit_id) WHERE state = 'APPROVED'",
 )
