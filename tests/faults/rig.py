@@ -299,6 +299,7 @@ WHERE l.name = $1
 _RAISES = """
 CREATE SEQUENCE fault_rows;
 CREATE SEQUENCE fault_raised;
+CREATE SEQUENCE fault_total;
 CREATE TABLE fault_plan (sqlstate text);
 INSERT INTO fault_plan VALUES (NULL);
 CREATE FUNCTION fault_raise() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
@@ -310,6 +311,7 @@ BEGIN
     END IF;
     -- Sequences count through roll-backs.
     IF nextval('fault_rows') % 3 = 0 AND nextval('fault_raised') <= 6 THEN
+        PERFORM nextval('fault_total');
         RAISE EXCEPTION 'a planned fault' USING ERRCODE = planned;
     END IF;
     RETURN NEW;

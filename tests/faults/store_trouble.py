@@ -263,7 +263,7 @@ TROUBLES = (
     Trouble(name="locked longer than a statement may take", strike=locked_long, seconds=12),
     Trouble(name="out of connections", strike=without_connections, seconds=6),
     Trouble(name="deadlocked", strike=deadlocked, seconds=8, proof=_DEADLOCKS),
-    Trouble(name="unserializable", strike=unserializable, seconds=4, proof="SELECT last_value FROM fault_raised"),
+    Trouble(name="unserializable", strike=unserializable, seconds=4, proof="SELECT last_value FROM fault_total"),
     Trouble(name="cancelled", strike=cancelled, seconds=6),
     Trouble(name="terminated", strike=terminated, seconds=6),
 )
