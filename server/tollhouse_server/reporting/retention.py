@@ -5,6 +5,7 @@ from datetime import date
 from typing import Final
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server.audit.store import record
 from tollhouse_server.audit.tables import AuditEventRow
@@ -35,6 +36,8 @@ class Retention:
                 await self.drop_old_months()
             except StoreUnavailable as error:
                 _log.warning("retention_postponed", detail=error.detail)
+            except DBAPIError as error:
+                _log.error("retention_failed", error=type(error.orig).__name__)
             await asyncio.sleep(_ROUND_SECONDS)
 
     async def drop_old_months(self) -> list[str]:

@@ -285,3 +285,20 @@ async def test_the_chore_catches_up_on_every_tenant_and_compares_what_it_made(bo
     assert [one.field for one in wrong] == ["calls"]
     assert registry.get_sample_value("tollhouse_rollup_differences") == 1
     assert registry.get_sample_value("tollhouse_rollup_tenants_behind") == 0
+
+
+async def test_a_record_that_cannot_be_added_up_stops_its_own_tenant_only(books: Books) -> None:
+    """The other's days are made, and the metric says that one is behind."""
+    registry = CollectorRegistry()
+    for tenant in ("acme", "other"):
+        await books.add_tenant(tenant)
+        now = datetime.now(UTC)
+        record = random_record(random.Random(1), tenant, now - timedelta(days=3), now - timedelta(days=2))
+        await write(books.view.connection, random.Random(1), [record])
+    await books.view.connection.execute("UPDATE usage_record SET lines = '7' WHERE tenant_id = 'acme'")
+
+    built = await RollUps(books.database, Metrics(registry)).build()
+
+    assert built >= 2
+    assert await days(books) == []
+    assert registry.get_sample_value("tollhouse_rollup_tenants_behind") == 1
