@@ -21,7 +21,10 @@ from tests.faults.traffic import Code, Manner, Traffic, traffic_on
 
 CAMPAIGN = "store"
 PATIENT = Manner(seconds=30.0)
-HASTY = Manner(seconds=2.0, may_be_told=frozenset({Code.UNAVAILABLE}))
+HASTY = Manner(seconds=2.0, may_be_told=frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED}))
+_MOST_UNTOLD = 12
+"""Calls that hear nothing in time although they may: those that were served already and wait to be booked."""
+
 _HASTY_LATEST_SECONDS = 2.6
 CALLERS = (
     *(PATIENT,) * 6,
@@ -92,6 +95,10 @@ def _judge(traffic: Traffic, trouble: Trouble, before: dict[str, int], after: di
     took = traffic.longest_seconds.get(HASTY.seconds, 0.0)
     if took > _HASTY_LATEST_SECONDS:
         findings.append(Finding("a deadline of 2 s was answered late", trouble.name, f"{took:.2f} s"))
+    told, untold = (traffic.count(HASTY.seconds, code.name) for code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED))
+    if untold > max(_MOST_UNTOLD, told / 2):
+        detail = f"{untold} times DEADLINE_EXCEEDED, {told} times UNAVAILABLE"
+        findings.append(Finding("callers with 2 s were told nothing", trouble.name, detail))
     if trouble.proof and after["proof"] <= before["proof"]:
         findings.append(Finding("the test has shown nothing", trouble.name, trouble.proof))
     return findings
