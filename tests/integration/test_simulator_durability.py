@@ -74,16 +74,16 @@ async def test_a_stream_whose_client_hangs_up_is_billed_for_what_it_was_sent() -
         async with aiohttp.ClientSession(headers={"x-goog-api-key": "k"}) as http:
             async with http.post(simulator.url + stream, json=body) as answer:
                 read = [await answer.content.readuntil(b"\r\n\r\n") for _ in range(5)]
-            (whole,) = await simulator.calls()
+                (whole,) = await simulator.calls()
             with pytest.raises(TimeoutError):
-                await http.post(simulator.url + _TARGET, json=body, timeout=aiohttp.ClientTimeout(total=0.3))
+                await http.post(simulator.url + _TARGET, json=body, timeout=aiohttp.ClientTimeout(total=1))
             async with asyncio.timeout(5):
                 while (await simulator.calls())[0].usage == whole.usage:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.02)
         cut, unary = await simulator.calls()
 
     told = orjson.loads(read[-1].removeprefix(b"data: "))["usageMetadata"]
-    assert told["candidatesTokenCount"] <= cut.usage["candidatesTokenCount"] < 800
+    assert told["candidatesTokenCount"] <= cut.usage["candidatesTokenCount"] < 1600
     assert whole.usage["candidatesTokenCount"] == unary.usage["candidatesTokenCount"] == 1600
 
 
