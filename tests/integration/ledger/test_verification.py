@@ -1,9 +1,9 @@
 """A verification is silent on a sound ledger, and finds one nano-dollar too many wherever it is."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -22,12 +22,10 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.telemetry.metrics import Metrics
 
-from tests.drivers.ledger import LedgerProcess, LedgerView
+from tests.drivers.ledger import LedgerProcess, LedgerView, settled, terms
 from tests.drivers.mixed_ledger import MixedRun, mixed_run
 from tests.drivers.postgres import TestDatabase
-
-Findings: TypeAlias = set[tuple[Check, str, str]]
-"""(check, table, field)"""
+from tests.integration.ledger.planted_errors import NANO, ROWS, Findings, filled
 
 TABLES = ("counter", "usage_record", "suspense", "attempt", "usage_rollup", "usage_rollup_sku", "usage_rollup_day")
 
@@ -106,118 +104,6 @@ async def test_a_sound_ledger_with_roll_ups_has_no_findings(audited: Audited) ->
 
     assert verdict.extent.rollup_days > 0
     assert verdict.findings == 0
-
-
-NANO: list[tuple[str, Findings]] = [
-    (
-        "UPDATE counter SET settled = settled + 1 WHERE limit_id = "
-        "(SELECT limit_id FROM usage_limit WHERE name = 'budget')",
-        {(Check.COUNTERS, "counter", "settled")},
-    ),
-    (
-        "UPDATE counter SET held = held + 1 WHERE limit_id = "
-        "(SELECT limit_id FROM usage_limit WHERE name = 'for-ever')",
-        {(Check.HOLDS, "counter", "held")},
-    ),
-    (
-        "UPDATE counter SET expected = expected + 1 WHERE limit_id = "
-        "(SELECT limit_id FROM usage_limit WHERE name = 'budget')",
-        {(Check.HOLDS, "counter", "expected")},
-    ),
-    (
-        "UPDATE usage_record SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $settled",
-        {(Check.RECORDS, "usage_record", "cost_nanos"), (Check.COUNTERS, "counter", "settled")},
-    ),
-    (
-        "UPDATE usage_record SET output_tokens = -1 WHERE attempt_id = $settled",
-        {(Check.RECORDS, "usage_record", "output_tokens"), (Check.COUNTERS, "counter", "settled")},
-    ),
-    (
-        "UPDATE usage_record SET cost_nanos = 1 WHERE attempt_id = $refused",
-        {(Check.RECORDS, "usage_record", "cost_nanos"), (Check.COUNTERS, "counter", "settled")},
-    ),
-    (
-        "UPDATE suspense SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $open",
-        {(Check.SUSPENSE, "suspense", "cost_nanos")},
-    ),
-    (
-        "UPDATE suspense SET cost_nanos = cost_nanos + 1 WHERE attempt_id = $voided",
-        {(Check.SUSPENSE, "suspense", "cost_nanos"), (Check.SUSPENSE, "usage_record", "outcome cost_nanos")},
-    ),
-    *(
-        (
-            f"UPDATE usage_record SET cost_nanos = cost_nanos + 1 "  # noqa: S608 - constants
-            f"WHERE attempt_id = ${name} AND kind = 'ADJUSTMENT'",
-            {(Check.SUSPENSE, "usage_record", "outcome cost_nanos"), (Check.COUNTERS, "counter", "settled")},
-        )
-        for name in ("accepted", "voided", "actual", "late")
-    ),
-    (
-        "UPDATE usage_record SET output_tokens = output_tokens - 1 WHERE attempt_id = $actual AND kind = 'ADJUSTMENT'",
-        {(Check.SUSPENSE, "usage_record", "outcome output_tokens"), (Check.COUNTERS, "counter", "settled")},
-    ),
-]
-ROWS: list[tuple[str, Findings]] = [
-    (
-        "INSERT INTO usage_record SELECT (jsonb_populate_record(r, jsonb_build_object('settled_at', now()))).* "
-        "FROM usage_record r WHERE attempt_id = $refused",
-        {(Check.ATTEMPTS, "usage_record", "row")},
-    ),
-    (
-        "DELETE FROM usage_record WHERE attempt_id = $open",
-        {(Check.SUSPENSE, "usage_record", "row"), (Check.COUNTERS, "counter", "settled")},
-    ),
-    ("DELETE FROM suspense WHERE attempt_id = $open", {(Check.SUSPENSE, "suspense", "row")}),
-    (
-        "DELETE FROM usage_record WHERE attempt_id = $voided AND kind = 'SUSPENSE'",
-        {
-            (Check.ATTEMPTS, "usage_record", "row"),
-            (Check.SUSPENSE, "usage_record", "row"),
-            (Check.COUNTERS, "counter", "settled"),
-        },
-    ),
-    (
-        "DELETE FROM usage_record WHERE attempt_id = $accepted AND kind = 'ADJUSTMENT'",
-        {(Check.SUSPENSE, "usage_record", "adjustments")},
-    ),
-    (
-        "UPDATE usage_record SET kind = 'ADJUSTMENT' WHERE attempt_id = $settled",
-        {(Check.ATTEMPTS, "usage_record", "row")},
-    ),
-    (
-        "DELETE FROM attempt WHERE attempt_id = $in_flight",
-        {(Check.HOLDS, "counter", "held")},
-    ),
-    (
-        "UPDATE usage_record SET attempt_id = $in_flight WHERE attempt_id = $refused",
-        {(Check.ATTEMPTS, "attempt", "row")},
-    ),
-    (
-        "UPDATE usage_record SET settled_at = '1999-01-01' WHERE attempt_id = $refused",
-        {(Check.PARTITIONS, "usage_record_default", "row")},
-    ),
-    (
-        "DELETE FROM counter WHERE limit_id = (SELECT limit_id FROM usage_limit WHERE name = 'for-ever') AND held = 0",
-        set(),
-    ),
-]
-
-
-def filled(sql: str, run: MixedRun) -> str:
-    """Put attempt ids in place of their names."""
-    ids = {
-        "settled": run.settled[3],
-        "refused": run.refused[0],
-        "open": run.open[0],
-        "accepted": run.accepted,
-        "voided": run.voided,
-        "actual": run.actual,
-        "late": run.late,
-        "in_flight": run.in_flight[0].terms.attempt_id,
-    }
-    for name, attempt in ids.items():
-        sql = sql.replace(f"${name}", f"'{attempt}'")
-    return sql
 
 
 @pytest.mark.parametrize("planted", [NANO, ROWS], ids=["one-off", "rows"])
@@ -387,3 +273,22 @@ async def test_a_past_counter_that_a_correction_made_anew_is_not_judged(audited:
 
     assert anew == set()
     assert wrong == {(Check.COUNTERS, "counter", "settled")}
+
+
+async def test_a_ledger_under_traffic_adds_up_at_every_moment(audited: Audited, process: LedgerProcess) -> None:
+    """Everything is seen as of one moment, however many calls begin and end meanwhile."""
+    ends = asyncio.Event()
+
+    async def caller() -> None:
+        while not ends.is_set():
+            call = await process.ledger.reserve(terms(), timeout_seconds=5)
+            await process.ledger.settle(call, settled(60))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(caller())
+        found = [await audited.findings() for _ in range(5)]
+        ends.set()
+
+    assert found == [set()] * 5
+    assert (await audited.verdict()).extent.records > 100
