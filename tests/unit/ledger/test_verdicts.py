@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollhouse_server.errors import LimitExceeded
 from tollhouse_server.ledger.terms import (
@@ -15,6 +15,7 @@ from tollhouse_server.ledger.terms import (
     Calendar,
     CallTerms,
     CounterKey,
+    Hold,
     Increase,
     LimitDefinition,
     Metric,
@@ -23,13 +24,14 @@ from tollhouse_server.ledger.terms import (
     Shrunk,
     Window,
 )
-from tollhouse_server.ledger.verdicts import AppliedLimit, Counter, applied, decide
+from tollhouse_server.ledger.verdicts import AppliedLimit, Counter, applied, decide, top_up
 
 from tests.drivers.ledger import terms
 from tests.drivers.ledger_model import LedgerModel, Limit
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-COUNTED = [metric for metric in Metric if metric is not Metric.CONCURRENCY]
+# Two of them are what a call can be made smaller in.
+COUNTED = [Metric.COST] * 3 + [Metric.OUTPUT_TOKENS] * 2 + [Metric.REQUESTS, Metric.INPUT_TOKENS, Metric.IMAGES]
 SCOPES = ("tenants/acme/departments/vision/projects/labels", "tenants/acme/departments/research", "tenants/acme")
 SMALL = st.integers(0, 60)
 
@@ -66,11 +68,14 @@ def model_limits(draw: st.DrawFn, number: int) -> Limit:
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
     limits = [draw(model_limits(number)) for number in range(draw(st.integers(0, 5)))]
-    ceiling = Amounts(*draw(st.tuples(*[st.integers(1, 80)] * 5)))
+    few, many = st.integers(1, 20), st.integers(20, 150)
+    ceiling = Amounts(*draw(st.tuples(few, few, many, few, many)))
     shrink = _smaller(ceiling) if draw(st.booleans()) else None
     shares = Shares(*draw(st.tuples(*[st.integers(0, WHOLE)] * 5)))
     limits.sort(key=lambda limit: SCOPES.index(limit.scope))
-    in_tick = [applied(_definition(limit, number), NOW, now=NOW) for number, limit in enumerate(limits)]
+    windows = st.sampled_from([Window.MONTH, Window.ROLLING_10_MINUTES])
+    definitions = [_definition(limit, number, draw(windows)) for number, limit in enumerate(limits)]
+    in_tick = [applied(definition, NOW, now=NOW) for definition in definitions]
     counters = {
         one.key: Counter.found(limit.held, limit.expected, limit.settled, 0)
         for one, limit in zip(in_tick, limits, strict=True)
@@ -78,14 +83,14 @@ def situations(draw: st.DrawFn) -> Situation:
     return Situation(terms(ceiling=ceiling, shrink=shrink), shares, LedgerModel(limits=limits), in_tick, counters)
 
 
-def _definition(limit: Limit, number: int) -> LimitDefinition:
+def _definition(limit: Limit, number: int, window: Window = Window.MONTH) -> LimitDefinition:
     return LimitDefinition(
         tenant_id="acme",
         scope=limit.scope,
         limit_id=number,
         name=limit.name,
         metric=limit.metric,
-        window=Window.MONTH,
+        window=window,
         selector=limit.selector,
         mode=limit.mode,
         amount=limit.amount,
@@ -113,6 +118,7 @@ def _smaller(ceiling: Amounts) -> Any:
     return shrink
 
 
+@settings(max_examples=600, deadline=None)
 @given(situation=situations())
 def test_a_verdict_is_the_models(situation: Situation) -> None:
     """Whole, made smaller or refused, and by which limit: as the plain rules say it."""
@@ -134,6 +140,21 @@ def test_a_verdict_is_the_models(situation: Situation) -> None:
         model.admit(terms, granted, shares.of(granted))
     counted = [(counter.held, counter.expected, counter.settled) for counter in situation.counters.values()]
     assert counted == [(limit.held, limit.expected, limit.settled) for limit in model.limits]
+
+
+def test_more_for_a_call_in_flight_is_not_another_call() -> None:
+    """Where as many calls run as may run at once, one of them may still hold more."""
+    limit = Limit(
+        name="at-once", scope="tenants/acme", metric=Metric.CONCURRENCY, mode=Mode.STRICT, selector="", amount=1
+    )
+    one = applied(_definition(limit, 1, Window.TOTAL), NOW, now=NOW)
+    counters = {one.key: Counter.found(1, 0, 0, 0)}
+    holds = (Hold(one.key, Metric.CONCURRENCY, 1),)
+
+    grown = top_up(holds, Amounts(output_tokens=5), limits=[one], counters=counters, at=NOW)
+
+    assert grown == holds
+    assert counters[one.key].held == 1
 
 
 HOUR = timedelta(hours=1)
