@@ -32,8 +32,8 @@ MISTAKES = (
     Mistake(
         "who asked is told before the commit, and admitted though it fails",
         _TRANSACTION,
-        "            await self._raise_alerts()\n        self._tell(batch)",
-        "            await self._raise_alerts()\n            self._tell(batch)",
+        "            await self._raise_alerts()\n",
+        "            await self._raise_alerts()\n            self._tell(batch)\n",
         f"{NOTHING_LOST}::test_a_commit_that_fails_admits_nobody",
     ),
     Mistake(
@@ -129,14 +129,14 @@ MISTAKES = (
     ),
     Mistake(
         "the sweeper releases what it should suspend",
-        "ledger/workers.py",
+        "ledger/terms.py",
         "return Settlement(kind=RecordKind.SUSPENSE, actual=booked[policy], outcome=cause)",
         "return Settlement(kind=RecordKind.REFUSED, actual=NOTHING, outcome=cause)",
         f"{RECOVERY}::test_attempts_of_a_dead_worker_go_to_suspense_at_their_ceiling",
     ),
     Mistake(
         "suspense is booked at nothing",
-        "ledger/workers.py",
+        "ledger/terms.py",
         "SuspensePolicy.CEILING: reservation.terms.ceiling,",
         "SuspensePolicy.CEILING: NOTHING,",
         f"{RECOVERY}::test_attempts_of_a_dead_worker_go_to_suspense_at_their_ceiling",

@@ -100,7 +100,7 @@ MISTAKES = (
     Mistake(
         "a call that a shutdown interrupts is released",
         "generation/attempts.py",
-        'or suspended(attempt.reservation, "INTERRUPTED")',
+        'or self.ledger.suspension(attempt.reservation, "INTERRUPTED")',
         "or NOT_SENT",
         f"{_UNARY}::test_a_drain_suspends_the_call_that_does_not_end",
     ),
