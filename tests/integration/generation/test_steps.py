@@ -265,13 +265,10 @@ async def test_a_stream_that_outlives_what_it_holds_in_a_silence_is_cut_and_book
     await process.assert_nothing_in_flight()
 
 
-async def test_a_stream_nobody_reads_holds_all_before_it_waits_for_its_listener(
-    process: GenerationProcess, simulator: SimulatorClient
-) -> None:
+async def test_a_stream_nobody_reads_holds_all_before_it_waits_for_its_listener(process: GenerationProcess) -> None:
     """What piles up unread on the way is held for; he gets all in the end."""
     limit_id = await limited(process, 10**6)
-    await simulator.clear_faults()
-    listener = cast(AsyncGenerator[Item, None], process.streaming.stream(stream_of("[[tokens:3200]]")))
+    listener = cast(AsyncGenerator[Item, None], process.streaming.stream(stream_of("[[tokens:1600]]")))
     items = [await anext(listener)]
 
     async with asyncio.timeout(10):
@@ -281,7 +278,7 @@ async def test_a_stream_nobody_reads_holds_all_before_it_waits_for_its_listener(
     await heard(listener, items)
 
     assert waiting == []
-    assert len(items) > 200
+    assert len(items) > 100
     assert (await process.record()).outcome == "SERVED"
     await process.assert_nothing_in_flight()
 
@@ -292,7 +289,7 @@ async def test_a_stream_nobody_reads_is_cut_all_the_same(
     """Where not all can be held it is read on without its listener, up to what is held."""
     limit_id = await limited(process, 2_000)
     await simulator.clear_faults()
-    await simulator.add_fault("slow", key=account.secrets[0], delay_seconds=0.005)
+    await simulator.add_fault("slow", key=account.secrets[0], delay_seconds=0.02)
     listener = cast(AsyncGenerator[Item, None], process.streaming.stream(stream_of("[[tokens:3200]]")))
     items = [await anext(listener)]
 
