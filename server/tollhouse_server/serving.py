@@ -1,6 +1,7 @@
 """What the commands of `tollhouse-server` do, the embedded one aside."""
 
 import asyncio
+import gc
 import os
 import sys
 import tempfile
@@ -111,6 +112,7 @@ async def work(settings: Settings, ready_fd: int) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     async with wiring.open_worker(settings) as worker:
+        tune_garbage_collection()
         _say_ready(ready_fd)
         await stop.wait()
         await worker.drain(settings.drain_seconds)
@@ -123,6 +125,13 @@ async def keep_house(settings: Settings, ready_fd: int) -> None:
     async with wiring.open_housekeeper(settings):
         _say_ready(ready_fd)
         await stop.wait()
+
+
+def tune_garbage_collection() -> None:
+    """Leave what was built at the start alone, and look at the rest more seldom: it cost a tenth of a call."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _say_ready(ready_fd: int) -> None:

@@ -1,11 +1,18 @@
-"""What a reservation and a settlement cost, beside the least that PostgreSQL can do for them: two bare commits."""
+"""What a reservation and a settlement cost, beside the least that PostgreSQL can do for them: two bare commits.
+
+Each figure is made by processes of their own (`ledger_load.py`), set up as workers are; PostgreSQL is on the same
+machine and waits for the disk. A benchmark holds only that every call was booked, never how long it took.
+"""
 
 import asyncio
+import json
+import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import asyncpg
@@ -13,25 +20,44 @@ import pytest
 from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig, PostgresEndpoint
 from tollhouse_server.embedded.postgres_roles import APP, OWNER, ROOT
 
-from tests.drivers.ledger import LedgerProcess, ledger_process, ledger_view, settled, terms
+from tests.bench.ledger_load import Measured, Plan
+from tests.drivers.ledger import LedgerView, ledger_view
 from tests.drivers.postgres import migrate
 
-_SCOPES = (
-    "tenants/acme",
-    "tenants/acme/departments/research",
-    "tenants/acme/departments/vision",
-    "tenants/acme/departments/vision/projects/labels",
-)
+ROOT_DIRECTORY = Path(__file__).parents[2]
+RECORDS = int(os.environ.get("BENCH_RECORDS", "1_000_000"))
+HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One row of the table."""
+class Server:
+    """A PostgreSQL that waits for the disk, as in production."""
 
-    callers: int
-    calls_per_second: float
-    cpu_microseconds: float
-    works_per_tick: float
+    endpoint: PostgresEndpoint
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the server and all its processes, of those too that have ended."""
+        living = sum(_ticks(stat, 11, 12) for stat in Path("/proc").glob("[0-9]*/stat") if _belongs(stat, self.pid))
+        return (living + _ticks(Path(f"/proc/{self.pid}/stat"), 13, 14)) / HERTZ
+
+
+def _fields(stat: Path) -> list[str]:
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []
+
+
+def _belongs(stat: Path, pid: int) -> bool:
+    fields = _fields(stat)
+    return stat.parent.name == str(pid) or (len(fields) > 1 and fields[1] == str(pid))
+
+
+def _ticks(stat: Path, *columns: int) -> int:
+    """Return the sum of some columns of proc(5): 11 and 12 are a process's own time, 13 and 14 its ended children's."""
+    fields = _fields(stat)
+    return sum(int(fields[column]) for column in columns) if fields else 0
 
 
 @pytest.fixture
@@ -44,23 +70,50 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def durable_postgres(directory: Path) -> AsyncIterator[PostgresEndpoint]:
-    """A PostgreSQL that waits for the disk, as in production."""
-    server = EmbeddedPostgres(
+async def server(directory: Path) -> AsyncIterator[Server]:
+    """A server with all migrations."""
+    embedded = EmbeddedPostgres(
         PostgresConfig(
             directory=directory / "server", secrets_directory=directory / "secrets", log_path=directory / "postgres.log"
         )
     )
-    endpoint = await server.start()
+    endpoint = await embedded.start()
     migrate(endpoint.dsn(OWNER))
-    yield endpoint
-    await server.stop()
+    pid_file = next((directory / "server").rglob("postmaster.pid"))
+    yield Server(endpoint=endpoint, pid=int(pid_file.read_text().splitlines()[0]))
+    await embedded.stop()
 
 
-async def bare_commits_per_second(dsn: str, count: int) -> float:
+@pytest.fixture
+async def view(server: Server) -> AsyncIterator[LedgerView]:
+    """Tenant acme."""
+    async with ledger_view(server.endpoint.dsn(ROOT)) as view:
+        await view.add_tenant()
+        yield view
+
+
+async def add_limits(view: LedgerView, departments: int) -> None:
+    """Give the tenant and each department, project and key a budget: four counters a call."""
+    await view.connection.execute(
+        """
+        INSERT INTO usage_limit (tenant_id, name, scope, metric, "window", amount)
+        SELECT 'acme', kind || n, 'tenants/acme' || CASE kind
+            WHEN 'tenant' THEN ''
+            WHEN 'department' THEN '/departments/d' || n
+            WHEN 'project' THEN '/departments/d' || n || '/projects/p' || n
+            ELSE '/departments/d' || n || '/projects/p' || n || '/apiKeys/k' || n END, 'COST', 'MONTH', 10::bigint ^ 15
+        FROM generate_series(0, $1::int - 1) AS n, unnest(ARRAY['tenant', 'department', 'project', 'key']) AS kind
+        WHERE kind <> 'tenant' OR n = 0
+        """,
+        departments,
+    )
+    await view.announce()
+
+
+async def bare_commits_per_second(dsn: str, count: int = 500) -> float:
     """Return how many one-row transactions one connection commits in a second."""
     connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE TABLE bare (n int)")
+    await connection.execute("CREATE TABLE IF NOT EXISTS bare (n int)")
     started_at = time.perf_counter()
     for n in range(count):
         await connection.execute("INSERT INTO bare VALUES ($1)", n)
@@ -69,46 +122,145 @@ async def bare_commits_per_second(dsn: str, count: int) -> float:
     return count / seconds
 
 
-async def measure(process: LedgerProcess, callers: int, calls: int) -> Figure:
-    """Reserve and settle `calls` times from `callers` callers at once, four counters a call."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One row of a table, over all processes that ran at the same time."""
 
-    async def one() -> None:
-        for _ in range(calls // callers):
-            reservation = await process.ledger.reserve(terms(), timeout_seconds=30)
-            await process.ledger.settle(reservation, settled(60))
+    calls: int
+    calls_per_second: float
+    worker_us: float
+    postgres_us: float
+    works_per_tick: float
+    p50_ms: float
+    p99_ms: float
 
-    ticks, cpu, started_at = process.observer.finished, time.process_time(), time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(callers)))
-    seconds = time.perf_counter() - started_at
+
+async def run(server: Server, plans: Sequence[Plan]) -> Figure:
+    """Run a process for each plan, all at once."""
+    processes = [await _start(server.endpoint.dsn(APP), plan) for plan in plans]
+    for process in processes:
+        assert (await _line(process)) == "ready"
+    cpu = server.cpu_seconds()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+    measured = [Measured(**json.loads(await _line(process))) for process in processes]
+    postgres = server.cpu_seconds() - cpu
+    for process in processes:
+        assert await process.wait() == 0
+    calls = sum(one.calls for one in measured)
     return Figure(
-        callers=callers,
-        calls_per_second=calls / seconds,
-        cpu_microseconds=(time.process_time() - cpu) / calls * 1e6,
-        works_per_tick=2 * calls / (process.observer.finished - ticks),
+        calls=calls,
+        calls_per_second=sum(one.calls / one.seconds for one in measured),
+        worker_us=sum(one.cpu_seconds for one in measured) / calls * 1e6,
+        postgres_us=postgres / calls * 1e6,
+        works_per_tick=sum(one.works_per_tick for one in measured) / len(measured),
+        p50_ms=max(one.reserve_p50_ms for one in measured),
+        p99_ms=max(one.reserve_p99_ms for one in measured),
     )
 
 
-async def test_reserve_and_settle_beside_bare_commits(
-    durable_postgres: PostgresEndpoint, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Prints the table; it holds only that every call was booked, never how long it took."""
-    figures = []
-    async with ledger_view(durable_postgres.dsn(ROOT)) as view:
-        await view.add_tenant()
-        for number, scope in enumerate(_SCOPES):
-            await view.add_limit(f"limit-{number}", scope, "COST", "MONTH", 10**15)
-        bare = await bare_commits_per_second(durable_postgres.dsn(ROOT), 500)
-        async with ledger_process(durable_postgres.dsn(APP)) as process:
-            for callers, calls in ((1, 300), (16, 3200), (64, 9600), (256, 10240)):
-                figures.append(await measure(process, callers, calls))
-        booked = await view.count("usage_record")
+async def _start(dsn: str, plan: Plan) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.ledger_load"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT_DIRECTORY,
+        env=os.environ | {"LEDGER_LOAD_DSN": dsn},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(asdict(plan)).encode() + b"\n")
+    return process
 
-    with capsys.disabled():
-        print(f"\nbare one-row commits on one connection: {bare:,.0f}/s")  # noqa: T201 - a benchmark's result
-        print("callers   calls/s   CPU us/call   works/tick   calls per bare commit")  # noqa: T201
-        for row in figures:
-            print(  # noqa: T201
-                f"{row.callers:7} {row.calls_per_second:9,.0f} {row.cpu_microseconds:13.0f}"
-                f" {row.works_per_tick:12.1f} {row.calls_per_second / bare:23.2f}"
-            )
-    assert booked == 300 + 3200 + 9600 + 10240
+
+async def _line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
+
+
+class Table:
+    """Prints rows as they come."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], title: str) -> None:
+        self._capsys = capsys
+        self.print(
+            f"\n{title}\n{'':24} calls/s   worker us  postgres us  works/tick   p50 ms   p99 ms  per bare commit"
+        )
+
+    def print(self, text: str) -> None:
+        """Print past pytest."""
+        with self._capsys.disabled():
+            print(text, flush=True)  # noqa: T201 - a benchmark's result
+
+    def row(self, name: str, figure: Figure, bare: float) -> None:
+        """Print one row, with its ratio to bare commits of the same minute."""
+        self.print(
+            f"{name:24} {figure.calls_per_second:7,.0f} {figure.worker_us:11.0f} {figure.postgres_us:12.0f}"
+            f" {figure.works_per_tick:11.1f} {figure.p50_ms:8.2f} {figure.p99_ms:8.2f}"
+            f" {figure.calls_per_second / bare:16.2f}"
+        )
+
+
+async def booked(view: LedgerView) -> int:
+    """Return how many calls were charged."""
+    return int(await view.connection.fetchval("SELECT count(*) FROM usage_record WHERE kind = 'SETTLED'"))
+
+
+@pytest.mark.parametrize("departments", [100, 100_000])
+async def test_reserve_and_settle(
+    server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str], departments: int
+) -> None:
+    """Four counters a call, one process with two ticks under way, from one caller to 256."""
+    await add_limits(view, departments)
+    table = Table(capsys, f"ledger, {departments:,} departments")
+    made = 0
+
+    for callers, calls in ((1, 500), (16, 8000), (64, 32_000), (256, 51_200)):
+        bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
+        warm = min(calls, 20 * callers) // callers * callers
+        figure = await run(server, [Plan(departments=departments, callers=callers, calls=calls, lanes=2)])
+        table.row(f"{callers} callers", figure, bare)
+        made += figure.calls + warm
+
+    assert await booked(view) == made
+
+
+async def test_many_servers_on_one_hot_tenant(
+    server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1, 2, 4 and 8 processes that all lock the tenant's counter, 64 callers each."""
+    await add_limits(view, 100)
+    table = Table(capsys, "one hot tenant, 64 callers a process")
+
+    for processes in (1, 2, 4, 8):
+        for lanes in (1, 2):
+            bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
+            plans = [
+                Plan(departments=100, callers=64, calls=25_600 // processes // 64 * 64, lanes=lanes, seed=seed)
+                for seed in range(processes)
+            ]
+            figure = await run(server, plans)
+            table.row(f"{processes} processes, {lanes} lanes", figure, bare)
+
+    held, settled = await view.connection.fetchrow("SELECT sum(held), sum(settled) FROM counter") or (0, 0)
+    assert (held, settled) == (0, 4 * 60 * await booked(view))
+
+
+async def test_records_do_not_matter(server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str]) -> None:
+    """No record, and many (BENCH_RECORDS, a million by default): a call costs the same."""
+    await add_limits(view, 100)
+    table = Table(capsys, "with records, 64 callers")
+
+    for records in (0, RECORDS):
+        await view.connection.execute(
+            "INSERT INTO usage_record SELECT 'acme', gen_random_uuid(), now() - n * interval '1 microsecond', "
+            "'SETTLED', gen_random_uuid(), now(), 1, '{d1}', 'p1', 'k1', 'robot', 'generateContent', 'flash', 'm', "
+            "'main', '{}', 1, 1, 9, 11, 0, 60, 100, '{}', '[]', 'SERVED', '' FROM generate_series(1, $1::int) AS n",
+            records,
+            timeout=3600,
+        )
+        bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
+        figure = await run(server, [Plan(departments=100, callers=64, calls=25_600, lanes=2)])
+        table.row(f"{records:,} records", figure, bare)
+
+    assert await booked(view) >= RECORDS + 2 * 25_600
