@@ -305,8 +305,9 @@ INSERT INTO fault_plan VALUES (NULL);
 CREATE FUNCTION fault_raise() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE planned text := (SELECT sqlstate FROM fault_plan);
 BEGIN
-    -- 22P05 stands for a text that cannot be stored: only a record that carries one fails.
-    IF planned IS NULL OR (planned = '22P05' AND coalesce(to_jsonb(NEW) ->> 'usage', '{}') = '{}') THEN
+    -- 22P05 stands for a text that cannot be stored: only a record that carries one fails. 22023: a call that cannot.
+    IF planned IS NULL OR (planned = '22P05' AND coalesce(to_jsonb(NEW) ->> 'usage', '{}') = '{}')
+        OR (planned = '22023' AND TG_TABLE_NAME <> 'attempt') THEN
         RETURN NEW;
     END IF;
     -- Sequences count through roll-backs.

@@ -192,7 +192,7 @@ async def cut_connections(rig: Rig) -> None:
 async def steps(rig: Rig, target: Driven, dice: random.Random) -> None:
     """Streams that hold in steps: to their end, and cut for want of room; a limit that alerts."""
     await rig.simulator.set_pace(latency_ms=5, tokens_per_second=0)
-    await rig.simulator.add_fault("slow", model=_MODEL, delay_seconds=0.004)
+    await rig.simulator.add_fault("slow", model=_MODEL, delay_seconds=0.02)
     await rig.leave_room("tight", 700)
     await rig.forget_alerts()
     config = c.GenerationConfig(max_output_tokens=4000, thinking_config=c.ThinkingConfig(thinking_budget=0))
@@ -222,8 +222,11 @@ async def drain(rig: Rig, target: Driven, dice: random.Random) -> None:
     async with load_of(rig, dice, 6):
         await asyncio.sleep(0.1)
         target.send(signal.SIGTERM)
-    with suppress(TimeoutError):
+    try:
         await asyncio.wait_for(target.ended.wait(), 10)
+    except TimeoutError:
+        # As the supervisor does with a process that does not end in time.
+        await rig.end(target)
 
 
 async def sweep(rig: Rig, target: Driven, dice: random.Random) -> None:
