@@ -33,6 +33,7 @@ _ITEMS = (
 )
 _LENGTHS = (("cached_content", 1, 256),)
 _REGION = (1, 63)
+_NUL = "must not have a NUL character"
 _PATTERNS = (("tier", _TIER), ("model", _MODEL), ("parent", _PARENT))
 
 
@@ -60,7 +61,7 @@ class RequestValidator:
             # CEL cannot even look at a Timestamp or Duration beyond what a calendar holds.
             return [FieldViolation(path="", description="a time or a duration in it is out of range")]
         by_rules = [FieldViolation(path=_path(one.proto.field), description=one.proto.message) for one in found]
-        return [*by_rules, *_undefined_enums(request)]
+        return [*by_rules, *_undefined_enums(request), *_nul_characters(request)]
 
 
 def _path(field: Any) -> str:
@@ -81,9 +82,24 @@ def _undefined_enums(message: Message) -> Iterator[FieldViolation]:
             if unknown:
                 description = f"{unknown[0]} is no value that this version knows"
                 yield FieldViolation(path=field.name, description=description)
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+        elif field.message_type is not None and not _is_map(field):
             for one in values:
                 yield from _undefined_enums(one)
+
+
+def _nul_characters(message: Message) -> Iterator[FieldViolation]:
+    """Name each text with a NUL character: PostgreSQL can keep none."""
+    for field, value in message.ListFields():
+        values = list(value.values() if _is_map(field) else value) if field.is_repeated else [value]
+        for one in values:
+            if isinstance(one, Message):
+                yield from _nul_characters(one)
+            elif isinstance(one, str) and "\0" in one:
+                yield FieldViolation(path=field.name, description=_NUL)
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def _generation_violations(request: Any) -> Iterator[FieldViolation]:
@@ -129,6 +145,8 @@ def _label_violations(labels: Any) -> Iterator[FieldViolation]:
         if len(value) > _MAX_LABEL_LENGTH:
             description = f"the value must have at most {_MAX_LABEL_LENGTH} characters"
             yield FieldViolation(path=f"labels[{name}]", description=description)
+        if "\0" in value:
+            yield FieldViolation(path=f"labels[{name}]", description=_NUL)
 
 
 def _is_uuid(text: str) -> bool:

@@ -5,7 +5,7 @@ from uuid import uuid4
 import protovalidate
 import pytest
 from google.protobuf.message import Message
-from tollhouse.admin.v1 import limits_pb2
+from tollhouse.admin.v1 import limits_pb2, tenants_pb2
 from tollhouse.v1 import content_pb2 as c
 from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.api.validation import RequestValidator
@@ -78,3 +78,18 @@ def test_other_requests_are_held_to_their_protos_field_by_field() -> None:
         RequestValidator().check(limits_pb2.CreateLimitRequest(parent="nonsense"))
 
     assert "parent" in {violation.path for violation in raised.value.violations}
+
+
+@pytest.mark.parametrize(
+    ("request_", "path"),
+    [
+        (generate(labels={"team": "a\0b"}), "labels[team]"),
+        (tenants_pb2.CreateTenantRequest(tenant=tenants_pb2.Tenant(display_name="A\0cme")), "display_name"),
+    ],
+)
+def test_a_text_that_the_database_cannot_keep_is_refused(request_: Message, path: str) -> None:
+    """A NUL in a label would spoil the tick that it rides in."""
+    with pytest.raises(InvalidRequest) as raised:
+        RequestValidator().check(request_)
+
+    assert path in {violation.path for violation in raised.value.violations if "NUL" in violation.description}
