@@ -143,9 +143,9 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     """Run one case; return whether the fault struck, and what is wrong."""
     rig = cast.rig
     has_struck, findings = False, list[Finding]()
-    for hit in (case.hit, 1, 1):
+    for trial, hit in enumerate((case.hit, 1, 1)):
         if not has_struck and not findings:
-            has_struck, findings = await _strike(cast, case, hit)
+            has_struck, findings = await _strike(cast, case, hit, trial)
     refused = await cast.next_calls(case.name)
     if refused:
         # What it left in flight is booked only when it is dead.
@@ -153,7 +153,7 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     return has_struck, findings + refused + await rig.verdict()
 
 
-async def _strike(cast: Cast, case: Case, hit: int) -> tuple[bool, list[Finding]]:
+async def _strike(cast: Cast, case: Case, hit: int, trial: int) -> tuple[bool, list[Finding]]:
     """Lay the trap and run the scenario; return whether the fault struck."""
     await cast.complete()
     target = cast.one(case.scenario.role)
@@ -162,7 +162,8 @@ async def _strike(cast: Cast, case: Case, hit: int) -> tuple[bool, list[Finding]
     try:
         async with asyncio.TaskGroup() as group:
             aftermath = group.create_task(_aftermath(cast, target, case))
-            load = case.scenario.run(cast.rig, target, random.Random(case.seed))
+            # Another try is another load: a request id that was used is used up.
+            load = case.scenario.run(cast.rig, target, random.Random(f"{case.seed} {trial}"))
             await asyncio.wait_for(load, _SCENARIO_SECONDS)
             if not target.struck.is_set():
                 aftermath.cancel()

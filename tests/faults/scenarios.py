@@ -29,6 +29,7 @@ _REFUSING_MODEL = "gemini-2.5-flash-lite"
 _CLAIM = """
 INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
 VALUES ('demo', $1::text::uuid, (now() AT TIME ZONE 'UTC')::date, 'another', gen_random_uuid())
+ON CONFLICT DO NOTHING
 """
 
 Run = Callable[[Rig, Driven, random.Random], Awaitable[None]]
