@@ -1,13 +1,12 @@
 """The real ledger, on PostgreSQL and in two processes, against the plain model of tests/drivers/ledger_model.py.
 
 Hypothesis makes up what happens: calls, settlements, duplicates, changed limits, killed processes. After each step
-every verdict, counter, attempt, record and alert must be the model's. The quick run is the same each time;
-FAULTS_MODEL_RUNS=1000 makes a long one of runs that nobody has seen before.
+every verdict, counter, attempt, record and alert must be the model's. These runs are the same each time; the fault
+suite makes longer ones of runs that nobody has seen before.
 """
 
 import asyncio
-import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -26,7 +25,6 @@ from tollhouse_server.ledger.terms import (
     NOTHING,
     Amounts,
     CallTerms,
-    Metric,
     Mode,
     RecordKind,
     Reservation,
@@ -37,86 +35,11 @@ from tollhouse_server.ledger.terms import (
 from tests.drivers.ledger import terms
 from tests.drivers.ledger_company import Company, LimitWish
 from tests.drivers.ledger_model import Attempt, LedgerModel, Limit
+from tests.drivers.ledger_wishes import AMOUNTS, calls, limit_wishes, smaller
 from tests.drivers.postgres import TestDatabase
 
-LONG_RUNS = int(os.environ.get("FAULTS_MODEL_RUNS", "0"))
-QUICK_RUNS, STEPS = 20, 30
-NANOS_PER_OUTPUT_TOKEN = 3
+RUNS, STEPS = 20, 30
 Result = TypeVar("Result")
-
-COUNTED = [metric for metric in Metric if metric is not Metric.CONCURRENCY]
-AMOUNTS = st.builds(
-    Amounts,
-    requests=st.just(1),
-    input_tokens=st.integers(0, 60),
-    output_tokens=st.integers(1, 60),
-    images=st.integers(0, 3),
-    cost_nanos=st.integers(0, 300),
-)
-PLACES = st.sampled_from(
-    [
-        (("research", "vision"), "labels", "k1"),
-        (("research", "vision"), "labels", "k2"),
-        (("research",), "drafts", "k3"),
-        (("sales",), "crm", "k4"),
-    ]
-)
-MODELS = st.sampled_from([("flash", "gemini-3.5-flash"), ("flash", "gemini-2.5-flash"), ("pro", "gemini-2.5-pro")])
-SCOPES = st.sampled_from(
-    [
-        "",
-        "/departments/research",
-        "/departments/vision",
-        "/departments/sales",
-        "/departments/vision/projects/labels",
-        "/departments/vision/projects/labels/apiKeys/k1",
-    ]
-)
-SELECTORS = st.sampled_from(["", "", "tiers/flash", "models/gemini-2.5-flash"])
-# Windows that do not end while a machine runs: the company's time zone is one where it is about noon.
-WINDOWS = st.sampled_from(["DAY", "MONTH", "FISCAL_MONTH", "TOTAL", "ROLLING_10_MINUTES"])
-_LIMIT_SIZES = {Metric.REQUESTS: 12, Metric.IMAGES: 12, Metric.CONCURRENCY: 4, Metric.COST: 1500}
-
-
-@st.composite
-def limit_wishes(draw: st.DrawFn) -> LimitWish:
-    """A limit that some calls fit in and some do not."""
-    metric, mode = draw(st.sampled_from(Metric)), draw(st.sampled_from(Mode))
-    size = _LIMIT_SIZES.get(metric, 300)
-    window = "TOTAL" if metric is Metric.CONCURRENCY else draw(WINDOWS)
-    return LimitWish(
-        scope=draw(SCOPES),
-        metric=metric,
-        window=window,
-        mode=mode,
-        selector=draw(SELECTORS),
-        amount=draw(st.integers(0, size)),
-        overshoot=draw(st.integers(0, size // 4)) if mode is Mode.ELASTIC else 0,
-        thresholds=draw(st.sampled_from([(), (50,), (50, 80, 100), (90, 120)])),
-    )
-
-
-@st.composite
-def calls(draw: st.DrawFn) -> dict[str, Any]:
-    """What `CallTerms` a call asks with, the tenant aside."""
-    place, (tier, model) = draw(PLACES), draw(MODELS)
-    return {"place": place, "tier": tier, "model": model, "ceiling": draw(AMOUNTS), "first": draw(st.booleans())}
-
-
-def smaller(ceiling: Amounts) -> Callable[[int | None, int | None], Shrunk | None]:
-    """Return how a call is made smaller: every output token less costs some nano-dollars less."""
-    fixed_nanos = max(0, ceiling.cost_nanos - NANOS_PER_OUTPUT_TOKEN * ceiling.output_tokens)
-
-    def shrink(cost_nanos: int | None, output_tokens: int | None) -> Shrunk | None:
-        tokens = ceiling.output_tokens if output_tokens is None else min(ceiling.output_tokens, output_tokens)
-        if cost_nanos is not None:
-            tokens = min(tokens, (cost_nanos - fixed_nanos) // NANOS_PER_OUTPUT_TOKEN)
-        if tokens < 1:
-            return None
-        cost = min(ceiling.cost_nanos, fixed_nanos + NANOS_PER_OUTPUT_TOKEN * tokens)
-        return Shrunk(ceiling._replace(output_tokens=tokens, cost_nanos=cost), tokens)
-
-    return shrink
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -445,23 +368,29 @@ def _share(ceiling: Amounts, per_cent: int) -> Amounts:
     return Amounts(*(amount * per_cent // 100 for amount in ceiling))._replace(requests=ceiling.requests)
 
 
-def test_the_ledger_does_what_the_model_does(module_database: TestDatabase) -> None:
-    """Verdicts, counters, attempts, records and alerts agree after every step, whatever the steps are."""
+def run_against_the_model(database: TestDatabase, *, runs: int, are_new: bool) -> None:
+    """Make runs of the machine: the same each time, or `are_new`, and then with the shortest way to what is found."""
 
     class Machine(LedgerMachine):
-        database = module_database
+        pass
 
+    Machine.database = database
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=LONG_RUNS or QUICK_RUNS,
+            max_examples=runs,
             stateful_step_count=STEPS,
-            derandomize=not LONG_RUNS,
+            derandomize=not are_new,
             database=None,
             deadline=None,
             # Finding a shorter way to the same mistake can take minutes: only where there is time.
-            phases=(Phase.generate, Phase.shrink) if LONG_RUNS else (Phase.generate,),
+            phases=(Phase.generate, Phase.shrink) if are_new else (Phase.generate,),
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),
     )
+
+
+def test_the_ledger_does_what_the_model_does(module_database: TestDatabase) -> None:
+    """Verdicts, counters, attempts, records and alerts agree after every step, whatever the steps are."""
+    run_against_the_model(module_database, runs=RUNS, are_new=False)
