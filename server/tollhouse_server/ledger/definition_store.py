@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -70,8 +71,9 @@ async def create_counters(connection: "Connection", keys: Iterable[CounterKey]) 
     )
 
 
+@lru_cache(maxsize=4096)
 def moment(seconds: int) -> datetime:
-    """Return the moment so many seconds after 1970 began, in UTC."""
+    """Return the moment so many seconds after 1970 began, in UTC. Few windows are open at a time."""
     return datetime.fromtimestamp(seconds, UTC)
 
 

@@ -12,7 +12,7 @@ from tollhouse_server.ledger.terms import EVERYTHING, WHOLE, Amounts, CallTerms,
 
 _REMEMBERED_CALLS = 128
 _CALLS_TO_TRUST = 16
-_LOOK_EVERY_CALLS = 64
+_LOOK_EVERY_CALLS = 128
 _PAIRS_KEPT = 20_000
 
 _QUANTILE_PERMILLE = 900

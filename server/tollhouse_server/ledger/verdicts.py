@@ -80,8 +80,10 @@ class AppliedLimit(NamedTuple):
     counted: tuple[CounterKey, ...]
     amount: int
     bound: int
+    metric: Metric
     position: int
     is_plain: bool
+    is_elastic: bool
     prefix: str
 
 
@@ -117,8 +119,10 @@ def applied(limit: LimitDefinition, at: datetime, *, now: datetime) -> AppliedLi
         counted=keys,
         amount=amount,
         bound=amount + limit.overshoot if limit.mode is Mode.ELASTIC else amount,
+        metric=limit.metric,
         position=limit.metric.position,
         is_plain=limit.mode is Mode.STRICT and len(keys) == 1,
+        is_elastic=limit.mode is Mode.ELASTIC,
         prefix=hold_prefix(key, limit.metric),
     )
 
@@ -166,7 +170,7 @@ def _has_room(one: AppliedLimit, counters: Mapping[CounterKey, Counter], *, amou
     if one.limit.mode is Mode.SOFT:
         return True
     state = _state(one, counters)
-    if one.limit.mode is Mode.ELASTIC and state.expected + state.settled + _probable(one, amount, shares) > one.amount:
+    if one.is_elastic and state.expected + state.settled + _probable(one, amount, shares) > one.amount:
         return False
     return state.held + state.settled + amount <= one.bound
 
@@ -186,14 +190,12 @@ def _hold(
 ) -> tuple[tuple[Hold, ...], str]:
     holds, texts = [], []
     for one in limits:
-        metric, counter = one.limit.metric, counters[one.key]
-        amount = ceiling[one.position] if one.position >= 0 else 1
+        position, counter = one.position, counters[one.key]
+        amount = ceiling[position] if position >= 0 else 1
+        probable = _probable(one, amount, shares) if one.is_elastic else 0
         counter.held += amount
-        probable = 0
-        if not one.is_plain and one.limit.mode is Mode.ELASTIC:
-            probable = _probable(one, amount, shares)
-            counter.expected += probable
-        holds.append(Hold(one.key, metric, amount, probable))
+        counter.expected += probable
+        holds.append(Hold(one.key, one.metric, amount, probable))
         texts.append(f"{one.prefix}{amount},{probable}]")
     return tuple(holds), f"[{','.join(texts)}]"
 
