@@ -12,7 +12,6 @@ from tollhouse_server.ledger.terms import EVERYTHING, WHOLE, Amounts, CallTerms,
 
 _REMEMBERED_CALLS = 128
 _CALLS_TO_TRUST = 16
-_LOOK_EVERY_CALLS = 128
 _PAIRS_KEPT = 20_000
 
 _QUANTILE_PERMILLE = 900
@@ -50,7 +49,8 @@ class Expectations:
         learned.calls.append((terms.ceiling, actual))
         learned.calls_until_look -= 1
         if not learned.calls_until_look:
-            learned.calls_until_look = _LOOK_EVERY_CALLS
+            # After 16 calls, 32, 64, 128 and then every 128: what is known of a few is soon looked at again.
+            learned.calls_until_look = len(learned.calls)
             learned.shares = _quantiles(learned.calls)
             self._pairs.move_to_end(pair)
 
