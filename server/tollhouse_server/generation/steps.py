@@ -24,6 +24,9 @@ _MARGIN_OF_STEP = 4
 _MARGIN_CHUNKS = 2
 """The margin has room for this many chunks of the largest size seen."""
 
+_ASKS_OF_STEP = 8
+"""How often a stream that was refused asks again while it uses up a step."""
+
 _PATIENCE_SECONDS = 0.05
 """How long a stream at its margin waits for a verdict: some ticks. What comes meanwhile is not read."""
 
@@ -70,6 +73,7 @@ class SteppedHold:
         self._start = start
         self._seen = OutputSeen()
         self._largest = 0
+        self._room_when_asked = 0
         self._asked: asyncio.Future[None] | None = None
         self._obstacle: LimitExceeded | StoreUnavailable | None = None
 
@@ -105,7 +109,7 @@ class SteppedHold:
     async def may_go_on(self) -> bool:
         """Top up if it is time to; return False when the stream must end."""
         self._hear()
-        if self._room() < self._step and self._obstacle is None:
+        if self._room() < self._step and self._may_ask():
             self._ask(self._next())
         return self.has_room or await self._is_granted_late()
 
@@ -154,15 +158,20 @@ class SteppedHold:
         return self.is_whole or self._room() >= self._margin()
 
     async def _is_granted_late(self) -> bool:
-        """Wait a little for the verdict. After a refusal less is asked for: others may have settled, or left a rest."""
+        """Wait a little for the verdict, and ask a last time."""
         await self._await_verdict()
         if self._asked is None and not self.has_room:
             self._ask(self._next())
             await self._await_verdict()
         return self.has_room
 
+    def _may_ask(self) -> bool:
+        """Tell whether to ask on the way: after a refusal now and then, for others may have settled meanwhile."""
+        return self._obstacle is None or self._room() <= self._room_when_asked - self._step // _ASKS_OF_STEP
+
     def _ask(self, wanted: Ceiling) -> None:
         if self._asked is None and not self.is_whole:
+            self._room_when_asked = self._room()
             more = amounts_of(wanted).minus(self._attempt.reservation.terms.ceiling)
             self._asked = self._start(self._attempt.top_up(more, timeout_seconds=_TOP_UP_SECONDS))
 
