@@ -1,6 +1,7 @@
 """A company in a real ledger of two processes, as the tests against the model need it: do, kill, and look."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -10,7 +11,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+from tollhouse_server.database.engine import Database
+from tollhouse_server.ledger.suspense_store import Resolution, Ruling, get_suspense, resolve
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Metric, Mode, RecordKind, Reservation, Settlement
+from tollhouse_server.names import SuspenseName
 
 from tests.drivers.ledger import LedgerProcess, ledger_process
 from tests.drivers.postgres import TestDatabase
@@ -95,6 +99,7 @@ class Company:
     tenant: str
     dsn: str
     connection: "asyncpg.Connection[asyncpg.Record]"
+    database: Database
     processes: list[tuple[LedgerProcess, AsyncExitStack]] = field(default_factory=list)
     epoch_of: dict[UUID, int] = field(default_factory=dict)
     """Attempt -> epoch of the process that admitted it."""
@@ -106,7 +111,7 @@ class Company:
     async def open(cls, database: TestDatabase) -> "Company":
         """Make a company of its own and start its processes."""
         connection = await asyncpg.connect(database.root_dsn)
-        company = cls(f"t{uuid4().hex[:12]}", database.app_dsn, connection)
+        company = cls(f"t{uuid4().hex[:12]}", database.app_dsn, connection, Database(database.app_dsn))
         await connection.execute(
             "INSERT INTO tenant (tenant_id, time_zone, fiscal_month_start_day) VALUES ($1, $2, 26)",
             company.tenant,
@@ -119,6 +124,7 @@ class Company:
         """End the processes, however many attempts they have in flight."""
         for _, exits in self.processes:
             await exits.aclose()
+        await self.database.close()
         await self.connection.close()
 
     async def _start(self) -> tuple[LedgerProcess, AsyncExitStack]:
@@ -147,7 +153,9 @@ class Company:
 
     async def settle(self, reservation: Reservation, kind: RecordKind, actual: Amounts, process: int) -> None:
         """End an attempt."""
-        settlement = Settlement(kind=kind, actual=actual, outcome=f"TEST_{kind}")
+        # A record says what its cost is made of.
+        lines = json.dumps([{"sku": "output_text", "cost_nanos": actual.cost_nanos}])
+        settlement = Settlement(kind=kind, actual=actual, outcome=f"TEST_{kind}", lines=lines)
         await self.processes[process][0].ledger.settle(reservation, settlement)
 
     async def kill(self, process: int, *, is_missed: bool = True) -> None:
@@ -192,6 +200,13 @@ class Company:
         """Approve an increase that counts now, beside three large ones that do not: later, expired, only asked for."""
         self._increases += 1
         await self._change(name, _INCREASE, f"more-{self._increases}", amount)
+
+    async def resolve(self, attempt_id: UUID, resolution: Resolution, actual: Amounts | None) -> None:
+        """Say what an attempt of unknown outcome came to."""
+        ruling = Ruling(resolution=resolution, actual=actual, resolved_by="users/finance", reason="a test")
+        async with self.database.transaction() as session:
+            entry = await get_suspense(session, SuspenseName(self.tenant, str(attempt_id)))
+            await resolve(session, entry, ruling)
 
     async def _change(self, name: str, statement: str, *arguments: object) -> None:
         async with self.connection.transaction():

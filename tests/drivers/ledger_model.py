@@ -177,12 +177,21 @@ class LedgerModel:
             self.suspense[attempt.terms.attempt_id] = (attempt, actual)
 
     def _book(self, attempt: Attempt, kind: RecordKind, actual: Amounts) -> None:
+        self._note(attempt, kind, actual)
         for limit, _, _ in attempt.holds:
-            limit.settled += actual.of(limit.metric)
             if actual.of(limit.metric) > 0:
                 limit.raise_alerts()
+
+    def _note(self, attempt: Attempt, kind: RecordKind, actual: Amounts) -> None:
+        for limit, _, _ in attempt.holds:
+            limit.settled += actual.of(limit.metric)
         self.records[attempt.terms.attempt_id, kind, actual] += 1
         self.last_kind[attempt.terms.attempt_id] = kind
+
+    def resolve(self, attempt_id: UUID, outcome: Amounts) -> None:
+        """Let an administrator say what an attempt of unknown outcome came to; alerts wait for the next settlement."""
+        attempt, booked = self.suspense.pop(attempt_id)
+        self._note(attempt, RecordKind.ADJUSTMENT, outcome.minus(booked))
 
     def suspend(self, attempt_ids: Iterable[UUID]) -> None:
         """Book attempts of the dead at their ceiling."""

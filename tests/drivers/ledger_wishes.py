@@ -1,14 +1,17 @@
 """What Hypothesis may wish for in a company of the ledger: limits that some calls fit in, and calls of every size."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
-from tollhouse_server.ledger.terms import Amounts, Metric, Mode, Shrunk
+from tollhouse_server.ledger.terms import Amounts, Metric, Mode, Scope, Shrunk
 
 from tests.drivers.ledger_company import LimitWish
 
 NANOS_PER_OUTPUT_TOKEN = 3
+
+Place: TypeAlias = tuple[tuple[str, ...], str, str]
+"""Where a call comes from: departments from root to leaf, project, credential."""
 
 AMOUNTS = st.builds(
     Amounts,
@@ -82,3 +85,21 @@ def smaller(ceiling: Amounts) -> Callable[[int | None, int | None], Shrunk | Non
         return Shrunk(ceiling._replace(output_tokens=tokens, cost_nanos=cost), tokens)
 
     return shrink
+
+
+def share_of(ceiling: Amounts, per_cent: int) -> Amounts:
+    """Return a share of a ceiling; a call is one call, whatever it uses."""
+    return Amounts(*(amount * per_cent // 100 for amount in ceiling))._replace(requests=ceiling.requests)
+
+
+def scope_of(tenant: str, place: Place) -> Scope:
+    """Return the scope of a company's call."""
+    path, project, credential = place
+    return Scope(
+        tenant_id=tenant,
+        department_path=path,
+        project_id=project,
+        credential_id=credential,
+        credential_name=f"tenants/{tenant}/departments/{path[-1]}/projects/{project}/apiKeys/{credential}",
+        principal_id="robot",
+    )

@@ -25,7 +25,9 @@ import pytest
 from tollhouse.admin.v1 import limits_pb2 as limits
 from tollhouse.v1 import generation_pb2 as g
 from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
-from tollhouse_server.embedded.postgres_roles import OWNER, ROOT
+from tollhouse_server.database.engine import Database
+from tollhouse_server.embedded.postgres_roles import APP, OWNER, ROOT
+from tollhouse_server.ledger.verification_store import Finding
 from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.administration import dollars
@@ -34,6 +36,7 @@ from tests.drivers.deployment import running_parts
 from tests.drivers.fleet import Fleet, fleet_administration, running_fleet
 from tests.drivers.ledger import ledger_view
 from tests.drivers.postgres import TestDatabase
+from tests.drivers.verification import findings_in
 from tests.faults.budget_trap import set_trap, watched
 from tests.faults.crowd import Order, Outcome
 from tests.faults.journal import FILE, Journal
@@ -150,6 +153,19 @@ def test_a_hundred_dollars_pay_for_a_thousand_of_ten_thousand_concurrent_calls(f
 def test_killed_workers_do_not_stretch_the_budget(fleet: Fleet, seed: int) -> None:
     """kill -9 of random workers meanwhile: settled and suspense together stay within the budget, as what is served."""
     _run_once(fleet, f"budget-kills-{CALLS}-{seed}", seed, with_kills=True)
+
+
+def test_the_ledger_of_all_those_runs_adds_up(fleet: Fleet) -> None:
+    """`tollhouse ledger verify` has nothing to say about what the seeds above have left."""
+
+    async def verify() -> list[Finding]:
+        database = Database(fleet.dsn(APP))
+        try:
+            return await findings_in(database)
+        finally:
+            await database.close()
+
+    assert asyncio.run(verify()) == []
 
 
 async def test_the_trap_sees_one_nano_dollar(fresh_database: TestDatabase) -> None:

@@ -17,6 +17,7 @@ from tests.faults.mistakes import ROOT, Mistake, booking, calls, verdicts
 
 ALL = (*verdicts.MISTAKES, *booking.MISTAKES, *calls.MISTAKES)
 _COPIED = ("pyproject.toml", "protos", "server", "admin_cli", "tests")
+_NO_SHRINKING = "tests.faults.mistakes.no_shrinking"
 _FAILED, _PASSED = 1, 0
 _SECONDS, _ALL_SECONDS = 240, 1200
 
@@ -40,7 +41,7 @@ def copy() -> Iterator[Path]:
 def run_tests(copy: Path, *tests: str, seconds: float = _SECONDS) -> "subprocess.CompletedProcess[str]":
     """Run tests in the copy, up to the first that fails."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", _NO_SHRINKING, *tests],
         cwd=copy,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdReused
+from tollhouse_server.ledger.suspense_store import Resolution
 from tollhouse_server.ledger.terms import (
     NOTHING,
     Amounts,
@@ -28,15 +29,15 @@ from tollhouse_server.ledger.terms import (
     Mode,
     RecordKind,
     Reservation,
-    Scope,
     Shrunk,
 )
 
 from tests.drivers.ledger import terms
 from tests.drivers.ledger_company import Company, LimitWish
 from tests.drivers.ledger_model import Attempt, LedgerModel, Limit
-from tests.drivers.ledger_wishes import AMOUNTS, calls, limit_wishes, smaller
+from tests.drivers.ledger_wishes import AMOUNTS, Place, calls, limit_wishes, scope_of, share_of, smaller
 from tests.drivers.postgres import TestDatabase
+from tests.drivers.verification import findings_in
 
 RUNS, STEPS = 20, 30
 Result = TypeVar("Result")
@@ -60,8 +61,10 @@ class LedgerMachine(RuleBasedStateMachine):
         return self._runner.run(work)
 
     def teardown(self) -> None:
+        findings = self.run(findings_in(self.company.database, tenant=self.company.tenant))
         self.run(self.company.close())
         self._runner.close()
+        assert findings == []
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +172,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, choices: list[int], share: int, process: int) -> None:
         """At a share of the ceiling: below, at or above; some of the attempts perhaps twice at once."""
         picked = [self._pick(list(self.model.attempts.values()), choice) for choice in choices]
-        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share)) for attempt in picked], process)
+        self._settle([(attempt, RecordKind.SETTLED, share_of(attempt.ceiling, share)) for attempt in picked], process)
 
     @precondition(lambda self: self.model.attempts)
     @rule(choice=st.integers(0), process=st.integers(0, 1))
@@ -193,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle_and_reserve_at_once(self, choice: int, share: int, wishes: list[dict[str, Any]], process: int) -> None:
         """What ends makes room for what begins in the same tick."""
         attempt = self._pick(list(self.model.attempts.values()), choice)
-        actual, asked = _share(attempt.ceiling, share), [self._terms(**wish) for wish in wishes]
+        actual, asked = share_of(attempt.ceiling, share), [self._terms(**wish) for wish in wishes]
         ended = self.company.settle(self._reservation(attempt), RecordKind.SETTLED, actual, process)
 
         _, *answers = self.run(self.company.all([ended, *(self.company.reserve(each, process) for each in asked)]))
@@ -208,7 +211,7 @@ class LedgerMachine(RuleBasedStateMachine):
         asked = [self._terms(**wish) for _ in range(16)]
         self._ask(asked, 0)
         admitted = [self.model.attempts[each.attempt_id] for each in asked if each.attempt_id in self.model.attempts]
-        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share)) for attempt in admitted], 0)
+        self._settle([(attempt, RecordKind.SETTLED, share_of(attempt.ceiling, share)) for attempt in admitted], 0)
 
     # --- trouble ----------------------------------------------------------------------------------------------------
 
@@ -232,7 +235,18 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(choice=st.integers(0), share=st.integers(0, 150), times=st.integers(1, 2), process=st.integers(0, 1))
     def settle_late(self, choice: int, share: int, times: int, process: int) -> None:
         attempt, _ = self._pick(list(self.model.suspense.values()), choice)
-        self._settle([(attempt, RecordKind.SETTLED, _share(attempt.ceiling, share))] * times, process)
+        self._settle([(attempt, RecordKind.SETTLED, share_of(attempt.ceiling, share))] * times, process)
+
+    @precondition(lambda self: self.model.suspense)
+    @rule(choice=st.integers(0), resolution=st.sampled_from(Resolution), share=st.integers(0, 150))
+    def resolve(self, choice: int, resolution: Resolution, share: int) -> None:
+        attempt, booked = self._pick(list(self.model.suspense.values()), choice)
+        actual = share_of(attempt.ceiling, share) if resolution is Resolution.ACTUAL else None
+        outcome = actual or {Resolution.ACCEPT: booked, Resolution.VOID: NOTHING}[resolution]
+
+        self.run(self.company.resolve(attempt.terms.attempt_id, resolution, actual))
+
+        self.model.resolve(attempt.terms.attempt_id, outcome)
 
     @precondition(lambda self: self.model.records)
     @rule(choice=st.integers(0), process=st.integers(0, 1))
@@ -274,19 +288,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- means ------------------------------------------------------------------------------------------------------
 
-    def _terms(
-        self, *, place: tuple[tuple[str, ...], str, str], ceiling: Amounts, clamped: bool = False, **changes: Any
-    ) -> CallTerms:
-        path, project, credential = place
-        tenant = self.company.tenant
-        scope = Scope(
-            tenant_id=tenant,
-            department_path=path,
-            project_id=project,
-            credential_id=credential,
-            credential_name=f"tenants/{tenant}/departments/{path[-1]}/projects/{project}/apiKeys/{credential}",
-            principal_id="robot",
-        )
+    def _terms(self, *, place: Place, ceiling: Amounts, clamped: bool = False, **changes: Any) -> CallTerms:
+        scope = scope_of(self.company.tenant, place)
         return terms(scope=scope, ceiling=ceiling, shrink=smaller(ceiling) if clamped else None, **changes)
 
     def _copy(self, original: CallTerms, fingerprint: bytes = b"same") -> CallTerms:
@@ -361,11 +364,6 @@ class LedgerMachine(RuleBasedStateMachine):
             assert scopes.index(limit.scope) <= scopes.index(certain[0].scope)
         if asked.shrink is not None and (shrunk := asked.shrink(*self.model.rooms(asked))) is not None:
             assert self.model.refusing(asked, shrunk.ceiling, shrunk.ceiling)
-
-
-def _share(ceiling: Amounts, per_cent: int) -> Amounts:
-    """Return a share of a ceiling; a call is one call, whatever it uses."""
-    return Amounts(*(amount * per_cent // 100 for amount in ceiling))._replace(requests=ceiling.requests)
 
 
 def run_against_the_model(database: TestDatabase, *, runs: int, are_new: bool) -> None:
