@@ -25,10 +25,10 @@ def test_an_unknown_kind_of_call_is_expected_to_cost_its_ceiling() -> None:
 
 
 def test_most_calls_use_no_more_than_is_expected() -> None:
-    """Nine in ten: the dearest tenth does not count."""
+    """Nine in ten: the dearest twelfth of these does not count."""
     expectations = Expectations()
     for number in range(128):
-        expectations.learn(terms(cost_nanos=1000), used(100 if number % 10 else 1000))
+        expectations.learn(terms(cost_nanos=1000), used(100 if number % 12 else 1000))
 
     shares = expectations.of(terms())
 
