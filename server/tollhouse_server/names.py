@@ -233,7 +233,8 @@ def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|(?:priceBooks|roles|usageExports)/[a-z0-9-]{{1,63}}"
+    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}"
+    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|{flat}"
     return re.compile(tenant), re.compile(platform)
 
 
