@@ -72,5 +72,6 @@ def test_a_planted_mistake_is_caught(copy: Path, mistake: Mistake) -> None:
     finally:
         path.write_text(sound)
 
-    assert ended.returncode == _FAILED, f"survived {mistake.caught_by}:\n{ended.stdout[-2000:]}"
+    assert ended.returncode != _PASSED, f"it survives {mistake.caught_by}"
+    assert ended.returncode == _FAILED, f"it broke more than it should:\n{ended.stdout[-2000:]}"
     assert "\nFAILED " in ended.stdout, f"it broke more than it should:\n{ended.stdout[-2000:]}"

@@ -9,6 +9,7 @@ RESERVE = "tests/integration/ledger/test_reserve_and_settle.py"
 RECOVERY = "tests/integration/ledger/test_recovery.py"
 MODEL = "tests/integration/ledger/test_ledger_against_a_model.py"
 NOTHING_LOST = "tests/integration/ledger/test_nothing_is_lost.py"
+ALERTS = "tests/integration/ledger/test_alerts.py"
 WINDOWS = "tests/integration/ledger/test_window_changes.py"
 VERDICTS = "tests/unit/ledger/test_verdicts.py"
 

@@ -1,10 +1,9 @@
 """Mistakes in the booking: ticks, commits in doubt, duplicates, suspense, alerts."""
 
-from tests.faults.mistakes import MODEL, NOTHING_LOST, RECOVERY, RESERVE, Mistake
+from tests.faults.mistakes import ALERTS, MODEL, NOTHING_LOST, RECOVERY, RESERVE, Mistake
 
 _TICK, _TRANSACTION, _STORE = "ledger/tick.py", "ledger/transaction.py", "ledger/store.py"
 _SLOW = f"{RECOVERY}::test_a_worker_that_was_only_slow_settles_what_was_swept_from_it"
-_ONCE = f"{RESERVE}::test_a_request_id_is_admitted_once_over_two_servers"
 _UNKNOWN = f"{RESERVE}::test_a_settlement_of_unknown_outcome_is_corrected_when_it_is_known"
 
 MISTAKES = (
@@ -53,8 +52,8 @@ MISTAKES = (
     Mistake(
         "a batch is lost on a database error",
         _TICK,
-        "                self._queue.put_back(batch)\n",
-        "",
+        "self._queue.put_back(batch)",
+        "pass",
         f"{NOTHING_LOST}::test_what_a_lost_connection_interrupts_is_done_again",
     ),
     Mistake(
@@ -160,7 +159,7 @@ MISTAKES = (
         _TRANSACTION,
         "if work.terms.first and work.terms.attempt_id.int not in claimed]",
         "if work.terms.first and work.terms.attempt_id.int < 0]",
-        _ONCE,
+        f"{NOTHING_LOST}::test_servers_that_look_at_the_same_moment_admit_a_request_id_once",
     ),
     Mistake(
         "a duplicate id is dispatched twice, by one server at once",
@@ -174,7 +173,7 @@ MISTAKES = (
         _TRANSACTION,
         "verdicts.give_back(self._admitted.pop(work).holds, self._found.counters)",
         "self._admitted.pop(work)",
-        _ONCE,
+        f"{NOTHING_LOST}::test_servers_that_look_at_the_same_moment_admit_a_request_id_once",
     ),
     Mistake(
         "a request id with another body is answered as a repetition",
@@ -209,7 +208,7 @@ MISTAKES = (
         "ledger/definition_store.py",
         "AND i.limit_id = l.limit_id AND i.state = 'APPROVED' AND i.expires_at > now()\n",
         "AND i.limit_id = l.limit_id AND i.expires_at > now()\n",
-        MODEL,
+        "tests/integration/ledger/test_increases.py",
     ),
     Mistake(
         "only the department that a project lies in is limited, not those above",
@@ -223,27 +222,27 @@ MISTAKES = (
         "ledger/threshold_store.py",
         "WHERE r.settled > 0 AND r.settled * 100 >= r.amount * t.per_cent\n",
         "WHERE r.settled > 0 AND r.settled * 100 >= r.amount * t.per_cent / 2\n",
-        MODEL,
+        ALERTS,
     ),
     Mistake(
         "a limit that is passed raises no alert",
         "ledger/threshold_store.py",
         "FROM reached r WHERE r.settled > r.amount\n",
         "FROM reached r WHERE r.settled > 2 * r.amount\n",
-        MODEL,
+        ALERTS,
     ),
     Mistake(
         "a settlement above its hold raises no alert",
         _TRANSACTION,
         "        if self._above:\n",
         "        if len(self._above) > 100:\n",
-        MODEL,
+        ALERTS,
     ),
     Mistake(
         "thresholds are raised twice",
         "database/migrations/versions/0006_limits.py",
         "CREATE UNIQUE INDEX limit_alert_once ON",
         "CREATE INDEX limit_alert_once ON",
-        MODEL,
+        ALERTS,
     ),
 )

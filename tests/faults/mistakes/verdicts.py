@@ -86,8 +86,8 @@ MISTAKES = (
     Mistake(
         "full-size holds pin an elastic budget while nothing is spent",
         _FILE,
-        "if one.limit.mode is Mode.ELASTIC and state.expected +",
-        "if one.limit.mode is Mode.ELASTIC and state.held +",
+        "if one.is_elastic and state.expected + state.settled +",
+        "if one.is_elastic and state.held + state.settled +",
         VERDICTS,
     ),
     Mistake(

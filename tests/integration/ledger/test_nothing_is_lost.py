@@ -182,6 +182,28 @@ async def test_a_request_id_that_comes_twice_at_once_is_told_from_a_mix_up(
     assert await view.count("attempt") == 1
 
 
+async def test_servers_that_look_at_the_same_moment_admit_a_request_id_once(
+    process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
+) -> None:
+    """Both have found the id free before either claims it; who comes second holds nothing."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    await process.ledger.release((await admitted(process, 1))[0])
+    request_id = uuid4()
+
+    async with ledger_process(fresh_database.app_dsn) as other:
+        async with held_up_ticks(fresh_database):
+            asked = [
+                asyncio.create_task(each.ledger.reserve(terms(request_id=request_id), timeout_seconds=20))
+                for each in (process, other)
+            ]
+            await asyncio.sleep(0.2)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert sorted(type(answer).__name__ for answer in answers) == ["DuplicateRequest", "Reservation"]
+    assert await view.counter(limit) == (100, 0)
+    assert await view.count("attempt") == 1
+
+
 async def test_ticks_that_meet_on_many_counters_do_not_deadlock(
     process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
 ) -> None:
