@@ -33,6 +33,17 @@ class LimitDefinitions:
         """Return the limits on every scope of the call, the narrowest scope first; None if they are to be loaded."""
         return self._by_kind.get((terms.scope, terms.tier, terms.model))
 
+    def require(self, terms: CallTerms) -> tuple[LimitDefinition, ...]:
+        """Return the limits of a call that was loaded, with no chance for anyone to forget it in between.
+
+        Raises:
+            LookupError: it was not.
+        """
+        known = self.of(terms)
+        if known is None:
+            raise LookupError("the limits of this call were not loaded")
+        return known
+
     async def load(self, connection: "Connection", calls: Iterable[CallTerms]) -> None:
         """Load the limits of calls that are not known yet. The caller checks that the epoch is still the same after."""
         calls = list(calls)

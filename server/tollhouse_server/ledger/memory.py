@@ -71,9 +71,7 @@ class Memory:
 
     def limits_of(self, terms: CallTerms, now: datetime) -> list[AppliedLimit]:
         """Return the limits that count something of a call, with their counters in the minute of `now`."""
-        known = self.definitions.of(terms)
-        if known is None:
-            raise LookupError("the limits of this call were not loaded")
+        known = self.definitions.require(terms)
         applied = self._applied
         return [
             applied.get(limit) or self._apply(limit, now)

@@ -34,7 +34,6 @@ class Booking(NamedTuple):
 
     reservation: Reservation
     settlement: Settlement
-    worker_epoch: int
 
     @property
     def is_suspense(self) -> bool:
@@ -68,6 +67,7 @@ def _attempt_row(reservation: Reservation) -> dict[str, Any]:
         "tenant_id": terms.scope.tenant_id,
         "attempt_id": terms.attempt_id,
         "request_id": terms.request_id,
+        "worker_epoch": reservation.worker_epoch,
         "terms": _terms(reservation),
         "holds": orjson.Fragment(reservation.holds_text),
     }
@@ -128,7 +128,7 @@ def _record_row(booking: Booking) -> dict[str, Any]:
         "kind": settlement.kind.value,
         "request_id": terms.request_id,
         "dispatched_at": booking.reservation.dispatched_at,
-        "worker_epoch": booking.worker_epoch,
+        "worker_epoch": booking.reservation.worker_epoch,
         "department_path": scope.department_path,
         "project_id": scope.project_id,
         "credential_id": scope.credential_id,
@@ -157,7 +157,7 @@ def _suspense_row(booking: Booking) -> dict[str, Any]:
     return {
         "tenant_id": booking.reservation.terms.scope.tenant_id,
         "attempt_id": booking.reservation.terms.attempt_id,
-        "worker_epoch": booking.worker_epoch,
+        "worker_epoch": booking.reservation.worker_epoch,
         "cause": booking.settlement.outcome,
         **booking.settlement.actual._asdict(),
     }
@@ -192,6 +192,7 @@ def reservation_of(row: "asyncpg.Record") -> Reservation:
         holds=holds_of(row["tenant_id"], row["holds"]),
         holds_text=row["holds"],
         dispatched_at=row["dispatched_at"],
+        worker_epoch=row["worker_epoch"],
         shares=Shares(*said["shares"]) if "shares" in said else EVERYTHING,
         max_output_tokens=said.get("max_output_tokens"),
         clamped_by=said.get("clamped_by", ""),

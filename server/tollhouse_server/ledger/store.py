@@ -7,7 +7,7 @@ from collections import Counter as Counts
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -21,7 +21,7 @@ from tollhouse_server.ledger.rows import (
     reservation_of,
     suspense_json,
 )
-from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, Reservation
+from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, RecordKind, Reservation
 from tollhouse_server.ledger.verdicts import Counter
 
 if TYPE_CHECKING:
@@ -92,34 +92,66 @@ booked AS (
 ),
 new AS MATERIALIZED (
     SELECT * FROM json_to_recordset($8::json)
-        AS new (tenant_id text, attempt_id uuid, request_id uuid, terms json, holds json, fingerprint bytea)
+        AS new (tenant_id text, attempt_id uuid, request_id uuid, worker_epoch bigint, terms json, holds json,
+            fingerprint bytea)
 ),
 started AS (
     INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
-    SELECT tenant_id, attempt_id, request_id, $10, $9, terms, holds FROM new
+    SELECT tenant_id, attempt_id, request_id, worker_epoch, $9, terms, holds FROM new
+),
+-- A call that goes on to another target: its request id stands for the attempt that is under way now.
+passed_on AS (
+    UPDATE request_key k SET attempt_id = new.attempt_id FROM new
+    WHERE new.fingerprint IS NULL AND k.tenant_id = new.tenant_id AND k.request_id = new.request_id
+        AND k.day = ANY ($11::date[])
 )
 INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
 SELECT new.tenant_id, new.request_id, days.day, new.fingerprint, new.attempt_id
-FROM new CROSS JOIN unnest($11::date[]) AS days (day) WHERE new.fingerprint IS NOT NULL
+FROM new CROSS JOIN unnest($10::date[]) AS days (day) WHERE new.fingerprint IS NOT NULL
 ORDER BY 1, 2, 3
 ON CONFLICT DO NOTHING
 RETURNING attempt_id
 """
 
-# An attempt has one record of how it ended and perhaps ADJUSTMENTs, which stand first in the alphabet. Asking for the
-# latest by time instead made the planner walk through all records of the tenant.
-_CALL_STATES = """
-SELECT k.tenant_id, k.request_id, coalesce(
+# The attempt that an id stands for has one record of how it ended, and ADJUSTMENTs once a suspended one was resolved.
+# Asking for the latest by time instead made the planner walk through all records of the tenant.
+_CLAIMED_CALLS = """
+SELECT k.tenant_id, k.request_id, k.fingerprint, coalesce(
     (SELECT 'DISPATCHED' FROM attempt a WHERE a.tenant_id = k.tenant_id AND a.request_id = k.request_id LIMIT 1),
-    (SELECT min(r.kind) FROM usage_record r WHERE r.tenant_id = k.tenant_id AND r.attempt_id = k.attempt_id),
+    (SELECT CASE WHEN bool_or(r.kind = 'ADJUSTMENT') THEN 'SETTLED' ELSE min(r.kind) END
+     FROM usage_record r WHERE r.tenant_id = k.tenant_id AND r.attempt_id = k.attempt_id),
     'UNKNOWN')
 FROM unnest($1::text[], $2::uuid[]) AS wanted (tenant_id, request_id)
 JOIN request_key k USING (tenant_id, request_id)
 """
 
+_UNDO_ATTEMPTS = """
+WITH unclaimed AS (
+    DELETE FROM request_key k USING unnest($1::text[], $2::uuid[], $3::uuid[]) AS u (tenant_id, attempt_id, request_id)
+    WHERE k.tenant_id = u.tenant_id AND k.request_id = u.request_id AND k.attempt_id = u.attempt_id
+)
+DELETE FROM attempt a USING unnest($1::text[], $2::uuid[]) AS u (tenant_id, attempt_id)
+WHERE a.tenant_id = u.tenant_id AND a.attempt_id = u.attempt_id
+"""
+
+# Whoever inserts a key waits for a transaction that is inserting it too: after this nothing is in doubt any more.
+_WAIT_FOR_ATTEMPTS = """
+INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
+SELECT tenant_id, attempt_id, attempt_id, 0, now(), '{}', '[]'
+FROM unnest($1::text[], $2::uuid[]) AS doubtful (tenant_id, attempt_id)
+ON CONFLICT DO NOTHING
+RETURNING tenant_id, attempt_id
+"""
+
 _END_ATTEMPTS = """
 DELETE FROM attempt a USING unnest($1::text[], $2::uuid[]) AS ended (tenant_id, attempt_id)
 WHERE a.tenant_id = ended.tenant_id AND a.attempt_id = ended.attempt_id
+"""
+
+_LOAD_ENDED = """
+SELECT r.attempt_id, r.kind, r.holds::text FROM unnest($1::text[], $2::uuid[]) AS wanted (tenant_id, attempt_id)
+JOIN usage_record r USING (tenant_id, attempt_id)
+WHERE r.kind <> 'ADJUSTMENT'
 """
 
 _LOAD_ATTEMPTS = """
@@ -148,7 +180,10 @@ WHERE tenant_id = $1 AND attempt_id = $2 AND resolved_at IS NULL
 RETURNING requests, input_tokens, output_tokens, images, cost_nanos
 """
 
-_IS_BOOKED = "SELECT EXISTS (SELECT FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2)"
+_FIND_BOOKING = """
+SELECT coalesce((SELECT s.resolved_by FROM suspense s WHERE s.tenant_id = $1 AND s.attempt_id = $2), '')
+FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
+"""
 
 
 @dataclass(slots=True)
@@ -203,9 +238,9 @@ async def write(
     counters: Mapping[CounterKey, Counter],
     admitted: Sequence[Reservation],
     bookings: Sequence[Booking],
-    worker_epoch: int,
     now: datetime,
     days: Sequence[date],
+    days_seen: Sequence[date],
 ) -> set[int]:
     """Write all that a tick has decided; return, as integers, the attempts whose request id was free on all `days`."""
     moves = [(key, counter.take_moves()) for key, counter in counters.items()]
@@ -217,8 +252,8 @@ async def write(
         records_json(bookings),
         attempts_json(admitted),
         now,
-        worker_epoch,
         list(days),
+        list(days_seen),
     )
     suspended = [booking for booking in bookings if booking.is_suspense]
     if suspended:
@@ -227,15 +262,45 @@ async def write(
     return {attempt_id for attempt_id, count in times.items() if count == len(days)}
 
 
-async def call_states(connection: "Connection", requests: Sequence[tuple[str, UUID]]) -> dict[RequestKey, str]:
-    """Return DISPATCHED, or the kind of the last record, of the calls that claimed these request ids."""
-    rows = await connection.fetch(_CALL_STATES, *_columns(requests, 2))
-    return {(row[0], row[1].int): row[2] for row in rows}
+class ClaimedCall(NamedTuple):
+    """The call that a request id stands for: its fingerprint, and DISPATCHED or how it ended."""
+
+    fingerprint: bytes
+    state: str
 
 
-async def end_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> None:
-    """Delete attempts that this transaction has started in vain."""
-    await connection.execute(_END_ATTEMPTS, *_columns(sorted(attempts), 2))
+async def claimed_calls(
+    connection: "Connection", requests: Sequence[tuple[str, UUID]]
+) -> dict[RequestKey, ClaimedCall]:
+    """Return the calls that have claimed these request ids."""
+    rows = await connection.fetch(_CLAIMED_CALLS, *_columns(requests, 2))
+    return {(row[0], row[1].int): ClaimedCall(row[2], row[3]) for row in rows}
+
+
+async def undo_attempts(connection: "Connection", lost: Iterable[tuple[str, UUID, UUID]]) -> None:
+    """Delete attempts, given as (tenant, attempt, request), that this transaction has started in vain."""
+    await connection.execute(_UNDO_ATTEMPTS, *_columns(sorted(lost), 3))
+
+
+async def recognise_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:
+    """Return those attempts in flight of which nobody knew whether their commit happened; wait until that is clear."""
+    keys = sorted(attempts)
+    made = await connection.fetch(_WAIT_FOR_ATTEMPTS, *_columns(keys, 2))
+    await connection.execute(_END_ATTEMPTS, *_columns([(row[0], row[1]) for row in made], 2))
+    return await load_attempts(connection, keys)
+
+
+class EndedCall(NamedTuple):
+    """How an attempt has ended, and its holds as JSON."""
+
+    kind: RecordKind
+    holds_text: str
+
+
+async def load_ended(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, EndedCall]:
+    """Return how those of the attempts that have a record have ended."""
+    rows = await connection.fetch(_LOAD_ENDED, *_columns(sorted(attempts), 2))
+    return {row[0].int: EndedCall(RecordKind(row[1]), row[2]) for row in rows}
 
 
 async def load_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:
@@ -255,9 +320,16 @@ async def close_suspense(connection: "Connection", terms: CallTerms, resolution:
     return None if row is None else Amounts(*row)
 
 
-async def is_booked(connection: "Connection", terms: CallTerms) -> bool:
-    """Tell whether the attempt has a usage record."""
-    return bool(await connection.fetchval(_IS_BOOKED, terms.scope.tenant_id, terms.attempt_id))
+class FoundBooking(NamedTuple):
+    """An attempt has a record; `ruled_by` is the administrator who has said what a suspended one cost, else empty."""
+
+    ruled_by: str
+
+
+async def find_booking(connection: "Connection", terms: CallTerms) -> FoundBooking | None:
+    """Return what is known of an attempt's record, None if it has none."""
+    row = await connection.fetchrow(_FIND_BOOKING, terms.scope.tenant_id, terms.attempt_id)
+    return None if row is None else FoundBooking(row[0])
 
 
 def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:

@@ -215,7 +215,8 @@ class Hold(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """An admitted attempt: durable before the first byte goes upstream. `holds_text` is its holds as JSON.
+    """An admitted attempt: durable before the first byte goes upstream. `holds_text` is its holds as JSON,
+    `worker_epoch` the process that sent it.
 
     `terms.ceiling` is what was granted. `max_output_tokens` says what the request must carry where the ledger made the
     call smaller than it asked, and `clamped_by` which limit did. `top_ups` counts the times that holds were added.
@@ -225,6 +226,7 @@ class Reservation:
     holds: tuple[Hold, ...]
     holds_text: str
     dispatched_at: datetime
+    worker_epoch: int
     shares: Shares = EVERYTHING
     max_output_tokens: int | None = None
     clamped_by: str = ""

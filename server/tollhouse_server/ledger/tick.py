@@ -7,6 +7,7 @@ on purpose: batches form by themselves while the previous commit runs.
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -16,8 +17,9 @@ import structlog
 
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.ledger.lane import Lane
 from tollhouse_server.ledger.memory import Memory
-from tollhouse_server.ledger.terms import NOT_SENT, Reservation, Settlement
+from tollhouse_server.ledger.terms import NOT_SENT, RecordKind, Reservation, Settlement, suspended
 from tollhouse_server.ledger.transaction import StaleMemoryError, TickTransaction
 from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork, TopUpWork
 
@@ -35,11 +37,18 @@ LANES = 2
 _WORTH_SHARING = 48
 """Works that one lane takes alone: a tick has a price of its own, whatever it carries."""
 
-_RETRY_AT_ONCE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_RETRY_AT_ONCE = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    # A commit in doubt has happened after all: the next try recognises it.
+    asyncpg.UniqueViolationError,
+)
 _TRIES_AT_ONCE = 3
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
-_GOODBYE_SECONDS = 2.0
+
+_CAUSED_BY_DATA = frozenset({"22", "23", "54", "P0"})
+"""Classes of SQLSTATE: wrong data, broken constraints, too much of something, and what a trigger raises."""
 
 _KNOWN_STATE = (asyncpg.PostgresError, StaleMemoryError)
 
@@ -72,9 +81,9 @@ class Tick:
         self._queue = Batch()
         self._wake = asyncio.Event()
         self.memory = Memory()
-        self._unbooked = 0
-        self._all_booked = asyncio.Event()
-        self._all_booked.set()
+        self._carrying = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def queued(self) -> int:
@@ -84,44 +93,46 @@ class Tick:
     def submit_reserve(self, work: ReserveWork) -> None:
         """Queue a reservation; its verdict comes after a commit."""
         self._queue.reserves.append(work)
-        self._wake.set()
+        self._wake_up()
 
     def submit_top_up(self, work: TopUpWork) -> None:
         """Queue a top-up; its verdict comes after a commit."""
         self._queue.top_ups.append(work)
-        self._wake.set()
+        self._wake_up()
 
     def submit_settle(self, reservation: Reservation, settlement: Settlement) -> asyncio.Future[datetime]:
         """Queue a settlement. It stays queued through any outage until it is durable, even if nobody waits for it."""
         booked: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
         self._queue.settles.append(SettleWork(reservation=reservation, settlement=settlement, booked=booked))
-        self._unbooked += 1
-        self._all_booked.clear()
-        self._wake.set()
+        self._wake_up()
         return booked
 
+    def _wake_up(self) -> None:
+        self._wake.set()
+        self._idle.clear()
+
     async def drain(self) -> None:
-        """Wait until every settlement that was queued is durable."""
-        await self._all_booked.wait()
+        """Wait until nothing is queued or under way: every settlement durable, every admission taken or given back."""
+        await self._idle.wait()
 
     async def run(self) -> None:
         """Run ticks for ever, through outages of the database."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._lanes):
-                group.create_task(self._run_lane(Lane(self._connect)))
+            lanes = {group.create_task(self._run_lane()) for _ in range(self._lanes)}
+            while True:
+                # A lane can end by a cancellation from within, such as the driver's; a task group would not notice.
+                _, lanes = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
+                lanes |= {group.create_task(self._run_lane()) for _ in range(self._lanes - len(lanes))}
 
-    async def _run_lane(self, lane: "Lane") -> None:
+    async def _run_lane(self) -> None:
         pause_seconds = 0.0
-        async with lane:
+        async with Lane(self._connect) as lane:
             while True:
                 await self._wake.wait()
-                batch = self._take()
                 try:
-                    await self._run_batch(lane, batch)
+                    await self._carry(lane, self._take())
                     pause_seconds = 0.0
                 except StoreUnavailable as error:
-                    self._queue.put_back(batch)
-                    self._wake.set()
                     self._observer.tick_failed(cause=error.detail)
                     pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 2 or _FIRST_PAUSE_SECONDS)
                     # Many processes lose the database at the same moment; they must not all come back at the same one.
@@ -135,41 +146,51 @@ class Tick:
             self._wake.clear()
         return batch
 
-    async def _run_batch(self, lane: "Lane", batch: Batch) -> None:
-        if not len(batch):
-            return
+    async def _carry(self, lane: Lane, batch: Batch) -> None:
+        """Carry a batch to its end, if need be in parts.
+
+        Raises:
+            StoreUnavailable: not all of it is done; the rest is queued again.
+        """
+        undone = deque([batch])
+        self._carrying += 1
         try:
-            await self._commit(lane, batch)
+            while undone:
+                await self._carry_first(lane, undone)
+        finally:
+            # After a cancellation too: a settlement that nobody queues any more would never be booked.
+            for part in reversed(undone):
+                self._queue.put_back(part)
+            self._carrying -= 1
+            if len(self._queue):
+                self._wake.set()
+            elif not self._carrying:
+                self._idle.set()
+
+    async def _carry_first(self, lane: Lane, undone: deque[Batch]) -> None:
+        """Commit the first of the parts, or put smaller parts in its place."""
+        batch = undone[0]
+        try:
+            if len(batch):
+                await self._commit(lane, batch)
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - whoever waits for the work is told
+        except StaleMemoryError as error:
+            # Limits change faster than a tick reads them. What ends needs none of them.
+            if not batch.settles or len(batch) == len(batch.settles):
+                raise StoreUnavailable(detail="limits or counters change faster than they are read") from error
+            parts = [Batch(settles=batch.settles), Batch(reserves=batch.reserves, top_ups=batch.top_ups)]
+        except Exception as error:
+            if not _is_a_works_own(error):
+                raise StoreUnavailable(detail=type(error).__name__) from error
             # One work that cannot be written must not take the others with it.
-            if len(batch) > 1:
-                for single in batch.singles():
-                    await self._run_batch(lane, single)
-                return
-            await self._give_up(lane, batch, error)
+            parts = batch.singles() if len(batch) > 1 else _given_up(batch, error)
+        else:
+            parts = []
+        undone.popleft()
+        undone.extendleft(reversed(parts))
 
-    async def _give_up(self, lane: "Lane", batch: Batch, error: Exception) -> None:
-        _log.exception("tick_work_impossible", error=type(error).__name__)
-        for reserve in batch.reserves:
-            reserve.fail(error)
-        for top_up in batch.top_ups:
-            top_up.fail(error)
-        for settle in batch.settles:
-            await self._book_bare(lane, settle, error)
-
-    async def _book_bare(self, lane: "Lane", work: SettleWork, error: Exception) -> None:
-        """Book a settlement without its texts, which PostgreSQL refuses: the charge must not be lost with them."""
-        bare = work.settlement.without_texts()
-        if bare == work.settlement:
-            work.fail(error)
-            self._note_booked(1)
-            return
-        work.settlement = bare
-        await self._run_batch(lane, Batch(settles=[work]))
-
-    async def _commit(self, lane: "Lane", batch: Batch) -> None:
+    async def _commit(self, lane: Lane, batch: Batch) -> None:
         """Carry a batch through, again at once where another tick was in the way or memory was out of date."""
         for _ in range(_TRIES_AT_ONCE):
             try:
@@ -180,59 +201,43 @@ class Tick:
                 self._observer.tick_failed(cause=type(error).__name__)
         return await self._commit_once(lane, batch)
 
-    async def _commit_once(self, lane: "Lane", batch: Batch) -> None:
+    async def _commit_once(self, lane: Lane, batch: Batch) -> None:
         started_at = time.perf_counter()
         with store_errors():
             connection = await lane.connected()
-            transaction = TickTransaction(connection, self.memory, self._worker_epoch())
             try:
-                await transaction.run(batch)
+                for_nobody = await TickTransaction(connection, self.memory, self._worker_epoch(), batch).run()
             except BaseException as error:
                 # Only what the server itself has answered leaves the connection in a known state.
                 if not isinstance(error, _KNOWN_STATE) or isinstance(error, asyncpg.PostgresConnectionError):
                     lane.drop()
                 raise
-        for reservation in transaction.for_nobody:
+        for reservation in for_nobody:
             self.submit_settle(reservation, NOT_SENT)
-        self._note_booked(len(batch.settles))
         self._observer.tick_finished(seconds=time.perf_counter() - started_at, works=len(batch))
 
-    def _note_booked(self, count: int) -> None:
-        self._unbooked -= count
-        if self._unbooked == 0:
-            self._all_booked.set()
+
+def _is_a_works_own(error: Exception) -> bool:
+    """Tell whether a work can have caused an error by what it carries; all else is trouble of the store."""
+    return not isinstance(error, asyncpg.PostgresError) or (error.sqlstate or "")[:2] in _CAUSED_BY_DATA
 
 
-class Lane:
-    """One connection that carries one tick at a time. As a context manager it closes what it opened."""
+def _given_up(batch: Batch, error: Exception) -> list[Batch]:
+    """Tell whoever waits that the one work of a batch cannot be written; return what to try in its place."""
+    _log.exception("tick_work_impossible", error=type(error).__name__)
+    for waiting in (*batch.reserves, *batch.top_ups):
+        waiting.fail(error)
+    return [Batch(settles=[work]) for work in batch.settles if _is_worth_another_try(work, error)]
 
-    def __init__(self, connect: Callable[[], Awaitable["Connection"]]) -> None:
-        self._connect = connect
-        self._connection: Connection | None = None
 
-    async def connected(self) -> "Connection":
-        """Return the connection, opened again where it was lost.
-
-        Raises:
-            OSError, TimeoutError, asyncpg.PostgresError: the server cannot be reached or refuses.
-        """
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connect()
-        return self._connection
-
-    def drop(self) -> None:
-        """End the connection at once: nobody knows what state it is in."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-
-    async def __aenter__(self) -> "Lane":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._connection is None or self._connection.is_closed():
-            return
-        try:
-            await self._connection.close(timeout=_GOODBYE_SECONDS)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self.drop()
+def _is_worth_another_try(work: SettleWork, error: Exception) -> bool:
+    """Make a settlement that PostgreSQL refuses simpler: first without its texts, then in suspense."""
+    bare = work.settlement.without_texts()
+    if bare != work.settlement:
+        work.settlement = bare
+    elif work.settlement.kind is not RecordKind.SUSPENSE:
+        work.settlement = suspended(work.reservation, "UNBOOKABLE")
+    else:
+        work.fail(error)
+        return False
+    return True

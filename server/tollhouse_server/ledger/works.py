@@ -39,7 +39,7 @@ class WaitingWork:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ReserveWork(WaitingWork):
-    """A call that asks to be admitted. `uncertain`: a commit that carried it may or may not have happened."""
+    """A call that asks to be admitted. `uncertain`: a commit that carried it was asked for, and may have happened."""
 
     terms: CallTerms
     uncertain: bool = False
@@ -70,7 +70,7 @@ class SettleWork:
             self.booked.set_result(settled_at)
 
     def fail(self, error: BaseException) -> None:
-        """Say that the booking is impossible: a defect, never an outage."""
+        """Say that the booking is impossible, with its texts, without them, and in suspense: a defect."""
         if not self.booked.done():
             self.booked.set_exception(error)
 
@@ -94,15 +94,13 @@ class Batch:
         room -= len(top_ups)
         reserves, self.reserves = self.reserves[:room], self.reserves[room:]
         return Batch(
-            reserves=[work for work in reserves if work.uncertain or work.is_waited_for],
+            reserves=[work for work in reserves if work.is_waited_for or (work.uncertain and not work.is_admitted)],
             top_ups=[work for work in top_ups if work.is_waited_for],
             settles=settles,
         )
 
     def put_back(self, batch: "Batch") -> None:
-        """Queue a batch again, ahead of the rest; nobody knows whether its commit happened."""
-        for work in batch.reserves:
-            work.uncertain = True
+        """Queue a batch again, ahead of the rest."""
         self.reserves[:0] = batch.reserves
         self.top_ups[:0] = batch.top_ups
         self.settles[:0] = batch.settles

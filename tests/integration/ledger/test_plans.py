@@ -21,13 +21,15 @@ IDS, DAYS = [uuid4()], [NOW.date()]
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "look": (store._LOOK, [TENANTS, LIMITS, MOMENTS, TENANTS, IDS, TENANTS, IDS, DAYS]),
-    "write": (store._WRITE, [TENANTS, LIMITS, MOMENTS, [1], [1], [1], "[]", "[]", NOW, 1, DAYS]),
-    "call_states": (store._CALL_STATES, [TENANTS, IDS]),
+    "write": (store._WRITE, [TENANTS, LIMITS, MOMENTS, [1], [1], [1], "[]", "[]", NOW, DAYS, DAYS]),
+    "claimed_calls": (store._CLAIMED_CALLS, [TENANTS, IDS]),
+    "undo_attempts": (store._UNDO_ATTEMPTS, [TENANTS, IDS, IDS]),
+    "load_ended": (store._LOAD_ENDED, [TENANTS, IDS]),
     "end_attempts": (store._END_ATTEMPTS, [TENANTS, IDS]),
     "load_attempts": (store._LOAD_ATTEMPTS, [TENANTS, IDS]),
     "grow_attempts": (store._GROW_ATTEMPTS, ["[]"]),
     "close_suspense": (store._CLOSE_SUSPENSE, ["acme", IDS[0], "SERVED"]),
-    "is_booked": (store._IS_BOOKED, ["acme", IDS[0]]),
+    "find_booking": (store._FIND_BOOKING, ["acme", IDS[0]]),
     "definitions": (definition_store._DEFINITIONS, [TENANTS, ["tenants/acme"]]),
     "create_counters": (definition_store._CREATE_COUNTERS, [TENANTS, LIMITS, MOMENTS]),
     "raise_alerts": (threshold_store._RAISE, [TENANTS, LIMITS, MOMENTS, [1], NOW]),
@@ -43,7 +45,7 @@ KEYS = {
     "suspense": {"tenant_id", "attempt_id"},
     "usage_record": {"tenant_id", "attempt_id"},
 }
-BY_TENANT_ALONE = {"call_states": {"attempt"}}
+BY_TENANT_ALONE = {"claimed_calls": {"attempt"}}
 """Attempts of a tenant are few: those in flight. They are looked through when a request id is repeated."""
 
 

@@ -36,6 +36,8 @@ async def refusal(process: LedgerProcess) -> LimitExceeded | None:
 
 async def pass_time(view: LedgerView, minutes: int) -> None:
     """Let all that was counted have been counted so long ago."""
+    # A rolling limit has the counter of the next minute too: it would be moved onto this one's.
+    await view.connection.execute("DELETE FROM counter WHERE held = 0 AND settled = 0")
     await view.connection.execute(
         "UPDATE counter SET window_start = window_start - $1::interval", timedelta(minutes=minutes)
     )

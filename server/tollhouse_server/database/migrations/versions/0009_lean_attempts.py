@@ -99,7 +99,7 @@ FROM request_key_before WHERE created_at > now() - interval '24 hours'""",
 
 _GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON attempt TO tollhouse_app",
-    "GRANT SELECT, INSERT, DELETE ON request_key TO tollhouse_app",
+    "GRANT SELECT, INSERT, DELETE, UPDATE (attempt_id) ON request_key TO tollhouse_app",
     "REVOKE ALL ON FUNCTION create_request_partition(date), drop_request_partitions(date) FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION create_request_partition(date), drop_request_partitions(date) TO tollhouse_app",
 )
