@@ -14,7 +14,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.ports import claim_port
 from tollhouse_server.settings import Settings
-from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
+from tollhouse_server.supervisor import KILL_AFTER_DRAIN_SECONDS, ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
 
@@ -110,7 +110,7 @@ async def print_administrator_key(settings: Settings) -> None:
 async def work(settings: Settings, ready_fd: int) -> None:
     """Be a worker until SIGTERM, then drain."""
     stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop_on_signals(stop, at_most_seconds=settings.drain_seconds + KILL_AFTER_DRAIN_SECONDS)
     async with wiring.open_worker(settings) as worker:
         tune_garbage_collection()
         _say_ready(ready_fd)
@@ -121,7 +121,7 @@ async def work(settings: Settings, ready_fd: int) -> None:
 async def keep_house(settings: Settings, ready_fd: int) -> None:
     """Be the housekeeper until SIGTERM."""
     stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop_on_signals(stop, at_most_seconds=KILL_AFTER_DRAIN_SECONDS)
     async with wiring.open_housekeeper(settings):
         _say_ready(ready_fd)
         await stop.wait()

@@ -21,7 +21,8 @@ _log = structlog.get_logger(__name__)
 _READY_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _STEADY_SECONDS = 30.0
-_KILL_AFTER_DRAIN_SECONDS = 10.0
+KILL_AFTER_DRAIN_SECONDS = 10.0
+"""How long after its drain a process is given to end."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -107,7 +108,7 @@ class Supervisor:
                 process.terminate()
         waits = [asyncio.create_task(process.wait()) for process in self._processes.values()]
         if waits:
-            await asyncio.wait(waits, timeout=self._plan.drain_seconds + _KILL_AFTER_DRAIN_SECONDS)
+            await asyncio.wait(waits, timeout=self._plan.drain_seconds + KILL_AFTER_DRAIN_SECONDS)
         for process in self._processes.values():
             if process.returncode is None:
                 _log.error("process_killed", pid=process.pid)
@@ -197,8 +198,16 @@ def _name(roles: Sequence[str], index: int) -> str:
     return roles[index] if roles[index] == "housekeeper" else f"{roles[index]}-{index + 1}"
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set `stop` on SIGTERM and SIGINT."""
+def stop_on_signals(stop: asyncio.Event, *, at_most_seconds: float = 0) -> None:
+    """Set `stop` on SIGTERM and SIGINT. The kernel ends the process if it has not ended by itself in time; 0: never.
+
+    A supervisor kills what hangs, but it may have been killed itself.
+    """
+
+    def begin() -> None:
+        signal.setitimer(signal.ITIMER_REAL, at_most_seconds)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, begin)

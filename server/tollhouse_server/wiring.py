@@ -64,6 +64,7 @@ _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 2.0
 _CHORE_SECONDS = 3600.0
 _SETTLE_SECONDS = 5.0
+_GOODBYE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +76,21 @@ class LedgerParts:
     epoch: WorkerEpoch
     ledger: Ledger
 
+    def run_in(self, background: asyncio.TaskGroup) -> None:
+        """Start the tick and the heartbeats."""
+        background.create_task(self.tick.run())
+        background.create_task(self.epoch.run())
+
     async def say_goodbye(self) -> None:
-        """Wait until every settlement is durable, and retire."""
+        """Wait until every settlement is durable, and retire; the pool is of no use after it."""
         await self.ledger.drain()
+        connections.hurry(self.pool)
         try:
-            await self.epoch.retire()
-        except StoreUnavailable as error:
+            async with asyncio.timeout(connections.GOODBYE_SECONDS):
+                await self.epoch.retire()
+        except (StoreUnavailable, TimeoutError) as error:
             # The sweeper finds out by the silence.
-            _log.warning("not_retired", detail=error.detail)
+            _log.warning("not_retired", detail=type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +198,10 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         stack.push_async_callback(custodian.close)
         pepper = await read_pepper(vault)
         knowledge = await _knowledge(settings, database, vault, pepper)
+        ledger = await _open_ledger(settings, stack, metrics)
         background = await stack.enter_async_context(_background())
-        ledger = await _ledger(settings, stack, background, metrics)
+        stack.callback(connections.hurry, ledger.pool)
+        ledger.run_in(background)
         session = await stack.enter_async_context(open_session())
         calls = DetachedCalls(background)
         generation = Generation(
@@ -252,10 +262,12 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         metrics.process_started(role="housekeeper")
-        background = await stack.enter_async_context(_background())
-        parts = await _ledger(settings, stack, background, metrics)
+        parts = await _open_ledger(settings, stack, metrics)
         database = Database(required_dsn(settings), pool_size=2)
         stack.push_async_callback(database.close)
+        background = await stack.enter_async_context(_background())
+        stack.callback(connections.hurry, parts.pool)
+        parts.run_in(background)
         housekeeping = Housekeeping(parts.pool, metrics)
         background.create_task(_forget_old_requests(database))
         background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings), _policy(settings)).run())
@@ -266,7 +278,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         background.create_task(NightlyVerification(parts.pool, verification, metrics).run())
         yield housekeeping
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_SECONDS):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
                 await parts.say_goodbye()
 
 
@@ -300,17 +312,14 @@ async def _knowledge(settings: Settings, database: Database, vault: VaultClient,
     return knowledge
 
 
-async def _ledger(
-    settings: Settings, stack: AsyncExitStack, background: asyncio.TaskGroup, metrics: Metrics
-) -> LedgerParts:
+async def _open_ledger(settings: Settings, stack: AsyncExitStack, metrics: Metrics) -> LedgerParts:
+    """Open the ledger; its tasks must have ended when the stack unwinds: a pool waits for those who still use it."""
     dsn = required_dsn(settings)
     pool = await connections.create_pool(dsn)
-    stack.push_async_callback(pool.close)
+    stack.push_async_callback(connections.close_pool, pool)
     epoch = WorkerEpoch(pool, _liveness(settings))
     await epoch.register()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, metrics)
-    background.create_task(tick.run())
-    background.create_task(epoch.run())
     return LedgerParts(pool=pool, tick=tick, epoch=epoch, ledger=Ledger(tick, _policy(settings)))
 
 

@@ -1,7 +1,8 @@
 """One engine per process for the control plane (SQLModel); the ledger has raw asyncpg connections of its own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -31,18 +32,32 @@ _GONE = (
 )
 
 
+_CLOSE_SECONDS = 1.0
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn the many ways in which a database can be gone into the one fact StoreUnavailable."""
+    """Turn the many ways in which a database can be gone into the one fact StoreUnavailable.
+
+    A task that has been cancelled gets CancelledError instead: what failed is how its connection was given back, and
+    whoever outlasts an outage must not take that for one, or it would never end.
+    """
     try:
         yield
     except DBAPIError as error:
         cause = error.orig.__cause__ if error.orig is not None else None
         if error.connection_invalidated or isinstance(cause, _GONE) or isinstance(error.orig, _GONE):
-            raise StoreUnavailable(detail=type(cause or error).__name__) from error
+            raise _unavailable(cause or error) from error
         raise
     except _GONE as error:
-        raise StoreUnavailable(detail=type(error).__name__) from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(cause: BaseException) -> BaseException:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return StoreUnavailable(detail=type(cause).__name__)
 
 
 class Database:
@@ -70,8 +85,10 @@ class Database:
                 yield session
 
     async def close(self) -> None:
-        """Close every pooled connection."""
-        await self._engine.dispose()
+        """Close every pooled connection, or leave them to the end of the process where PostgreSQL does not answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
 
 
 class RollBack(Exception):

@@ -1,5 +1,6 @@
 """How the ledger connects: raw asyncpg, no plan that scans."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
 
     Pool = asyncpg.Pool[asyncpg.Record]
+
+GOODBYE_SECONDS = 1.0
+"""For how long PostgreSQL is waited for at the end of a process: it may be gone itself."""
 
 _SETTINGS = {
     "application_name": "tollhouse-ledger",
@@ -36,7 +40,21 @@ async def connect(dsn: str, *, command_timeout_seconds: float = 10.0) -> "Connec
 
 
 async def create_pool(dsn: str) -> "Pool":
-    """Open the small pool for heartbeats and sweeps."""
+    """Open the small pool for heartbeats, sweeps and chores; one of its connections may be a leader's for good."""
     return await asyncpg.create_pool(
-        plain_dsn(dsn), min_size=1, max_size=3, timeout=5, command_timeout=10, server_settings=_SETTINGS
+        plain_dsn(dsn), min_size=1, max_size=4, timeout=5, command_timeout=10, server_settings=_SETTINGS
     )
+
+
+async def close_pool(pool: "Pool") -> None:
+    """Close every connection in good order, or at once where PostgreSQL does not answer."""
+    try:
+        async with asyncio.timeout(GOODBYE_SECONDS):
+            await pool.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
+
+
+def hurry(pool: "Pool") -> None:
+    """Cut off, in a moment, whoever still waits for PostgreSQL: not even a cancelled query ends before it answers."""
+    asyncio.get_running_loop().call_later(GOODBYE_SECONDS, pool.terminate)

@@ -110,8 +110,11 @@ async def sweeping(pool: "Pool") -> AsyncIterator["Connection | None"]:
             return
         try:
             yield connection
-        finally:
             await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPER_LOCK)
+        except BaseException:
+            # The lock ends with its connection, whatever state that is in.
+            connection.terminate()
+            raise
 
 
 async def declare_dead(connection: "Connection", silent_seconds: float) -> None:

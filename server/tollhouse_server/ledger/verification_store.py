@@ -201,9 +201,8 @@ async def leadership(pool: "Pool") -> AsyncIterator["Connection | None"]:
         try:
             yield connection
         finally:
-            # Also gone with the connection; a pool gives it to others.
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1)", _LEADER_LOCK)
+            # The lock ends with its connection, also where PostgreSQL would not answer to an unlock any more.
+            connection.terminate()
 
 
 async def confirm_leadership(leader: "Connection") -> None:
