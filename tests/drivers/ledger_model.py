@@ -5,11 +5,11 @@ What the real one does with PostgreSQL, batches and several processes must come 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from uuid import UUID
 
-from tollhouse_server.ledger.terms import Amounts, CallTerms, Metric, Mode, RecordKind
+from tollhouse_server.ledger.terms import Amounts, CallTerms, Metric, Mode, RecordKind, Shares, Shrunk
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -66,6 +66,15 @@ class Limit:
             self.alerts["PASSED", 0] = 1
 
 
+def worth_a_retry(limit: Limit, terms: CallTerms, shares: Shares) -> str:
+    """Return when a limit that refuses a call may admit it: nothing in flight any more, nothing counted, or never."""
+    for when, settled in (("RELEASE", limit.settled), ("RESET", 0)):
+        alone = LedgerModel(limits=[replace(limit, held=0, expected=0, settled=settled)])
+        if alone.granted(terms, shares) is not None:
+            return when
+    return "NEVER"
+
+
 class Held(NamedTuple):
     """What an attempt holds on a limit."""
 
@@ -111,6 +120,26 @@ class LedgerModel:
     def _room(self, terms: CallTerms, metric: Metric) -> int | None:
         binding = [limit for limit in self.limits if limit.applies_to(terms) and limit.mode is not Mode.SOFT]
         return min((max(0, limit.room()) for limit in binding if limit.metric is metric), default=None)
+
+    def clamping(self, terms: CallTerms, smaller: Shrunk) -> list[Limit]:
+        """Return the limits that would make the call just as small if each were the only one."""
+        return [
+            limit
+            for limit in self.limits
+            if terms.shrink is not None
+            and limit.applies_to(terms)
+            and limit.mode is not Mode.SOFT
+            and limit.metric in {Metric.COST, Metric.OUTPUT_TOKENS}
+            and terms.shrink(*LedgerModel(limits=[limit]).rooms(terms)) == smaller
+        ]
+
+    def granted(self, terms: CallTerms, shares: Shares) -> Amounts | None:
+        """Return the ceiling that a call is admitted with: its own, a smaller one's, or none."""
+        if not self.refusing(terms, terms.ceiling, shares.of(terms.ceiling)):
+            return terms.ceiling
+        smaller = terms.shrink(*self.rooms(terms)) if terms.shrink else None
+        fits = smaller is not None and not self.refusing(terms, smaller.ceiling, shares.of(smaller.ceiling))
+        return smaller.ceiling if smaller is not None and fits else None
 
     def repeats(self, terms: CallTerms) -> str | None:
         """Return what a repeated request id is told, None if the id is free."""

@@ -1,11 +1,13 @@
 """The verdict on one reservation, given the counters of its limits: pure arithmetic, no waiting, no SQL."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from tollhouse_server.errors import LimitExceeded
+from tollhouse_server.ledger.definition_store import moment
 from tollhouse_server.ledger.rows import hold_prefix
 from tollhouse_server.ledger.terms import (
     EVERYTHING,
@@ -26,6 +28,8 @@ from tollhouse_server.names import LimitName
 
 _RETRY_WHEN_HELD_SECONDS = 2.0
 """A call that only calls in flight keep out is worth another try when they have ended."""
+
+_Shrink: TypeAlias = Callable[[int | None, int | None], Shrunk | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +101,13 @@ class Verdict:
     clamped_by: str = ""
 
 
+class _Room(NamedTuple):
+    """What a limit still has room for at its worst."""
+
+    left: int
+    limit: LimitDefinition
+
+
 class _State(NamedTuple):
     """What a limit's counters come to."""
 
@@ -144,11 +155,13 @@ def decide(
     if refused is None:
         holds, text = _hold(terms.ceiling, limits, counters, shares=shares)
         return Verdict(holds=holds, holds_text=text)
-    shrunk = _shrink(terms, limits, counters)
+    rooms = _rooms(limits, counters) if terms.shrink is not None else {}
+    shrunk = _shrunk(terms.shrink, rooms)
     if shrunk is not None and _first_without_room(shrunk.ceiling, limits, counters, shares=shares) is None:
         holds, text = _hold(shrunk.ceiling, limits, counters, shares=shares)
-        return Verdict(holds=holds, holds_text=text, shrunk=shrunk, clamped_by=_name_of(refused.limit))
-    raise _exceeded(refused, terms.ceiling, counters, shares=shares, at=at)
+        clamped_by = _clamped_by(terms.shrink, rooms, shrunk)
+        return Verdict(holds=holds, holds_text=text, shrunk=shrunk, clamped_by=clamped_by)
+    raise _exceeded(refused, terms.ceiling, counters, shares=shares, at=at, shrink=terms.shrink)
 
 
 def _first_without_room(
@@ -200,18 +213,31 @@ def _hold(
     return tuple(holds), f"[{','.join(texts)}]"
 
 
-def _shrink(terms: CallTerms, limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter]) -> Shrunk | None:
-    """Return the largest call that fits the worst-case room of the limits that its output decides."""
-    if terms.shrink is None:
-        return None
-    rooms: dict[Metric, int] = {}
+def _rooms(limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter]) -> dict[Metric, _Room]:
+    """Return the smallest worst-case room for each metric that a call can be made smaller in."""
+    rooms: dict[Metric, _Room] = {}
     for one in limits:
         limit = one.limit
         if limit.mode is not Mode.SOFT and limit.metric in {Metric.COST, Metric.OUTPUT_TOKENS}:
             state = _state(one, counters)
             room = max(0, one.bound - state.held - state.settled)
-            rooms[limit.metric] = min(rooms.get(limit.metric, room), room)
-    return terms.shrink(rooms.get(Metric.COST), rooms.get(Metric.OUTPUT_TOKENS))
+            if limit.metric not in rooms or room < rooms[limit.metric].left:
+                rooms[limit.metric] = _Room(room, limit)
+    return rooms
+
+
+def _shrunk(shrink: _Shrink | None, rooms: Mapping[Metric, _Room]) -> Shrunk | None:
+    """Return the largest call that fits in all these rooms."""
+    if shrink is None:
+        return None
+    cost, tokens = rooms.get(Metric.COST), rooms.get(Metric.OUTPUT_TOKENS)
+    return shrink(cost and cost.left, tokens and tokens.left)
+
+
+def _clamped_by(shrink: _Shrink | None, rooms: Mapping[Metric, _Room], shrunk: Shrunk) -> str:
+    """Return the limit whose room alone makes the call as small as all rooms together do."""
+    deciding = (room for metric, room in rooms.items() if _shrunk(shrink, {metric: room}) == shrunk)
+    return next((_name_of(room.limit) for room in deciding), "")
 
 
 def top_up(
@@ -270,13 +296,12 @@ def _exceeded(
     *,
     shares: Shares,
     at: datetime,
+    shrink: _Shrink | None = None,
 ) -> LimitExceeded:
     limit, state = one.limit, _state(one, counters)
-    requested, held, most = ceiling.held_for(limit.metric), state.held, one.bound
-    if limit.mode is Mode.ELASTIC and state.held + state.settled + requested <= one.bound:
-        # Its worst case would fit; it is what is expected that does not.
-        requested, held, most = _probable(one, requested, shares), state.expected, one.amount
-    resets_at = _frees_at(one, counters, requested=requested)
+    requested, held = _measured(one, ceiling.held_for(limit.metric), state, shares)
+    fits = partial(_fits_beside, one, ceiling, shares, shrink)
+    resets_at = _frees_at(one, counters, state.settled, fits)
     return LimitExceeded(
         limit=_name_of(limit),
         scope=limit.scope,
@@ -289,41 +314,58 @@ def _exceeded(
         requested=requested,
         resets_at=resets_at,
         retry_after_seconds=_retry_after_seconds(
-            requested=requested,
-            most=most,
-            settled=state.settled,
-            seconds_to_reset=None if resets_at is None else max(0.0, (resets_at - at).total_seconds()),
+            state.settled, fits, None if resets_at is None else max(0.0, (resets_at - at).total_seconds())
         ),
     )
 
 
-def _frees_at(one: AppliedLimit, counters: Mapping[CounterKey, Counter], *, requested: int) -> datetime | None:
+def _measured(one: AppliedLimit, worst: int, state: _State, shares: Shares) -> tuple[int, int]:
+    """Return what was too much, as (requested, held): the worst case, or what is expected where the worst would fit."""
+    if one.is_elastic and state.held + state.settled + worst <= one.bound:
+        return _probable(one, worst, shares), state.expected
+    return worst, state.held
+
+
+def _fits_beside(one: AppliedLimit, ceiling: Amounts, shares: Shares, shrink: _Shrink | None, settled: int) -> bool:
+    """Tell whether the call, whole or made smaller, fits beside so much that is settled, with nothing in flight."""
+    if _is_within(one, ceiling, shares, settled):
+        return True
+    if one.metric not in {Metric.COST, Metric.OUTPUT_TOKENS}:
+        return False
+    shrunk = _shrunk(shrink, {one.metric: _Room(max(0, one.bound - settled), one.limit)})
+    return shrunk is not None and _is_within(one, shrunk.ceiling, shares, settled)
+
+
+def _is_within(one: AppliedLimit, ceiling: Amounts, shares: Shares, settled: int) -> bool:
+    worst = ceiling.held_for(one.metric)
+    is_probable = not one.is_elastic or settled + _probable(one, worst, shares) <= one.amount
+    return is_probable and settled + worst <= one.bound
+
+
+def _frees_at(
+    one: AppliedLimit, counters: Mapping[CounterKey, Counter], settled: int, fits: Callable[[int], bool]
+) -> datetime | None:
     """Return when the window ends; of a rolling one, when enough of it has passed for what is asked."""
     limit = one.limit
     if limit.window is not Window.ROLLING_10_MINUTES:
-        return window_end(limit.window, _moment(one.key), limit.calendar)
-    left = _state(one, counters).settled + requested - one.amount
+        return window_end(limit.window, moment(one.key.window_start), limit.calendar)
     ends = one.key
     for key in one.counted:
-        if left <= 0:
+        if fits(settled):
             break
         counter = counters.get(key)
         if counter is not None and counter.settled:
-            left, ends = left - counter.settled, key
-    return window_end(limit.window, _moment(ends), limit.calendar)
+            settled, ends = settled - counter.settled, key
+    return window_end(limit.window, moment(ends.window_start), limit.calendar)
 
 
-def _retry_after_seconds(*, requested: int, most: int, settled: int, seconds_to_reset: float | None) -> float | None:
+def _retry_after_seconds(settled: int, fits: Callable[[int], bool], seconds_to_reset: float | None) -> float | None:
     # What never fits is not worth a retry, however long the caller waits.
-    if requested > most:
+    if not fits(0):
         return None
-    if settled + requested > most:
+    if not fits(settled):
         return seconds_to_reset
     return _RETRY_WHEN_HELD_SECONDS if seconds_to_reset is None else min(seconds_to_reset, _RETRY_WHEN_HELD_SECONDS)
-
-
-def _moment(key: CounterKey) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=key.window_start)
 
 
 def _name_of(limit: LimitDefinition) -> str:

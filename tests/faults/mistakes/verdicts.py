@@ -125,8 +125,8 @@ MISTAKES = (
     Mistake(
         "a call is clamped to the last limit's room and not to the smallest",
         _FILE,
-        "rooms[limit.metric] = min(rooms.get(limit.metric, room), room)",
-        "rooms[limit.metric] = room",
+        "if limit.metric not in rooms or room < rooms[limit.metric].left:",
+        "if room >= 0:",
         VERDICTS,
     ),
     Mistake(

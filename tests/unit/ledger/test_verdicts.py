@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollhouse_server.errors import LimitExceeded
 from tollhouse_server.ledger.terms import (
+    EVERYTHING,
     WHOLE,
     Amounts,
     Calendar,
@@ -27,7 +28,7 @@ from tollhouse_server.ledger.terms import (
 from tollhouse_server.ledger.verdicts import AppliedLimit, Counter, applied, decide, top_up
 
 from tests.drivers.ledger import terms
-from tests.drivers.ledger_model import LedgerModel, Limit
+from tests.drivers.ledger_model import LedgerModel, Limit, worth_a_retry
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 # Two of them are what a call can be made smaller in.
@@ -121,25 +122,107 @@ def _smaller(ceiling: Amounts) -> Any:
 @settings(max_examples=600, deadline=None)
 @given(situation=situations())
 def test_a_verdict_is_the_models(situation: Situation) -> None:
-    """Whole, made smaller or refused, and by which limit: as the plain rules say it."""
+    """Whole, made smaller or refused, by which limit, and when to try again: as the plain rules say it."""
     terms, model, shares = situation.terms, situation.model, situation.shares
     refusing = model.refusing(terms, terms.ceiling, shares.of(terms.ceiling))
-    smaller = terms.shrink(*model.rooms(terms)) if refusing and terms.shrink else None
-    fits_smaller = smaller is not None and not model.refusing(terms, smaller.ceiling, shares.of(smaller.ceiling))
+    granted = model.granted(terms, shares)
 
     try:
         verdict = decide(terms, situation.limits, situation.counters, shares=shares, at=NOW)
     except LimitExceeded as error:
-        assert not fits_smaller
-        assert error.limit == f"tenants/acme/limits/{refusing[0].name}"
-        granted = None
+        assert granted is None
+        assert error.limit == _name(refusing[0])
+        assert _when(error) == worth_a_retry(refusing[0], terms, shares)
     else:
-        assert verdict.shrunk == (smaller if refusing else None)
-        assert fits_smaller or not refusing
-        granted = verdict.shrunk.ceiling if verdict.shrunk else terms.ceiling
+        assert (verdict.shrunk.ceiling if verdict.shrunk else terms.ceiling) == granted
+        assert bool(verdict.shrunk) is bool(refusing)
+        if verdict.shrunk:
+            assert verdict.clamped_by in map(_name, model.clamping(terms, verdict.shrunk))
         model.admit(terms, granted, shares.of(granted))
     counted = [(counter.held, counter.expected, counter.settled) for counter in situation.counters.values()]
     assert counted == [(limit.held, limit.expected, limit.settled) for limit in model.limits]
+
+
+def _name(limit: Limit) -> str:
+    return f"tenants/acme/limits/{limit.name}"
+
+
+def _when(error: LimitExceeded) -> str:
+    """Return after what the caller is told to try again; no window here ends in the next seconds."""
+    if error.retry_after_seconds is None:
+        return "NEVER"
+    assert error.resets_at is not None
+    return "RESET" if error.retry_after_seconds == (error.resets_at - NOW).total_seconds() else "RELEASE"
+
+
+def strict(
+    name: str, metric: Metric, amount: int, *, scope: str = SCOPES[-1], held: int = 0, settled: int = 0
+) -> Limit:
+    """Build a strict limit that has counted something already, or nothing."""
+    limit = Limit(name=name, scope=scope, metric=metric, mode=Mode.STRICT, selector="", amount=amount)
+    limit.held, limit.settled = held, settled
+    return limit
+
+
+def in_tick(limit: Limit, number: int = 1) -> tuple[AppliedLimit, Counter]:
+    """Return a limit of this month as a tick has it."""
+    counter = Counter.found(limit.held, limit.expected, limit.settled, 0)
+    return applied(_definition(limit, number), NOW, now=NOW), counter
+
+
+@pytest.mark.parametrize(
+    ("amount", "held", "settled", "when"),
+    [(90, 90, 0, "RELEASE"), (90, 60, 30, "RELEASE"), (90, 0, 90, "RESET"), (40, 30, 0, "NEVER")],
+)
+def test_a_call_that_would_be_made_smaller_is_told_when(amount: int, held: int, settled: int, when: str) -> None:
+    """A call that never fits whole is worth another try once a smaller one fits; fifty nano-dollars it always costs."""
+    limit = strict("budget", Metric.COST, amount, held=held, settled=settled)
+    one, counter = in_tick(limit)
+    ceiling = Amounts(requests=1, output_tokens=50, cost_nanos=100)
+
+    with pytest.raises(LimitExceeded) as refused:
+        decide(terms(ceiling=ceiling, shrink=_smaller(ceiling)), [one], {one.key: counter}, shares=Shares(), at=NOW)
+
+    assert _when(refused.value) == when
+
+
+@pytest.mark.parametrize(("money", "tokens", "by"), [(80, 20, "tokens"), (70, 40, "wide-money")])
+def test_the_limit_that_decides_the_size_is_named(money: int, tokens: int, by: str) -> None:
+    """The narrowest one has no room for the whole call either, but more than another."""
+    limits = [
+        strict("narrow-money", Metric.COST, 90, scope=SCOPES[0]),
+        strict("wide-money", Metric.COST, money),
+        strict("tokens", Metric.OUTPUT_TOKENS, tokens),
+    ]
+    applying = dict(in_tick(limit, number) for number, limit in enumerate(limits))
+    ceiling = Amounts(requests=1, output_tokens=50, cost_nanos=100)
+
+    verdict = decide(
+        terms(ceiling=ceiling, shrink=_smaller(ceiling)),
+        list(applying),
+        {one.key: counter for one, counter in applying.items()},
+        shares=Shares(),
+        at=NOW,
+    )
+
+    assert verdict.shrunk is not None
+    assert verdict.clamped_by == f"tenants/acme/limits/{by}"
+
+
+@pytest.mark.parametrize("rooms", [(50, 80), (80, 50)])
+def test_a_call_is_made_small_enough_for_every_limit(rooms: tuple[int, int]) -> None:
+    """Whichever of two limits has less room."""
+    limits = [
+        Limit(name=f"limit-{room}", scope=scope, metric=Metric.COST, mode=Mode.STRICT, selector="", amount=room)
+        for room, scope in zip(rooms, SCOPES[1:], strict=True)
+    ]
+    in_tick = [applied(_definition(limit, number), NOW, now=NOW) for number, limit in enumerate(limits)]
+    ceiling = Amounts(requests=1, output_tokens=100, cost_nanos=100)
+    asked = terms(ceiling=ceiling, shrink=_smaller(ceiling))
+
+    verdict = decide(asked, in_tick, {one.key: Counter() for one in in_tick}, shares=EVERYTHING, at=NOW)
+
+    assert verdict.shrunk == Shrunk(ceiling._replace(output_tokens=50, cost_nanos=50), 50)
 
 
 def test_more_for_a_call_in_flight_is_not_another_call() -> None:
