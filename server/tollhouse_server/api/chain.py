@@ -24,6 +24,9 @@ from tollhouse_server.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
+_ANSWER_SECONDS = 0.1
+"""What an answer may need to its caller: after his deadline he hears nothing but that it has passed."""
+
 UnaryHandler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
 StreamHandler: TypeAlias = Callable[[Any, Call], AsyncIterator[Message]]
 
@@ -131,13 +134,15 @@ class Chain:
             raise ServerDraining
         if len(arrival.body) > self._max_message_bytes:
             raise RequestTooLarge(size_bytes=len(arrival.body), limit_bytes=self._max_message_bytes)
-        principal = await self._directory.authenticate(arrival.metadata.get("authorization"))
+        deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
+        principal = await self._directory.authenticate(
+            arrival.metadata.get("authorization"), patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS
+        )
         request = _parsed(method.request_type, arrival.body)
         rule = permission_for(method.rpc)
         if rule.permission is not None:
             await self._authorizer.authorize(principal, rule.permission, rule.scope(request, principal))
         self._validator.check(request)
-        deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
         return request, Call(rpc=method.rpc, principal=principal, deadline=deadline, correlation_id=correlation_id)
 
 

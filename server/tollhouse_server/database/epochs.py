@@ -56,6 +56,7 @@ class EpochWatch:
         self._seen: dict[Topic, int] = {}
         self._heard_at = float("-inf")
         self._refreshing = asyncio.Lock()
+        self._news = asyncio.Event()
 
     def on_change(self, topic: Topic, reload: Reload) -> None:
         """Run `reload` at the next `refresh()` and whenever `topic` has moved since.
@@ -106,6 +107,15 @@ class EpochWatch:
         self._seen = epochs
         # The moment of asking, not of the answer: a change committed in between may not be in it.
         self._heard_at = asked_at
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait_for_news(self) -> None:
+        """Wait until the database has confirmed or changed what this process knows. Asks nothing itself.
+
+        Calls that wait out an outage must not each try to connect: `run` does, at its pace, for all of them.
+        """
+        await self._news.wait()
 
     async def run(self) -> None:
         """Refresh for ever; a database outage makes the snapshots stale, never ends the watch."""

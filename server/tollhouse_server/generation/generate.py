@@ -21,6 +21,9 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
 from tollhouse_server.vault.secret_text import SecretText
 
+_ANSWER_SECONDS = 0.1
+"""What an answer may need to its caller: after his deadline he hears nothing but that it has passed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -151,7 +154,7 @@ class Generation:
         started_at = time.perf_counter()
         attempt = None
         try:
-            async with self._attempts.open(terms, timeout_seconds=seconds_left) as attempt:
+            async with self._attempts.open(terms, timeout_seconds=_verdict_seconds(seconds_left)) as attempt:
                 granted = _granted(stage, attempt)
                 yield Trial(stage=granted, attempt=attempt, upstream_call=self._upstream_call(call, granted, attempt))
         except Broken as error:
@@ -205,6 +208,11 @@ class Generation:
             settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
             notices=(*stop.notices, *bill.notices, *_fallback_notice(trial)),
         )
+
+
+def _verdict_seconds(seconds_left: float) -> float:
+    """Return how long to wait for the ledger's verdict, so that the caller hears of its silence before his deadline."""
+    return seconds_left - min(_ANSWER_SECONDS, seconds_left / 4)
 
 
 def _note_served(attempt: Attempt, served: Served) -> None:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
-from tollhouse_server.errors import CredentialsInvalid
+from tollhouse_server.errors import CredentialsInvalid, StoreUnavailable
 from tollhouse_server.identity.keys import KeyText, digest, parse_key
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.identity.store import Credential, find_credential
@@ -33,21 +33,20 @@ class Directory:
         self._unknown: OrderedDict[str, None] = OrderedDict()
         self._generation = 0
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._refreshing = asyncio.Lock()
         epoch_watch.on_change(Topic.IDENTITY, self._reload)
 
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """Return the principal of `Bearer th_...`.
+    async def authenticate(self, authorization: str | None, *, patience_seconds: float) -> Principal:
+        """Return the principal of `Bearer th_...`; an outage of the database is waited out for `patience_seconds`.
 
         Raises:
             CredentialsInvalid: whatever is wrong with it; the cause is not told.
-            StoreUnavailable: what this server knows is too old to admit anyone, and the database cannot be asked.
+            StoreUnavailable: what this server knows is too old to admit anyone, and stayed so.
         """
         key = _bearer(authorization)
         if key is None:
             raise CredentialsInvalid
         if self._watch.staleness_seconds > MAX_STALENESS_SECONDS:
-            await self._catch_up()
+            await self._catch_up(patience_seconds)
         credential = self._known.get(key.key_id) or await self._load(key.key_id)
         # The digest is made for unknown ids too: the time of the answer must not tell which ids exist.
         presented = digest(self._pepper, key.text)
@@ -57,11 +56,14 @@ class Directory:
             raise CredentialsInvalid
         return credential.principal
 
-    async def _catch_up(self) -> None:
-        """Ask the database for the epochs, once for all who wait."""
-        async with self._refreshing:
-            if self._watch.staleness_seconds > MAX_STALENESS_SECONDS:
-                await self._watch.refresh()
+    async def _catch_up(self, patience_seconds: float) -> None:
+        """Wait until the watch has heard from the database; with no patience at all, refuse at once."""
+        try:
+            async with asyncio.timeout(patience_seconds):
+                while self._watch.staleness_seconds > MAX_STALENESS_SECONDS:
+                    await self._watch.wait_for_news()
+        except TimeoutError:
+            raise StoreUnavailable(detail="no word from the database within the deadline") from None
 
     async def _load(self, key_id: str) -> Credential | None:
         # One query per id, however many calls of that id arrive together after a change.

@@ -29,7 +29,7 @@ from tollhouse_server.errors import (
 from tollhouse_server.identity.directory import Directory
 from tollhouse_server.identity.principal import Principal
 
-from tests.integration.admin.plane import PEPPER, Plane
+from tests.integration.admin.plane import PATIENCE_SECONDS, PEPPER, Plane
 
 ACME = "tenants/acme"
 SOON = timedelta(seconds=0.3)
@@ -277,7 +277,10 @@ async def test_rights_along_the_tree_change_in_the_same_step_as_paths(acme: Plan
     seen: set[tuple[bool, bool, tuple[str, ...]]] = set()
 
     async def look() -> None:
-        people = [await directory.authenticate(f"Bearer {key}") for key in (ann, bob, caller)]
+        people = [
+            await directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
+            for key in (ann, bob, caller)
+        ]
         rights = [allows(authorizer, person, project) for person in people[:2]]
         seen.add((rights[0], rights[1], people[2].department_ids))
         await asyncio.sleep(0)

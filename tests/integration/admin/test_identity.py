@@ -9,14 +9,13 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, tenants_pb2
-from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.errors import CredentialsInvalid, PermissionDenied, StoreUnavailable
 from tollhouse_server.identity.directory import Directory
 from tollhouse_server.identity.keys import checksum, make_key
 
 from tests.drivers.postgres import TestDatabase
-from tests.integration.admin.plane import PEPPER, Plane
+from tests.integration.admin.plane import PATIENCE_SECONDS, PEPPER, Plane
 
 CRM = "tenants/acme/departments/emea/projects/crm"
 
@@ -26,7 +25,7 @@ async def test_a_key_stands_for_its_principal_project_and_departments(plane: Pla
     await plane.tenant("acme")
     key = await plane.key("acme", "crm-service", project=CRM)
 
-    principal = await plane.directory.authenticate(f"Bearer {key}")
+    principal = await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
     assert (principal.tenant_id, principal.principal_id, principal.project_id) == ("acme", "crm-service", "crm")
     assert principal.department_ids == ("sales", "emea")
@@ -35,7 +34,7 @@ async def test_a_key_stands_for_its_principal_project_and_departments(plane: Pla
 
 async def test_an_administrators_key_has_no_project(plane: Plane) -> None:
     """A key made on the tenant is for administration."""
-    principal = await plane.directory.authenticate(f"Bearer {plane.admin_key}")
+    principal = await plane.directory.authenticate(f"Bearer {plane.admin_key}", patience_seconds=PATIENCE_SECONDS)
 
     assert (principal.project_id, principal.department_ids) == (None, ())
     assert principal.credential_name == f"tenants/platform/apiKeys/{principal.credential_id}"
@@ -45,7 +44,7 @@ async def test_an_administrators_key_has_no_project(plane: Plane) -> None:
 async def test_what_is_not_a_bearer_key_is_refused(plane: Plane, header: str | None) -> None:
     """Malformed headers are refused without asking the database."""
     with pytest.raises(CredentialsInvalid):
-        await plane.directory.authenticate(header)
+        await plane.directory.authenticate(header, patience_seconds=PATIENCE_SECONDS)
 
 
 async def test_every_refusal_sounds_the_same(plane: Plane) -> None:
@@ -55,9 +54,9 @@ async def test_every_refusal_sounds_the_same(plane: Plane) -> None:
     stolen = _forged(known_id)
 
     with pytest.raises(CredentialsInvalid) as first:
-        await plane.directory.authenticate(f"Bearer {unknown}")
+        await plane.directory.authenticate(f"Bearer {unknown}", patience_seconds=PATIENCE_SECONDS)
     with pytest.raises(CredentialsInvalid) as second:
-        await plane.directory.authenticate(f"Bearer {stolen}")
+        await plane.directory.authenticate(f"Bearer {stolen}", patience_seconds=PATIENCE_SECONDS)
 
     assert str(first.value) == str(second.value)
 
@@ -79,11 +78,11 @@ async def test_whatever_ends_above_a_key_ends_the_key(plane: Plane) -> None:
     ]
 
     for end, undo in ends_and_undoes:
-        await plane.directory.authenticate(f"Bearer {key}")
+        await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
         await plane.call(end)
         await plane.watch.refresh()
         with pytest.raises(CredentialsInvalid):
-            await plane.directory.authenticate(f"Bearer {key}")
+            await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
         if undo is not None:
             await plane.call(undo)
             await plane.watch.refresh()
@@ -93,7 +92,7 @@ async def test_a_revoked_key_is_refused_within_two_seconds(plane: Plane) -> None
     """A running watch drops what it knew; nobody has to tell it."""
     await plane.tenant("acme")
     key = await plane.key("acme", "crm-service", project=CRM)
-    principal = await plane.directory.authenticate(f"Bearer {key}")
+    principal = await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(plane.watch.run())
@@ -111,7 +110,7 @@ async def test_a_revoked_key_is_refused_within_two_seconds(plane: Plane) -> None
 
 async def _is_admitted(plane: Plane, key: str) -> bool:
     try:
-        await plane.directory.authenticate(f"Bearer {key}")
+        await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
     except CredentialsInvalid:
         return False
     return True
@@ -121,7 +120,7 @@ async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) ->
     """Expiry is looked at on every call, also on a key in memory."""
     await plane.tenant("acme")
     key = await plane.key("acme", "crm-service", project=CRM)
-    principal = await plane.directory.authenticate(f"Bearer {key}")
+    principal = await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
     expiry = Timestamp()
     expiry.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.3))
     await plane.call(
@@ -131,47 +130,57 @@ async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) ->
         )
     )
     await plane.watch.refresh()
-    await plane.directory.authenticate(f"Bearer {key}")
+    await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
     await asyncio.sleep(0.35)
 
     with pytest.raises(CredentialsInvalid):
-        await plane.directory.authenticate(f"Bearer {key}")
+        await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
 
 async def test_a_moved_department_changes_the_chain_of_its_keys(plane: Plane) -> None:
     """Who pays from now on is read again after a move."""
     await plane.tenant("acme")
     key = await plane.key("acme", "crm-service", project=CRM)
-    await plane.directory.authenticate(f"Bearer {key}")
+    await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
     await plane.call(departments_pb2.MoveDepartmentRequest(name="tenants/acme/departments/emea"))
     await plane.watch.refresh()
 
-    principal = await plane.directory.authenticate(f"Bearer {key}")
+    principal = await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
     assert principal.department_ids == ("emea",)
 
 
-async def test_a_server_that_cannot_ask_admits_nobody_and_says_why(plane: Plane) -> None:
-    """A key that is good is refused as unknowable, not as wrong, when the database is gone."""
-    database = Database("postgresql://tollhouse_app:x@127.0.0.1:1/none")
-    directory = Directory(database, EpochWatch(database), PEPPER)
+@pytest.mark.parametrize("patience_seconds", [0.3, 0.0, -1.0])
+async def test_a_server_that_cannot_ask_admits_nobody_and_says_why(plane: Plane, patience_seconds: float) -> None:
+    """A good key is refused as unknowable, not as wrong, when the caller has waited for as long as he can."""
+    directory = Directory(plane.database, EpochWatch(plane.database), PEPPER)
+    began_at = time.monotonic()
 
     with pytest.raises(StoreUnavailable):
-        await directory.authenticate(f"Bearer {plane.admin_key}")
+        await directory.authenticate(f"Bearer {plane.admin_key}", patience_seconds=patience_seconds)
 
-    await database.close()
+    assert max(0.0, patience_seconds) - 0.05 <= time.monotonic() - began_at < patience_seconds + 2
 
 
-async def test_a_stale_server_that_can_ask_asks(plane: Plane) -> None:
-    """A directory whose watch never ran still admits, on what the database says now."""
+async def test_calls_that_arrive_in_an_outage_wait_for_its_end(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are admitted on the first news; until then none of them asks the database, or it would never come up."""
+    asked = []
+    transaction = plane.database.transaction
+    monkeypatch.setattr(plane.database, "transaction", lambda: asked.append(1) or transaction())  # type: ignore[func-returns-value]
     watch = EpochWatch(plane.database)
     directory = Directory(plane.database, watch, PEPPER)
+    bearer = f"Bearer {plane.admin_key}"
+    calls = [asyncio.create_task(directory.authenticate(bearer, patience_seconds=20)) for _ in range(100)]
+    await asyncio.sleep(0.2)
+    asked_meanwhile = len(asked)
 
-    principal = await directory.authenticate(f"Bearer {plane.admin_key}")
+    await watch.refresh()
+    principals = await asyncio.gather(*calls)
 
-    assert principal.tenant_id == "platform"
-    assert watch.staleness_seconds < 2
+    assert asked_meanwhile == 0
+    assert {principal.tenant_id for principal in principals} == {"platform"}
+    assert len(asked) == 2
 
 
 async def test_many_callers_of_one_key_ask_the_database_once(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +190,8 @@ async def test_many_callers_of_one_key_ask_the_database_once(plane: Plane, monke
     monkeypatch.setattr(plane.database, "transaction", lambda: asked.append(1) or transaction())  # type: ignore[func-returns-value]
     directory = Directory(plane.database, plane.watch, PEPPER)
 
-    await asyncio.gather(*(directory.authenticate(f"Bearer {plane.admin_key}") for _ in range(1000)))
+    bearer = f"Bearer {plane.admin_key}"
+    await asyncio.gather(*(directory.authenticate(bearer, patience_seconds=PATIENCE_SECONDS) for _ in range(1000)))
 
     assert len(asked) == 1
 

@@ -21,7 +21,7 @@ from tollhouse_server.tenancy.project_paths import ProjectPaths
 
 from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, ledger_view, settled, terms
 from tests.drivers.postgres import TestDatabase
-from tests.integration.admin.plane import PEPPER, Plane
+from tests.integration.admin.plane import PATIENCE_SECONDS, PEPPER, Plane
 
 TREE = ("group", "division", "region", "country", "team")
 OTHER = ("holding", "labs")
@@ -40,7 +40,7 @@ class Server:
 
     async def scope(self, key: str) -> Scope:
         """Return where a call with this key is booked, as the chain and the generation service find out."""
-        principal = await self.directory.authenticate(f"Bearer {key}")
+        principal = await self.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
         return Scope(
             tenant_id=principal.tenant_id,
             department_path=principal.department_ids,
@@ -220,14 +220,17 @@ async def keep_serving(server: Server, key: str, *, until: datetime) -> None:
 
 
 async def test_a_server_that_was_stopped_over_the_moment_knows_when_it_goes_on(company: Company) -> None:
-    """Nobody else was there to make the move: the first call makes it, be it for the own project or another's."""
+    """Nobody else was there to make the move: the first call waits for it, be it for the own project or another's."""
     at = datetime.now(UTC) + timedelta(seconds=0.5)
     await company.move(at=at)
     async with running_server(company.dsn, watches=False) as server:
         before = (await server.scope(company.key)).department_path, await server.paths.path_of(PROJECT)
         await asyncio.sleep(MAX_STALENESS_SECONDS + 0.6)
 
+        goes_on = asyncio.create_task(server.watch.run())
         after = (await server.scope(company.key)).department_path, await server.paths.path_of(PROJECT)
+        goes_on.cancel()
+        await asyncio.gather(goes_on, return_exceptions=True)
 
     assert before == (TREE, TREE)
     assert after == (MOVED, MOVED)

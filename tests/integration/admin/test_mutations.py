@@ -14,7 +14,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RequestIdReused, ResourceExists, ResourceNotFound
 
 from tests.drivers.postgres import TestDatabase
-from tests.integration.admin.plane import Plane, call_of
+from tests.integration.admin.plane import PATIENCE_SECONDS, Plane, call_of
 
 
 async def _events(plane: Plane, tenant: str) -> list[AuditEventRow]:
@@ -148,7 +148,7 @@ async def test_the_application_cannot_rewrite_the_trail(
 
 async def test_an_upset_handler_cannot_forget_the_audit(plane: Plane) -> None:
     """Cancelling a call in the middle leaves either both the act and its row, or neither."""
-    principal = await plane.directory.authenticate(f"Bearer {plane.admin_key}")
+    principal = await plane.directory.authenticate(f"Bearer {plane.admin_key}", patience_seconds=PATIENCE_SECONDS)
     create: Any = plane.handlers["TenantService"].create_tenant
     for number in range(20):
         request = tenants_pb2.CreateTenantRequest(tenant_id=f"t-{number}")
