@@ -1,6 +1,7 @@
 """Worker epochs: each process of the server proves that it lives; what the dead left in flight goes to suspense."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,15 +93,22 @@ class Sweeper:
         self._tick = tick
         self._liveness = liveness
         self._policy = policy
+        self._trusts_silence_from = float("-inf")
 
     async def run(self) -> None:
         """Sweep for ever."""
+        self._wait_for_heartbeats()
         while True:
             try:
                 await self.sweep()
             except StoreUnavailable as error:
                 _log.warning("sweep_failed", detail=error.detail)
+                self._wait_for_heartbeats()
             await asyncio.sleep(self._liveness.sweep_seconds)
+
+    def _wait_for_heartbeats(self) -> None:
+        """Take no silence for death until the living have had time to be heard: in an outage all were silent."""
+        self._trusts_silence_from = time.monotonic() + 2 * self._liveness.heartbeat_seconds
 
     async def sweep(self) -> int:
         """Declare silent workers dead and suspend all that they left; return how many attempts that were."""
@@ -109,7 +117,8 @@ class Sweeper:
                 return 0 if connection is None else await self._sweep(connection)
 
     async def _sweep(self, connection: "Connection") -> int:
-        await upkeep_store.declare_dead(connection, self._liveness.dead_after_seconds)
+        if time.monotonic() >= self._trusts_silence_from:
+            await upkeep_store.declare_dead(connection, self._liveness.dead_after_seconds)
         swept = 0
         while found := await upkeep_store.orphans(connection, at_most=_SWEEP_BATCH):
             await asyncio.gather(
