@@ -54,7 +54,7 @@ WHERE tenant_id = $1
 """
 _ALERTS = """
 SELECT l.name, a.kind, a.threshold, count(*) AS count FROM limit_alert a JOIN usage_limit l USING (tenant_id, limit_id)
-WHERE a.tenant_id = $1 AND l."window" <> 'ROLLING_10_MINUTES' GROUP BY l.name, a.kind, a.threshold
+WHERE a.tenant_id = $1 GROUP BY l.name, a.kind, a.threshold
 """
 # Counters that are not what the records and the attempts that name them come to.
 _UNCONSERVED = """

@@ -58,7 +58,9 @@ class Limit:
         return is_improbable or more > self.room()
 
     def raise_alerts(self) -> None:
-        """Raise, once each, what has been reached."""
+        """Raise, once each, what has been reached; of a rolling window no counter holds what counts."""
+        if self.is_rolling:
+            return
         for threshold in self.thresholds:
             if self.settled > 0 and self.settled * 100 >= self.amount * threshold:
                 self.alerts["THRESHOLD", threshold] = 1

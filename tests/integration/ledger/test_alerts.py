@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+from tollhouse_server.ledger.definition_store import NO_ALERT
+
 from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, settled, terms
 from tests.drivers.postgres import TestDatabase
 
@@ -105,6 +107,43 @@ async def test_an_increase_in_force_counts(process: LedgerProcess, view: LedgerV
     assert before == []
     assert await view.alerts() == [("THRESHOLD", 90)]
     assert await view.counter(limit) == (0, 2000)
+
+
+async def test_an_increase_that_has_expired_no_longer_hides_a_threshold(
+    process: LedgerProcess, view: LedgerView
+) -> None:
+    """Nobody changes the limit when an increase ends; the next settlement measures by what is left."""
+    limit = await view.add_limit("money", "tenants/acme", "COST", "MONTH", 1000, thresholds=[50])
+    await view.connection.execute(
+        "INSERT INTO limit_increase (tenant_id, increase_id, limit_id, amount, reason, state, requested_by, "
+        "decided_by, expires_at) VALUES ('acme', 'more', $1, 1000, 'launch', 'APPROVED', 'a', 'b', now() + $2)",
+        limit,
+        timedelta(days=1),
+    )
+    await view.announce()
+    await spend(process, 300, 300)
+    before = await view.alerts()
+
+    await view.connection.execute("UPDATE limit_increase SET expires_at = now()")
+    await spend(process, 1)
+
+    assert before == []
+    assert await view.alerts() == [("THRESHOLD", 50)]
+
+
+async def test_a_minute_of_a_rolling_window_raises_no_alert(process: LedgerProcess, view: LedgerView) -> None:
+    """It is the sum of the minutes that counts, even where the limit has been changed since."""
+    limit = await view.add_limit(
+        "money", "tenants/acme", "COST", "ROLLING_10_MINUTES", 100, mode="SOFT", thresholds=[50]
+    )
+    await spend(process, 200)
+    await view.connection.execute("UPDATE counter SET alert_at = 0 WHERE limit_id = $1", limit)
+
+    await spend(process, 200)
+
+    assert await view.alerts() == []
+    last = "SELECT alert_at FROM counter WHERE limit_id = $1 AND settled > 0 ORDER BY window_start DESC LIMIT 1"
+    assert await view.connection.fetchval(last, limit) == NO_ALERT
 
 
 async def test_a_settlement_above_its_hold_raises_an_alert_with_its_attempt(

@@ -271,8 +271,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def alerts_are_the_models(self) -> None:
-        # A rolling window raises alerts minute by minute, and no step of this test can be sure of its minute.
-        limits = [limit for limit in self.model.limits if not limit.is_rolling]
+        limits = self.model.limits
         alerts = {(limit.name, *what): count for limit in limits for what, count in limit.alerts.items()}
         assert self.run(self.company.alerts()) == alerts
 
