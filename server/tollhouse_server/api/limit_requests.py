@@ -78,7 +78,7 @@ def new_limit(request: pb.CreateLimitRequest) -> LimitRow:
         mode=mode,
         amount=amount,
         overshoot=_overshoot(limit, metric, mode, amount),
-        thresholds=_thresholds(limit.thresholds, metric),
+        thresholds=_thresholds(limit.thresholds, metric, window),
     )
 
 
@@ -100,7 +100,7 @@ def changes(row: LimitRow, limit: pb.Limit, fields: Collection[str]) -> dict[str
         overshoot = _countable_beside(row.overshoot, amount)
     values: dict[str, object] = {"mode": mode, "amount": amount, "overshoot": overshoot}
     if "thresholds" in fields:
-        values["thresholds"] = _thresholds(limit.thresholds, metric)
+        values["thresholds"] = _thresholds(limit.thresholds, metric, Window(row.window))
     return values
 
 
@@ -144,9 +144,11 @@ def _countable_beside(overshoot: int, amount: int) -> int:
     return overshoot
 
 
-def _thresholds(thresholds: Sequence[int], metric: Metric) -> list[int]:
+def _thresholds(thresholds: Sequence[int], metric: Metric, window: Window) -> list[int]:
     if thresholds and metric is Metric.CONCURRENCY:
         raise invalid("limit.thresholds", "are not for CONCURRENCY: nothing of it is ever settled")
+    if thresholds and window is Window.ROLLING_10_MINUTES:
+        raise invalid("limit.thresholds", "are not for ROLLING_10_MINUTES: such a window never begins anew")
     if any(low >= high for low, high in pairwise(thresholds)):
         raise invalid("limit.thresholds", "must ascend, each one once")
     return list(thresholds)

@@ -71,6 +71,7 @@ async def test_calls_in_flight_are_limited_without_a_window(plane: Plane) -> Non
         (budget(**{**CALLS_IN_FLIGHT, "window": pb.LIMIT_WINDOW_MINUTE}), "window.*CONCURRENCY"),
         (budget(**CALLS_IN_FLIGHT, mode=pb.LIMIT_MODE_ELASTIC), "mode.*CONCURRENCY"),
         (budget(**CALLS_IN_FLIGHT, thresholds=[50]), "thresholds.*CONCURRENCY"),
+        (budget(window=pb.LIMIT_WINDOW_ROLLING_10_MINUTES, thresholds=[50]), "thresholds.*ROLLING_10_MINUTES"),
         (budget(**{**CALLS_IN_FLIGHT, "amount": dollars(1)}), "amount.units"),
         (budget(overshoot=dollars(5)), "overshoot.*STRICT"),
         (budget(overshoot=dollars(5), mode=pb.LIMIT_MODE_SOFT), "overshoot.*SOFT"),
@@ -107,6 +108,17 @@ async def test_a_limit_becomes_elastic_and_strict_again(plane: Plane) -> None:
     assert [one.overshoot for one in (elastic, wider, raised)] == [dollars(10), dollars(20), dollars(20)]
     assert (raised.amount, list(raised.thresholds)) == (dollars(500), [90])
     assert not strict.HasField("overshoot") and not strict.current.HasField("expected")
+    assert list((await update(plane, "thresholds")).thresholds) == []
+
+
+async def test_a_rolling_limit_is_given_no_thresholds_later(plane: Plane) -> None:
+    """They would never be reached: no window of it begins anew. Taking away what it may have is no harm."""
+    await plane.tenant("acme")
+    await create(plane, window=pb.LIMIT_WINDOW_ROLLING_10_MINUTES)
+
+    with pytest.raises(InvalidRequest, match=r"thresholds.*ROLLING_10_MINUTES"):
+        await update(plane, "thresholds", thresholds=[50])
+
     assert list((await update(plane, "thresholds")).thresholds) == []
 
 

@@ -87,7 +87,9 @@ class _LimitWindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitWind
     LIMIT_WINDOW_FISCAL_MONTH: _LimitWindow.ValueType  # 6
     """LIMIT_WINDOW_FISCAL_MONTH is one month from the tenant's `fiscal_month_start_day` on."""
     LIMIT_WINDOW_ROLLING_10_MINUTES: _LimitWindow.ValueType  # 7
-    """LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs."""
+    """LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs. As it never begins
+    anew, its limits have no thresholds, and passing their amount raises no alert.
+    """
 
 class LimitWindow(_LimitWindow, metaclass=_LimitWindowEnumTypeWrapper):
     """LimitWindow is how long usage counts. Days and months are cut in the tenant's time zone. More windows may be added."""
@@ -107,7 +109,9 @@ LIMIT_WINDOW_TOTAL: LimitWindow.ValueType  # 5
 LIMIT_WINDOW_FISCAL_MONTH: LimitWindow.ValueType  # 6
 """LIMIT_WINDOW_FISCAL_MONTH is one month from the tenant's `fiscal_month_start_day` on."""
 LIMIT_WINDOW_ROLLING_10_MINUTES: LimitWindow.ValueType  # 7
-"""LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs."""
+"""LIMIT_WINDOW_ROLLING_10_MINUTES is the last ten minutes of the clock and the minute that runs. As it never begins
+anew, its limits have no thresholds, and passing their amount raises no alert.
+"""
 Global___LimitWindow: _TypeAlias = LimitWindow  # noqa: Y015
 
 class _LimitMode:
@@ -300,7 +304,7 @@ class Limit(_message.Message):
     def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Per cent of the amount, 1 to 1,000, ascending, at most 10: when what is settled reaches one, an alert is raised,
         once in a window. Whatever they are, passing the amount raises an alert too. Refused for LIMIT_METRIC_CONCURRENCY,
-        which settles nothing.
+        which settles nothing, and for LIMIT_WINDOW_ROLLING_10_MINUTES, which never begins anew.
         """
 
     def __init__(
