@@ -134,7 +134,7 @@ async def test_an_increase_that_has_expired_no_longer_hides_a_threshold(
 async def test_a_minute_of_a_rolling_window_raises_no_alert(process: LedgerProcess, view: LedgerView) -> None:
     """It is the sum of the minutes that counts, even where the limit has been changed since."""
     limit = await view.add_limit(
-        "money", "tenants/acme", "COST", "ROLLING_10_MINUTES", 100, mode="SOFT", thresholds=[50]
+        "money", "tenants/acme", "COST", "ROLLING_10_MINUTES", 100, mode="SOFT", thresholds=[50, 1000]
     )
     await spend(process, 200)
     await view.connection.execute("UPDATE counter SET alert_at = 0 WHERE limit_id = $1", limit)
