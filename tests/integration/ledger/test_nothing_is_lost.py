@@ -182,6 +182,23 @@ async def test_a_request_id_that_comes_twice_at_once_is_told_from_a_mix_up(
     assert await view.count("attempt") == 1
 
 
+async def test_servers_that_look_at_the_same_moment_share_one_budget(
+    process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
+) -> None:
+    """While one has found room and not yet written what it takes, the other waits to look."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 100)
+    await process.ledger.release((await admitted(process, 1))[0])
+
+    async with ledger_process(fresh_database.app_dsn) as other:
+        async with held_up_ticks(fresh_database, AFTER_THE_VERDICT):
+            asked = [asyncio.create_task(each.ledger.reserve(terms(), timeout_seconds=20)) for each in (process, other)]
+            await asyncio.sleep(0.2)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert sorted(type(answer).__name__ for answer in answers) == ["LimitExceeded", "Reservation"]
+    assert await view.counter(limit) == (100, 0)
+
+
 async def test_servers_that_look_at_the_same_moment_admit_a_request_id_once(
     process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
 ) -> None:
