@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server import services
 from tollhouse_server.access.authorizer import Authorizer
@@ -375,6 +376,8 @@ async def _forget_old_requests(database: Database) -> None:
                 await forget_old_requests(session)
         except StoreUnavailable as error:
             _log.warning("chore_postponed", chore="old administrative requests", detail=error.detail)
+        except DBAPIError as error:
+            _log.error("chore_failed", chore="old administrative requests", error=type(error.orig).__name__)
         await asyncio.sleep(_CHORE_SECONDS)
 
 

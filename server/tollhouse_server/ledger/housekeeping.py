@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -57,31 +59,57 @@ class Housekeeping:
         upkeep_at = float("-inf")
         while True:
             try:
-                with store_errors():
-                    if time.monotonic() - upkeep_at > _UPKEEP_SECONDS:
-                        await self.clean()
-                        upkeep_at = time.monotonic()
-                    in_flight, suspense = await upkeep_store.count_open(self._pool)
-                self._metrics.ledger_attempts(in_flight=in_flight, suspense=suspense)
+                if time.monotonic() - upkeep_at > _UPKEEP_SECONDS and await self.clean():
+                    upkeep_at = time.monotonic()
+                await self._do("count what is open", self._count_open)
             except StoreUnavailable as error:
                 _log.warning("housekeeping_postponed", detail=error.detail)
-            except asyncpg.LockNotAvailableError:
-                _log.warning("housekeeping_postponed", detail="a table is in use")
             await asyncio.sleep(_GAUGE_SECONDS)
 
-    async def clean(self) -> None:
-        """Do each chore once.
+    async def clean(self) -> bool:
+        """Do each chore once; False when a table was in use, so that one of them should soon be tried again.
 
         Raises:
-            OSError, asyncpg.PostgresError: PostgreSQL is gone, or a table is in use; what was done stays.
+            StoreUnavailable: PostgreSQL is gone; what was done stays.
         """
-        await upkeep_store.create_partitions(self._pool)
-        days = await upkeep_store.forget_old_requests(self._pool)
-        await upkeep_store.forget_dead_workers(self._pool)
-        counters = sum([await self._forget_counters(kept) for kept in KEPT_COUNTERS])
-        alerts = await self._forget_alerts()
-        if days or counters or alerts:
-            _log.info("ledger_cleaned", days_of_request_ids=days, counters=counters, alerts=alerts)
+        chores: dict[str, Callable[[], Awaitable[None]]] = {
+            "usage partitions": partial(upkeep_store.create_usage_partitions, self._pool),
+            "request partitions": partial(upkeep_store.create_request_partitions, self._pool),
+            "missing partitions": self._tell_missing_partitions,
+            "old request ids": self._forget_old_requests,
+            "dead workers": partial(upkeep_store.forget_dead_workers, self._pool),
+            "counters": self._forget_all_counters,
+            "alerts": self._forget_alerts,
+        }
+        return all([await self._do(name, chore) for name, chore in chores.items()])
+
+    async def _do(self, name: str, chore: Callable[[], Awaitable[None]]) -> bool:
+        """Do one chore. What PostgreSQL refuses must not stop the others, nor the sweeper in the same process."""
+        try:
+            with store_errors():
+                await chore()
+        except asyncpg.LockNotAvailableError:
+            _log.warning("chore_postponed", chore=name, detail="a table is in use")
+            return False
+        except asyncpg.PostgresError as error:
+            _log.exception("chore_failed", chore=name, error=type(error).__name__)
+        return True
+
+    async def _count_open(self) -> None:
+        in_flight, suspense = await upkeep_store.count_open(self._pool)
+        self._metrics.ledger_attempts(in_flight=in_flight, suspense=suspense)
+
+    async def _tell_missing_partitions(self) -> None:
+        if missing := await upkeep_store.missing_partitions(self._pool):
+            _log.warning("partitions_not_made", missing=missing, detail="their rows stand in the default partition")
+
+    async def _forget_old_requests(self) -> None:
+        if days := await upkeep_store.forget_old_requests(self._pool):
+            _log.info("request_ids_forgotten", days=days)
+
+    async def _forget_all_counters(self) -> None:
+        if counters := sum([await self._forget_counters(kept) for kept in KEPT_COUNTERS]):
+            _log.info("counters_forgotten", count=counters)
 
     async def _forget_counters(self, kept: KeptCounters) -> int:
         since = self._cleaned_until.get(kept, _FIRST_START)
@@ -94,9 +122,10 @@ class Housekeeping:
         self._cleaned_until[kept] = max(_FIRST_START, since - _OVERLAP)
         return forgotten
 
-    async def _forget_alerts(self) -> int:
+    async def _forget_alerts(self) -> None:
         forgotten = 0
         while done := await upkeep_store.forget_alerts(self._pool, at_most=BATCH_ROWS):
             forgotten += done
             await asyncio.sleep(_PAUSE_SECONDS)
-        return forgotten
+        if forgotten:
+            _log.info("alerts_forgotten", count=forgotten)

@@ -47,6 +47,17 @@ _REQUEST_PARTITIONS = """
 SELECT create_request_partition((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 2) AS ahead
 """
 _OLD_REQUESTS = "SELECT drop_request_partitions((now() AT TIME ZONE 'UTC')::date - 1)"
+# Rows of these months and days stand in the default partition already, so no other could be made for them.
+_MISSING_PARTITIONS = """
+SELECT name FROM (
+    SELECT 'usage_record_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(months => ahead), 'YYYY_MM')
+    FROM generate_series(0, 2) AS ahead
+    UNION ALL
+    SELECT 'request_key_' || to_char((now() AT TIME ZONE 'UTC')::date + ahead, 'YYYY_MM_DD')
+    FROM generate_series(0, 2) AS ahead
+) AS wanted (name) WHERE to_regclass(name) IS NULL ORDER BY name
+"""
+
 # What was claimed while a day had no partition of its own.
 _STRAY_REQUESTS = "DELETE FROM request_key WHERE day < (now() AT TIME ZONE 'UTC')::date - 1"
 
@@ -127,11 +138,21 @@ async def orphans(connection: "Connection", *, at_most: int) -> list[Reservation
     return [reservation_of(row) for row in await connection.fetch(_ORPHANS, at_most)]
 
 
-async def create_partitions(pool: "Pool") -> None:
-    """Make the partitions of usage records for this month and the next two, and of request ids for the next days."""
+async def create_usage_partitions(pool: "Pool") -> None:
+    """Make the partitions of usage records for this month and the next two."""
     async with _impatient(pool) as connection:
         await connection.execute(_PARTITIONS)
+
+
+async def create_request_partitions(pool: "Pool") -> None:
+    """Make the partitions of request ids for today and the next two days."""
+    async with _impatient(pool) as connection:
         await connection.execute(_REQUEST_PARTITIONS)
+
+
+async def missing_partitions(pool: "Pool") -> list[str]:
+    """Return which of these partitions could not be made: their rows stand in the default partition."""
+    return [row["name"] for row in await pool.fetch(_MISSING_PARTITIONS)]
 
 
 async def forget_old_requests(pool: "Pool") -> int:

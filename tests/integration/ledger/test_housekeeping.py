@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from tollhouse_server.ledger.connections import create_pool
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.telemetry.metrics import Metrics
@@ -153,3 +154,47 @@ async def test_old_alerts_are_forgotten(view: LedgerView, pool: "Pool") -> None:
     await housekeeping(pool).clean()
 
     assert await view.count("limit_alert") == 1
+
+
+async def test_a_day_whose_rows_stand_in_the_default_partition_stays_there(
+    process: LedgerProcess, view: LedgerView, pool: "Pool"
+) -> None:
+    """Nothing fails and no row is touched; other partitions are made, and that day's keys are found as before."""
+    today = await view.connection.fetchval("SELECT 'request_key_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM_DD')")
+    in_two_days = await view.connection.fetchval(
+        "SELECT 'request_key_' || to_char(now() AT TIME ZONE 'UTC' + interval '2 days', 'YYYY_MM_DD')"
+    )
+    last_month = (await view.connection.fetch(_PARTITIONS))[-1][0]
+    for partition in (today, in_two_days, last_month):
+        await view.connection.execute(f"DROP TABLE IF EXISTS {partition}")
+    reservation = await process.ledger.reserve(terms(), timeout_seconds=5)
+    await process.ledger.settle(reservation, settled())
+    await view.connection.execute(
+        "UPDATE usage_record SET settled_at = date_trunc('month', now()) + interval '2 months 1 day'"
+    )
+
+    with capture_logs() as logs:
+        assert await housekeeping(pool).clean()
+
+    names = [row[0] for row in await view.connection.fetch("SELECT inhrelid::regclass::text FROM pg_inherits")]
+    assert (today in names, in_two_days in names, last_month in names) == (False, True, False)
+    assert await view.count("request_key_default") == 1
+    assert await view.count("usage_record_default") == 1
+    assert [log["event"] for log in logs] == ["partitions_not_made"]
+    assert logs[0]["missing"] == [today, last_month]
+
+
+async def test_a_chore_that_postgresql_refuses_stops_no_other_and_is_told(
+    process: LedgerProcess, view: LedgerView, pool: "Pool"
+) -> None:
+    """A dead worker of long ago is forgotten although partitions cannot be made; the error is in the log."""
+    await view.connection.execute("REVOKE EXECUTE ON FUNCTION create_request_partition(date) FROM tollhouse_app")
+    await view.connection.execute("UPDATE worker SET state = 'DEAD', heartbeat_at = now() - interval '2 days'")
+
+    with capture_logs() as logs:
+        assert await housekeeping(pool).clean()
+
+    assert await view.count("worker") == 0
+    assert [(log["log_level"], log["chore"], log["error"]) for log in logs if log["event"] == "chore_failed"] == [
+        ("error", "request partitions", "InsufficientPrivilegeError")
+    ]

@@ -1,4 +1,4 @@
-"""A lean attempt, and request keys by day.
+"""A lean attempt, request keys by day, and no partition where its rows stand elsewhere.
 
 Stop every server before this one: both tables get another shape; what they hold is carried over.
 """
@@ -63,7 +63,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     partition text := 'request_key_' || to_char(wanted, 'YYYY_MM_DD');
 BEGIN
-    IF to_regclass(partition) IS NULL THEN
+    -- Keys of a day that stand in the default partition go with it when they are old; until then the day stays there.
+    IF to_regclass(partition) IS NULL AND NOT EXISTS (SELECT FROM request_key_default WHERE day = wanted) THEN
         EXECUTE format(
             'CREATE TABLE %I PARTITION OF request_key FOR VALUES FROM (%L) TO (%L)', partition, wanted, wanted + 1
         );
@@ -97,6 +98,29 @@ FROM request_key_before WHERE created_at > now() - interval '24 hours'""",
     "-- squawk-ignore ban-drop-table\nDROP TABLE request_key_before",
 )
 
+# A month some of whose records stand in the default partition already stays there: it is read as any other, only not
+# dropped after its export. Three months are made ahead, so it takes months without a housekeeper to get there.
+_USAGE_PARTITIONS = (
+    """
+CREATE OR REPLACE FUNCTION create_usage_partition(month date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE
+    first date := date_trunc('month', month)::date;
+    starts timestamptz := first::timestamp AT TIME ZONE 'UTC';
+    ends timestamptz := (first + interval '1 month') AT TIME ZONE 'UTC';
+    partition text := 'usage_record_' || to_char(first, 'YYYY_MM');
+BEGIN
+    IF to_regclass(partition) IS NULL
+        AND NOT EXISTS (SELECT FROM usage_record_default WHERE settled_at >= starts AND settled_at < ends)
+    THEN
+        EXECUTE format(
+            'CREATE TABLE %I PARTITION OF usage_record FOR VALUES FROM (%L) TO (%L)', partition, starts, ends
+        );
+    END IF;
+END
+$$""",
+)
+
 _GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON attempt TO tollhouse_app",
     "GRANT SELECT, INSERT, DELETE, UPDATE (attempt_id) ON request_key TO tollhouse_app",
@@ -107,7 +131,7 @@ _GRANTS = (
 
 def upgrade() -> None:
     """Slim attempts down and part request keys by day."""
-    for statement in (*_ATTEMPTS, *_REQUEST_KEYS, *_GRANTS):
+    for statement in (*_ATTEMPTS, *_REQUEST_KEYS, *_USAGE_PARTITIONS, *_GRANTS):
         op.execute(statement)
 
 
