@@ -31,10 +31,11 @@ _log = structlog.get_logger(__name__)
 _MAX_BATCH = 512
 """Works per tick: bounds the time for which its counters stay locked (some 10 ms)."""
 
-LANES = 2
-"""Ticks of one process under way at the same time: while one waits for PostgreSQL, another reckons."""
+LANES = 1
+"""Ticks of one process under way at the same time. A second one was measured to cost a quarter more of processor time
+for each call, and to gain nothing where PostgreSQL and the other workers keep the machine busy anyway."""
 
-_WORTH_SHARING = 48
+_WORTH_SHARING = 128
 """Works that one lane takes alone: a tick has a price of its own, whatever it carries."""
 
 _RETRY_AT_ONCE = (
