@@ -18,7 +18,8 @@ from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.keys import KeyChooser
 from tollhouse_server.generation.plans import Planner
 from tollhouse_server.generation.streaming import Streaming
-from tollhouse_server.ledger.terms import RecordKind
+from tollhouse_server.ledger.ledger import Ledger
+from tollhouse_server.ledger.terms import RecordKind, SuspensePolicy
 from tollhouse_server.pricing.book import packaged_prices
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.pricing.terms import PriceBook
@@ -175,6 +176,7 @@ async def generation_process(
     upstream_timeout_seconds: float = 10.0,
     settle_grace_seconds: float = 10.0,
     stream_step_tokens: int = 0,
+    policy: SuspensePolicy = SuspensePolicy.CEILING,
 ) -> AsyncIterator[GenerationProcess]:
     """Serve calls of tenant acme from these accounts; leaving the block cancels what is still under way."""
     async with (
@@ -184,6 +186,7 @@ async def generation_process(
         asyncio.TaskGroup() as group,
     ):
         await view.add_tenant()
+        ledger.ledger = Ledger(ledger.tick, policy)
         secrets = SecretsInMemory()
         process = GenerationProcess(
             ledger=ledger,

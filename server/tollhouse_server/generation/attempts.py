@@ -35,6 +35,11 @@ class Attempt:
         """Return the money that is held for it now."""
         return self.reservation.terms.ceiling.cost_nanos
 
+    @property
+    def suspense_nanos(self) -> int:
+        """Return the money at which it would be booked now if its outcome stayed unknown."""
+        return self.ledger.suspension(self.reservation, "").actual.cost_nanos
+
     async def top_up(self, more: Amounts, *, timeout_seconds: float) -> None:
         """Hold more on the same counters, all or nothing.
 

@@ -14,40 +14,42 @@ from tollhouse_server.upstream.protocol import Method
 
 _NOT_REPORTED = CallNotice(
     code="USAGE_ESTIMATED",
-    message="Gemini reported no usage; the call is booked in suspense at its ceiling until it is reconciled.",
+    message="Gemini reported no usage; the call is in suspense until it is reconciled.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """The bill of one answer. Without reported usage the cost is what is held, in suspense."""
+    """The bill of one answer. Without reported usage the cost is what stands in suspense for it, by policy."""
 
     usage: Usage | None
     priced: Priced
     notices: tuple[CallNotice, ...] = ()
 
 
-def bill_of(method: Method, stop: Stop, body: Mapping[str, Any], *, held_nanos: int) -> Bill:
+def bill_of(method: Method, stop: Stop, body: Mapping[str, Any], *, held_nanos: int, suspense_nanos: int) -> Bill:
     """Return the bill of a whole unary answer."""
     if method is Method.COUNT_TOKENS:
         return Bill(usage=Usage(), priced=_unlisted(stop, 0))
     try:
         usage = from_embed(body) if method is Method.EMBED else from_generate_body(body)
     except UsageMissing:
-        return _unreported(stop, held_nanos)
+        return _unreported(stop, suspense_nanos)
     return _at_usage(stop, usage, held_nanos)
 
 
-def bill_of_stream(stop: Stop, meter: StreamUsage, *, held_nanos: int) -> Bill:
+def bill_of_stream(stop: Stop, meter: StreamUsage, *, held_nanos: int, suspense_nanos: int) -> Bill:
     """Return the bill of a stream whose chunks `meter` has seen."""
     try:
         usage = meter.usage()
     except UsageMissing:
-        return _unreported(stop, held_nanos)
+        return _unreported(stop, suspense_nanos)
     return _at_usage(stop, usage, held_nanos)
 
 
-def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, used_tokens: int, held_nanos: int) -> Bill:
+def bill_of_cut_stream(
+    stop: Stop, meter: StreamUsage, *, used_tokens: int, held_nanos: int, suspense_nanos: int
+) -> Bill:
     """Return the bill of a stream that was cut: what its last chunk reports, but `used_tokens` of output.
 
     Nobody tells how much was under way when the connection was closed (docs/decisions/0012); the flag says how much of
@@ -56,7 +58,7 @@ def bill_of_cut_stream(stop: Stop, meter: StreamUsage, *, used_tokens: int, held
     try:
         usage = meter.usage()
     except UsageMissing:
-        return _unreported(stop, held_nanos)
+        return _unreported(stop, suspense_nanos)
     unseen = max(0, used_tokens - usage.output_tokens)
     candidates = replace(usage.candidates, text=usage.candidates.text + unseen)
     flags = (*usage.flags, f"cut_off_{unseen}_output_tokens_unseen")
@@ -84,5 +86,5 @@ def _unlisted(stop: Stop, cost_nanos: int) -> Priced:
     return Priced(cost_nanos=cost_nanos, lines=(), price_version=stop.prices.version, service_tier=STANDARD)
 
 
-def _unreported(stop: Stop, held_nanos: int) -> Bill:
-    return Bill(usage=None, priced=_unlisted(stop, held_nanos), notices=(_NOT_REPORTED,))
+def _unreported(stop: Stop, suspense_nanos: int) -> Bill:
+    return Bill(usage=None, priced=_unlisted(stop, suspense_nanos), notices=(_NOT_REPORTED,))

@@ -115,8 +115,10 @@ class Generation:
 
     async def _exchange(self, trial: Trial) -> Served:
         body = await self.upstream.call(trial.upstream_call)
-        held_nanos = trial.attempt.held_nanos
-        bill = bill_of(trial.upstream_call.method, trial.stage.stop, body, held_nanos=held_nanos)
+        method, attempt = trial.upstream_call.method, trial.attempt
+        bill = bill_of(
+            method, trial.stage.stop, body, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos
+        )
         return Served(body=body, response_id=response_id_of(body), bill=bill)
 
     def _stages(self, call: GenerationCall) -> Iterator[Stage]:

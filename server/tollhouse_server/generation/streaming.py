@@ -136,7 +136,7 @@ class Streaming:
             return passage.cut(trial, steps)
         if not passage.progress.is_finished:
             raise Broken("the stream ended before the answer did")
-        bill = bill_of_stream(stop, passage.meter, held_nanos=attempt.held_nanos)
+        bill = bill_of_stream(stop, passage.meter, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos)
         return Served(body={}, response_id=passage.progress.response_id, bill=bill)
 
 
@@ -186,8 +186,14 @@ class Passage:
 
     def cut(self, trial: Trial, steps: SteppedHold) -> Served:
         """Return what a stream came to that was ended for want of room."""
-        held_nanos = trial.attempt.held_nanos
-        bill = bill_of_cut_stream(trial.stage.stop, self.meter, used_tokens=steps.used_tokens, held_nanos=held_nanos)
+        attempt = trial.attempt
+        bill = bill_of_cut_stream(
+            trial.stage.stop,
+            self.meter,
+            used_tokens=steps.used_tokens,
+            held_nanos=attempt.held_nanos,
+            suspense_nanos=attempt.suspense_nanos,
+        )
         told = steps.cut_off(bill)
         if steps.is_store_lost:
             # The booking waits for the ledger, as long as it takes; the listener need not.

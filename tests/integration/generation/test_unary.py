@@ -12,7 +12,8 @@ from tollhouse_server.errors import (
     UpstreamOutcomeUnknown,
     UpstreamRefused,
 )
-from tollhouse_server.ledger.terms import RecordKind
+from tollhouse_server.generation.calls import Answer, GenerationCall
+from tollhouse_server.ledger.terms import RecordKind, SuspensePolicy
 from tollhouse_server.simulator.client import SimulatorClient
 from tollhouse_server.upstream.protocol import Method
 
@@ -87,6 +88,31 @@ async def test_an_answer_without_usage_goes_to_suspense_and_says_so(process: Gen
     assert answer.outcome.usage is None
     assert answer.outcome.priced.cost_nanos == record.ceiling_nanos
     assert [notice.code for notice in answer.outcome.notices] == ["USAGE_ESTIMATED"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("policy", SuspensePolicy)
+async def test_without_usage_the_caller_is_told_what_the_record_says(
+    fresh_database: TestDatabase, account: UpstreamAccount, policy: SuspensePolicy, *, streams: bool
+) -> None:
+    """Receipt and metric have the amount that the policy books in suspense, be it the ceiling, less, or nothing."""
+    async with generation_process(fresh_database, account, policy=policy) as process:
+        call = call_of("[[tokens:40]] [[no-usage]]")
+        answer = await (streamed(process, call) if streams else process.generate(call))
+        record = await process.record()
+
+    told = answer.outcome.priced.cost_nanos
+    assert (record.kind, record.outcome) == (RecordKind.SUSPENSE, "USAGE_MISSING")
+    assert told == record.cost_nanos
+    assert (told == 0) == (policy is SuspensePolicy.VOID)
+    assert "in suspense until it is reconciled" in answer.outcome.notices[0].message
+
+
+async def streamed(process: GenerationProcess, call: GenerationCall) -> Answer:
+    """Make a call as a stream and return what comes at its end."""
+    *_, answer = [item async for item in process.streaming.stream(call)]
+    assert isinstance(answer, Answer)
+    return answer
 
 
 async def test_an_output_bound_above_the_models_is_lowered_upstream_too(
