@@ -97,7 +97,8 @@ async def test_without_usage_the_caller_is_told_what_the_record_says(
 ) -> None:
     """Receipt and metric have the amount that the policy books in suspense, be it the ceiling, less, or nothing."""
     async with generation_process(fresh_database, account, policy=policy) as process:
-        call = call_of("[[tokens:40]] [[no-usage]]")
+        text = "[[tokens:40]] [[no-usage]]"
+        call = call_of(text, method=Method.STREAM) if streams else call_of(text)
         answer = await (streamed(process, call) if streams else process.generate(call))
         record = await process.record()
 
