@@ -102,7 +102,7 @@ class LedgerModel:
     attempts: dict[UUID, Attempt] = field(default_factory=dict)
     suspense: dict[UUID, tuple[Attempt, Amounts]] = field(default_factory=dict)
     records: Counter[tuple[UUID, RecordKind, Amounts]] = field(default_factory=Counter)
-    last_kind: dict[UUID, str] = field(default_factory=dict)
+    became: dict[UUID, str] = field(default_factory=dict)
     request_ids: dict[UUID, CallTerms] = field(default_factory=dict)
 
     def refusing(self, terms: CallTerms, ceiling: Amounts, expected: Amounts) -> list[Limit]:
@@ -151,7 +151,7 @@ class LedgerModel:
         if claimed.fingerprint != terms.fingerprint:
             return "REUSED"
         in_flight = any(attempt.terms.request_id == terms.request_id for attempt in self.attempts.values())
-        return "DISPATCHED" if in_flight else self.last_kind[claimed.attempt_id]
+        return "DISPATCHED" if in_flight else self.became[claimed.attempt_id]
 
     def admit(self, terms: CallTerms, ceiling: Amounts, expected: Amounts) -> None:
         """Hold the ceiling on every limit that counts the call."""
@@ -217,7 +217,8 @@ class LedgerModel:
         for limit, _, _ in attempt.holds:
             limit.settled += actual.of(limit.metric)
         self.records[attempt.terms.attempt_id, kind, actual] += 1
-        self.last_kind[attempt.terms.attempt_id] = kind
+        # Whoever repeats a call of once unknown outcome learns that it is known by now, not how that was booked.
+        self.became[attempt.terms.attempt_id] = "SETTLED" if kind is RecordKind.ADJUSTMENT else kind
 
     def resolve(self, attempt_id: UUID, outcome: Amounts) -> None:
         """Let an administrator say what an attempt of unknown outcome came to; alerts wait for the next settlement."""
