@@ -204,7 +204,7 @@ def _ledger(board: Dashboard) -> Dashboard:
                 "Roll-ups",
                 "Tenants with a day that is not rolled up, and values that differ from the records. Must be 0.",
                 "short",
-                {"behind": "tollhouse_rollup_tenants_behind", "different": "tollhouse_rollup_differences"},
+                {"behind": "tollhouse_rollup_behind_tenants", "different": "tollhouse_rollup_differences"},
                 span=12,
             )
         )

@@ -196,8 +196,8 @@ async def _attempt(session: AsyncSession, scope: Scope, attempt_id: UUID) -> lis
 async def _charged_attempt(session: AsyncSession, scope: Scope, request_id: UUID) -> UUID | None:
     """Return the attempt of a call that was not refused.
 
-    Records have no index by request id. The call's first attempt is known, and attempt ids begin with their time, so
-    the others are found in a short stretch of the primary key.
+    Records have no index by request id. The call's latest attempt is known, the one that served it if any did; attempt
+    ids begin with their time, so it is found in a short stretch of the primary key.
     """
     key = REQUEST_KEY.c
     claims = await _rows(

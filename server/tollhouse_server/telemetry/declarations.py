@@ -124,7 +124,7 @@ SUSPENSE_ATTEMPTS = _gauge(
     "livemostrecent",
 )
 TENANTS_BEHIND = _gauge(
-    "tollhouse_rollup_tenants_behind",
+    "tollhouse_rollup_behind_tenants",
     "Tenants with a day that is over and not rolled up, after the last round; 0 is expected.",
     "livemostrecent",
 )

@@ -74,22 +74,23 @@ async def test_a_call_that_could_not_be_sent_is_served_by_the_next_account(
     await process.assert_nothing_in_flight()
 
 
-async def test_only_the_first_attempt_claims_the_request_id(
+async def test_the_request_id_is_claimed_once_and_stands_for_the_latest_attempt(
     process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
 ) -> None:
-    """Further attempts do not collide with it, and the call cannot be made again."""
+    """Further attempts take it over, so that a repetition is told how the call really stands."""
     await simulator.add_fault("500", key=account.secrets[0], model=FIRST)
     await simulator.add_fault("500", key=account.secrets[0], model=SECOND)
     call = call_of()
 
     await process.generate(call)
-    with pytest.raises(DuplicateRequest):
+    with pytest.raises(DuplicateRequest) as repeated:
         await process.generate(call)
 
-    first, *_ = records = await process.records()
+    *_, last = records = await process.records()
     claims = await process.view.connection.fetch("SELECT request_id, attempt_id FROM request_key")
     assert [record.model for record in records] == [FIRST, SECOND, THIRD]
-    assert [tuple(claim) for claim in claims] == [(call.request_id, first.attempt_id)]
+    assert [tuple(claim) for claim in claims] == [(call.request_id, last.attempt_id)]
+    assert repeated.value.state == "SETTLED"
 
 
 async def test_an_unknown_outcome_at_the_second_target_ends_the_call(

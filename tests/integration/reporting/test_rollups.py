@@ -284,7 +284,7 @@ async def test_the_chore_catches_up_on_every_tenant_and_compares_what_it_made(bo
     assert (built // 2 >= 40, again, right) == (True, 0, [])
     assert [one.field for one in wrong] == ["calls"]
     assert registry.get_sample_value("tollhouse_rollup_differences") == 1
-    assert registry.get_sample_value("tollhouse_rollup_tenants_behind") == 0
+    assert registry.get_sample_value("tollhouse_rollup_behind_tenants") == 0
 
 
 async def test_a_record_that_cannot_be_added_up_stops_its_own_tenant_only(books: Books) -> None:
@@ -301,4 +301,4 @@ async def test_a_record_that_cannot_be_added_up_stops_its_own_tenant_only(books:
 
     assert built >= 2
     assert await days(books) == []
-    assert registry.get_sample_value("tollhouse_rollup_tenants_behind") == 1
+    assert registry.get_sample_value("tollhouse_rollup_behind_tenants") == 1

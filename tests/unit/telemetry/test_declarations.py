@@ -8,7 +8,20 @@ from tollhouse_server.telemetry import declarations, reference
 from tollhouse_server.telemetry.declarations import DECLARATIONS, Declaration, Kind, series_names
 from tollhouse_server.telemetry.metrics import Metrics
 
-UNITS = ("_total", "_seconds", "_works", "_calls", "_attempts", "_targets", "_keys", "_processes", "_up", "_findings")
+UNITS = (
+    "_total",
+    "_seconds",
+    "_works",
+    "_calls",
+    "_attempts",
+    "_targets",
+    "_keys",
+    "_processes",
+    "_up",
+    "_findings",
+    "_tenants",
+    "_differences",
+)
 BOUNDED_LABELS = {
     "rpc",
     "code",
