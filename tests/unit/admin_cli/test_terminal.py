@@ -27,6 +27,8 @@ def start(terminal: int, *arguments: str) -> "subprocess.Popen[bytes]":
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
+        # Whoever runs the tests in the background has told the shell that Ctrl-C is to be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - nothing runs beside it
     )
 
 
