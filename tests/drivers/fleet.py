@@ -42,6 +42,11 @@ class Fleet:
             if "worker" in child.cmdline()
         ]
 
+    def wait_until_ready(self) -> None:
+        """Wait until every server takes connections: its killed workers take a while to be there again."""
+        for server in self.servers:
+            _wait_until_ready(server)
+
     def dsn(self, role: str) -> str:
         """Return the DSN of the one database for a role."""
         return self.parts.endpoints[0].dsn(role)
@@ -59,9 +64,9 @@ def running_fleet(parts: Parts, *, servers: int, **settings: object) -> Iterator
             server.run = as_run_file(parts, administrator_key) | {"grpc": f"127.0.0.1:{server.run['port']}"}
             started.append(server)
         started[0].run = {**started[0].run, "demo_api_key": set_up(started[0])}
-        for server in started:
-            _wait_until_ready(server)
-        yield Fleet(parts, started)
+        fleet = Fleet(parts, started)
+        fleet.wait_until_ready()
+        yield fleet
 
 
 def _start(parts: Parts, number: int, settings: dict[str, object]) -> RunningStack:

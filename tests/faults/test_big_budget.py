@@ -64,14 +64,23 @@ _QUIET_SECONDS = 60.0
 _BOOKED = """
 SELECT coalesce(sum(cost_nanos), 0)::bigint AS nanos,
     count(DISTINCT attempt_id) FILTER (WHERE kind <> 'REFUSED') AS attempts,
-    count(*) FILTER (WHERE kind = 'SUSPENSE') AS suspended
+    count(*) FILTER (WHERE kind = 'SUSPENSE') AS ever_suspended
 FROM usage_record WHERE project_id = $1
+"""
+_OPEN = """
+SELECT count(*) FROM suspense s
+WHERE s.resolved_at IS NULL AND EXISTS (
+    SELECT FROM usage_record r
+    WHERE r.tenant_id = s.tenant_id AND r.attempt_id = s.attempt_id AND r.project_id = $1)
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one seed showed. Money in nano-dollars; `most` is the highest held + settled of any commit."""
+    """What one seed showed. Money in nano-dollars; `most` is the highest held + settled of any commit.
+
+    `ever_suspended` counts also what a worker settled after all that was only too busy to send a heartbeat.
+    """
 
     served_upstream: int
     told: int
@@ -81,6 +90,7 @@ class Run:
     booked: int
     attempts: int
     suspended: int
+    ever_suspended: int
     in_flight: int
     most: int
     commits: int
@@ -198,6 +208,7 @@ def _run_once(fleet: Fleet, case: str, seed: int, *, with_kills: bool) -> None:
 
 
 async def _run(fleet: Fleet, seed: int, *, with_kills: bool) -> Run:
+    await asyncio.to_thread(fleet.wait_until_ready)
     department = f"b{seed}-{'kills' if with_kills else 'calm'}"
     key, limit_name = await asyncio.to_thread(_add_budget, fleet, department)
     connection = await asyncpg.connect(fleet.dsn(ROOT))
@@ -311,7 +322,8 @@ async def _result(
         settled=counter["settled"],
         booked=booked["nanos"],
         attempts=booked["attempts"],
-        suspended=booked["suspended"],
+        suspended=await connection.fetchval(_OPEN, project),
+        ever_suspended=booked["ever_suspended"],
         in_flight=await connection.fetchval("SELECT count(*) FROM attempt"),
         most=seen.most,
         commits=seen.commits,
