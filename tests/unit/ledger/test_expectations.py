@@ -24,11 +24,11 @@ def test_an_unknown_kind_of_call_is_expected_to_cost_its_ceiling() -> None:
     assert expectations.of(terms()) is EVERYTHING
 
 
-def test_most_calls_use_no_more_than_is_expected() -> None:
-    """Nine in ten: the dearest twelfth of these does not count."""
+def test_half_of_the_calls_use_no_more_than_is_expected() -> None:
+    """The dearest third of these does not count."""
     expectations = Expectations()
     for number in range(128):
-        expectations.learn(terms(cost_nanos=1000), used(100 if number % 12 else 1000))
+        expectations.learn(terms(cost_nanos=1000), used(100 if number % 3 else 1000))
 
     shares = expectations.of(terms())
 
