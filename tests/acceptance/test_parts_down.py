@@ -34,8 +34,9 @@ def parts() -> Iterator[Parts]:
 
 @pytest.fixture(scope="module")
 def deployment(parts: Parts) -> Iterator[Deployment]:
-    """A gateway that serves on the parts."""
+    """A gateway that serves on the parts, with every worker: one that has no key yet can get none without Vault."""
     with running_deployment(parts) as running:
+        eventually(lambda: [call(running.gateway) for _ in range(12)], seconds=60)
         yield running
 
 
