@@ -36,7 +36,7 @@ def parts() -> Iterator[Parts]:
 def deployment(parts: Parts) -> Iterator[Deployment]:
     """A gateway that serves on the parts, with every worker: one that has no key yet can get none without Vault."""
     with running_deployment(parts) as running:
-        eventually(lambda: [call(running.gateway) for _ in range(12)], seconds=60)
+        every_worker_serves(running.gateway)
         yield running
 
 
@@ -66,6 +66,11 @@ def eventually(attempt: Callable[[], object], seconds: float = 15) -> None:
             return
         time.sleep(0.2)
     attempt()
+
+
+def every_worker_serves(gateway: RunningStack) -> None:
+    """Wait until so many connections in a row are served that none of the workers can be without a key."""
+    eventually(lambda: [call(gateway) for _ in range(12)], seconds=60)
 
 
 # --- at the start -----------------------------------------------------------------------------------------------------
@@ -174,7 +179,7 @@ def test_without_an_upstream_key_nothing_is_booked(deployment: Deployment) -> No
     error = refusal_of(lambda: call(gateway))
     switch_key(gateway, UPSTREAM_KEY, on=True)
     booked = gateway.query("SELECT count(*) FROM usage_record")[0][0] - before
-    eventually(lambda: call(gateway))
+    every_worker_serves(gateway)
 
     assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert reason_of(error) == "NO_UPSTREAM_KEY"
