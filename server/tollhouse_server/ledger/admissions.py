@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Admissions:
-    """Gives verdicts on reservations. `fresh` is admitted and not written yet, `admitted` is written."""
+    """Gives verdicts on reservations. `fresh` is to be written; `recognised` was, by a commit that was in doubt."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Admissions:
         self._claims: dict[RequestKey, bytes] = dict(found.taken)
         self._repeated: list[ReserveWork] = []
         self.fresh: dict[ReserveWork, Reservation] = {}
-        self.admitted: dict[ReserveWork, Reservation] = {}
+        self.recognised: dict[ReserveWork, Reservation] = {}
         self.refused: dict[ReserveWork, TollhouseError] = {}
         self.for_nobody: list[Reservation] = []
         """What is held although nobody will use it: it must be given back."""
@@ -59,12 +59,12 @@ class Admissions:
             if attempt_id in there:
                 found = there[attempt_id]
                 # With the terms of the caller who asked for it: the row has only what it takes to end.
-                self.admitted[work] = replace(found, terms=replace(work.terms, ceiling=found.terms.ceiling))
+                self.recognised[work] = replace(found, terms=replace(work.terms, ceiling=found.terms.ceiling))
             elif attempt_id in ended:
                 self.refused[work] = StoreUnavailable(detail="this worker was taken for dead before the call was sent")
                 if ended[attempt_id].kind is RecordKind.SUSPENSE:
                     self.for_nobody.append(self._swept(work, ended[attempt_id].holds_text))
-        return [work for work in reserves if work not in self.admitted and work not in self.refused]
+        return [work for work in reserves if work not in self.recognised and work not in self.refused]
 
     def _swept(self, work: ReserveWork, holds_text: str) -> Reservation:
         """Return the reservation of a call that went to suspense although it was never sent."""
@@ -105,24 +105,6 @@ class Admissions:
             clamped_by=verdict.clamped_by,
         )
 
-    def note_written(self, claimed: set[int]) -> list[ReserveWork]:
-        """Take what was fresh as written; return those whose request id another server has claimed just now."""
-        fresh, self.fresh = self.fresh, {}
-        self.admitted |= fresh
-        return [work for work in fresh if work.terms.first and work.terms.attempt_id.int not in claimed]
-
-    async def give_up(self, lost: Sequence[ReserveWork]) -> list[ReserveWork]:
-        """Undo admissions that lost their request id; return who was refused for want of the room that this frees."""
-        undone = [(*_attempt_key(work), work.terms.request_id) for work in lost]
-        await store.undo_attempts(self._connection, undone)
-        for work in lost:
-            verdicts.give_back(self.admitted.pop(work).holds, self._found.counters)
-        self._repeated += lost
-        displaced = [work for work, error in self.refused.items() if isinstance(error, LimitExceeded)]
-        for work in displaced:
-            del self.refused[work]
-        return displaced
-
     async def refuse_repeated(self) -> None:
         """Refuse calls whose request id is taken, each with the state of the call that took it. Run it unlocked."""
         if not self._repeated:
@@ -147,7 +129,7 @@ class Admissions:
         """Tell every caller his verdict; what finds nobody is to be given back."""
         for work, error in self.refused.items():
             work.fail(error)
-        for work, reservation in self.admitted.items():
+        for work, reservation in (self.recognised | self.fresh).items():
             if not work.is_admitted and not work.admit(reservation):
                 self.for_nobody.append(reservation)
 

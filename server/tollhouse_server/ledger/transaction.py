@@ -58,7 +58,7 @@ class TickTransaction:
             await top_ups.judge(batch.top_ups)
             waiting = await admissions.recognise(batch.reserves)
             admissions.judge(work for work in waiting if work.is_waited_for)
-            await self._write(found, admissions, endings)
+            await self._write(found, admissions, endings.bookings)
             await self._raise_alerts(found, endings)
             for work in batch.reserves:
                 # From here to the commit's answer nobody knows whether it happened.
@@ -149,29 +149,18 @@ class TickTransaction:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, found: Look, admissions: Admissions, endings: Endings) -> None:
-        """Write what was decided; each loss of a request id frees room for someone who was refused for want of it."""
-        lost = await self._write_once(found, admissions, endings.bookings)
-        while lost:
-            admissions.judge(await admissions.give_up(lost))
-            lost = await self._write_once(found, admissions, [])
-
-    async def _write_once(self, found: Look, admissions: Admissions, bookings: list[Booking]) -> list[ReserveWork]:
-        counters = found.counters
-        if not admissions.fresh and not bookings and not any(counter.is_moved for counter in counters.values()):
-            return []
-        seen, claimed = days_of_claims(found.now)
-        return admissions.note_written(
+    async def _write(self, found: Look, admissions: Admissions, bookings: list[Booking]) -> None:
+        if admissions.fresh or bookings or any(counter.is_moved for counter in found.counters.values()):
+            seen, claimed = days_of_claims(found.now)
             await store.write(
                 self._connection,
-                counters=counters,
-                admitted=list(admissions.fresh.values()),
+                counters=found.counters,
+                admitted=admissions.fresh.values(),
                 bookings=bookings,
                 now=found.now,
                 days=claimed,
                 days_seen=seen,
             )
-        )
 
     async def _raise_alerts(self, found: Look, endings: Endings) -> None:
         reached = [(key, counter.settled) for key, counter in found.counters.items() if counter.reaches_alert]

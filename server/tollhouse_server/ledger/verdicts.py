@@ -34,7 +34,7 @@ _Shrink: TypeAlias = Callable[[int | None, int | None], Shrunk | None]
 
 @dataclass(slots=True, eq=False)
 class Counter:
-    """A locked counter: as it is with what this tick has done so far, and as it was when last read or written."""
+    """A locked counter: as it is with what this tick has done so far, and as it was read."""
 
     held: int = 0
     expected: int = 0
@@ -43,16 +43,15 @@ class Counter:
     held_before: int = 0
     expected_before: int = 0
     settled_before: int = 0
-    settled_at_first: int = 0
 
     @classmethod
     def found(cls, held: int, expected: int, settled: int, alert_at: int) -> "Counter":
         """Return a counter as it was read."""
-        return cls(held, expected, settled, alert_at, held, expected, settled, settled)
+        return cls(held, expected, settled, alert_at, held, expected, settled)
 
     @property
     def is_moved(self) -> bool:
-        """Tell whether something has been moved that is not written yet."""
+        """Tell whether this tick has moved something."""
         return (
             self.held != self.held_before
             or self.settled != self.settled_before
@@ -62,13 +61,11 @@ class Counter:
     @property
     def reaches_alert(self) -> bool:
         """Tell whether this tick has settled so much that an alert may be due."""
-        return self.settled > self.settled_at_first and self.settled >= self.alert_at
+        return self.settled > self.settled_before and self.settled >= self.alert_at
 
-    def take_moves(self) -> tuple[int, int, int]:
-        """Return what has been moved since the last time, as (held, expected, settled)."""
-        moves = (self.held - self.held_before, self.expected - self.expected_before, self.settled - self.settled_before)
-        self.held_before, self.expected_before, self.settled_before = self.held, self.expected, self.settled
-        return moves
+    def moves(self) -> tuple[int, int, int]:
+        """Return what this tick has moved, as (held, expected, settled)."""
+        return (self.held - self.held_before, self.expected - self.expected_before, self.settled - self.settled_before)
 
 
 class AppliedLimit(NamedTuple):

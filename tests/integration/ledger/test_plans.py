@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 from tollhouse_server.ledger import connections, definition_store, store, threshold_store
+from tollhouse_server.ledger.rows import ATTEMPT, GROWN_ATTEMPT, RECORD
+from tollhouse_server.ledger.terms import CounterKey
 
 from tests.drivers.ledger import LedgerView
 from tests.drivers.postgres import TestDatabase
@@ -18,16 +20,20 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TENANTS, LIMITS, MOMENTS = ["acme"], [1], [NOW]
 IDS, DAYS = [uuid4()], [NOW.date()]
+COUNTERS = [CounterKey("acme", 1, int(NOW.timestamp()))]
+KEYED = store._ATTEMPT_KEY.texts([("acme", IDS[0])])
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
-    "look": (store._LOOK, [TENANTS, LIMITS, MOMENTS, TENANTS, IDS, TENANTS, IDS, DAYS]),
-    "write": (store._WRITE, [TENANTS, LIMITS, MOMENTS, [1], [1], [1], "[]", "[]", NOW, DAYS, DAYS]),
-    "claimed_calls": (store._CLAIMED_CALLS, [TENANTS, IDS]),
-    "undo_attempts": (store._UNDO_ATTEMPTS, [TENANTS, IDS, IDS]),
-    "load_ended": (store._LOAD_ENDED, [TENANTS, IDS]),
-    "end_attempts": (store._END_ATTEMPTS, [TENANTS, IDS]),
-    "load_attempts": (store._LOAD_ATTEMPTS, [TENANTS, IDS]),
-    "grow_attempts": (store._GROW_ATTEMPTS, ["[]"]),
+    "look": (store._LOOK, [*store._COUNTER.texts(COUNTERS), *KEYED, *KEYED, DAYS]),
+    "write": (
+        store._WRITE,
+        [NOW, DAYS, DAYS, *store._MOVE.texts([(*COUNTERS[0], 1, 1, 1)]), *RECORD.texts([]), *ATTEMPT.texts([])],
+    ),
+    "claimed_calls": (store._CLAIMED_CALLS, KEYED),
+    "load_ended": (store._LOAD_ENDED, KEYED),
+    "end_attempts": (store._END_ATTEMPTS, KEYED),
+    "load_attempts": (store._LOAD_ATTEMPTS, KEYED),
+    "grow_attempts": (store._GROW_ATTEMPTS, GROWN_ATTEMPT.texts([])),
     "close_suspense": (store._CLOSE_SUSPENSE, ["acme", IDS[0], "SERVED"]),
     "find_booking": (store._FIND_BOOKING, ["acme", IDS[0]]),
     "definitions": (definition_store._DEFINITIONS, [TENANTS, ["tenants/acme"]]),
