@@ -16,6 +16,11 @@ from tollhouse_server.settings import Settings
 _KEEPALIVE_MILLISECONDS = 30_000
 # Above our own limit, so that a message a little too large gets our error, which names both sizes.
 _MESSAGE_HEADROOM_BYTES = 1024 * 1024
+# How many calls may arrive while this process is busy. Above gRPC's own bounds (1,000 and 3,000) it ends first some,
+# then all of them as CANCELLED, without a word to us, and a caller takes that for his own doing. A call that waits
+# takes some 16 kB, besides its message: so many take a few hundred MB, and ten seconds of one core.
+_MAX_WAITING_CALLS = 20_000
+_WAITING_CALLS_HARD_LIMIT = 40_000
 
 
 class GrpcioServer:
@@ -89,6 +94,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.server.max_pending_requests", _MAX_WAITING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _WAITING_CALLS_HARD_LIMIT),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MILLISECONDS // 3),
     ]
