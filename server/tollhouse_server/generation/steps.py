@@ -100,6 +100,11 @@ class SteppedHold:
         """
         return max(self.held_tokens, self._seen.tokens + self._margin() // 2)
 
+    @property
+    def bound_tokens(self) -> int:
+        """Return the most output tokens that the upstream was allowed to write, whoever watched it."""
+        return max(self._full.output_tokens, self.used_tokens)
+
     def add(self, chunk: Mapping[str, Any]) -> None:
         """Take a chunk into account."""
         before = self._seen.tokens

@@ -8,7 +8,7 @@ of a stream that is held for in steps ends it before.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,8 +23,13 @@ from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.pricing.usage import StreamUsage
 from tollhouse_server.upstream.protocol import Broken
 
-_LAST_LOOK_SECONDS = 0.02
-"""How long a stream that is cut is read on, for what is in the buffers of this machine."""
+_LOOKS = 5
+_LOOK_SECONDS = 0.004
+"""So often, and so long each time, a stream that is cut must bring nothing before it is closed. Several looks: the
+first one after a standstill is over, by the clock, before the sockets are read."""
+
+_STANDSTILL_SECONDS = 0.5
+"""Nobody has watched a stream for whom that time passed in one look, or from the last look to the closing."""
 
 _CHUNKS_AHEAD = 64
 """Chunks kept for a slow reader before the upstream is made to wait for him."""
@@ -146,6 +151,7 @@ class Passage:
     def __init__(self, pipe: ChunkPipe, steps: SteppedHold | None) -> None:
         self._pipe = pipe
         self._steps = steps
+        self._looked_at = time.monotonic()
         self.meter = StreamUsage()
         self.progress = StreamProgress()
 
@@ -165,16 +171,36 @@ class Passage:
             self._pipe.put_at_once(chunk)
 
     async def take_what_has_come(self, chunks: AsyncIterator[Mapping[str, Any]]) -> None:
-        """Take the chunks that are here already, before their stream is closed: the more is seen, the less is guessed.
+        """Take the chunks that are here already, and end their stream: the more is seen, the less is guessed.
 
         Raises:
             Broken: as `take`.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_LOOK_SECONDS):
-                async for chunk in chunks:
-                    self._count(chunk)
-                    self._pipe.put_at_once(chunk)
+        looks = 0
+        coming = asyncio.ensure_future(anext(chunks, None))
+        try:
+            while looks < _LOOKS:
+                self._looked_at = time.monotonic()
+                await asyncio.wait([coming], timeout=_LOOK_SECONDS)
+                if not coming.done():
+                    looks += not self._stood_still
+                    continue
+                if (chunk := coming.result()) is None:
+                    break
+                self._count(chunk)
+                self._pipe.put_at_once(chunk)
+                coming = asyncio.ensure_future(anext(chunks, None))
+        finally:
+            coming.cancel()
+            await asyncio.wait([coming])
+            if not coming.cancelled():
+                # It ended in this very moment; asyncio must not complain that nobody looked.
+                coming.exception()
+
+    @property
+    def _stood_still(self) -> bool:
+        """Tell whether this process has not run for so long that much may have come since the last look."""
+        return time.monotonic() - self._looked_at > _STANDSTILL_SECONDS
 
     def _count(self, chunk: Mapping[str, Any]) -> None:
         if "error" in chunk:
@@ -185,12 +211,12 @@ class Passage:
             self._steps.add(chunk)
 
     def cut(self, trial: Trial, steps: SteppedHold) -> Served:
-        """Return what a stream came to that was ended for want of room."""
+        """Return what a stream came to that was ended for want of room; to be asked as soon as it is closed."""
         attempt = trial.attempt
         bill = bill_of_cut_stream(
             trial.stage.stop,
             self.meter,
-            used_tokens=steps.used_tokens,
+            used_tokens=steps.bound_tokens if self._stood_still else steps.used_tokens,
             held_nanos=attempt.held_nanos,
             suspense_nanos=attempt.suspense_nanos,
         )

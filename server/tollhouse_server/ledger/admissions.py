@@ -90,6 +90,11 @@ class Admissions:
             if work.terms.first:
                 self._claims[key] = work.terms.fingerprint
 
+    @property
+    def are_plain(self) -> bool:
+        """Tell whether every call that was judged is admitted as it asked to be."""
+        return not self.refused and not self._repeated
+
     def _shares_of(self, work: ReserveWork) -> Shares:
         return self._expectations.of(work.terms)
 

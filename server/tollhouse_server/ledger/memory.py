@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tollhouse_server.ledger import definition_store, verdicts
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _COUNTERS_KEPT = 500_000
 
-_MIDNIGHT_IS_NEAR = timedelta(minutes=5)
-"""Far longer than any tick lasts: after it nobody is still claiming request ids for the day before."""
+_FIRST_DOUBT, _LONGEST_DOUBT = 8, 1024
+"""Ticks that look first after a plan has failed: a plan in vain costs as much as a look."""
 
 
 @dataclass(slots=True)
@@ -43,12 +43,36 @@ class DatabaseClock:
 
 
 @dataclass(slots=True)
+class Doubt:
+    """How often plans have failed of late: after each failure the next ticks look first, twice as many every time."""
+
+    _ticks_to_look: int = 0
+    _next: int = _FIRST_DOUBT
+
+    def looks_first(self) -> bool:
+        """Tell whether the next tick should look before it writes."""
+        if self._ticks_to_look:
+            self._ticks_to_look -= 1
+            return True
+        return False
+
+    def plan_failed(self) -> None:
+        """Expect that the next plans fail too: a budget that is used up is refused again and again."""
+        self._ticks_to_look, self._next = self._next, min(_LONGEST_DOUBT, 2 * self._next)
+
+    def plan_held(self) -> None:
+        """Expect the best again."""
+        self._next = _FIRST_DOUBT
+
+
+@dataclass(slots=True)
 class Memory:
-    """Limits, the counters that exist, the clock, and what calls mostly use."""
+    """Limits, the counters that exist, the clock, what calls mostly use, and whether plans hold."""
 
     definitions: LimitDefinitions = field(default_factory=LimitDefinitions)
     expectations: Expectations = field(default_factory=Expectations)
     clock: DatabaseClock = field(default_factory=DatabaseClock)
+    doubt: Doubt = field(default_factory=Doubt)
     _counters: set[CounterKey] = field(default_factory=set)
     _applied: dict[LimitDefinition, AppliedLimit] = field(default_factory=dict)
     _applied_minute: datetime | None = None
@@ -99,14 +123,3 @@ class Memory:
 def minute_of(moment: datetime) -> datetime:
     """Return the beginning of the minute: every window begins with one."""
     return moment.replace(second=0, microsecond=0)
-
-
-def days_of_claims(now: datetime) -> tuple[list[date], list[date]]:
-    """Return the days (UTC) on which a request id may be taken, and those on which it must be claimed.
-
-    Just after midnight another tick may still be claiming for the day before: then both days are claimed.
-    """
-    today = now.astimezone(UTC).date()
-    yesterday = today - timedelta(days=1)
-    since_midnight = now - datetime(today.year, today.month, today.day, tzinfo=UTC)
-    return [yesterday, today], [yesterday, today] if since_midnight < _MIDNIGHT_IS_NEAR else [today]

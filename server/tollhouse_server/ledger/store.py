@@ -5,7 +5,7 @@ Everything that locks rows does it in key order, so that two ticks that meet on 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -25,7 +25,8 @@ from tollhouse_server.ledger.rows import (
     suspense_row,
 )
 from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, RecordKind, Reservation
-from tollhouse_server.ledger.verdicts import Counter
+from tollhouse_server.ledger.verdicts import UNBOUNDED, Counter
+from tollhouse_server.ledger.windows import ClaimDays
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -43,7 +44,13 @@ _CLOCK = "SELECT value, clock_timestamp() AS now FROM epoch WHERE topic = 'limit
 _COUNTER = Columns("tenant_id text, limit_id bigint, starts bigint")
 """The key of a counter, its window's start in seconds since 1970."""
 
-_MOVE = Columns("tenant_id text, limit_id bigint, starts bigint, held bigint, expected bigint, settled bigint")
+_MOVE = Columns(
+    "tenant_id text, limit_id bigint, starts bigint, held bigint, expected bigint, settled bigint,"
+    "bound bigint, likely bigint"
+)
+"""What is added to a counter, and the most that it may then come to: `bound` at the worst, `likely` as expected."""
+
+_ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
 _ATTEMPT_KEY = Columns("tenant_id text, attempt_id uuid")
 _REQUEST_KEY = Columns("tenant_id text, request_id uuid")
 
@@ -78,36 +85,65 @@ FROM clock, epoch e,
 WHERE e.topic = 'limits'
 """  # noqa: S608 - columns of this module
 
-_RECORDS_FROM = 4 + len(_MOVE)
+_MOVES_FROM = 9
+_ENDED_FROM = _MOVES_FROM + len(_MOVE)
+_RECORDS_FROM = _ENDED_FROM + len(_ENDED)
 _ATTEMPTS_FROM = _RECORDS_FROM + len(RECORD)
 
-# Two ticks that claim one request id at the same moment: the second waits for the first, and fails as a whole.
+# After a look ($1 is null) nothing can be other than it was seen. Without one everything must be as it was planned, or
+# nothing is written: the minute and the limits ($1, $2), room on each counter and no alert due ($3 of them), each
+# attempt that ends here still in flight, with the holds that are known here ($4 of them), and no request id taken on an
+# earlier day ($8), which the insertion would not notice. Counters first, then attempts,
+# then request ids: two ticks that claim one id at the same moment wait for each other, and the second fails.
 _WRITE = f"""
-WITH moved AS (
+WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
+moved AS (
     UPDATE counter c
     SET held = c.held + m.held, expected = c.expected + m.expected, settled = c.settled + m.settled
-    FROM {_MOVE.unnest("m", first=4)}
+    FROM {_MOVE.unnest("m", first=_MOVES_FROM)}
     WHERE c.tenant_id = m.tenant_id AND c.limit_id = m.limit_id AND c.window_start = to_timestamp(m.starts)
+    RETURNING c.held + c.settled <= m.bound AND c.expected + c.settled <= m.likely
+        AND (m.settled = 0 OR c.settled < c.alert_at) AS fits
+),
+gone AS (
+    DELETE FROM attempt a USING {_ENDED.unnest("e", first=_ENDED_FROM)}
+    WHERE a.tenant_id = e.tenant_id AND a.attempt_id = e.attempt_id AND a.top_ups = e.top_ups
+    RETURNING 1
+),
+new AS MATERIALIZED (SELECT * FROM {ATTEMPT.unnest("new", first=_ATTEMPTS_FROM)}),
+written AS MATERIALIZED (
+    SELECT CASE WHEN $1::timestamptz IS NULL OR (
+        clock.now >= $1 AND clock.now < $1 + interval '1 minute' AND epoch.value = $2::bigint
+        AND (SELECT count(*) FROM moved WHERE fits) = $3::bigint AND (SELECT count(*) FROM gone) = $4::bigint
+        AND NOT EXISTS (
+            SELECT FROM new JOIN request_key k
+                ON k.tenant_id = new.tenant_id AND k.request_id = new.request_id AND k.day = ANY ($8::date[])
+            WHERE new.fingerprint <> ''
+        )
+    ) THEN clock.now ELSE ledger_unfit() END AS at
+    FROM clock, epoch WHERE epoch.topic = 'limits'
 ),
 booked AS (
     INSERT INTO usage_record (settled_at, {RECORD.names})
-    SELECT $1::timestamptz, {RECORD.selected} FROM {RECORD.unnest("ended", first=_RECORDS_FROM)}
+    SELECT written.at, {RECORD.selected} FROM {RECORD.unnest("ended", first=_RECORDS_FROM)}, written
 ),
-new AS MATERIALIZED (SELECT * FROM {ATTEMPT.unnest("new", first=_ATTEMPTS_FROM)}),
 started AS (
     INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
-    SELECT tenant_id, attempt_id, request_id, worker_epoch, $1, terms, holds FROM new
+    SELECT tenant_id, attempt_id, request_id, worker_epoch, $5::timestamptz, terms, holds FROM new, written
 ),
 -- A call that goes on to another target: its request id stands for the attempt that is under way now.
 passed_on AS (
-    UPDATE request_key k SET attempt_id = new.attempt_id FROM new
+    UPDATE request_key k SET attempt_id = new.attempt_id FROM new, written
     WHERE new.fingerprint = '' AND k.tenant_id = new.tenant_id AND k.request_id = new.request_id
-        AND k.day = ANY ($2::date[])
+        AND k.day = ANY ($6::date[])
+),
+claimed AS (
+    INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
+    SELECT new.tenant_id, new.request_id, days.day, new.fingerprint, new.attempt_id
+    FROM new CROSS JOIN written CROSS JOIN unnest($7::date[]) AS days (day) WHERE new.fingerprint <> ''
+    ORDER BY 1, 2, 3
 )
-INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
-SELECT new.tenant_id, new.request_id, days.day, new.fingerprint, new.attempt_id
-FROM new CROSS JOIN unnest($3::date[]) AS days (day) WHERE new.fingerprint <> ''
-ORDER BY 1, 2, 3
+SELECT at FROM written
 """  # noqa: S608 - columns of this module
 
 # The attempt that an id stands for has one record of how it ended, and ADJUSTMENTs once a suspended one was resolved.
@@ -171,6 +207,12 @@ FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
 """
 
 
+_NO_BOUNDS = (UNBOUNDED, UNBOUNDED)
+
+_PLAN_FAILED = frozenset({"TH001", asyncpg.UniqueViolationError.sqlstate, asyncpg.CheckViolationError.sqlstate})
+"""What ledger_unfit raises; a request id that is taken; holds taken off that are off already."""
+
+
 @dataclass(slots=True)
 class Look:
     """What a tick has found and locked. `ended`: by attempt id, the holds of those that were topped up."""
@@ -196,11 +238,11 @@ async def look(
     counters: Sequence[CounterKey],
     ending: Sequence[AttemptKey],
     requests: Sequence[tuple[str, UUID]],
-    days: Sequence[date],
+    days: ClaimDays,
 ) -> Look:
     """Lock the counters, end the attempts, and see which request ids are taken. Counters and attempts are in order."""
     row = await connection.fetchrow(
-        _LOOK, *_COUNTER.texts(counters), *_ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), list(days)
+        _LOOK, *_COUNTER.texts(counters), *_ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
     )
     if row is None:
         raise LookupError("table epoch has no row for limits: migrations are incomplete")
@@ -217,33 +259,72 @@ async def look(
     return found
 
 
+class Plan(NamedTuple):
+    """What a tick reckons with that has not looked: the minute, the epoch of the limits, and what each counter bears.
+
+    `bounds` are the most that may be (held + settled, expected + settled) on those counters that calls are held on.
+    """
+
+    minute: datetime
+    epoch: int
+    bounds: Mapping[CounterKey, tuple[int, int]]
+
+
+class PlanFailedError(Exception):
+    """Something is not as the tick has planned, and nothing was written: it has to look first."""
+
+
 async def write(
     connection: "Connection",
     *,
     counters: Mapping[CounterKey, Counter],
     admitted: Iterable[Reservation],
     bookings: Sequence[Booking],
-    now: datetime,
-    days: Sequence[date],
-    days_seen: Sequence[date],
-) -> None:
-    """Write all that a tick has decided.
+    dispatched_at: datetime,
+    days: ClaimDays,
+    plan: Plan | None = None,
+) -> datetime:
+    """Write all that a tick has decided; return the moment of the bookings.
+
+    With a `plan` nobody has looked: then this is the whole transaction, ends the attempts too, and opens no suspense.
 
     Raises:
-        asyncpg.UniqueViolationError: another tick has claimed one of the request ids on one of the `days` meanwhile.
+        PlanFailedError: the plan does not hold.
+        asyncpg.UniqueViolationError: another tick has claimed one of the request ids meanwhile.
     """
-    await connection.execute(
-        _WRITE,
-        now,
-        list(days_seen),
-        list(days),
-        *_MOVE.texts([(*key, *counter.moves()) for key, counter in counters.items() if counter.is_moved]),
-        *RECORD.texts(map(record_row, bookings)),
-        *ATTEMPT.texts(map(attempt_row, admitted)),
-    )
+    bounds = plan.bounds if plan else {}
+    moves = [
+        (*key, *counter.moves(), *bounds.get(key, _NO_BOUNDS)) for key, counter in counters.items() if counter.is_moved
+    ]
+    ended = [_ended_row(booking.reservation) for booking in bookings] if plan else []
+    try:
+        at: datetime = await connection.fetchval(
+            _WRITE,
+            plan and plan.minute,
+            plan and plan.epoch,
+            len(moves),
+            len(ended),
+            dispatched_at,
+            days.seen,
+            days.claimed,
+            days.earlier,
+            *_MOVE.texts(moves),
+            *_ENDED.texts(ended),
+            *RECORD.texts(map(record_row, bookings)),
+            *ATTEMPT.texts(map(attempt_row, admitted)),
+        )
+    except asyncpg.PostgresError as error:
+        if plan and error.sqlstate in _PLAN_FAILED:
+            raise PlanFailedError from error
+        raise
     suspended = [booking for booking in bookings if booking.is_suspense]
     if suspended:
         await connection.execute(_OPEN_SUSPENSE, *SUSPENSE.texts(map(suspense_row, suspended)))
+    return at
+
+
+def _ended_row(reservation: Reservation) -> tuple[object, ...]:
+    return (reservation.terms.scope.tenant_id, reservation.terms.attempt_id, reservation.top_ups)
 
 
 class ClaimedCall(NamedTuple):

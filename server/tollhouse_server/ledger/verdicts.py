@@ -29,6 +29,9 @@ from tollhouse_server.names import LimitName
 _RETRY_WHEN_HELD_SECONDS = 2.0
 """A call that only calls in flight keep out is worth another try when they have ended."""
 
+UNBOUNDED = 2**63 - 1
+"""More than PostgreSQL's bigint can count."""
+
 _Shrink: TypeAlias = Callable[[int | None, int | None], Shrunk | None]
 
 
@@ -86,6 +89,13 @@ class AppliedLimit(NamedTuple):
     is_plain: bool
     is_elastic: bool
     prefix: str
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Return the most that may be held and settled at the worst, and expected and settled."""
+        if self.limit.mode is Mode.SOFT:
+            return (UNBOUNDED, UNBOUNDED)
+        return (self.bound, self.amount if self.is_elastic else UNBOUNDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

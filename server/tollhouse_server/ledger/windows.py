@@ -1,6 +1,7 @@
-"""Where a limit's window begins and ends; days and months are those of a tenant's calendar."""
+"""Where a limit's window begins and ends, in a tenant's calendar; and the days for which a request id is remembered."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from tollhouse_server.ledger.terms import Calendar, Window
@@ -8,6 +9,10 @@ from tollhouse_server.ledger.terms import Calendar, Window
 TOTAL_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ROLLING_MINUTES = 10
+
+_MIDNIGHT_IS_NEAR = timedelta(minutes=5)
+"""Far longer than any tick lasts: after it nobody is still claiming request ids for the day before."""
+
 _LENGTHS = {
     Window.MINUTE: timedelta(minutes=1),
     Window.ROLLING_10_MINUTES: timedelta(minutes=_ROLLING_MINUTES + 1),
@@ -79,3 +84,24 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 def month_after(day: date) -> date:
     """Return the first day of the month after that of `day`."""
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+class ClaimDays(NamedTuple):
+    """Days (UTC): those on which a request id may be taken, those for which it must be claimed, and the first without
+    the second."""
+
+    seen: list[date]
+    claimed: list[date]
+    earlier: list[date]
+
+
+def days_of_claims(now: datetime) -> ClaimDays:
+    """Return the days of the claims made at the aware moment `now`.
+
+    Just after midnight another tick may still be claiming for the day before: then both days are claimed.
+    """
+    today = now.astimezone(UTC).date()
+    yesterday = today - timedelta(days=1)
+    if now - datetime(today.year, today.month, today.day, tzinfo=UTC) < _MIDNIGHT_IS_NEAR:
+        return ClaimDays(seen=[yesterday, today], claimed=[yesterday, today], earlier=[])
+    return ClaimDays(seen=[yesterday, today], claimed=[today], earlier=[yesterday])

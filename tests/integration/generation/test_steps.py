@@ -1,8 +1,10 @@
 """A stream that is held for in steps: it tops up while it comes, and never uses more than is held for it."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import asyncpg
@@ -12,7 +14,7 @@ from tollhouse_server.errors import BudgetCutOff, StoreLostMidStream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.simulator.client import ServedCall, SimulatorClient
-from tollhouse_server.upstream.protocol import Method
+from tollhouse_server.upstream.protocol import Method, Upstream, UpstreamCall
 
 from tests.drivers.bills import ListPriceBook, total_nanos
 from tests.drivers.generation import (
@@ -66,7 +68,7 @@ async def heard(listener: AsyncIterator[Item], items: list[Item]) -> None:
 
 
 async def bills(
-    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, *, written: int = WRITTEN
 ) -> dict[str, tuple[Record, ServedCall, int]]:
     """Return record, log row and bill of each served attempt, when the upstream has noticed every cut."""
     book = ListPriceBook()
@@ -74,7 +76,7 @@ async def bills(
     cut = [attempt for attempt, record in records.items() if record.outcome != "SERVED"]
     for _ in range(200):
         log = {str(one.attempt_id): one for one in await served_with(simulator, account.secrets[0])}
-        late = [(records[attempt], log[attempt]) for attempt in cut if _output(log[attempt]) >= WRITTEN]
+        late = [(records[attempt], log[attempt]) for attempt in cut if _output(log[attempt]) >= written]
         if not late:
             break
         await asyncio.sleep(0.05)
@@ -86,6 +88,27 @@ async def bills(
 
 def _output(row: ServedCall) -> int:
     return int(row.usage.get("candidatesTokenCount", 0)) + int(row.usage.get("thoughtsTokenCount", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class SlowToClose:
+    """An upstream in a process that stands still in the moment at which it closes a stream."""
+
+    upstream: Upstream
+    seconds: float
+
+    async def call(self, call: UpstreamCall) -> dict[str, Any]:
+        """Send a unary call."""
+        return await self.upstream.call(call)
+
+    async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
+        """Pass a stream on."""
+        async with aclosing(self.upstream.stream(call)) as chunks:
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                time.sleep(self.seconds)  # noqa: ASYNC251 - nothing else runs meanwhile, that is the point
 
 
 @asynccontextmanager
@@ -147,6 +170,26 @@ async def test_a_stream_that_may_hold_no_more_is_cut_and_books_what_it_may_have_
     assert len(items) == cut.output_tokens // 16
     assert bill <= record.cost_nanos <= record.ceiling_nanos
     assert await process.view.counter(limit_id) == (0, record.output_tokens)
+    await process.assert_nothing_in_flight()
+
+
+async def test_a_stream_whose_closing_nobody_watched_is_booked_at_all_that_it_may_have_used(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+) -> None:
+    """A process that stands still between its last look and the closing knows no better bound."""
+    await limited(process, TIGHT)
+    process.generation.upstream = SlowToClose(process.generation.upstream, 0.8)
+    await simulator.clear_faults()
+    await simulator.add_fault("slow", key=account.secrets[0], delay_seconds=0.02)
+    items: list[Item] = []
+
+    with pytest.raises(BudgetCutOff):
+        await heard(process.streaming.stream(stream_of(f"[[tokens:{ASKED}]]")), items)
+
+    ((record, served, bill),) = (await bills(process, simulator, account, written=ASKED)).values()
+    assert _output(served) > TIGHT
+    assert (record.kind, record.outcome, record.output_tokens) == (RecordKind.SETTLED, "CUT_OFF", ASKED)
+    assert bill <= record.cost_nanos
     await process.assert_nothing_in_flight()
 
 

@@ -27,7 +27,13 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "look": (store._LOOK, [*store._COUNTER.texts(COUNTERS), *KEYED, *KEYED, DAYS]),
     "write": (
         store._WRITE,
-        [NOW, DAYS, DAYS, *store._MOVE.texts([(*COUNTERS[0], 1, 1, 1)]), *RECORD.texts([]), *ATTEMPT.texts([])],
+        [
+            *(NOW, 1, 1, 0, NOW, DAYS, DAYS, DAYS),
+            *store._MOVE.texts([(*COUNTERS[0], 1, 1, 1, 1, 1)]),
+            *store._ENDED.texts([("acme", IDS[0], 0)]),
+            *RECORD.texts([]),
+            *ATTEMPT.texts([]),
+        ],
     ),
     "claimed_calls": (store._CLAIMED_CALLS, KEYED),
     "load_ended": (store._LOAD_ENDED, KEYED),

@@ -4,7 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tollhouse_server.ledger.memory import DatabaseClock, days_of_claims
+from tollhouse_server.ledger.memory import DatabaseClock, Doubt
+from tollhouse_server.ledger.windows import days_of_claims
 
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -15,7 +16,7 @@ def test_two_ticks_of_the_same_minutes_meet_on_a_day(first: int, apart: int) -> 
     one = MIDNIGHT + timedelta(seconds=first)
     other = one + timedelta(seconds=apart)
 
-    claimed = set(days_of_claims(one)[1]) & set(days_of_claims(other)[1])
+    claimed = set(days_of_claims(one).claimed) & set(days_of_claims(other).claimed)
 
     assert claimed
 
@@ -24,18 +25,19 @@ def test_two_ticks_of_the_same_minutes_meet_on_a_day(first: int, apart: int) -> 
 def test_an_id_is_seen_for_a_day_after_it_was_claimed(seconds_later: int) -> None:
     """At least 24 hours, whenever in the day it came."""
     for claimed_at in (MIDNIGHT, MIDNIGHT + timedelta(hours=11), MIDNIGHT + timedelta(hours=23, minutes=59)):
-        claimed = days_of_claims(claimed_at)[1]
+        claimed = days_of_claims(claimed_at).claimed
 
-        seen = days_of_claims(claimed_at + timedelta(seconds=seconds_later))[0]
+        seen = days_of_claims(claimed_at + timedelta(seconds=seconds_later)).seen
 
         assert set(claimed) & set(seen)
 
 
 def test_days_are_those_of_utc() -> None:
     """Every server must mean the same day."""
-    seen, claimed = days_of_claims(MIDNIGHT + timedelta(hours=3))
+    days = days_of_claims(MIDNIGHT + timedelta(hours=3))
 
-    assert (seen, claimed) == ([date(2026, 11, 21), date(2026, 11, 22)], [date(2026, 11, 22)])
+    assert days.seen == [date(2026, 11, 21), date(2026, 11, 22)]
+    assert (days.earlier, days.claimed) == ([date(2026, 11, 21)], [date(2026, 11, 22)])
 
 
 def test_the_clock_is_not_guessed_before_it_was_read() -> None:
@@ -49,3 +51,27 @@ def test_the_clock_is_not_guessed_before_it_was_read() -> None:
     assert unread is None
     assert guessed is not None
     assert timedelta(0) <= guessed - MIDNIGHT < timedelta(minutes=1)
+
+
+def test_after_a_failed_plan_ever_more_ticks_look_first() -> None:
+    """A budget that is used up costs few plans in vain, and a plan that holds ends the doubt."""
+    doubt = Doubt()
+    lengths = []
+    for _ in range(3):
+        doubt.plan_failed()
+        lengths.append(ticks_that_look(doubt))
+
+    doubt.plan_held()
+    doubt.plan_failed()
+    after_a_good_one = ticks_that_look(doubt)
+
+    assert lengths == [8, 16, 32]
+    assert after_a_good_one == 8
+
+
+def ticks_that_look(doubt: Doubt) -> int:
+    """Count the ticks up to the first that does not look."""
+    count = 0
+    while doubt.looks_first():
+        count += 1
+    return count
