@@ -56,13 +56,18 @@ class LedgerProcess:
 
 
 @asynccontextmanager
-async def ledger_process(dsn: str, *, lanes: int = LANES) -> AsyncIterator[LedgerProcess]:
-    """Run the ledger of one process; leaving the block ends it as abruptly as kill -9 ends a process."""
+async def ledger_process(dsn: str, *, lanes: int = LANES, looks_first: bool = False) -> AsyncIterator[LedgerProcess]:
+    """Run the ledger of one process; leaving the block ends it as abruptly as kill -9 ends a process.
+
+    With `looks_first` each of its ticks looks before it writes, as if a plan had just failed.
+    """
     pool = await connections.create_pool(dsn)
     epoch = WorkerEpoch(pool, Liveness())
     await epoch.register()
     observer = CountingObserver()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, observer, lanes=lanes)
+    if looks_first:
+        tick.memory.doubt.ticks_to_look = 10**9
     running = asyncio.create_task(tick.run())
     try:
         yield LedgerProcess(Ledger(tick), tick, epoch, Sweeper(pool, tick, Liveness()), observer)

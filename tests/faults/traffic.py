@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import grpc
+from grpc_status import rpc_status
 
-from tests.drivers.callers import prompt
+from tests.drivers.callers import prompt, reason_of
 from tests.drivers.load import Caller, callers
 from tests.drivers.referee import Finding
 from tests.faults.rig import Rig
@@ -37,6 +39,17 @@ class Manner:
     may_be_told: frozenset[Code] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A call that was not answered. `ends_at` is when its caller's time was up, by the clock of the machine."""
+
+    request_id: str
+    seconds: float
+    ends_at: float
+    code: Code
+    reason: str
+
+
 @dataclass(slots=True)
 class Traffic:
     """What became of the calls. `told` has codes by deadline, `longest_seconds` the slowest answer of each."""
@@ -45,11 +58,8 @@ class Traffic:
     told: Counter[tuple[float, str]] = field(default_factory=Counter)
     longest_seconds: dict[float, float] = field(default_factory=dict)
     hang_ups: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-
-    def count(self, seconds: float, code: str) -> int:
-        """Return how many calls with a deadline were told a code."""
-        return self.told[seconds, code]
 
     async def keep_calling(self, manner: Manner, seed: int, stop: asyncio.Event) -> None:
         """Call until told to stop, each few calls over a new connection, so that every worker gets its share."""
@@ -69,12 +79,17 @@ class Traffic:
                 await asyncio.sleep(every_seconds)
 
     async def _call(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
-        started_at = time.monotonic()
+        started_at, ends_at = time.monotonic(), time.time() + manner.seconds
+        request_id = str(UUID(int=dice.getrandbits(128), version=4))
         try:
-            await self._one(caller, manner, dice)
+            await self._one(caller, manner, dice, request_id)
             code = Code.OK
         except grpc.aio.AioRpcError as error:
             code = error.code()
+            reason = _reason_of(error)
+            self.refusals.append(
+                Refusal(request_id=request_id, seconds=manner.seconds, ends_at=ends_at, code=code, reason=reason)
+            )
             if code not in manner.may_be_told:
                 self.findings.append(Finding("a caller was told", code.name, str(error.details())[:200]))
             await asyncio.sleep(0.05)
@@ -82,8 +97,8 @@ class Traffic:
         self.told[manner.seconds, code.name] += 1
         self.longest_seconds[manner.seconds] = max(took, self.longest_seconds.get(manner.seconds, 0.0))
 
-    async def _one(self, caller: Caller, manner: Manner, dice: random.Random) -> None:
-        request = prompt(f"Toll {dice.getrandbits(64)}", tier=dice.choice(_TIERS))
+    async def _one(self, caller: Caller, manner: Manner, dice: random.Random, request_id: str) -> None:
+        request = prompt(f"Toll {dice.getrandbits(64)}", tier=dice.choice(_TIERS), request_id=request_id)
         if dice.random() < manner.hang_up_rate:
             await self._hang_up(caller, manner, dice)
         elif dice.random() < 0.5:
@@ -103,6 +118,11 @@ class Traffic:
                 if not chunks:
                     break
         self.hang_ups += stream.cancel()
+
+
+def _reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the documented reason of a refusal, empty where the server has said nothing."""
+    return "" if rpc_status.from_call(error) is None else reason_of(error)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

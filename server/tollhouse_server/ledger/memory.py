@@ -46,23 +46,23 @@ class DatabaseClock:
 class Doubt:
     """How often plans have failed of late: after each failure the next ticks look first, twice as many every time."""
 
-    _ticks_to_look: int = 0
-    _next: int = _FIRST_DOUBT
+    ticks_to_look: int = 0
+    next_ticks: int = _FIRST_DOUBT
 
     def looks_first(self) -> bool:
         """Tell whether the next tick should look before it writes."""
-        if self._ticks_to_look:
-            self._ticks_to_look -= 1
+        if self.ticks_to_look:
+            self.ticks_to_look -= 1
             return True
         return False
 
     def plan_failed(self) -> None:
         """Expect that the next plans fail too: a budget that is used up is refused again and again."""
-        self._ticks_to_look, self._next = self._next, min(_LONGEST_DOUBT, 2 * self._next)
+        self.ticks_to_look, self.next_ticks = self.next_ticks, min(_LONGEST_DOUBT, 2 * self.next_ticks)
 
     def plan_held(self) -> None:
         """Expect the best again."""
-        self._next = _FIRST_DOUBT
+        self.next_ticks = _FIRST_DOUBT
 
 
 @dataclass(slots=True)

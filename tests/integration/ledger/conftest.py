@@ -16,8 +16,10 @@ async def view(fresh_database: TestDatabase) -> AsyncIterator[LedgerView]:
         yield view
 
 
-@pytest.fixture
-async def process(fresh_database: TestDatabase, view: LedgerView) -> AsyncIterator[LedgerProcess]:
-    """One running ledger, as the application role."""
-    async with ledger_process(fresh_database.app_dsn) as process:
+@pytest.fixture(params=[False, True], ids=["planning", "looking"])
+async def process(
+    request: pytest.FixtureRequest, fresh_database: TestDatabase, view: LedgerView
+) -> AsyncIterator[LedgerProcess]:
+    """One running ledger, as the application role: one whose ticks try their plans first, and one whose ticks look."""
+    async with ledger_process(fresh_database.app_dsn, looks_first=request.param) as process:
         yield process

@@ -154,15 +154,32 @@ async def test_a_charge_whose_attempt_was_lost_is_booked_all_the_same(process: L
 
 
 async def test_a_settlement_that_is_repeated_later_books_nothing(process: LedgerProcess, view: LedgerView) -> None:
-    """It finds its own record, whether the first was told to anyone or not."""
+    """It finds its own record, whether the first was told to anyone or not; another call's hold stays as it is."""
     limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
-    (reservation,) = await admitted(process, 1)
+    reservation, _ = await admitted(process, 2)
 
     for _ in range(3):
         await process.ledger.settle(reservation, settled(60))
 
-    assert await view.counter(limit) == (0, 60)
+    assert await view.counter(limit) == (100, 60)
     assert await view.records() == [("SETTLED", 60)]
+
+
+async def test_a_request_id_of_yesterday_is_still_taken(process: LedgerProcess, view: LedgerView) -> None:
+    """It is remembered for 24 hours, whatever the calendar says; a new id beside it is served."""
+    request_id = uuid4()
+    await process.ledger.release(await process.ledger.reserve(terms(request_id=request_id), timeout_seconds=5))
+    await view.connection.execute("DELETE FROM request_key")
+    await view.connection.execute(
+        "INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id) "
+        "SELECT 'acme', $1, (now() AT TIME ZONE 'UTC')::date - 1, 'same', attempt_id FROM usage_record",
+        request_id,
+    )
+
+    asked = (process.ledger.reserve(terms(request_id=each), timeout_seconds=5) for each in (request_id, uuid4()))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [DuplicateRequest, Reservation]
 
 
 async def test_a_request_id_that_comes_twice_at_once_is_told_from_a_mix_up(
