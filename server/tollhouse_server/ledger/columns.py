@@ -9,18 +9,15 @@ from typing import Any
 
 import orjson
 
-_QUOTED = frozenset({"text", "text[]", "bytea", "json", "jsonb"})
-"""Types whose values may hold anything, braces and quotes too."""
-
-_BETWEEN = "\x1f"
-"""The unit separator of ASCII, which no text that is worth keeping holds."""
+_TEXTS = frozenset({"text", "text[]"})
+"""Types whose values may hold anything."""
 
 
 class Columns:
     """The columns of one kind of row: `name type, name type, ...`, the types without spaces.
 
-    A value is a str for text, bytea (as `\\x...`), json, jsonb and text[] (as `array_text`), and what orjson writes as
-    PostgreSQL reads it for all others: int, UUID, datetime, date.
+    A value is a str for text and text[] (as `array_text` writes it), JSON as orjson writes it for json and jsonb, and
+    what orjson writes as PostgreSQL reads it for all others: int, UUID, datetime, date.
     """
 
     def __init__(self, declaration: str) -> None:
@@ -51,23 +48,24 @@ class Columns:
         if not columns:
             return ["{}"] * len(self._types)
         return [
-            array_text(values) if kind in _QUOTED else f"{{{orjson.dumps(values)[1:-1].decode()}}}"
+            array_text(values) if kind in _TEXTS else _as_array(values)
             for kind, values in zip(self._types, columns, strict=True)
         ]
 
 
 def array_text(values: Sequence[str]) -> str:
     """Return texts as PostgreSQL writes an array of them."""
-    if not values:
-        return "{}"
-    joined = _BETWEEN.join(values)
-    if joined.count(_BETWEEN) == len(values) - 1:
-        return f'{{"{_escaped(joined).replace(_BETWEEN, _NEXT)}"}}'
-    return f'{{"{_NEXT.join(map(_escaped, values))}"}}'
+    text = _as_array(values)
+    if "\\" not in text:
+        return text
+    # JSON knows escapes that PostgreSQL does not, such as that of a line's end.
+    return f"{{{','.join(map(_quoted, values))}}}"
 
 
-_NEXT = '","'
+def _as_array(values: Sequence[object]) -> str:
+    return f"{{{orjson.dumps(values)[1:-1].decode()}}}"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

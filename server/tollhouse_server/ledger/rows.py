@@ -40,9 +40,9 @@ class Booking(NamedTuple):
 
 
 ATTEMPT = Columns(
-    "tenant_id text, attempt_id uuid, request_id uuid, worker_epoch bigint, terms json, holds json, fingerprint bytea"
+    "tenant_id text, attempt_id uuid, request_id uuid, worker_epoch bigint, terms json, holds json, fingerprint text"
 )
-"""A new attempt; the fingerprint is empty for one that claims no request id."""
+"""A new attempt; the fingerprint, in hexadecimal, is empty for one that claims no request id."""
 
 GROWN_ATTEMPT = Columns("tenant_id text, attempt_id uuid, terms json, holds json, top_ups integer")
 
@@ -70,7 +70,7 @@ def attempt_row(reservation: Reservation) -> tuple[object, ...]:
         reservation.worker_epoch,
         _terms_text(reservation),
         reservation.holds_text,
-        "\\x" + terms.fingerprint.hex() if terms.first else "",
+        terms.fingerprint.hex() if terms.first else "",
     )
 
 

@@ -139,7 +139,7 @@ passed_on AS (
 ),
 claimed AS (
     INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
-    SELECT new.tenant_id, new.request_id, days.day, new.fingerprint, new.attempt_id
+    SELECT new.tenant_id, new.request_id, days.day, decode(new.fingerprint, 'hex'), new.attempt_id
     FROM new CROSS JOIN written CROSS JOIN unnest($7::date[]) AS days (day) WHERE new.fingerprint <> ''
     ORDER BY 1, 2, 3
 )
