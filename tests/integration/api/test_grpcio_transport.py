@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
+from grpc_status.rpc_status import from_call
 from prometheus_client import CollectorRegistry
 from tollhouse.v1 import generation_pb2 as pb
 from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
@@ -34,9 +37,17 @@ async def never(_request: object, _call: object) -> pb.GenerateContentResponse:
     raise AssertionError
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A server and where it listens."""
+
+    server: GrpcioServer
+    target: str
+
+
 @pytest.fixture
-async def target() -> AsyncIterator[str]:
-    """host:port of a server that knows no key, and so asks no database."""
+async def listening() -> AsyncIterator[Listening]:
+    """A server that knows no key, and so asks no database."""
     database = Database("postgresql://nobody@127.0.0.1:9/nothing")
     watch = EpochWatch(database)
     chain = Chain(
@@ -53,28 +64,45 @@ async def target() -> AsyncIterator[str]:
         is_stream=False,
     )
     server = GrpcioServer(chain, [method], Settings(grpc_port=0))
-    port = await server.start()
-    yield f"127.0.0.1:{port}"
+    yield Listening(server, f"127.0.0.1:{await server.start()}")
     await server.stop(0)
     await database.close()
 
 
-async def test_thousands_of_calls_that_find_the_worker_busy_are_all_answered_by_it(target: str) -> None:
-    """None is cancelled by gRPC on its own account: each hears from the chain, here that it has no key."""
+@contextmanager
+def calls_that_wait(target: str, *, connections: int, each: int) -> Iterator[list[Any]]:
+    """Send calls that a server in this loop cannot take before the loop runs again: nothing here awaits."""
     request = prompt("Hello")
     with ExitStack() as stack:
         channels = [
-            stack.enter_context(grpc.insecure_channel(target, options=_OWN_CONNECTION)) for _ in range(CONNECTIONS)
+            stack.enter_context(grpc.insecure_channel(target, options=_OWN_CONNECTION)) for _ in range(connections)
         ]
-        # Nothing here awaits, so the server, which runs in this loop, takes no call until all have arrived.
-        sent = [
+        yield [
             GenerationServiceStub(channel).GenerateContent.future(request, timeout=60)
             for channel in channels
-            for _ in range(CALLS_EACH)
+            for _ in range(each)
         ]
-        time.sleep(ARRIVAL_SECONDS)  # noqa: ASYNC251 - the busy worker
-        errors = await asyncio.to_thread(lambda: [call.exception() for call in sent])
 
-    refusals = [error for error in errors if isinstance(error, grpc.RpcError)]
-    assert Counter(error.code().name for error in refusals) == {"UNAUTHENTICATED": CONNECTIONS * CALLS_EACH}
-    assert {reason_of(error) for error in refusals} == {"CREDENTIALS_INVALID"}
+
+async def answers_to(sent: Iterable[Any]) -> Counter[tuple[str, str]]:
+    """Wait for every refusal; count them by status and reason. What gRPC says by itself has no reason."""
+    errors = await asyncio.to_thread(lambda: [call.exception() for call in sent])
+    return Counter((error.code().name, reason_of(error) if from_call(error) else "") for error in errors)
+
+
+async def test_thousands_of_calls_that_find_the_worker_busy_are_all_answered_by_it(listening: Listening) -> None:
+    """None is cancelled by gRPC on its own account: each hears from the chain, here that it has no key."""
+    with calls_that_wait(listening.target, connections=CONNECTIONS, each=CALLS_EACH) as sent:
+        time.sleep(ARRIVAL_SECONDS)  # noqa: ASYNC251 - the worker is busy
+        answers = await answers_to(sent)
+
+    assert answers == {("UNAUTHENTICATED", "CREDENTIALS_INVALID"): CONNECTIONS * CALLS_EACH}
+
+
+async def test_calls_that_wait_when_the_server_is_told_to_stop_hear_so(listening: Listening) -> None:
+    """UNAVAILABLE, which callers try again elsewhere, and not CANCELLED, which nobody tries again."""
+    with calls_that_wait(listening.target, connections=2, each=50) as sent:
+        time.sleep(ARRIVAL_SECONDS)  # noqa: ASYNC251 - the worker is busy
+        answers, _ = await asyncio.gather(answers_to(sent), listening.server.stop(10))
+
+    assert answers == {("UNAVAILABLE", "SERVER_DRAINING"): 100}

@@ -1,5 +1,6 @@
 """The reference transport: grpc.aio. The only module below which grpc is imported."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -21,6 +22,9 @@ _MESSAGE_HEADROOM_BYTES = 1024 * 1024
 # takes some 16 kB, besides its message: so many take a few hundred MB, and ten seconds of one core.
 _MAX_WAITING_CALLS = 20_000
 _WAITING_CALLS_HARD_LIMIT = 40_000
+# When it stops, gRPC ends as CANCELLED what it has not yet handed to us, and what comes before its callers hear of it.
+# For so long we go on taking calls and say UNAVAILABLE: to those that wait here, and to callers who then keep away.
+_NOTICE_SECONDS = 0.5
 
 
 class GrpcioServer:
@@ -52,7 +56,9 @@ class GrpcioServer:
         """Refuse new calls, say so to health checks, and let those under way end within `grace_seconds`."""
         self._chain.is_draining = True
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        notice_seconds = min(_NOTICE_SECONDS, grace_seconds)
+        await asyncio.sleep(notice_seconds)
+        await self._server.stop(grace_seconds - notice_seconds)
 
     def _rpc_handler(self, method: Method) -> Any:
         if method.is_stream:
