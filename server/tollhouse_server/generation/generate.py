@@ -84,6 +84,9 @@ class Generation:
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve one unary call, from the request to the receipt.
 
+        It is answered when its booking is durable. A caller whose deadline passes before that hears DEADLINE_EXCEEDED,
+        as of any call that may have been served; where nothing was sent, he hears so a little before his deadline.
+
         Raises:
             LimitExceeded, DuplicateRequest, RequestIdReused: refused before anything was sent.
             UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.

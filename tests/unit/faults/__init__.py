@@ -1,0 +1,1 @@
+"""What the fault suite itself decides: its rules can break."""
