@@ -206,7 +206,7 @@ async def test_servers_that_look_at_the_same_moment_share_one_budget(
     limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 100)
     await process.ledger.release((await admitted(process, 1))[0])
 
-    async with ledger_process(fresh_database.app_dsn) as other:
+    async with ledger_process(fresh_database.app_dsn, looks_first=True) as other:
         async with held_up_ticks(fresh_database, AFTER_THE_VERDICT):
             asked = [asyncio.create_task(each.ledger.reserve(terms(), timeout_seconds=20)) for each in (process, other)]
             await asyncio.sleep(0.2)
@@ -224,7 +224,7 @@ async def test_servers_that_look_at_the_same_moment_admit_a_request_id_once(
     await process.ledger.release((await admitted(process, 1))[0])
     request_id = uuid4()
 
-    async with ledger_process(fresh_database.app_dsn) as other:
+    async with ledger_process(fresh_database.app_dsn, looks_first=True) as other:
         async with held_up_ticks(fresh_database):
             asked = [
                 asyncio.create_task(each.ledger.reserve(terms(request_id=request_id), timeout_seconds=20))
