@@ -39,7 +39,7 @@ def test_every_await_of_a_call_is_a_boundary() -> None:
     ("kind", "place", "side", "fault"),
     [
         ("next", "generation/streaming.py:Streaming._pass_on", AFTER, KILL),
-        ("exit", "ledger/transaction.py:TickTransaction._look_and_write", BEFORE, KILL),
+        ("await", "ledger/transaction.py:TickTransaction._write:", BEFORE, KILL),
         ("await", "generation/streaming.py:ChunkPipe.chunks", BEFORE, CANCEL),
         ("await", "ledger/transaction.py:TickTransaction._write:", AFTER, RESET_POSTGRES),
         ("await", "upstream/gemini.py:GeminiUpstream.call", BEFORE, RESET_UPSTREAM),
