@@ -4,6 +4,7 @@ from tests.faults.mistakes import ALERTS, MODEL, NOTHING_LOST, RECOVERY, RESERVE
 
 _TICK, _TRANSACTION, _STORE = "ledger/tick.py", "ledger/transaction.py", "ledger/store.py"
 _ADMISSIONS, _ENDINGS = "ledger/admissions.py", "ledger/endings.py"
+_STALE = "tests/integration/ledger/test_stale_memory.py"
 _SLOW = f"{RECOVERY}::test_a_worker_that_was_only_slow_settles_what_was_swept_from_it"
 _UNKNOWN = f"{RESERVE}::test_a_settlement_of_unknown_outcome_is_corrected_when_it_is_known"
 
@@ -20,7 +21,7 @@ MISTAKES = (
         _STORE,
         "SET held = c.held + m.held,",
         "SET held = m.held,",
-        "tests/integration/ledger/test_stale_memory.py::test_many_lanes_admit_no_more_than_one",
+        f"{_STALE}::test_many_lanes_admit_no_more_than_one",
     ),
     Mistake(
         "locks are taken in no order, and ticks deadlock",
@@ -174,14 +175,14 @@ MISTAKES = (
         _STORE,
         "RETURNING c.held + c.settled <= m.bound AND",
         "RETURNING",
-        f"{RESERVE}::test_a_refused_call_holds_nothing_on_any_limit",
+        f"{_STALE}::test_many_lanes_admit_no_more_than_one",
     ),
     Mistake(
         "a tick that has not looked passes an elastic limit",
         _STORE,
         "AND c.expected + c.settled <= m.likely\n",
         "\n",
-        MODEL,
+        f"{RESERVE}::test_an_elastic_limit_refuses_what_is_expected_to_pass_it",
     ),
     Mistake(
         "a tick that has not looked raises no alert",
@@ -195,7 +196,7 @@ MISTAKES = (
         _STORE,
         "(SELECT count(*) FROM moved WHERE fits) = $3::bigint",
         "(SELECT count(*) FROM moved WHERE NOT fits) < 1 + 0 * $3::bigint",
-        "tests/integration/ledger/test_stale_memory.py::test_a_counter_that_was_cleaned_away_is_made_again",
+        f"{_STALE}::test_a_counter_that_was_cleaned_away_is_made_again",
     ),
     Mistake(
         "a tick that has not looked ends what has ended already",
@@ -216,21 +217,21 @@ MISTAKES = (
         _STORE,
         "AND epoch.value = $2::bigint\n",
         "AND $2::bigint > 0\n",
-        f"{RESERVE}::test_a_changed_limit_binds_the_next_call",
+        f"{RESERVE}::test_a_limit_that_has_just_been_made_binds_the_next_call",
     ),
     Mistake(
         "a tick that has not looked books in a window that is over",
         _STORE,
         "clock.now >= $1 AND clock.now < $1 + interval '1 minute' AND",
         "",
-        "tests/integration/ledger/test_stale_memory.py::test_a_clock_that_was_guessed_wrong_is_corrected",
+        f"{_STALE}::test_a_clock_that_was_guessed_wrong_is_corrected",
     ),
     Mistake(
         "a tick that has not looked admits twice what its lost answer had admitted",
         _TRANSACTION,
         "            # From here to the answer nobody knows whether it happened.\n            work.uncertain = True\n",
         "            work.uncertain = False\n",
-        "tests/integration/ledger/test_trouble.py",
+        "tests/integration/ledger/test_trouble.py::test_a_call_whose_commit_nobody_heard_of_is_admitted_and_once",
     ),
     Mistake(
         "a request id with another body is answered as a repetition",

@@ -115,6 +115,29 @@ async def test_a_changed_limit_binds_the_next_call(process: LedgerProcess, view:
     assert await view.counter(limit) == (200, 0)
 
 
+async def test_a_limit_that_has_just_been_made_binds_the_next_call(process: LedgerProcess, view: LedgerView) -> None:
+    """A process that knows only the wide one has made its plans already."""
+    wide = await view.add_limit("wide", "tenants/acme", "COST", "MONTH", 1000)
+    await process.ledger.reserve(terms(), timeout_seconds=5)
+    await view.add_limit("narrow", "tenants/acme/departments/vision", "COST", "MONTH", 50)
+
+    with pytest.raises(LimitExceeded):
+        await process.ledger.reserve(terms(), timeout_seconds=5)
+
+    assert await view.counter(wide) == (100, 0)
+
+
+async def test_an_elastic_limit_refuses_what_is_expected_to_pass_it(process: LedgerProcess, view: LedgerView) -> None:
+    """Nobody knows these calls yet, so each is expected to use its worst case, which the overshoot would bear."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 150, mode="ELASTIC", overshoot=1000)
+    await process.ledger.reserve(terms(), timeout_seconds=5)
+
+    with pytest.raises(LimitExceeded):
+        await process.ledger.reserve(terms(), timeout_seconds=5)
+
+    assert await view.counter(limit) == (100, 0)
+
+
 async def test_a_request_id_is_admitted_once_over_two_servers(
     process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
 ) -> None:

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from tollhouse_server.errors import DuplicateRequest, LimitExceeded, StoreUnavailable
+from tollhouse_server.ledger import store
 from tollhouse_server.ledger.terms import (
     NOTHING,
     Amounts,
@@ -233,6 +235,32 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(
     await process.ledger.drain()
 
     assert await view.count("attempt") == int(is_waited_for)
+
+
+async def test_a_call_whose_commit_nobody_heard_of_is_admitted_and_once(
+    process: LedgerProcess, view: LedgerView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost when all is written: a planned tick is committed then, one that looked is rolled back."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    before = await process.ledger.reserve(terms(), timeout_seconds=10)
+    write, losses = store.write, list[datetime]()
+
+    async def written_unheard(*args: Any, **keywords: Any) -> datetime:
+        at = await write(*args, **keywords)
+        if not losses:
+            losses.append(at)
+            raise asyncpg.ConnectionDoesNotExistError
+        return at
+
+    monkeypatch.setattr(store, "write", written_unheard)
+
+    reservation, _ = await asyncio.gather(
+        process.ledger.reserve(terms(), timeout_seconds=10), process.ledger.settle(before, settled(60))
+    )
+
+    assert losses
+    assert await view.counter(limit) == (100, 60)
+    assert await view.connection.fetchval("SELECT attempt_id FROM attempt") == reservation.terms.attempt_id
 
 
 async def test_an_error_after_the_commit_takes_no_admission_back(process: LedgerProcess, view: LedgerView) -> None:
