@@ -1,7 +1,6 @@
 """The calls that ask to be admitted in a tick: recognised, refused as repeated, judged, claimed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -59,7 +58,7 @@ class Admissions:
             if attempt_id in there:
                 found = there[attempt_id]
                 # With the terms of the caller who asked for it: the row has only what it takes to end.
-                self.recognised[work] = replace(found, terms=replace(work.terms, ceiling=found.terms.ceiling))
+                self.recognised[work] = found._replace(terms=work.terms._replace(ceiling=found.terms.ceiling))
             elif attempt_id in ended:
                 self.refused[work] = StoreUnavailable(detail="this worker was taken for dead before the call was sent")
                 if ended[attempt_id].kind is RecordKind.SUSPENSE:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import gt
 from typing import TYPE_CHECKING
 
 import structlog
@@ -79,11 +80,13 @@ def _as_on_its_row(reservation: Reservation, holds_text: str | None) -> Reservat
     if holds_text is None:
         return reservation
     holds = holds_of(reservation.terms.scope.tenant_id, holds_text)
-    return replace(reservation, holds=holds, holds_text=holds_text)
+    return reservation._replace(holds=holds, holds_text=holds_text)
 
 
 def _above_holds(reservation: Reservation, settlement: Settlement) -> list[AboveHold]:
     actual, attempt_id = settlement.actual, reservation.terms.attempt_id
+    if not any(map(gt, actual, reservation.terms.ceiling)):
+        return []
     return [
         AboveHold(key, actual.of(metric), amount, attempt_id)
         for key, metric, amount, _ in reservation.holds

@@ -1,7 +1,10 @@
-"""The ledger's vocabulary: what is asked for, what is held, how an attempt ends."""
+"""The ledger's vocabulary: what is asked for, what is held, how an attempt ends.
+
+What is made anew for every call is a named tuple, which takes a third of the time of a frozen dataclass.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -172,8 +175,7 @@ class Shrunk(NamedTuple):
     max_output_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallTerms:
+class CallTerms(NamedTuple):
     """One upstream attempt as it asks to be admitted.
 
     `ceiling` is its worst case. `first` is True for a call's first attempt: only that one claims the request id.
@@ -193,7 +195,7 @@ class CallTerms:
     labels: Mapping[str, str]
     price_version: int
     ceiling: Amounts
-    shrink: Callable[[int | None, int | None], Shrunk | None] | None = field(default=None, compare=False, repr=False)
+    shrink: Callable[[int | None, int | None], Shrunk | None] | None = None
 
 
 class CounterKey(NamedTuple):
@@ -213,8 +215,7 @@ class Hold(NamedTuple):
     expected: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(NamedTuple):
     """An admitted attempt: durable before the first byte goes upstream. `holds_text` is its holds as JSON,
     `worker_epoch` the process that sent it.
 

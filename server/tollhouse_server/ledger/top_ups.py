@@ -1,7 +1,6 @@
 """The attempts in flight that ask for more in a tick."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -77,9 +76,8 @@ class TopUps:
             self.refused[work] = error
             return
         ceiling = there.terms.ceiling.plus(work.more)
-        grown = replace(
-            there,
-            terms=replace(there.terms, ceiling=ceiling),
+        grown = there._replace(
+            terms=there.terms._replace(ceiling=ceiling),
             holds=holds,
             holds_text=holds_json(holds),
             top_ups=there.top_ups + 1,
@@ -90,7 +88,7 @@ class TopUps:
     @staticmethod
     def _as_asked(work: TopUpWork, grown: Reservation) -> Reservation:
         """Return what an attempt holds now with the terms of the caller: the row has only what it takes to end."""
-        return replace(grown, terms=replace(work.reservation.terms, ceiling=grown.terms.ceiling))
+        return grown._replace(terms=work.reservation.terms._replace(ceiling=grown.terms.ceiling))
 
     def tell(self) -> None:
         """Tell every caller his verdict. One who has gone loses nothing: the settlement finds what the row holds."""

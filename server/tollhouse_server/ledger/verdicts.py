@@ -1,7 +1,7 @@
 """The verdict on one reservation, given the counters of its limits: pure arithmetic, no waiting, no SQL."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -108,6 +108,13 @@ class Verdict:
     clamped_by: str = ""
 
 
+class _Held(NamedTuple):
+    """What was held, as it is and as JSON."""
+
+    holds: tuple[Hold, ...]
+    text: str
+
+
 class _Room(NamedTuple):
     """What a limit still has room for at its worst."""
 
@@ -158,35 +165,45 @@ def decide(
     Raises:
         LimitExceeded: the first limit, the narrowest scope first, that the ceiling does not fit in.
     """
-    refused = _first_without_room(terms.ceiling, limits, counters, shares=shares)
-    if refused is None:
-        holds, text = _hold(terms.ceiling, limits, counters, shares=shares)
-        return Verdict(holds=holds, holds_text=text)
+    held = _hold(terms.ceiling, limits, counters, shares=shares)
+    if not isinstance(held, AppliedLimit):
+        return Verdict(holds=held.holds, holds_text=held.text)
     rooms = _rooms(limits, counters) if terms.shrink is not None else {}
     shrunk = _shrunk(terms.shrink, rooms)
-    if shrunk is not None and _first_without_room(shrunk.ceiling, limits, counters, shares=shares) is None:
-        holds, text = _hold(shrunk.ceiling, limits, counters, shares=shares)
-        clamped_by = _clamped_by(terms.shrink, rooms, shrunk)
-        return Verdict(holds=holds, holds_text=text, shrunk=shrunk, clamped_by=clamped_by)
-    raise _exceeded(refused, terms.ceiling, counters, shares=shares, at=at, shrink=terms.shrink)
+    if shrunk is not None:
+        smaller = _hold(shrunk.ceiling, limits, counters, shares=shares)
+        if not isinstance(smaller, AppliedLimit):
+            clamped_by = _clamped_by(terms.shrink, rooms, shrunk)
+            return Verdict(holds=smaller.holds, holds_text=smaller.text, shrunk=shrunk, clamped_by=clamped_by)
+    raise _exceeded(held, terms.ceiling, counters, shares=shares, at=at, shrink=terms.shrink)
 
 
-def _first_without_room(
-    ceiling: Amounts, limits: Sequence[AppliedLimit], counters: Mapping[CounterKey, Counter], *, shares: Shares
-) -> AppliedLimit | None:
+def _hold(
+    ceiling: Amounts, limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter], *, shares: Shares
+) -> _Held | AppliedLimit:
+    """Hold a ceiling on every limit; or hold nothing, and return the first limit that it does not fit in."""
+    holds: list[Hold] = []
+    texts = []
     for one in limits:
-        amount = ceiling[one.position] if one.position >= 0 else 1
-        if one.is_plain:
-            # Nearly all limits are: the arithmetic is written out because it runs for every limit of every call.
-            counter = counters[one.key]
-            if counter.held + counter.settled + amount > one.amount:
-                return one
-        elif not _has_room(one, counters, amount=amount, shares=shares):
+        position, counter = one.position, counters[one.key]
+        amount = ceiling[position] if position >= 0 else 1
+        # Nearly all limits are plain: the arithmetic is written out because it runs for every limit of every call.
+        if (
+            counter.held + counter.settled + amount > one.amount
+            if one.is_plain
+            else not _has_room(one, counters, amount, shares)
+        ):
+            give_back(holds, counters)
             return one
-    return None
+        probable = _probable(one, amount, shares) if one.is_elastic else 0
+        counter.held += amount
+        counter.expected += probable
+        holds.append(Hold(one.key, one.metric, amount, probable))
+        texts.append(f"{one.prefix}{amount},{probable}]")
+    return _Held(tuple(holds), f"[{','.join(texts)}]")
 
 
-def _has_room(one: AppliedLimit, counters: Mapping[CounterKey, Counter], *, amount: int, shares: Shares) -> bool:
+def _has_room(one: AppliedLimit, counters: Mapping[CounterKey, Counter], amount: int, shares: Shares) -> bool:
     if one.limit.mode is Mode.SOFT:
         return True
     state = _state(one, counters)
@@ -203,21 +220,6 @@ def _probable(one: AppliedLimit, amount: int, shares: Shares) -> int:
 def _state(one: AppliedLimit, counters: Mapping[CounterKey, Counter]) -> _State:
     found = [counter for counter in map(counters.get, one.counted) if counter is not None]
     return _State(sum(c.held for c in found), sum(c.expected for c in found), sum(c.settled for c in found))
-
-
-def _hold(
-    ceiling: Amounts, limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter], *, shares: Shares
-) -> tuple[tuple[Hold, ...], str]:
-    holds, texts = [], []
-    for one in limits:
-        position, counter = one.position, counters[one.key]
-        amount = ceiling[position] if position >= 0 else 1
-        probable = _probable(one, amount, shares) if one.is_elastic else 0
-        counter.held += amount
-        counter.expected += probable
-        holds.append(Hold(one.key, one.metric, amount, probable))
-        texts.append(f"{one.prefix}{amount},{probable}]")
-    return tuple(holds), f"[{','.join(texts)}]"
 
 
 def _rooms(limits: Iterable[AppliedLimit], counters: Mapping[CounterKey, Counter]) -> dict[Metric, _Room]:
@@ -262,7 +264,7 @@ def top_up(
     """
     # It is in flight already: more of it is not another call, and what it does not add to cannot be in its way.
     counting = [one for one in limits if more.of(one.limit.metric)]
-    refused = _first_without_room(more, counting, counters, shares=EVERYTHING)
+    refused = next((one for one in counting if not _has_room(one, counters, more.of(one.metric), EVERYTHING)), None)
     if refused is not None:
         raise _exceeded(refused, more, counters, shares=EVERYTHING, at=at)
     grown = []
@@ -381,4 +383,4 @@ def _name_of(limit: LimitDefinition) -> str:
 
 def granted(terms: CallTerms, shrunk: Shrunk | None) -> CallTerms:
     """Return the terms as they were granted."""
-    return terms if shrunk is None else replace(terms, ceiling=shrunk.ceiling)
+    return terms if shrunk is None else terms._replace(ceiling=shrunk.ceiling)

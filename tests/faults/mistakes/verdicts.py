@@ -9,22 +9,22 @@ MISTAKES = (
     Mistake(
         "check and increment are not one: what calls in flight hold is not counted",
         _FILE,
-        "if counter.held + counter.settled + amount > one.amount:",
-        "if counter.settled + amount > one.amount:",
+        "            counter.held + counter.settled + amount > one.amount\n",
+        "            counter.settled + amount > one.amount\n",
         f"{RESERVE}::test_a_hard_budget_admits_exactly_what_fits_under_concurrency",
     ),
     Mistake(
         "the last call that fits is refused",
         _FILE,
-        "if counter.held + counter.settled + amount > one.amount:",
-        "if counter.held + counter.settled + amount >= one.amount:",
+        "            counter.held + counter.settled + amount > one.amount\n",
+        "            counter.held + counter.settled + amount >= one.amount\n",
         f"{RESERVE}::test_a_hard_budget_admits_exactly_what_fits_under_concurrency",
     ),
     Mistake(
         "the ceiling itself is not counted: one call too many",
         _FILE,
-        "if counter.held + counter.settled + amount > one.amount:",
-        "if counter.held + counter.settled >= one.amount:",
+        "            counter.held + counter.settled + amount > one.amount\n",
+        "            counter.held + counter.settled >= one.amount\n",
         VERDICTS,
     ),
     Mistake(
@@ -114,12 +114,8 @@ MISTAKES = (
     Mistake(
         "only the narrowest limit counts",
         _FILE,
-        """    for one in limits:
-        amount = ceiling[one.position] if one.position >= 0 else 1
-        if""",
-        """    for one in limits[:1]:
-        amount = ceiling[one.position] if one.position >= 0 else 1
-        if""",
+        "    for one in limits:\n        position, counter",
+        "    for one in limits[:1]:\n        position, counter",
         VERDICTS,
     ),
     Mistake(
@@ -132,8 +128,8 @@ MISTAKES = (
     Mistake(
         "a clamped call is not held against the other limits",
         _FILE,
-        "_first_without_room(shrunk.ceiling, limits, counters, shares=shares) is None:",
-        "_first_without_room(shrunk.ceiling, (), counters, shares=shares) is None:",
+        "smaller = _hold(shrunk.ceiling, limits, counters, shares=shares)",
+        "smaller = _hold(shrunk.ceiling, limits[:1], counters, shares=shares)",
         VERDICTS,
     ),
     Mistake(

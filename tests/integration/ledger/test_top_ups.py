@@ -1,7 +1,6 @@
 """Attempts in flight that need more than they hold."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from tollhouse_server.errors import LimitExceeded, StoreUnavailable
@@ -79,7 +78,7 @@ async def test_a_top_up_counts_in_the_window_of_its_attempt(process: LedgerProce
     earlier_start = await view.connection.fetchval("SELECT window_start FROM counter")
     if int(earlier_start.timestamp()) != earlier.key.window_start:
         pytest.fail("the test has moved the counter elsewhere")
-    moved = replace(reservation, holds=(earlier,))
+    moved = reservation._replace(holds=(earlier,))
 
     with pytest.raises(LimitExceeded) as refused:
         await process.ledger.top_up(moved, MORE, timeout_seconds=5)

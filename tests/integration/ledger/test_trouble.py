@@ -184,7 +184,7 @@ async def test_a_top_up_counts_all_of_a_rolling_window(process: LedgerProcess, v
     await process.ledger.reserve(terms(cost_nanos=900), timeout_seconds=10)
 
     with pytest.raises(LimitExceeded):
-        await process.ledger.top_up(replace(reservation, holds=(earlier,)), Amounts(cost_nanos=500), timeout_seconds=10)
+        await process.ledger.top_up(reservation._replace(holds=(earlier,)), Amounts(cost_nanos=500), timeout_seconds=10)
 
     assert await view.counter(limit) == (1000, 0)
 
