@@ -67,7 +67,7 @@ async def ledger_process(dsn: str, *, lanes: int = LANES, looks_first: bool = Fa
     observer = CountingObserver()
     tick = Tick(partial(connections.connect, dsn), lambda: epoch.current, observer, lanes=lanes)
     if looks_first:
-        tick.memory.doubt.ticks_to_look = 10**9
+        tick.memory.backoff.ticks_to_look = 10**9
     running = asyncio.create_task(tick.run())
     try:
         yield LedgerProcess(Ledger(tick), tick, epoch, Sweeper(pool, tick, Liveness()), observer)

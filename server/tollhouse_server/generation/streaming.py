@@ -29,7 +29,10 @@ _LOOK_SECONDS = 0.004
 first one after a standstill is over, by the clock, before the sockets are read."""
 
 _STANDSTILL_SECONDS = 0.5
-"""Nobody has watched a stream for whom that time passed in one look, or from the last look to the closing."""
+"""Nobody has watched a stream for which that time passed in one look, or from the last look to the closing."""
+
+_LONGEST_LAST_LOOK_SECONDS = 0.25
+"""What waits in this machine's buffers is read in less; what still comes then is being written now, and costs."""
 
 _CHUNKS_AHEAD = 64
 """Chunks kept for a slow reader before the upstream is made to wait for him."""
@@ -176,12 +179,14 @@ class Passage:
         Raises:
             Broken: as `take`.
         """
-        looks = 0
+        looks, until = 0, time.monotonic() + _LONGEST_LAST_LOOK_SECONDS
         coming = asyncio.ensure_future(anext(chunks, None))
         try:
-            while looks < _LOOKS:
+            while looks < _LOOKS and time.monotonic() < until:
                 self._looked_at = time.monotonic()
                 await asyncio.wait([coming], timeout=_LOOK_SECONDS)
+                if self._stood_still:
+                    until = time.monotonic() + _LONGEST_LAST_LOOK_SECONDS
                 if not coming.done():
                     looks += not self._stood_still
                     continue
@@ -199,7 +204,7 @@ class Passage:
 
     @property
     def _stood_still(self) -> bool:
-        """Tell whether this process has not run for so long that much may have come since the last look."""
+        """Tell whether so long has passed since the last look that much may have come unseen."""
         return time.monotonic() - self._looked_at > _STANDSTILL_SECONDS
 
     def _count(self, chunk: Mapping[str, Any]) -> None:

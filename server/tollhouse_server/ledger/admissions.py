@@ -90,8 +90,8 @@ class Admissions:
                 self._claims[key] = work.terms.fingerprint
 
     @property
-    def are_plain(self) -> bool:
-        """Tell whether every call that was judged is admitted as it asked to be."""
+    def all_are_admitted(self) -> bool:
+        """Tell whether every call that was judged is admitted, whole or clamped."""
         return not self.refused and not self._repeated
 
     def _shares_of(self, work: ReserveWork) -> Shares:

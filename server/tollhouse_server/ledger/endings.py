@@ -85,6 +85,7 @@ def _as_on_its_row(reservation: Reservation, holds_text: str | None) -> Reservat
 
 def _above_holds(reservation: Reservation, settlement: Settlement) -> list[AboveHold]:
     actual, attempt_id = settlement.actual, reservation.terms.attempt_id
+    # Nearly none is: no hold is smaller than the ceiling in its metric.
     if not any(map(gt, actual, reservation.terms.ceiling)):
         return []
     return [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _COUNTERS_KEPT = 500_000
 
-_FIRST_DOUBT, _LONGEST_DOUBT = 8, 1024
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 8, 1024
 """Ticks that look first after a plan has failed: a plan in vain costs as much as a look."""
 
 
@@ -43,11 +43,11 @@ class DatabaseClock:
 
 
 @dataclass(slots=True)
-class Doubt:
+class PlanBackoff:
     """How often plans have failed of late: after each failure the next ticks look first, twice as many every time."""
 
     ticks_to_look: int = 0
-    next_ticks: int = _FIRST_DOUBT
+    next_ticks: int = _FIRST_BACKOFF
 
     def looks_first(self) -> bool:
         """Tell whether the next tick should look before it writes."""
@@ -58,11 +58,11 @@ class Doubt:
 
     def plan_failed(self) -> None:
         """Expect that the next plans fail too: a budget that is used up is refused again and again."""
-        self.ticks_to_look, self.next_ticks = self.next_ticks, min(_LONGEST_DOUBT, 2 * self.next_ticks)
+        self.ticks_to_look, self.next_ticks = self.next_ticks, min(_LONGEST_BACKOFF, 2 * self.next_ticks)
 
     def plan_held(self) -> None:
         """Expect the best again."""
-        self.next_ticks = _FIRST_DOUBT
+        self.next_ticks = _FIRST_BACKOFF
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Memory:
     definitions: LimitDefinitions = field(default_factory=LimitDefinitions)
     expectations: Expectations = field(default_factory=Expectations)
     clock: DatabaseClock = field(default_factory=DatabaseClock)
-    doubt: Doubt = field(default_factory=Doubt)
+    backoff: PlanBackoff = field(default_factory=PlanBackoff)
     _counters: set[CounterKey] = field(default_factory=set)
     _applied: dict[LimitDefinition, AppliedLimit] = field(default_factory=dict)
     _applied_minute: datetime | None = None

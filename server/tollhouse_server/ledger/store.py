@@ -46,9 +46,10 @@ _COUNTER = Columns("tenant_id text, limit_id bigint, starts bigint")
 
 _MOVE = Columns(
     "tenant_id text, limit_id bigint, starts bigint, held bigint, expected bigint, settled bigint,"
-    "bound bigint, likely bigint"
+    "most_held bigint, most_expected bigint"
 )
-"""What is added to a counter, and the most that it may then come to: `bound` at the worst, `likely` as expected."""
+"""What is added to a counter, and the most that it may then come to: what is settled with what is held at the worst, and
+with what is expected."""
 
 _ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
 _ATTEMPT_KEY = Columns("tenant_id text, attempt_id uuid")
@@ -63,7 +64,7 @@ locked AS MATERIALIZED (
     FROM {_COUNTER.unnest("wanted", first=1, ordinality="n")}
     JOIN counter c ON c.tenant_id = wanted.tenant_id AND c.limit_id = wanted.limit_id
         AND c.window_start = to_timestamp(wanted.starts)
-    ORDER BY c.tenant_id, c.limit_id, c.window_start
+    ORDER BY c.tenant_id COLLATE "C", c.limit_id, c.window_start
     FOR NO KEY UPDATE OF c
 ),
 ended AS (
@@ -97,15 +98,16 @@ _ATTEMPTS_FROM = _RECORDS_FROM + len(RECORD)
 # then request ids: two ticks that claim one id at the same moment wait for each other, and the second fails.
 _WRITE = f"""
 WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
+-- In the order of the parameters, which is that of the keys: only nested loops are allowed here.
 moved AS (
     UPDATE counter c
     SET held = c.held + m.held, expected = c.expected + m.expected, settled = c.settled + m.settled
     FROM {_MOVE.unnest("m", first=_MOVES_FROM)}
     WHERE c.tenant_id = m.tenant_id AND c.limit_id = m.limit_id AND c.window_start = to_timestamp(m.starts)
-    RETURNING c.held + c.settled <= m.bound AND c.expected + c.settled <= m.likely
+    RETURNING c.held + c.settled <= m.most_held AND c.expected + c.settled <= m.most_expected
         AND (m.settled = 0 OR c.settled < c.alert_at) AS fits
 ),
-gone AS (
+ended AS (
     DELETE FROM attempt a USING {_ENDED.unnest("e", first=_ENDED_FROM)}
     WHERE a.tenant_id = e.tenant_id AND a.attempt_id = e.attempt_id AND a.top_ups = e.top_ups
     RETURNING 1
@@ -114,7 +116,7 @@ new AS MATERIALIZED (SELECT * FROM {ATTEMPT.unnest("new", first=_ATTEMPTS_FROM)}
 written AS MATERIALIZED (
     SELECT CASE WHEN $1::timestamptz IS NULL OR (
         clock.now >= $1 AND clock.now < $1 + interval '1 minute' AND epoch.value = $2::bigint
-        AND (SELECT count(*) FROM moved WHERE fits) = $3::bigint AND (SELECT count(*) FROM gone) = $4::bigint
+        AND (SELECT count(*) FROM moved WHERE fits) = $3::bigint AND (SELECT count(*) FROM ended) = $4::bigint
         AND NOT EXISTS (
             SELECT FROM new JOIN request_key k
                 ON k.tenant_id = new.tenant_id AND k.request_id = new.request_id AND k.day = ANY ($8::date[])
@@ -125,7 +127,7 @@ written AS MATERIALIZED (
 ),
 booked AS (
     INSERT INTO usage_record (settled_at, {RECORD.names})
-    SELECT written.at, {RECORD.selected} FROM {RECORD.unnest("ended", first=_RECORDS_FROM)}, written
+    SELECT written.at, {RECORD.selected} FROM {RECORD.unnest("record", first=_RECORDS_FROM)}, written
 ),
 started AS (
     INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
@@ -181,7 +183,7 @@ WHERE r.kind <> 'ADJUSTMENT'
 _LOAD_ATTEMPTS = f"""
 SELECT a.* FROM {_ATTEMPT_KEY.unnest("wanted", first=1)}
 JOIN attempt a USING (tenant_id, attempt_id)
-ORDER BY a.tenant_id, a.attempt_id
+ORDER BY a.attempt_id
 FOR NO KEY UPDATE OF a
 """  # noqa: S608 - columns of this module
 
@@ -209,8 +211,11 @@ FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
 
 _NO_BOUNDS = (UNBOUNDED, UNBOUNDED)
 
-_PLAN_FAILED = frozenset({"TH001", asyncpg.UniqueViolationError.sqlstate, asyncpg.CheckViolationError.sqlstate})
-"""What ledger_unfit raises; a request id that is taken; holds taken off that are off already."""
+_UNFIT = "TH002"
+"""What the function ledger_unfit raises."""
+
+_PLAN_FAILED = frozenset({_UNFIT, asyncpg.UniqueViolationError.sqlstate, asyncpg.CheckViolationError.sqlstate})
+"""Beside it: a request id that is taken, and holds taken off that are off already."""
 
 
 @dataclass(slots=True)
@@ -296,7 +301,7 @@ async def write(
     moves = [
         (*key, *counter.moves(), *bounds.get(key, _NO_BOUNDS)) for key, counter in counters.items() if counter.is_moved
     ]
-    ended = [_ended_row(booking.reservation) for booking in bookings] if plan else []
+    ended = sorted(map(_ended_row, bookings), key=_attempt_integer) if plan else []
     try:
         at: datetime = await connection.fetchval(
             _WRITE,
@@ -323,8 +328,14 @@ async def write(
     return at
 
 
-def _ended_row(reservation: Reservation) -> tuple[object, ...]:
-    return (reservation.terms.scope.tenant_id, reservation.terms.attempt_id, reservation.top_ups)
+def _ended_row(booking: Booking) -> tuple[str, UUID, int]:
+    terms = booking.reservation.terms
+    return (terms.scope.tenant_id, terms.attempt_id, booking.reservation.top_ups)
+
+
+def _attempt_integer(row: tuple[str, UUID, int]) -> int:
+    """Sort attempts as PostgreSQL sorts them, by what is quick to compare."""
+    return row[1].int
 
 
 class ClaimedCall(NamedTuple):

@@ -142,7 +142,7 @@ SELECT c.limit_id, extract(epoch FROM c.window_start)::bigint AS window_start, c
 FROM unnest(CAST(:limits AS bigint[]), CAST(:starts AS bigint[])) AS wanted (limit_id, window_start)
 JOIN counter c ON c.tenant_id = :tenant AND c.limit_id = wanted.limit_id
     AND c.window_start = to_timestamp(wanted.window_start)
-ORDER BY c.tenant_id, c.limit_id, c.window_start
+ORDER BY c.tenant_id COLLATE "C", c.limit_id, c.window_start
 FOR NO KEY UPDATE OF c
 """
 

@@ -1,6 +1,6 @@
 """The ledger's vocabulary: what is asked for, what is held, how an attempt ends.
 
-What is made anew for every call is a named tuple, which takes a third of the time of a frozen dataclass.
+What a tick makes anew for every call is a named tuple, which takes a third of the time of a frozen dataclass.
 """
 
 from collections.abc import Callable, Mapping
@@ -217,7 +217,8 @@ class Hold(NamedTuple):
 
 class Reservation(NamedTuple):
     """An admitted attempt: durable before the first byte goes upstream. `holds_text` is its holds as JSON,
-    `worker_epoch` the process that sent it.
+    `worker_epoch` the process that sent it. `dispatched_at` is by the database's clock; where a tick has not looked, by
+    this process's reading of it, in the right minute.
 
     `terms.ceiling` is what was granted. `max_output_tokens` says what the request must carry where the ledger made the
     call smaller than it asked, and `clamped_by` which limit did. `top_ups` counts the times that holds were added.

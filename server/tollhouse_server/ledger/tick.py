@@ -1,4 +1,4 @@
-"""The tick: one ledger transaction at a time; everything that queues meanwhile goes into the next one.
+"""The tick: one ledger transaction for what has queued, two at most at a time; what comes meanwhile waits for the next.
 
 Under low load a tick is one quick commit; under high load the batch grows and the cost per call falls. Nothing waits
 on purpose: batches form by themselves while the previous commit runs.
@@ -19,6 +19,7 @@ from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger.lane import Lane
 from tollhouse_server.ledger.memory import Memory
+from tollhouse_server.ledger.store import PlanFailedError
 from tollhouse_server.ledger.terms import NOT_SENT, RecordKind, Reservation, Settlement, suspended
 from tollhouse_server.ledger.transaction import StaleMemoryError, TickTransaction
 from tollhouse_server.ledger.works import Batch, ReserveWork, SettleWork, TopUpWork
@@ -41,7 +42,7 @@ under high load, when it makes a quarter more calls a second (docs/decisions/001
 _RETRY_AT_ONCE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    # A commit in doubt has happened after all: the next try recognises it.
+    # A commit in doubt has happened after all, or another tick has claimed a request id: the next try sees it.
     asyncpg.UniqueViolationError,
 )
 _TRIES_AT_ONCE = 3
@@ -61,7 +62,7 @@ class TickObserver(Protocol):
         """One transaction was committed."""
 
     def tick_failed(self, *, cause: str) -> None:
-        """One transaction failed and will be tried again."""
+        """One transaction failed and is tried again; "PlanFailedError": it looks first now, which is no trouble."""
 
 
 class Tick:
@@ -206,13 +207,17 @@ class Tick:
         started_at = time.perf_counter()
         with store_errors():
             connection = await lane.connected()
+            transaction = TickTransaction(connection, self.memory, self._worker_epoch(), batch)
             try:
-                for_nobody = await TickTransaction(connection, self.memory, self._worker_epoch(), batch).run()
+                for_nobody = await transaction.run()
             except BaseException as error:
                 # Only what the server itself has answered leaves the connection in a known state.
                 if not isinstance(error, _KNOWN_STATE) or isinstance(error, asyncpg.PostgresConnectionError):
                     lane.drop()
                 raise
+            finally:
+                if transaction.plan_failed:
+                    self._observer.tick_failed(cause=PlanFailedError.__name__)
         for reservation in for_nobody:
             self.submit_settle(reservation, NOT_SENT)
         self._observer.tick_finished(seconds=time.perf_counter() - started_at, works=len(batch))

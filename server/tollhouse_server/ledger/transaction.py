@@ -37,6 +37,7 @@ class TickTransaction:
         self._worker_epoch = worker_epoch
         self._batch = batch
         self._planned_epoch = 0
+        self.plan_failed = False
         self._limits: dict[ReserveWork, list[AppliedLimit]] = {}
         self._applied: dict[CounterKey, AppliedLimit] = {}
         self._needed: list[CounterKey] = []
@@ -53,11 +54,12 @@ class TickTransaction:
         await self._memory.definitions.load(self._connection, _terms_of(self._batch))
         self._plan(now)
         await self._memory.create_missing(self._connection, self._needed)
-        if self._can_be_planned() and not self._memory.doubt.looks_first():
+        if self._can_be_planned() and not self._memory.backoff.looks_first():
             try:
                 return await self._write_as_planned(now)
             except PlanFailedError:
-                self._memory.doubt.plan_failed()
+                self.plan_failed = True
+                self._memory.backoff.plan_failed()
         return await self._look_and_write(now)
 
     # --- one statement, in the hope that all fits ---------------------------------------------------------------------
@@ -88,7 +90,7 @@ class TickTransaction:
         endings, admissions = Endings(self._connection, supposed), self._admissions(supposed)
         await endings.end(batch.settles)
         admissions.judge(work for work in batch.reserves if work.is_waited_for)
-        if endings.above or not admissions.are_plain:
+        if endings.above or not admissions.all_are_admitted:
             raise PlanFailedError
         plan = Plan(minute_of(now), self._planned_epoch, {key: one.bounds for key, one in self._applied.items()})
         for work in admissions.fresh:
@@ -100,8 +102,7 @@ class TickTransaction:
             for work in admissions.fresh:
                 work.uncertain = False
             raise
-        self._memory.doubt.plan_held()
-        self._memory.clock.note(found_now)
+        self._memory.backoff.plan_held()
         admissions.tell()
         self._finish(found_now, endings.bookings)
         return admissions.for_nobody
@@ -219,7 +220,7 @@ class TickTransaction:
         """Write what was decided, if anything was; return the moment of the bookings."""
         if not (admissions.fresh or bookings or any(counter.is_moved for counter in found.counters.values())):
             return found.now
-        return await store.write(
+        now = await store.write(
             self._connection,
             counters=found.counters,
             admitted=admissions.fresh.values(),
@@ -228,6 +229,8 @@ class TickTransaction:
             days=days_of_claims(found.now),
             plan=plan,
         )
+        self._memory.clock.note(now)
+        return now
 
     async def _raise_alerts(self, found: Look, endings: Endings) -> None:
         reached = [(key, counter.settled) for key, counter in found.counters.items() if counter.reaches_alert]

@@ -75,8 +75,8 @@ class AppliedLimit(NamedTuple):
     """A limit at the moment of a tick.
 
     `key` is the counter that a call is booked on, `counted` all that count. The calls in flight at their worst must fit
-    in `bound`, what they will probably use in `amount`; the two differ for ELASTIC. `position` is the metric's,
-    `prefix` the JSON of a hold up to its amounts.
+    in `bound`, what they will probably use in `amount`; the two differ for ELASTIC. `is_plain`: STRICT, and one counter
+    counts. `position` is the metric's, `prefix` the JSON of a hold up to its amounts.
     """
 
     limit: LimitDefinition
@@ -98,8 +98,7 @@ class AppliedLimit(NamedTuple):
         return (self.bound, self.amount if self.is_elastic else UNBOUNDED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An admission: what is held, and how the call was made smaller if it was."""
 
     holds: tuple[Hold, ...]
@@ -263,7 +262,7 @@ def top_up(
         LimitExceeded: the first of the limits that `more` does not fit in.
     """
     # It is in flight already: more of it is not another call, and what it does not add to cannot be in its way.
-    counting = [one for one in limits if more.of(one.limit.metric)]
+    counting = [one for one in limits if more.of(one.metric)]
     refused = next((one for one in counting if not _has_room(one, counters, more.of(one.metric), EVERYTHING)), None)
     if refused is not None:
         raise _exceeded(refused, more, counters, shares=EVERYTHING, at=at)

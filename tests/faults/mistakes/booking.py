@@ -12,7 +12,7 @@ MISTAKES = (
     Mistake(
         "counters are read without a lock: every replica grants the budget once more",
         _STORE,
-        "    ORDER BY c.tenant_id, c.limit_id, c.window_start\n    FOR NO KEY UPDATE OF c\n",
+        '    ORDER BY c.tenant_id COLLATE "C", c.limit_id, c.window_start\n    FOR NO KEY UPDATE OF c\n',
         "",
         f"{NOTHING_LOST}::test_servers_that_look_at_the_same_moment_share_one_budget",
     ),
@@ -26,8 +26,15 @@ MISTAKES = (
     Mistake(
         "locks are taken in no order, and ticks deadlock",
         _STORE,
-        "    ORDER BY c.tenant_id, c.limit_id, c.window_start\n    FOR NO KEY UPDATE OF c\n",
+        '    ORDER BY c.tenant_id COLLATE "C", c.limit_id, c.window_start\n    FOR NO KEY UPDATE OF c\n',
         "    ORDER BY md5(c.limit_id::text || pg_backend_pid()::text)\n    FOR NO KEY UPDATE OF c\n",
+        f"{NOTHING_LOST}::test_ticks_that_meet_on_many_counters_do_not_deadlock",
+    ),
+    Mistake(
+        "a planned tick takes its locks in no order, and ticks deadlock",
+        _TRANSACTION,
+        "self._needed = sorted(needed)",
+        "self._needed = sorted(needed, key=lambda key: hash((key, self._worker_epoch)))",
         f"{NOTHING_LOST}::test_ticks_that_meet_on_many_counters_do_not_deadlock",
     ),
     Mistake(
@@ -173,14 +180,14 @@ MISTAKES = (
     Mistake(
         "a tick that has not looked passes a limit",
         _STORE,
-        "RETURNING c.held + c.settled <= m.bound AND",
+        "RETURNING c.held + c.settled <= m.most_held AND",
         "RETURNING",
         f"{_STALE}::test_many_lanes_admit_no_more_than_one",
     ),
     Mistake(
         "a tick that has not looked passes an elastic limit",
         _STORE,
-        "AND c.expected + c.settled <= m.likely\n",
+        "AND c.expected + c.settled <= m.most_expected\n",
         "\n",
         f"{RESERVE}::test_an_elastic_limit_refuses_what_is_expected_to_pass_it",
     ),
@@ -201,7 +208,7 @@ MISTAKES = (
     Mistake(
         "a tick that has not looked ends what has ended already",
         _STORE,
-        "(SELECT count(*) FROM gone) = $4::bigint",
+        "(SELECT count(*) FROM ended) = $4::bigint",
         "$4::bigint >= 0",
         f"{NOTHING_LOST}::test_a_settlement_that_is_repeated_later_books_nothing",
     ),

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tollhouse_server.ledger.memory import DatabaseClock, Doubt
+from tollhouse_server.ledger.memory import DatabaseClock, PlanBackoff
 from tollhouse_server.ledger.windows import days_of_claims
 
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -54,24 +54,24 @@ def test_the_clock_is_not_guessed_before_it_was_read() -> None:
 
 
 def test_after_a_failed_plan_ever_more_ticks_look_first() -> None:
-    """A budget that is used up costs few plans in vain, and a plan that holds ends the doubt."""
-    doubt = Doubt()
+    """A budget that is used up costs few plans in vain, and a plan that holds ends the backoff."""
+    backoff = PlanBackoff()
     lengths = []
     for _ in range(3):
-        doubt.plan_failed()
-        lengths.append(ticks_that_look(doubt))
+        backoff.plan_failed()
+        lengths.append(ticks_that_look(backoff))
 
-    doubt.plan_held()
-    doubt.plan_failed()
-    after_a_good_one = ticks_that_look(doubt)
+    backoff.plan_held()
+    backoff.plan_failed()
+    after_a_good_one = ticks_that_look(backoff)
 
     assert lengths == [8, 16, 32]
     assert after_a_good_one == 8
 
 
-def ticks_that_look(doubt: Doubt) -> int:
+def ticks_that_look(backoff: PlanBackoff) -> int:
     """Count the ticks up to the first that does not look."""
     count = 0
-    while doubt.looks_first():
+    while backoff.looks_first():
         count += 1
     return count

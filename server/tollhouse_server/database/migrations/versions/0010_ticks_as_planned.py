@@ -10,7 +10,7 @@ depends_on = None
 _UNFIT = """
 CREATE FUNCTION ledger_unfit() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    RAISE EXCEPTION 'the tick has to look first' USING ERRCODE = 'TH001';
+    RAISE EXCEPTION 'the tick has to look first' USING ERRCODE = 'TH002';
 END
 $$"""
 
