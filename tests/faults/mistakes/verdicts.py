@@ -149,7 +149,7 @@ MISTAKES = (
     Mistake(
         "a top-up counts as another call",
         _FILE,
-        "counting = [one for one in limits if more.of(one.limit.metric)]",
+        "counting = [one for one in limits if more.of(one.metric)]",
         "counting = list(limits)",
         VERDICTS,
     ),
