@@ -48,8 +48,7 @@ _MOVE = Columns(
     "tenant_id text, limit_id bigint, starts bigint, held bigint, expected bigint, settled bigint,"
     "most_held bigint, most_expected bigint"
 )
-"""What is added to a counter, and the most that it may then come to: what is settled with what is held, and with what is
-expected."""
+"""What is added to a counter, and the most that it may then come to: settled and held, and settled and expected."""
 
 _ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
 _ATTEMPT_KEY = Columns("tenant_id text, attempt_id uuid")
