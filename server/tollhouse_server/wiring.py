@@ -24,6 +24,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
 from tollhouse_server.audit.store import forget_old_requests
+from tollhouse_server.background import Background, background
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.errors import FieldViolation, InvalidRequest, StoreUnavailable
@@ -77,10 +78,10 @@ class LedgerParts:
     epoch: WorkerEpoch
     ledger: Ledger
 
-    def run_in(self, background: asyncio.TaskGroup) -> None:
+    def run_in(self, tasks: Background) -> None:
         """Start the tick and the heartbeats."""
-        background.create_task(self.tick.run())
-        background.create_task(self.epoch.run())
+        tasks.keep(self.tick.run)
+        tasks.keep(self.epoch.run)
 
     async def say_goodbye(self) -> None:
         """Wait until every settlement is durable, and retire; the pool is of no use after it."""
@@ -200,11 +201,11 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         pepper = await read_pepper(vault)
         knowledge = await _knowledge(settings, database, vault, pepper)
         ledger = await _open_ledger(settings, stack, metrics)
-        background = await stack.enter_async_context(_background())
+        tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, ledger.pool)
-        ledger.run_in(background)
+        ledger.run_in(tasks)
         session = await stack.enter_async_context(open_session())
-        calls = DetachedCalls(background)
+        calls = DetachedCalls(tasks.group)
         generation = Generation(
             planner=Planner(
                 lambda: knowledge.catalogue.current,
@@ -247,9 +248,9 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             max_message_bytes=settings.max_message_bytes,
         )
         server = GrpcioServer(chain, methods, settings)
-        for task in (knowledge.watch.run(), knowledge.keys.run(), vault.run(), custodian.run()):
-            background.create_task(task)
-        background.create_task(_gauges(metrics, knowledge, ledger))
+        for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run):
+            tasks.keep(run)
+        tasks.keep(partial(_gauges, metrics, knowledge, ledger))
         yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger)
 
 
@@ -266,17 +267,17 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         parts = await _open_ledger(settings, stack, metrics)
         database = Database(required_dsn(settings), pool_size=2)
         stack.push_async_callback(database.close)
-        background = await stack.enter_async_context(_background())
+        tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, parts.pool)
-        parts.run_in(background)
+        parts.run_in(tasks)
         housekeeping = Housekeeping(parts.pool, metrics)
-        background.create_task(_forget_old_requests(database))
-        background.create_task(Sweeper(parts.pool, parts.tick, _liveness(settings), _policy(settings)).run())
-        background.create_task(housekeeping.run())
-        background.create_task(RollUps(database, metrics).run())
-        background.create_task(Retention(database, months=settings.usage_retention_months).run())
+        tasks.keep(partial(_forget_old_requests, database))
+        tasks.keep(Sweeper(parts.pool, parts.tick, _liveness(settings), _policy(settings)).run)
+        tasks.keep(housekeeping.run)
+        tasks.keep(RollUps(database, metrics).run)
+        tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         verification = LedgerVerification(database, rollup_findings)
-        background.create_task(NightlyVerification(parts.pool, verification, metrics).run())
+        tasks.keep(NightlyVerification(parts.pool, verification, metrics).run)
         yield housekeeping
         with suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -330,22 +331,6 @@ def _liveness(settings: Settings) -> Liveness:
 
 def _policy(settings: Settings) -> SuspensePolicy:
     return SuspensePolicy(settings.suspense_policy.upper())
-
-
-class _FinishedError(Exception):
-    """The process has done its work."""
-
-
-@asynccontextmanager
-async def _background() -> AsyncIterator[asyncio.TaskGroup]:
-    """Own the tasks of a process: one that fails ends the process, and leaving the block ends them all."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-            # The way to end a task group whose tasks run for ever.
-            raise _FinishedError
-    except* _FinishedError:
-        pass
 
 
 async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -> None:

@@ -91,11 +91,14 @@ class Referee:
     async def check(self) -> list[Finding]:
         """Return what is wrong now and was not before. To be called when no attempt is in flight any more."""
         served = await self.simulator.calls(after=self._last_sequence)
-        touched = await self._read_records() | {str(call.attempt_id) for call in served}
+        # One moment for all: a late settlement may come between two looks.
+        async with self.connection.transaction(isolation="repeatable_read", readonly=True):
+            touched = await self._read_records() | {str(call.attempt_id) for call in served}
+            totals = await self._totals()
         findings = self._served_twice(served)
         await self._read_bills_of_cut(touched)
         findings += [finding for attempt in sorted(touched) for finding in self._judge(attempt)]
-        findings += await self._totals()
+        findings += totals
         fresh = [finding for finding in findings if finding not in self._known]
         self._known.update(fresh)
         return fresh

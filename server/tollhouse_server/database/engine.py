@@ -34,6 +34,9 @@ _GONE = (
 
 _CLOSE_SECONDS = 1.0
 
+_LONGEST_PAUSE = "15s"
+"""Between two statements of a transaction: a process that stands still must not keep others from what it has locked."""
+
 
 @contextmanager
 def store_errors() -> Iterator[None]:
@@ -70,7 +73,7 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=5,
             pool_pre_ping=True,
-            connect_args={"timeout": 5},
+            connect_args={"timeout": 5, "server_settings": {"idle_in_transaction_session_timeout": _LONGEST_PAUSE}},
         )
 
     @asynccontextmanager

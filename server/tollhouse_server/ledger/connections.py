@@ -25,6 +25,8 @@ _SETTINGS = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
+    # A process that stands still between two statements must not keep others from the counters that it has locked.
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 

@@ -19,8 +19,6 @@ from tollhouse_server.reporting.periods import Period, calendar_month, day_after
 from tollhouse_server.reporting.questions import Question
 from tollhouse_server.reporting.tables import EXPORT, ROLLUP, ROLLUP_DAY, ROLLUP_SKU
 
-# The ledger's clock (migration 0006): whoever writes records holds it shared.
-_CLOCK_LOCK: Final = 1953063787
 # Any constant that no other advisory lock of Tollhouse uses: spells "roll".
 _BUILD_LOCK: Final = 0x726F6C6C
 
@@ -119,20 +117,18 @@ async def _first_day_start(session: AsyncSession, tenant: str) -> datetime | Non
 
 
 async def read_watermark(session: AsyncSession) -> datetime:
-    """Return a moment before which no record will appear any more; the transaction must end right behind it.
+    """Return a moment before which no record will appear any more.
 
     Raises:
         StoreUnavailable: somebody held the ledger's clock for longer than a second.
     """
-    # Ticks queue behind whoever waits for the lock alone, so nobody waits long.
-    await run_sql(session, "SET LOCAL lock_timeout = '1s'")
     try:
-        await run_sql(session, text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLOCK_LOCK})
+        watermark: datetime = (await run_sql(session, "SELECT ledger_watermark() AS at")).one().at
     except DBAPIError as error:
         if refusal_of(error)[0] == LOCK_NOT_AVAILABLE:
             raise StoreUnavailable(detail="the ledger's clock is held") from error
         raise
-    return await read_now(session)
+    return watermark
 
 
 def refusal_of(error: DBAPIError) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from tollhouse_server.errors import DuplicateRequest, LimitExceeded, StoreUnavailable
-from tollhouse_server.ledger import store
+from tollhouse_server.ledger import connections, store
 from tollhouse_server.ledger.terms import (
     NOTHING,
     Amounts,
@@ -235,6 +235,22 @@ async def test_a_commit_that_is_still_under_way_is_waited_for(
     await process.ledger.drain()
 
     assert await view.count("attempt") == int(is_waited_for)
+
+
+async def test_a_server_that_stands_still_with_its_counters_locked_keeps_the_others_for_seconds_only(
+    process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
+) -> None:
+    """Its machine was frozen between a look and the writing; PostgreSQL takes its connection away."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=10))
+    frozen = await connections.connect(fresh_database.app_dsn)
+    await frozen.execute("BEGIN")
+    await frozen.execute("SELECT ledger_now() FROM counter FOR UPDATE")
+
+    await process.ledger.reserve(terms(), timeout_seconds=20)
+
+    assert await view.counter(limit) == (100, 0)
+    frozen.terminate()
 
 
 async def test_a_call_whose_commit_nobody_heard_of_is_admitted_and_once(

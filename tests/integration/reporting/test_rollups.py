@@ -212,6 +212,17 @@ async def test_the_watermark_waits_for_every_transaction_that_has_read_the_ledge
     assert await reading > stamped
 
 
+async def test_who_has_read_the_watermark_keeps_no_tick_waiting(books: Books) -> None:
+    """Even if he stands still before his transaction ends."""
+    await books.add_tenant()
+
+    async with books.database.transaction() as session:
+        watermark = await read_watermark(session)
+        stamped = await books.view.connection.fetchval("SELECT ledger_now()", timeout=5)
+
+    assert stamped > watermark
+
+
 @pytest.mark.parametrize(
     ("statement", "part", "field"),
     [
