@@ -32,7 +32,7 @@ SELECT request_id::text, attempt_id::text, outcome FROM usage_record
 WHERE request_id = ANY ($1::text[]::uuid[]) AND kind <> 'ADJUSTMENT'
 """
 
-NOT_SENT, LATE_BOOKING, CUT = "not sent", "served, not booked in time", "cut in its midst"
+NOT_SENT, SERVED, CUT = "not sent", "served", "cut in its midst"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Fate:
     @property
     def name(self) -> str:
         """Return what became of it."""
-        return CUT if self.is_cut else NOT_SENT if self.served is None else LATE_BOOKING
+        return CUT if self.is_cut else NOT_SENT if self.served is None else SERVED
 
     def wrongs(self) -> Iterable[str]:
         """Yield the rules that are broken by what the caller was told."""
         if self.call.code is Code.UNAVAILABLE:
             if self.call.reason != "STORE_UNAVAILABLE":
                 yield "UNAVAILABLE for another reason"
-            if self.name == LATE_BOOKING:
+            if self.name == SERVED:
                 yield "served, and told that nothing was sent"
         elif self.name == NOT_SENT:
             yield "not admitted, and told nothing in time"

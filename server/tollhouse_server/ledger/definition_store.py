@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from tollhouse_server.ledger.terms import Calendar, CounterKey, Increase, LimitDefinition, Metric, Mode, Window
+from tollhouse_server.ledger.windows import moment
 
 if TYPE_CHECKING:
     import asyncpg
@@ -69,12 +69,6 @@ async def create_counters(connection: "Connection", keys: Iterable[CounterKey]) 
         [key.limit_id for key in ordered],
         [moment(key.window_start) for key in ordered],
     )
-
-
-@lru_cache(maxsize=4096)
-def moment(seconds: int) -> datetime:
-    """Return the moment so many seconds after 1970 began, in UTC. Few windows are open at a time."""
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _definition_of(row: "asyncpg.Record") -> LimitDefinition:

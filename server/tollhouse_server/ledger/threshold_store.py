@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from tollhouse_server.ledger.definition_store import NO_ALERT, moment
+from tollhouse_server.ledger.definition_store import NO_ALERT
 from tollhouse_server.ledger.terms import CounterKey
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
+from tollhouse_server.ledger.windows import moment
 
 # Works out what each counter has reached by the amount in force, writes what is new, and notes what comes next. While
 # an increase has not expired nothing is noted: nobody says so when it does, and less may be enough then. A minute of a

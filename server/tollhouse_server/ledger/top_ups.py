@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from tollhouse_server.errors import LimitExceeded, StoreUnavailable, TollhouseError
 from tollhouse_server.ledger import store, verdicts
-from tollhouse_server.ledger.definition_store import moment
 from tollhouse_server.ledger.rows import holds_json
 from tollhouse_server.ledger.store import Look
 from tollhouse_server.ledger.terms import LimitDefinition, Reservation
 from tollhouse_server.ledger.verdicts import AppliedLimit
+from tollhouse_server.ledger.windows import moment
 from tollhouse_server.ledger.works import TopUpWork
 
 if TYPE_CHECKING:

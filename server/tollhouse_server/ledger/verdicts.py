@@ -7,7 +7,6 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from tollhouse_server.errors import LimitExceeded
-from tollhouse_server.ledger.definition_store import moment
 from tollhouse_server.ledger.rows import hold_prefix
 from tollhouse_server.ledger.terms import (
     EVERYTHING,
@@ -23,7 +22,7 @@ from tollhouse_server.ledger.terms import (
     Shrunk,
     Window,
 )
-from tollhouse_server.ledger.windows import counted_starts, window_end, window_start
+from tollhouse_server.ledger.windows import counted_starts, moment, window_end, window_start
 from tollhouse_server.names import LimitName
 
 _RETRY_WHEN_HELD_SECONDS = 2.0

@@ -1,6 +1,7 @@
 """Where a limit's window begins and ends, in a tenant's calendar; and the days for which a request id is remembered."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,12 @@ _LENGTHS = {
     Window.ROLLING_10_MINUTES: timedelta(minutes=_ROLLING_MINUTES + 1),
     Window.HOUR: timedelta(hours=1),
 }
+
+
+@lru_cache(maxsize=4096)
+def moment(seconds: int) -> datetime:
+    """Return the moment so many seconds after 1970 began, in UTC. Few windows are open at a time."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def window_start(window: Window, at: datetime, calendar: Calendar) -> datetime:
