@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from tollhouse_server.ledger.terms import (
     Settlement,
     Shares,
 )
+from tollhouse_server.ledger.windows import moment
 
 if TYPE_CHECKING:
     import asyncpg
@@ -115,7 +116,7 @@ def holds_json(holds: Sequence[Hold]) -> str:
 
 def hold_prefix(key: CounterKey, metric: Metric) -> str:
     """Return the JSON of a hold up to its amounts: the same for all calls that hold on one counter."""
-    start = datetime.fromtimestamp(key.window_start, UTC).isoformat()
+    start = moment(key.window_start).isoformat()
     return f'[{key.limit_id},"{start}","{metric.value}",'
 
 

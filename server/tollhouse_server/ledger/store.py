@@ -230,10 +230,14 @@ class Look:
 
 async def read_clock(connection: "Connection") -> tuple[int, datetime]:
     """Return the epoch of the limit definitions and the database's clock, the only one the ledger goes by."""
-    row = await connection.fetchrow(_CLOCK)
+    row = _epoch_row(await connection.fetchrow(_CLOCK))
+    return row["value"], row["now"]
+
+
+def _epoch_row(row: asyncpg.Record | None) -> asyncpg.Record:
     if row is None:
         raise LookupError("table epoch has no row for limits: migrations are incomplete")
-    return row["value"], row["now"]
+    return row
 
 
 async def look(
@@ -248,8 +252,7 @@ async def look(
     row = await connection.fetchrow(
         _LOOK, *_COUNTER.texts(counters), *_ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
     )
-    if row is None:
-        raise LookupError("table epoch has no row for limits: migrations are incomplete")
+    row = _epoch_row(row)
     epoch, now, places, held, expected, settled, alerts, ended_places, holds, taken_places, fingerprints = row
     found = Look(epoch=epoch, now=now)
     if places:

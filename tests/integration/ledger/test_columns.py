@@ -39,11 +39,13 @@ async def test_rows_arrive_as_they_were_sent(
     ]
     connection = await asyncpg.connect(fresh_database.app_dsn)
 
-    found = await connection.fetch(
-        f"SELECT {COLUMNS.selected} FROM {COLUMNS.unnest('sent', first=1)}",  # noqa: S608 - columns of this test
-        *COLUMNS.texts(sent),
-    )
+    try:
+        found = await connection.fetch(
+            f"SELECT {COLUMNS.selected} FROM {COLUMNS.unnest('sent', first=1)}",  # noqa: S608 - columns of this test
+            *COLUMNS.texts(sent),
+        )
+    finally:
+        await connection.close()
 
-    await connection.close()
     assert [(*row.values(),)[:5] for row in found] == [row[:5] for row in rows]
     assert [orjson.loads(row["document"]) for row in found] == [row[5] for row in rows]
