@@ -7,7 +7,7 @@ import asyncpg
 import structlog
 
 from tollhouse_server.errors import DuplicateRequest, LimitExceeded, RequestIdReused, StoreUnavailable, TollhouseError
-from tollhouse_server.ledger import store, verdicts
+from tollhouse_server.ledger import recovery_store, store, verdicts
 from tollhouse_server.ledger.expectations import Expectations
 from tollhouse_server.ledger.rows import holds_of
 from tollhouse_server.ledger.store import AttemptKey, Look, RequestKey
@@ -51,8 +51,8 @@ class Admissions:
         uncertain = [work for work in reserves if work.uncertain]
         if not uncertain:
             return list(reserves)
-        there = await store.recognise_attempts(self._connection, [_attempt_key(work) for work in uncertain])
-        ended = await store.load_ended(self._connection, [_attempt_key(work) for work in uncertain])
+        there = await recovery_store.recognise_attempts(self._connection, [_attempt_key(work) for work in uncertain])
+        ended = await recovery_store.load_ended(self._connection, [_attempt_key(work) for work in uncertain])
         for work in uncertain:
             attempt_id = work.terms.attempt_id.int
             if attempt_id in there:

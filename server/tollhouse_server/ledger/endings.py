@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tollhouse_server.ledger import store, verdicts
+from tollhouse_server.ledger import recovery_store, verdicts
 from tollhouse_server.ledger.rows import Booking, holds_of
 from tollhouse_server.ledger.store import Look
 from tollhouse_server.ledger.terms import RecordKind, Reservation, Settlement
@@ -53,14 +53,14 @@ class Endings:
         terms = reservation.terms
         suspended = None
         if settlement.kind is not RecordKind.SUSPENSE:
-            suspended = await store.close_suspense(self._connection, terms, settlement.outcome)
+            suspended = await recovery_store.close_suspense(self._connection, terms, settlement.outcome)
         if suspended is not None:
             difference = settlement.actual.minus(suspended)
             verdicts.correct(reservation.holds, difference, self._found.counters)
             correction = replace(settlement, kind=RecordKind.ADJUSTMENT, actual=difference)
             self.bookings.append(Booking(reservation, correction))
             return
-        booked = await store.find_booking(self._connection, terms)
+        booked = await recovery_store.find_booking(self._connection, terms)
         if booked is None:
             # No attempt, no record: the row was lost with the database's last moments. The charge is real all the same.
             verdicts.correct(reservation.holds, settlement.actual, self._found.counters)

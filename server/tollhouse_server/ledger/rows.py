@@ -40,6 +40,8 @@ class Booking(NamedTuple):
         return self.settlement.kind is RecordKind.SUSPENSE
 
 
+ATTEMPT_KEY = Columns("tenant_id text, attempt_id uuid")
+
 ATTEMPT = Columns(
     "tenant_id text, attempt_id uuid, request_id uuid, worker_epoch bigint, terms json, holds json, fingerprint text"
 )

@@ -14,6 +14,7 @@ import asyncpg
 from tollhouse_server.ledger.columns import Columns
 from tollhouse_server.ledger.rows import (
     ATTEMPT,
+    ATTEMPT_KEY,
     GROWN_ATTEMPT,
     RECORD,
     SUSPENSE,
@@ -24,7 +25,7 @@ from tollhouse_server.ledger.rows import (
     reservation_of,
     suspense_row,
 )
-from tollhouse_server.ledger.terms import Amounts, CallTerms, CounterKey, RecordKind, Reservation
+from tollhouse_server.ledger.terms import CounterKey, Reservation
 from tollhouse_server.ledger.verdicts import UNBOUNDED, Counter
 from tollhouse_server.ledger.windows import ClaimDays
 
@@ -51,7 +52,6 @@ _MOVE = Columns(
 """What is added to a counter, and the most that it may then come to: settled and held, and settled and expected."""
 
 _ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
-_ATTEMPT_KEY = Columns("tenant_id text, attempt_id uuid")
 _REQUEST_KEY = Columns("tenant_id text, request_id uuid")
 
 # Four questions in one round trip, each answered with arrays in a single row: the clock, the counters, the attempts
@@ -67,7 +67,7 @@ locked AS MATERIALIZED (
     FOR NO KEY UPDATE OF c
 ),
 ended AS (
-    DELETE FROM attempt a USING {_ATTEMPT_KEY.unnest("ending", first=4, ordinality="n")}
+    DELETE FROM attempt a USING {ATTEMPT_KEY.unnest("ending", first=4, ordinality="n")}
     WHERE a.tenant_id = ending.tenant_id AND a.attempt_id = ending.attempt_id
     RETURNING ending.n, CASE WHEN a.top_ups > 0 THEN a.holds::text END AS holds
 ),
@@ -159,28 +159,8 @@ FROM {_REQUEST_KEY.unnest("wanted", first=1)}
 JOIN request_key k USING (tenant_id, request_id)
 """  # noqa: S608 - columns of this module
 
-# Whoever inserts a key waits for a transaction that is inserting it too: after this nothing is in doubt any more.
-_WAIT_FOR_ATTEMPTS = f"""
-INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
-SELECT tenant_id, attempt_id, attempt_id, 0, now(), '{{}}', '[]'
-FROM {_ATTEMPT_KEY.unnest("doubtful", first=1)}
-ON CONFLICT DO NOTHING
-RETURNING tenant_id, attempt_id
-"""  # noqa: S608 - columns of this module
-
-_END_ATTEMPTS = f"""
-DELETE FROM attempt a USING {_ATTEMPT_KEY.unnest("ended", first=1)}
-WHERE a.tenant_id = ended.tenant_id AND a.attempt_id = ended.attempt_id
-"""  # noqa: S608 - columns of this module
-
-_LOAD_ENDED = f"""
-SELECT r.attempt_id, r.kind, r.holds::text FROM {_ATTEMPT_KEY.unnest("wanted", first=1)}
-JOIN usage_record r USING (tenant_id, attempt_id)
-WHERE r.kind <> 'ADJUSTMENT'
-"""  # noqa: S608 - columns of this module
-
 _LOAD_ATTEMPTS = f"""
-SELECT a.* FROM {_ATTEMPT_KEY.unnest("wanted", first=1)}
+SELECT a.* FROM {ATTEMPT_KEY.unnest("wanted", first=1)}
 JOIN attempt a USING (tenant_id, attempt_id)
 ORDER BY a.attempt_id
 FOR NO KEY UPDATE OF a
@@ -195,17 +175,6 @@ WHERE a.tenant_id = grown.tenant_id AND a.attempt_id = grown.attempt_id
 _OPEN_SUSPENSE = f"""
 INSERT INTO suspense ({SUSPENSE.names}) SELECT {SUSPENSE.selected} FROM {SUSPENSE.unnest("open", first=1)}
 """  # noqa: S608 - columns of this module
-
-_CLOSE_SUSPENSE = """
-UPDATE suspense SET resolved_at = now(), resolution = $3
-WHERE tenant_id = $1 AND attempt_id = $2 AND resolved_at IS NULL
-RETURNING requests, input_tokens, output_tokens, images, cost_nanos
-"""
-
-_FIND_BOOKING = """
-SELECT coalesce((SELECT s.resolved_by FROM suspense s WHERE s.tenant_id = $1 AND s.attempt_id = $2), '')
-FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
-"""
 
 
 _NO_BOUNDS = (UNBOUNDED, UNBOUNDED)
@@ -250,7 +219,7 @@ async def look(
 ) -> Look:
     """Lock the counters, end the attempts, and see which request ids are taken. Counters and attempts are in order."""
     row = await connection.fetchrow(
-        _LOOK, *_COUNTER.texts(counters), *_ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
+        _LOOK, *_COUNTER.texts(counters), *ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
     )
     row = _epoch_row(row)
     epoch, now, places, held, expected, settled, alerts, ended_places, holds, taken_places, fingerprints = row
@@ -355,51 +324,12 @@ async def claimed_calls(
     return {(row[0], row[1].int): ClaimedCall(row[2], row[3]) for row in rows}
 
 
-async def recognise_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:
-    """Return those attempts in flight of which nobody knew whether their commit happened; wait until that is clear."""
-    keys = sorted(attempts)
-    made = await connection.fetch(_WAIT_FOR_ATTEMPTS, *_ATTEMPT_KEY.texts(keys))
-    await connection.execute(_END_ATTEMPTS, *_ATTEMPT_KEY.texts([(row[0], UUID(int=row[1].int)) for row in made]))
-    return await load_attempts(connection, keys)
-
-
-class EndedCall(NamedTuple):
-    """How an attempt has ended, and its holds as JSON."""
-
-    kind: RecordKind
-    holds_text: str
-
-
-async def load_ended(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, EndedCall]:
-    """Return how those of the attempts that have a record have ended."""
-    rows = await connection.fetch(_LOAD_ENDED, *_ATTEMPT_KEY.texts(sorted(attempts)))
-    return {row[0].int: EndedCall(RecordKind(row[1]), row[2]) for row in rows}
-
-
 async def load_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:
     """Lock those of the attempts that are in flight, and return them, by the integer of their id."""
-    rows = await connection.fetch(_LOAD_ATTEMPTS, *_ATTEMPT_KEY.texts(sorted(attempts)))
+    rows = await connection.fetch(_LOAD_ATTEMPTS, *ATTEMPT_KEY.texts(sorted(attempts)))
     return {row["attempt_id"].int: reservation_of(row) for row in rows}
 
 
 async def grow_attempts(connection: "Connection", grown: Sequence[Reservation]) -> None:
     """Write the ceilings and holds of attempts that were topped up."""
     await connection.execute(_GROW_ATTEMPTS, *GROWN_ATTEMPT.texts(map(grown_row, grown)))
-
-
-async def close_suspense(connection: "Connection", terms: CallTerms, resolution: str) -> Amounts | None:
-    """Close the open suspense row of an attempt and return what was booked for it, None if there is none."""
-    row = await connection.fetchrow(_CLOSE_SUSPENSE, terms.scope.tenant_id, terms.attempt_id, resolution)
-    return None if row is None else Amounts(*row)
-
-
-class FoundBooking(NamedTuple):
-    """An attempt has a record; `ruled_by` is the administrator who has said what a suspended one cost, else empty."""
-
-    ruled_by: str
-
-
-async def find_booking(connection: "Connection", terms: CallTerms) -> FoundBooking | None:
-    """Return what is known of an attempt's record, None if it has none."""
-    row = await connection.fetchrow(_FIND_BOOKING, terms.scope.tenant_id, terms.attempt_id)
-    return None if row is None else FoundBooking(row[0])

@@ -123,7 +123,7 @@ MISTAKES = (
     ),
     Mistake(
         "a late settlement is booked twice",
-        _STORE,
+        "ledger/recovery_store.py",
         "WHERE tenant_id = $1 AND attempt_id = $2 AND resolved_at IS NULL\n",
         "WHERE tenant_id = $1 AND attempt_id = $2\n",
         _UNKNOWN,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from tollhouse_server.ledger import connections, definition_store, store, threshold_store
-from tollhouse_server.ledger.rows import ATTEMPT, GROWN_ATTEMPT, RECORD
+from tollhouse_server.ledger import connections, definition_store, recovery_store, store, threshold_store
+from tollhouse_server.ledger.rows import ATTEMPT, ATTEMPT_KEY, GROWN_ATTEMPT, RECORD
 from tollhouse_server.ledger.terms import CounterKey
 
 from tests.drivers.ledger import LedgerView
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 TENANTS, LIMITS, MOMENTS = ["acme"], [1], [NOW]
 IDS, DAYS = [uuid4()], [NOW.date()]
 COUNTERS = [CounterKey("acme", 1, int(NOW.timestamp()))]
-KEYED = store._ATTEMPT_KEY.texts([("acme", IDS[0])])
+KEYED = ATTEMPT_KEY.texts([("acme", IDS[0])])
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "look": (store._LOOK, [*store._COUNTER.texts(COUNTERS), *KEYED, *KEYED, DAYS]),
@@ -36,12 +36,12 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
         ],
     ),
     "claimed_calls": (store._CLAIMED_CALLS, KEYED),
-    "load_ended": (store._LOAD_ENDED, KEYED),
-    "end_attempts": (store._END_ATTEMPTS, KEYED),
+    "load_ended": (recovery_store._LOAD_ENDED, KEYED),
+    "end_attempts": (recovery_store._END_ATTEMPTS, KEYED),
     "load_attempts": (store._LOAD_ATTEMPTS, KEYED),
     "grow_attempts": (store._GROW_ATTEMPTS, GROWN_ATTEMPT.texts([])),
-    "close_suspense": (store._CLOSE_SUSPENSE, ["acme", IDS[0], "SERVED"]),
-    "find_booking": (store._FIND_BOOKING, ["acme", IDS[0]]),
+    "close_suspense": (recovery_store._CLOSE_SUSPENSE, ["acme", IDS[0], "SERVED"]),
+    "find_booking": (recovery_store._FIND_BOOKING, ["acme", IDS[0]]),
     "definitions": (definition_store._DEFINITIONS, [TENANTS, ["tenants/acme"]]),
     "create_counters": (definition_store._CREATE_COUNTERS, [TENANTS, LIMITS, MOMENTS]),
     "raise_alerts": (threshold_store._RAISE, [TENANTS, LIMITS, MOMENTS, [1], NOW]),

@@ -1,0 +1,83 @@
+"""The tick's SQL for what became of attempts while this process was cut off or taken for dead."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from tollhouse_server.ledger import store
+from tollhouse_server.ledger.rows import ATTEMPT_KEY
+from tollhouse_server.ledger.store import AttemptKey
+from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation
+
+if TYPE_CHECKING:
+    from tollhouse_server.ledger.store import Connection
+
+# Whoever inserts a key waits for a transaction that is inserting it too: after this nothing is in doubt any more.
+_WAIT_FOR_ATTEMPTS = f"""
+INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
+SELECT tenant_id, attempt_id, attempt_id, 0, now(), '{{}}', '[]'
+FROM {ATTEMPT_KEY.unnest("doubtful", first=1)}
+ON CONFLICT DO NOTHING
+RETURNING tenant_id, attempt_id
+"""  # noqa: S608 - columns of this module
+
+_END_ATTEMPTS = f"""
+DELETE FROM attempt a USING {ATTEMPT_KEY.unnest("ended", first=1)}
+WHERE a.tenant_id = ended.tenant_id AND a.attempt_id = ended.attempt_id
+"""  # noqa: S608 - columns of this module
+
+_LOAD_ENDED = f"""
+SELECT r.attempt_id, r.kind, r.holds::text FROM {ATTEMPT_KEY.unnest("wanted", first=1)}
+JOIN usage_record r USING (tenant_id, attempt_id)
+WHERE r.kind <> 'ADJUSTMENT'
+"""  # noqa: S608 - columns of this module
+
+_CLOSE_SUSPENSE = """
+UPDATE suspense SET resolved_at = now(), resolution = $3
+WHERE tenant_id = $1 AND attempt_id = $2 AND resolved_at IS NULL
+RETURNING requests, input_tokens, output_tokens, images, cost_nanos
+"""
+
+_FIND_BOOKING = """
+SELECT coalesce((SELECT s.resolved_by FROM suspense s WHERE s.tenant_id = $1 AND s.attempt_id = $2), '')
+FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
+"""
+
+
+async def recognise_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:
+    """Return those attempts in flight of which nobody knew whether their commit happened; wait until that is clear."""
+    keys = sorted(attempts)
+    made = await connection.fetch(_WAIT_FOR_ATTEMPTS, *ATTEMPT_KEY.texts(keys))
+    await connection.execute(_END_ATTEMPTS, *ATTEMPT_KEY.texts([(row[0], UUID(int=row[1].int)) for row in made]))
+    return await store.load_attempts(connection, keys)
+
+
+class EndedCall(NamedTuple):
+    """How an attempt has ended, and its holds as JSON."""
+
+    kind: RecordKind
+    holds_text: str
+
+
+async def load_ended(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, EndedCall]:
+    """Return how those of the attempts that have a record have ended."""
+    rows = await connection.fetch(_LOAD_ENDED, *ATTEMPT_KEY.texts(sorted(attempts)))
+    return {row[0].int: EndedCall(RecordKind(row[1]), row[2]) for row in rows}
+
+
+async def close_suspense(connection: "Connection", terms: CallTerms, resolution: str) -> Amounts | None:
+    """Close the open suspense row of an attempt and return what was booked for it, None if there is none."""
+    row = await connection.fetchrow(_CLOSE_SUSPENSE, terms.scope.tenant_id, terms.attempt_id, resolution)
+    return None if row is None else Amounts(*row)
+
+
+class FoundBooking(NamedTuple):
+    """An attempt has a record; `ruled_by` is the administrator who has said what a suspended one cost, else empty."""
+
+    ruled_by: str
+
+
+async def find_booking(connection: "Connection", terms: CallTerms) -> FoundBooking | None:
+    """Return what is known of an attempt's record, None if it has none."""
+    row = await connection.fetchrow(_FIND_BOOKING, terms.scope.tenant_id, terms.attempt_id)
+    return None if row is None else FoundBooking(row[0])
