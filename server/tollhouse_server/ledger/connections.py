@@ -36,8 +36,13 @@ async def connect(dsn: str, *, command_timeout_seconds: float = 10.0) -> "Connec
     Raises:
         OSError, TimeoutError, asyncpg.PostgresError: the server cannot be reached or refuses.
     """
+    # The server gives up before the client does, and says so: what nobody waits for must not be carried out later.
+    statement_timeout = {"statement_timeout": f"{int(command_timeout_seconds * 800)}ms"}
     return await asyncpg.connect(
-        plain_dsn(dsn), timeout=5, command_timeout=command_timeout_seconds, server_settings=_SETTINGS
+        plain_dsn(dsn),
+        timeout=5,
+        command_timeout=command_timeout_seconds,
+        server_settings=_SETTINGS | statement_timeout,
     )
 
 

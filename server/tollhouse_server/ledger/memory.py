@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _COUNTERS_KEPT = 500_000
 
+_NO_EPOCH = -1
+
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 8, 1024
 """Ticks that look first after a plan has failed: a plan in vain costs as much as a look."""
 
@@ -82,6 +84,12 @@ class Memory:
         if epoch != self.definitions.epoch:
             self.definitions.forget(epoch)
             self._applied.clear()
+
+    def forget_database(self) -> None:
+        """Forget all that another database could know otherwise, though it is of the same epoch."""
+        self.definitions.forget(_NO_EPOCH)
+        self._applied.clear()
+        self.clock.read = None
 
     def forget_counters(self, keys: Iterable[CounterKey]) -> None:
         """Forget that these counters exist."""

@@ -1,6 +1,7 @@
-"""The tick's SQL for what became of attempts while this process was cut off or taken for dead."""
+"""The tick's SQL for what became of attempts while this process was cut off or taken for dead, and of its sessions."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -11,6 +12,13 @@ from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reserv
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
+
+_STARTED_AT = "SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())"
+
+_END_SESSION = """
+SELECT coalesce(bool_and(pg_terminate_backend(pid, 3000)), true) FROM pg_stat_get_activity($1)
+WHERE backend_start = $2
+"""
 
 # Whoever inserts a key waits for a transaction that is inserting it too: after this nothing is in doubt any more.
 _WAIT_FOR_ATTEMPTS = f"""
@@ -42,6 +50,24 @@ _FIND_BOOKING = """
 SELECT coalesce((SELECT s.resolved_by FROM suspense s WHERE s.tenant_id = $1 AND s.attempt_id = $2), '')
 FROM usage_record WHERE tenant_id = $1 AND attempt_id = $2 LIMIT 1
 """
+
+
+class Session(NamedTuple):
+    """A session of PostgreSQL; the server may give its process id to another one later."""
+
+    pid: int
+    started_at: datetime
+
+
+async def session_of(connection: "Connection") -> Session:
+    """Return the session of a connection."""
+    return Session(connection.get_server_pid(), await connection.fetchval(_STARTED_AT))
+
+
+async def end_session(connection: "Connection", session: Session) -> bool:
+    """End a session, whatever it is at; tell whether it has ended, or was over already."""
+    has_ended: bool = await connection.fetchval(_END_SESSION, *session)
+    return has_ended
 
 
 async def recognise_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:

@@ -182,8 +182,15 @@ _NO_BOUNDS = (UNBOUNDED, UNBOUNDED)
 _UNFIT = "TH002"
 """What the function ledger_unfit raises."""
 
-_PLAN_FAILED = frozenset({_UNFIT, asyncpg.UniqueViolationError.sqlstate, asyncpg.CheckViolationError.sqlstate})
-"""Beside it: a request id that is taken, and holds taken off that are off already."""
+_PLAN_FAILED = frozenset(
+    {
+        _UNFIT,
+        asyncpg.UniqueViolationError.sqlstate,
+        asyncpg.CheckViolationError.sqlstate,
+        asyncpg.NumericValueOutOfRangeError.sqlstate,
+    }
+)
+"""Beside it: a request id that is taken, holds taken off that are off already, sums that PostgreSQL cannot count."""
 
 
 @dataclass(slots=True)
@@ -269,8 +276,11 @@ async def write(
         asyncpg.UniqueViolationError: another tick has claimed one of the request ids meanwhile.
     """
     bounds = plan.bounds if plan else {}
+    # A counter that calls are held on is checked even if what ends and what begins are the same.
     moves = [
-        (*key, *counter.moves(), *bounds.get(key, _NO_BOUNDS)) for key, counter in counters.items() if counter.is_moved
+        (*key, *counter.moves(), *bounds.get(key, _NO_BOUNDS))
+        for key, counter in counters.items()
+        if counter.is_moved or key in bounds
     ]
     ended = sorted(map(_ended_row, bookings), key=_attempt_integer) if plan else []
     try:

@@ -17,7 +17,7 @@ import structlog
 
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.ledger.lane import Lane
+from tollhouse_server.ledger.lane import Lane, LostSessions
 from tollhouse_server.ledger.memory import Memory
 from tollhouse_server.ledger.store import PlanFailedError
 from tollhouse_server.ledger.terms import NOT_SENT, RecordKind, Reservation, Settlement, suspended
@@ -80,6 +80,7 @@ class Tick:
         self._worker_epoch = worker_epoch
         self._observer = observer
         self._lanes = lanes
+        self._lost = LostSessions()
         self._queue = Batch()
         self._wake = asyncio.Event()
         self.memory = Memory()
@@ -128,7 +129,7 @@ class Tick:
 
     async def _run_lane(self) -> None:
         pause_seconds = 0.0
-        async with Lane(self._connect) as lane:
+        async with Lane(self._connect, self._lost) as lane:
             while True:
                 await self._wake.wait()
                 try:
@@ -206,7 +207,12 @@ class Tick:
     async def _commit_once(self, lane: Lane, batch: Batch) -> None:
         started_at = time.perf_counter()
         with store_errors():
+            if not lane.is_connected:
+                # It may be another primary soon, whose past is not quite what this process remembers.
+                self.memory.forget_database()
             connection = await lane.connected()
+            if any(work.uncertain for work in batch.reserves):
+                await self._lost.end(connection)
             transaction = TickTransaction(connection, self.memory, self._worker_epoch(), batch)
             try:
                 for_nobody = await transaction.run()

@@ -4,6 +4,7 @@ from tests.faults.mistakes import ALERTS, MODEL, NOTHING_LOST, RECOVERY, RESERVE
 
 _TICK, _TRANSACTION, _STORE = "ledger/tick.py", "ledger/transaction.py", "ledger/store.py"
 _ADMISSIONS, _ENDINGS = "ledger/admissions.py", "ledger/endings.py"
+_PLANS = "tests/integration/ledger/test_plans_in_trouble.py"
 _STALE = "tests/integration/ledger/test_stale_memory.py"
 _SLOW = f"{RECOVERY}::test_a_worker_that_was_only_slow_settles_what_was_swept_from_it"
 _UNKNOWN = f"{RESERVE}::test_a_settlement_of_unknown_outcome_is_corrected_when_it_is_known"
@@ -190,6 +191,34 @@ MISTAKES = (
         "AND c.expected + c.settled <= m.most_expected\n",
         "\n",
         f"{RESERVE}::test_an_elastic_limit_refuses_what_is_expected_to_pass_it",
+    ),
+    Mistake(
+        "a call that takes the place of another is not checked",
+        _STORE,
+        "        if counter.is_moved or key in bounds\n",
+        "        if counter.is_moved\n",
+        f"{_PLANS}::test_a_call_that_takes_the_place_of_another_is_checked_too",
+    ),
+    Mistake(
+        "a plan outlives its connection",
+        _TICK,
+        "                await self._lost.end(connection)\n",
+        "                pass\n",
+        f"{_PLANS}::test_a_plan_that_is_carried_out_late_begins_no_attempt_anew",
+    ),
+    Mistake(
+        "what nobody waits for any more is carried out later",
+        "ledger/connections.py",
+        "command_timeout_seconds * 800",
+        "command_timeout_seconds * 80_000",
+        f"{_PLANS}::test_a_statement_that_nobody_waits_for_ends",
+    ),
+    Mistake(
+        "limits of before a fail-over go on binding",
+        _TICK,
+        "                self.memory.forget_database()\n",
+        "                pass\n",
+        f"{_PLANS}::test_limits_are_read_again_after_a_fail_over",
     ),
     Mistake(
         "a tick that has not looked raises no alert",
