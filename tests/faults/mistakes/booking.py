@@ -207,13 +207,6 @@ MISTAKES = (
         f"{_PLANS}::test_a_plan_that_is_carried_out_late_begins_no_attempt_anew",
     ),
     Mistake(
-        "what nobody waits for any more is carried out later",
-        "ledger/connections.py",
-        "command_timeout_seconds * 800",
-        "command_timeout_seconds * 80_000",
-        f"{_PLANS}::test_a_statement_that_nobody_waits_for_ends",
-    ),
-    Mistake(
         "limits of before a fail-over go on binding",
         _TICK,
         "                self.memory.forget_database()\n",
