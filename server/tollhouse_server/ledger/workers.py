@@ -120,11 +120,15 @@ class Sweeper:
         if time.monotonic() >= self._trusts_silence_from:
             await upkeep_store.declare_dead(connection, self._liveness.dead_after_seconds)
         swept = 0
-        while found := await upkeep_store.orphans(connection, at_most=_SWEEP_BATCH):
-            await asyncio.gather(
-                *(self._tick.submit_settle(orphan, suspended(orphan, policy=self._policy)) for orphan in found)
+        failed = 0
+        while not failed and (found := await upkeep_store.orphans(connection, at_most=_SWEEP_BATCH)):
+            ends = await asyncio.gather(
+                *(self._tick.submit_settle(orphan, suspended(orphan, policy=self._policy)) for orphan in found),
+                # What cannot be booked in any way is logged by the tick; it must not end the care for the others.
+                return_exceptions=True,
             )
-            swept += len(found)
+            failed = sum(isinstance(end, BaseException) for end in ends)
+            swept += len(found) - failed
         if swept:
             _log.warning("attempts_suspended", count=swept)
         return swept

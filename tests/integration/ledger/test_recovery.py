@@ -68,6 +68,23 @@ async def test_a_worker_that_was_only_slow_settles_what_was_swept_from_it(
     assert await view.records() == [("SUSPENSE", 100), ("ADJUSTMENT", -60)]
 
 
+async def test_an_attempt_that_cannot_be_booked_does_not_end_the_sweeping(
+    process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
+) -> None:
+    """A text that PostgreSQL stores in the attempt and in no record; the API would refuse it."""
+    await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    async with ledger_process(fresh_database.app_dsn) as dead:
+        await dead.ledger.reserve(terms(labels={"team": "a\0b"}), timeout_seconds=5)
+        await dead.ledger.reserve(terms(), timeout_seconds=5)
+        await silence(view, dead.epoch.current)
+
+    swept = await process.sweeper.sweep()
+
+    assert swept == 1
+    assert await view.records() == [("SUSPENSE", 100)]
+    assert await view.count("attempt") == 1
+
+
 async def test_sweeping_at_the_same_time_books_each_attempt_once(
     process: LedgerProcess, view: LedgerView, fresh_database: TestDatabase
 ) -> None:
