@@ -50,7 +50,7 @@ def test_two_servers_count_by_the_date_while_no_housekeeper_works(fleet: Fleet, 
             )
     tollhouse.ok("departments", "move", "crew", "--to", "before", *HERE)
 
-    at = datetime.now(UTC) + timedelta(seconds=3)
+    at = datetime.now(UTC) + timedelta(seconds=8)
     with stopped_housekeepers(fleet), ThreadPoolExecutor(2) as pool:
         tollhouse.ok("departments", "move", "crew", "--to", "after", "--effective", at.isoformat(), *HERE)
         until = at + STALENESS + timedelta(seconds=0.5)
