@@ -8,8 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tollhouse_server.database.engine import Database
+from tollhouse_server.embedded.postgres_roles import APP
+
 from tests.drivers.deployment import Parts
+from tests.drivers.referee import Finding
 from tests.drivers.stack import RunningStack
+from tests.drivers.verification import findings_in
 from tests.faults import attacks, boundary_campaign, duplicates, random_kills, store_trouble
 from tests.faults.journal import FILE, Journal
 from tests.faults.report import say, table
@@ -50,7 +55,27 @@ async def _run_all(
                 started_at = time.monotonic()
                 say(f"{campaign}:")
                 await _run(campaign, rig, journal, options)
+                await _verify(campaign, parts, journal)
                 say(f"  {time.monotonic() - started_at:.0f} s")
+
+
+async def _verify(campaign: str, parts: Parts, journal: Journal) -> None:
+    """See that `tollhouse ledger verify` has nothing to say about what a campaign has left."""
+    database = Database(parts.endpoints[0].dsn(APP))
+    try:
+        found = await findings_in(database)
+    finally:
+        await database.close()
+    findings = [
+        Finding(
+            "the ledger does not add up",
+            f"{one.table} {one.key}",
+            f"{one.check} {one.field}: {one.found} for {one.expected}",
+        )
+        for one in found
+    ]
+    journal.add(campaign, "ledger verify", findings)
+    say(f"  ledger verify: {len(findings)} findings")
 
 
 async def _run(campaign: str, rig: Rig, journal: Journal, options: argparse.Namespace) -> None:
