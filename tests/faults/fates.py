@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 from tollhouse_server.embedded.postgres_roles import ROOT
@@ -112,10 +113,14 @@ async def watched_bookings(rig: Rig) -> AsyncIterator[dict[str, float]]:
             watcher.result()
 
 
-async def _watch(rig: Rig, since: object, seen: dict[str, float]) -> None:
+# The last of them is the driver's state after the server has cut it off in the middle of a message.
+_GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+async def _watch(rig: Rig, since: datetime, seen: dict[str, float]) -> None:
     """Look through outages of the database: nothing is committed meanwhile."""
     while True:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*_GONE):
             connection = await asyncpg.connect(rig.parts.endpoints[0].dsn(ROOT), timeout=5)
             try:
                 while True:
