@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import psutil
 from tollhouse_server.embedded.postgres_roles import APP
+from tollhouse_server.ledger.tick import LANES
 
 from tests.drivers.referee import Finding
 from tests.faults.cast import Cast
@@ -31,8 +32,8 @@ CALLERS = (
     replace(HASTY, every_seconds=0.3),
 )
 _AFTERWARDS_SECONDS = 3.0
-_ATTEMPTS_PER_SECOND = 20.0
-"""How often one process may try to connect: heartbeats (six a second in these tests), epochs, the tick."""
+_ATTEMPTS_PER_SECOND = 10.0 + 10.0 * LANES
+"""How often one process may try to connect: heartbeats (six a second in these tests), epochs, each lane of the tick."""
 
 _LEDGER = "application_name = 'tollhouse-ledger'"
 
