@@ -20,10 +20,11 @@ class Background:
 
     def keep(self, run: Run) -> None:
         """Run `run` until the process ends."""
-        self.group.create_task(_keep(run))
+        self.group.create_task(keep(run))
 
 
-async def _keep(run: Run) -> None:
+async def keep(run: Run) -> None:
+    """Run `run`, and run it again whenever a cancellation of its own, not of its owner's, has ended it."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(run())
         while await _is_cancelled_from_within(task):

@@ -23,11 +23,11 @@ class LostSessions:
     """The sessions that the lanes of one process have lost, and that may still be at work."""
 
     def __init__(self) -> None:
-        self._sessions: list[Session] = []
+        self._sessions: set[Session] = set()
 
     def add(self, session: Session) -> None:
         """Remember a session whose connection was given up."""
-        self._sessions.append(session)
+        self._sessions.add(session)
 
     async def end(self, connection: "Connection") -> None:
         """See to it that none of them is at work any more.
@@ -35,13 +35,11 @@ class LostSessions:
         Raises:
             StoreUnavailable: one of them does not end.
         """
-        while self._sessions:
-            session = self._sessions[0]
-            if not await recovery_store.end_session(connection, session):
-                raise StoreUnavailable(detail="a session that was given up does not end")
-            # Another lane may have seen to it meanwhile.
-            if session in self._sessions:
-                self._sessions.remove(session)
+        sessions = set(self._sessions)
+        if sessions and not await recovery_store.end_sessions(connection, sessions):
+            raise StoreUnavailable(detail="a session that was given up does not end")
+        # Another lane may have lost its own meanwhile.
+        self._sessions -= sessions
 
 
 class Lane:
@@ -66,8 +64,13 @@ class Lane:
         """
         if self._connection is None or self._connection.is_closed():
             self.drop()
-            self._connection = await self._connect()
-            self._session = await recovery_store.session_of(self._connection)
+            connection = await self._connect()
+            try:
+                self._session = await recovery_store.session_of(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._connection = connection
         return self._connection
 
     def drop(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from tollhouse_server.ledger import store
+from tollhouse_server.ledger.columns import Columns
 from tollhouse_server.ledger.rows import ATTEMPT_KEY
 from tollhouse_server.ledger.store import AttemptKey
 from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 _STARTED_AT = "SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())"
 
-_END_SESSION = """
-SELECT coalesce(bool_and(pg_terminate_backend(pid, 3000)), true) FROM pg_stat_get_activity($1)
-WHERE backend_start = $2
-"""
+_SESSION = Columns("pid integer, started_at timestamptz")
+
+_END_SESSIONS = f"""
+SELECT coalesce(bool_and(pg_terminate_backend(a.pid, 3000)), true) FROM {_SESSION.unnest("lost", first=1)}
+JOIN pg_stat_get_activity(NULL) a ON a.pid = lost.pid AND a.backend_start = lost.started_at
+"""  # noqa: S608 - columns of this module
 
 # Whoever inserts a key waits for a transaction that is inserting it too: after this nothing is in doubt any more.
 _WAIT_FOR_ATTEMPTS = f"""
@@ -64,10 +67,10 @@ async def session_of(connection: "Connection") -> Session:
     return Session(connection.get_server_pid(), await connection.fetchval(_STARTED_AT))
 
 
-async def end_session(connection: "Connection", session: Session) -> bool:
-    """End a session, whatever it is at; tell whether it has ended, or was over already."""
-    has_ended: bool = await connection.fetchval(_END_SESSION, *session)
-    return has_ended
+async def end_sessions(connection: "Connection", sessions: Iterable[Session]) -> bool:
+    """End sessions, whatever they are at; tell whether all have ended, or were over already."""
+    have_ended: bool = await connection.fetchval(_END_SESSIONS, *_SESSION.texts(sessions))
+    return have_ended
 
 
 async def recognise_attempts(connection: "Connection", attempts: Iterable[AttemptKey]) -> dict[int, Reservation]:

@@ -90,11 +90,12 @@ _ENDED_FROM = _MOVES_FROM + len(_MOVE)
 _RECORDS_FROM = _ENDED_FROM + len(_ENDED)
 _ATTEMPTS_FROM = _RECORDS_FROM + len(RECORD)
 
-# After a look ($1 is null) nothing can be other than it was seen. Without one everything must be as it was planned, or
-# nothing is written: the minute and the limits ($1, $2), room on each counter and no alert due ($3 of them), each
-# attempt that ends here still in flight, with the holds that are known here ($4 of them), and no request id taken on an
-# earlier day ($8), which the insertion would not notice. Counters first, then attempts,
-# then request ids: two ticks that claim one id at the same moment wait for each other, and the second fails.
+# After a look ($1 is null) nothing can be other than it was seen. Without one everything must be as it was planned,
+# or nothing is written: the minute and the limits ($1, $2), room on each counter and no alert due ($3 of them), each
+# attempt that ends here still in flight, with the holds that are known here ($4 of them), and no request id taken on
+# an earlier day ($8), which the insertion would not notice. $5 is when the calls are sent, $6 the days on which a
+# claim may stand, $7 those to claim. Counters first, then attempts, then request ids: of two ticks that claim one id
+# at the same moment the second waits for the first, and fails.
 _WRITE = f"""
 WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
 -- In the order of the parameters, which is that of the keys: only nested loops are allowed here.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import asyncpg
 import structlog
 
+from tollhouse_server.background import keep
 from tollhouse_server.database.engine import store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger.lane import Lane, LostSessions
@@ -121,11 +122,8 @@ class Tick:
     async def run(self) -> None:
         """Run ticks for ever, through outages of the database."""
         async with asyncio.TaskGroup() as group:
-            lanes = {group.create_task(self._run_lane()) for _ in range(self._lanes)}
-            while True:
-                # A lane can end by a cancellation from within, such as the driver's; a task group would not notice.
-                _, lanes = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
-                lanes |= {group.create_task(self._run_lane()) for _ in range(self._lanes - len(lanes))}
+            for _ in range(self._lanes):
+                group.create_task(keep(self._run_lane))
 
     async def _run_lane(self) -> None:
         pause_seconds = 0.0

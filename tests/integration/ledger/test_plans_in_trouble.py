@@ -57,9 +57,13 @@ async def impatient(dsn: str, opened: list["Connection"]) -> AsyncIterator[Ledge
         return connection
 
     tick = Tick(connect, lambda: 1, CountingObserver(), lanes=1)
+    ledger = Ledger(tick)
     running = asyncio.create_task(tick.run())
     try:
-        yield Ledger(tick)
+        for _ in range(6):
+            # The limits are known, and ticks plan.
+            await ledger.release(await ledger.reserve(terms(), timeout_seconds=5))
+        yield ledger
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -83,8 +87,6 @@ async def test_a_plan_that_is_carried_out_late_holds_nothing_for_a_caller_who_ha
     opened: list[Connection] = []
 
     async with impatient(fresh_database.app_dsn, opened) as ledger:
-        for _ in range(6):
-            await ledger.release(await ledger.reserve(terms(), timeout_seconds=5))
         async with stalled(opened[-1].get_server_pid()):
             with pytest.raises(StoreUnavailable):
                 await ledger.reserve(terms(), timeout_seconds=0.3)
@@ -104,8 +106,6 @@ async def test_a_plan_that_is_carried_out_late_begins_no_attempt_anew(
     opened: list[Connection] = []
 
     async with impatient(fresh_database.app_dsn, opened) as ledger:
-        for _ in range(6):
-            await ledger.release(await ledger.reserve(terms(), timeout_seconds=5))
         async with stalled(opened[-1].get_server_pid()):
             call = asyncio.create_task(ledger.reserve(terms(first=False), timeout_seconds=20))
             await asyncio.sleep(1.5)
@@ -126,8 +126,6 @@ async def test_a_statement_that_nobody_waits_for_ends(fresh_database: TestDataba
     opened: list[Connection] = []
 
     async with impatient(fresh_database.app_dsn, opened) as ledger:
-        for _ in range(6):
-            await ledger.release(await ledger.reserve(terms(), timeout_seconds=5))
         async with other.transaction():
             await other.execute("SELECT FROM counter FOR UPDATE")
             with pytest.raises(StoreUnavailable):

@@ -17,18 +17,23 @@ from tests.unit.admin_cli.canned import CannedServer
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "admin_cli"))
+# Whoever runs the tests in the background has told the shell that Ctrl-C is to be ignored. Not a `preexec_fn`, which
+# forks this process while its gRPC server is at work: now and then that server hangs ever after.
+_LET_CTRL_C_END = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def start(terminal: int, *arguments: str) -> "subprocess.Popen[bytes]":
     """Start the program on a terminal, configured as this process is."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tollhouse_admin", *arguments],
+        [sys.executable, "-c", _LET_CTRL_C_END, "-m", "tollhouse_admin", *arguments],
         env={**os.environ, "PYTHONPATH": SOURCES, "TERM": "dumb"},
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        # Whoever runs the tests in the background has told the shell that Ctrl-C is to be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - nothing runs beside it
     )
 
 
