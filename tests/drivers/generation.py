@@ -23,22 +23,14 @@ from tollhouse_server.ledger.terms import RecordKind, SuspensePolicy
 from tollhouse_server.pricing.book import packaged_prices
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.pricing.terms import PriceBook
-from tollhouse_server.routing.catalogue import (
-    Account,
-    Catalogue,
-    CatalogueParts,
-    Model,
-    Tier,
-    TierChoice,
-    UpstreamKeyMeta,
-    UpstreamKind,
-)
+from tollhouse_server.routing.catalogue import Catalogue, CatalogueParts, Model, Tier, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, packaged_catalogue
+from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
 from tollhouse_server.simulator.client import ServedCall, SimulatorClient
 from tollhouse_server.simulator.keys import key_id
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
-from tollhouse_server.upstream.protocol import Method
+from tollhouse_server.upstream.protocol import Method, UpstreamKind
 from tollhouse_server.vault.key_ring import KEY_FIELD, KeyRing, UpstreamKeyRef, upstream_key_path
 from tollhouse_server.vault.secret_text import SecretFields
 

@@ -19,8 +19,9 @@ from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
 from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
-from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Target, UpstreamKind
-from tollhouse_server.upstream.protocol import Destination, Method
+from tollhouse_server.routing.catalogue import Capability, Catalogue, Model
+from tollhouse_server.routing.targets import Target
+from tollhouse_server.upstream.protocol import Destination, Method, UpstreamKind
 
 _FREE = Ceiling(
     input_tokens=0,
@@ -203,4 +204,12 @@ def _service_tier(body: Mapping[str, Any]) -> str | None:
 
 def destination_of(target: Target) -> Destination:
     """Return where a target is reached."""
-    return Destination(base_url=target.base_url, api_version=target.api_version, model=target.model)
+    return Destination(
+        kind=target.kind,
+        base_url=target.base_url,
+        api_version=target.api_version,
+        model=target.model,
+        project=target.project,
+        region=target.region,
+        egress_url=target.egress_url,
+    )

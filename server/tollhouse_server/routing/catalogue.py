@@ -8,14 +8,8 @@ from enum import StrEnum
 from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown, NoUpstreamKey
 from tollhouse_server.names import invalid
 from tollhouse_server.pricing.ceiling import ModelBounds
-
-
-class UpstreamKind(StrEnum):
-    """The kinds of service behind an account; the simulator is a GEMINI_API at another address."""
-
-    GEMINI_API = "gemini_api"
-    VERTEX = "vertex"
-    OPENAI_COMPATIBLE = "openai_compatible"
+from tollhouse_server.routing.targets import Account, Target, UpstreamKeyMeta
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 
 class Capability(StrEnum):
@@ -88,41 +82,6 @@ class Tier:
     display_name: str
     description: str
     choices: tuple[TierChoice, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """An active upstream account with its address, which only settings can name."""
-
-    account_id: str
-    kind: UpstreamKind
-    project: str
-    base_url: str
-    region: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamKeyMeta:
-    """What is known of an active key outside Vault."""
-
-    account_id: str
-    key_id: str
-    vault_version: int
-    fingerprint: str
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where one attempt of a call can go."""
-
-    kind: UpstreamKind
-    account_id: str
-    project: str
-    base_url: str
-    api_version: str
-    model: str
-    region: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,6 +257,7 @@ class Catalogue:
                     api_version=self._api_version(account.kind, method),
                     model=model.model,
                     region=account.region,
+                    egress_url=account.egress_url,
                 )
 
     def _serving(self, kinds: Iterable[UpstreamKind]) -> Iterator[Account]:

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tollhouse_server.errors import FieldViolation, PriceFileInvalid
-from tollhouse_server.routing.catalogue import Capability, UpstreamKind
+from tollhouse_server.routing.catalogue import Capability
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{0,127}$")]
 _Text = Annotated[str, Field(min_length=1, max_length=500)]

@@ -12,17 +12,7 @@ from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.pricing.ceiling import ModelBounds
-from tollhouse_server.routing.catalogue import (
-    Account,
-    Alias,
-    Capability,
-    CatalogueParts,
-    Model,
-    Tier,
-    TierChoice,
-    UpstreamKeyMeta,
-    UpstreamKind,
-)
+from tollhouse_server.routing.catalogue import Alias, Capability, CatalogueParts, Model, Tier, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, TierEntry
 from tollhouse_server.routing.tables import (
     AccountRow,
@@ -34,6 +24,8 @@ from tollhouse_server.routing.tables import (
     TierTargetRow,
     UpstreamKeyRow,
 )
+from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 _PACKAGED = "PACKAGED"
 

@@ -7,6 +7,14 @@ from typing import Any, Protocol
 from uuid import UUID
 
 
+class UpstreamKind(StrEnum):
+    """The kinds of service behind an account; the simulator can be each of them at another address."""
+
+    GEMINI_API = "gemini_api"
+    VERTEX = "vertex"
+    OPENAI_COMPATIBLE = "openai_compatible"
+
+
 class Method(StrEnum):
     """A method of Gemini's REST API, by its name in the path."""
 
@@ -18,22 +26,34 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where one attempt goes: hosts come from the deployment's settings, never from a tenant."""
+    """Where one attempt goes: hosts and proxies come from the deployment's settings, never from a tenant.
 
+    `project` and `region` are Google's, needed for Vertex. `egress_url` is the proxy to leave through, empty for none.
+    """
+
+    kind: UpstreamKind = UpstreamKind.GEMINI_API
     base_url: str
     api_version: str
     model: str
+    project: str = ""
+    region: str = ""
+    egress_url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamCall:
-    """One attempt as it is sent. `timeout_seconds` bounds the whole exchange."""
+    """One attempt as it is sent; `body` is Gemini's JSON whatever the kind of upstream.
+
+    `timeout_seconds` bounds the whole exchange, `silence_seconds` the time in which not one byte comes (None: not
+    bounded). `key` is what the account's key in Vault says: an API key, a service account's JSON, or a bearer token.
+    """
 
     attempt_id: UUID
     destination: Destination
     method: Method
     body: bytes
     timeout_seconds: float
+    silence_seconds: float | None = None
     key: str = field(repr=False)
 
 

@@ -9,16 +9,8 @@ from tollhouse_server.errors import InvalidRequest, ModelUnknown
 from tollhouse_server.pricing.book import packaged_prices
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.pricing.terms import PriceBook, PriceList
-from tollhouse_server.routing.catalogue import (
-    Alias,
-    Capability,
-    Catalogue,
-    CatalogueParts,
-    Model,
-    Tier,
-    TierChoice,
-    UpstreamKind,
-)
+from tollhouse_server.routing.catalogue import Alias, Capability, Catalogue, CatalogueParts, Model, Tier, TierChoice
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 from tests.integration.api.callers import PAGES, by
 

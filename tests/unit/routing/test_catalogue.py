@@ -8,7 +8,6 @@ from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown,
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.catalogue import (
     METHODS,
-    Account,
     Alias,
     Capability,
     Catalogue,
@@ -16,9 +15,10 @@ from tollhouse_server.routing.catalogue import (
     Model,
     Tier,
     TierChoice,
-    UpstreamKind,
 )
 from tollhouse_server.routing.catalogue_file import packaged_catalogue, parse_catalogue
+from tollhouse_server.routing.targets import Account
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 PAST, LATER = NOW - timedelta(days=1), NOW + timedelta(days=1)

@@ -1,0 +1,1 @@
+"""Upstream keys through their lives: issued, probed, promoted, drained, retired; quarantined when refused."""

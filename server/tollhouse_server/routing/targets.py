@@ -1,0 +1,78 @@
+"""Upstream accounts, their limits and keys, and the targets that they make with a model."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tollhouse_server.upstream.protocol import UpstreamKind
+
+
+class AccountMetric(StrEnum):
+    """What an upstream account's limit counts, and over which time. Google limits projects, never keys."""
+
+    REQUESTS_PER_MINUTE = "REQUESTS_PER_MINUTE"
+    INPUT_TOKENS_PER_MINUTE = "INPUT_TOKENS_PER_MINUTE"
+    REQUESTS_PER_DAY = "REQUESTS_PER_DAY"
+    """A day ends at midnight Pacific time (ai.google.dev/gemini-api/docs/rate-limits, read November 2026)."""
+    IMAGES_PER_MINUTE = "IMAGES_PER_MINUTE"
+    SPEND_PER_10_MINUTES = "SPEND_PER_10_MINUTES"
+    """Nano-dollars at list price, over rolling ten minutes."""
+    CONCURRENT_CALLS = "CONCURRENT_CALLS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLimit:
+    """One limit that the upstream sets an account; an empty model means all models together."""
+
+    metric: AccountMetric
+    amount: int
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An active upstream account with its address, which only settings can name.
+
+    `egress_url` is the proxy that its calls leave through, empty for none. `tenant_id` and `environment` name for whom
+    alone it is, empty for everybody.
+    """
+
+    account_id: str
+    kind: UpstreamKind
+    project: str
+    base_url: str
+    region: str = ""
+    egress_url: str = ""
+    tenant_id: str = ""
+    environment: str = ""
+    limits: tuple[AccountLimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamKeyMeta:
+    """What is known of an active key outside Vault."""
+
+    account_id: str
+    key_id: str
+    vault_version: int
+    fingerprint: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where one attempt of a call can go.
+
+    Targets of a lower `rank` come first; among those of one rank `weight` says how much of the traffic each should get.
+    """
+
+    kind: UpstreamKind
+    account_id: str
+    project: str
+    base_url: str
+    api_version: str
+    model: str
+    region: str
+    egress_url: str = ""
+    rank: int = 0
+    weight: int = 1
