@@ -257,6 +257,7 @@ class Catalogue:
                     api_version=self._api_version(account.kind, method),
                     model=model.model,
                     region=account.region,
+                    endpoint=account.endpoint,
                     egress_url=account.egress_url,
                 )
 

@@ -1,6 +1,6 @@
 """Upstream accounts, their limits and keys, and the targets that they make with a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -33,16 +33,17 @@ class AccountLimit:
 class Account:
     """An active upstream account with its address, which only settings can name.
 
-    `egress_url` is the proxy that its calls leave through, empty for none. `tenant_id` and `environment` name for whom
-    alone it is, empty for everybody.
+    `endpoint` is the address's name there. `egress_url` is the proxy that its calls leave through, empty for none; it may
+    hold a password. `tenant_id` and `environment` (`live` or `test`) name for whom alone it is, empty for everybody.
     """
 
     account_id: str
     kind: UpstreamKind
     project: str
     base_url: str
+    endpoint: str = ""
     region: str = ""
-    egress_url: str = ""
+    egress_url: str = field(default="", repr=False)
     tenant_id: str = ""
     environment: str = ""
     limits: tuple[AccountLimit, ...] = ()
@@ -64,6 +65,7 @@ class Target:
     """Where one attempt of a call can go.
 
     Targets of a lower `rank` come first; among those of one rank `weight` says how much of the traffic each should get.
+    `endpoint` is the name of the address in settings, by which the price book knows a relay's surcharge.
     """
 
     kind: UpstreamKind
@@ -73,6 +75,7 @@ class Target:
     api_version: str
     model: str
     region: str
-    egress_url: str = ""
+    endpoint: str = ""
+    egress_url: str = field(default="", repr=False)
     rank: int = 0
     weight: int = 1
