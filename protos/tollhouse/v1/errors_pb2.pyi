@@ -167,6 +167,39 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. The records of a month cannot be dropped as it stands; metadata "obstacle" says why. Sample:
     "The records of usageExports/2025-01 stay: the month has attempts in suspense."
     """
+    REASON_OVERLOADED: _Reason.ValueType  # 35
+    """RESOURCE_EXHAUSTED. Too many calls wait for a place upstream, and this one was shed; it cost nothing. Worth repeating
+    after RetryInfo. Sample: "1000 calls wait for a place upstream; this one of priority BATCH was shed and cost nothing.
+    Retry after the stated delay, or with a higher priority."
+    """
+    REASON_TARGETS_UNHEALTHY: _Reason.ValueType  # 36
+    """UNAVAILABLE. Every target that may serve the call has an open breaker, and none is probed before the deadline;
+    nothing was sent. Worth repeating after RetryInfo. Sample: "None of the 2 upstream targets of this call is healthy
+    (their breakers are open); nothing was sent or charged. Retry after the stated delay."
+    """
+    REASON_ROTATION_UNDER_WAY: _Reason.ValueType  # 38
+    """FAILED_PRECONDITION. A rotation or revocation is at work on the upstream key. Worth repeating when it has ended;
+    metadata "rotation" names it. Sample: "accounts/main/keyRotations/rot-20261121-0a1b2c3d is at work on
+    accounts/main/upstreamKeys/first; wait for its end, or cancel it before its key is promoted."
+    """
+    REASON_KEY_PROVIDER_FAILED: _Reason.ValueType  # 39
+    """UNAVAILABLE. The provider of upstream keys failed or refused. Worth repeating with back-off. Sample: "The key provider
+    GOOGLE failed: 503 Service Unavailable; it will be asked again."
+    """
+    REASON_MODEL_NOT_ALLOWED: _Reason.ValueType  # 40
+    """PERMISSION_DENIED. The routing policy of the tenant, a department or the project does not allow the tier or model;
+    metadata "scope" names whose. Not worth repeating. Sample: "tenants/acme/departments/sales does not allow model
+    gemini-4-argon; it allows: tiers flash, flash-lite."
+    """
+    REASON_REGION_NOT_ALLOWED: _Reason.ValueType  # 41
+    """PERMISSION_DENIED. The routing policy does not allow the region or the kind of upstream: data would go where it must
+    not. Not worth repeating. Sample: "tenants/acme does not allow region us-central1; it allows: europe-*."
+    """
+    REASON_ON_DEVICE_ONLY: _Reason.ValueType  # 42
+    """FAILED_PRECONDITION. The call must be answered on the device, because it says so or because the routing policy does;
+    nothing was sent. Not worth repeating. Sample: "Rule health-data of tenants/acme keeps this call on the device; it
+    cannot be sent to a model in the cloud."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -305,6 +338,39 @@ a new download. Sample: "usageExports/2025-01 has record_count 1200, the downloa
 REASON_MONTH_NOT_DROPPABLE: Reason.ValueType  # 34
 """FAILED_PRECONDITION. The records of a month cannot be dropped as it stands; metadata "obstacle" says why. Sample:
 "The records of usageExports/2025-01 stay: the month has attempts in suspense."
+"""
+REASON_OVERLOADED: Reason.ValueType  # 35
+"""RESOURCE_EXHAUSTED. Too many calls wait for a place upstream, and this one was shed; it cost nothing. Worth repeating
+after RetryInfo. Sample: "1000 calls wait for a place upstream; this one of priority BATCH was shed and cost nothing.
+Retry after the stated delay, or with a higher priority."
+"""
+REASON_TARGETS_UNHEALTHY: Reason.ValueType  # 36
+"""UNAVAILABLE. Every target that may serve the call has an open breaker, and none is probed before the deadline;
+nothing was sent. Worth repeating after RetryInfo. Sample: "None of the 2 upstream targets of this call is healthy
+(their breakers are open); nothing was sent or charged. Retry after the stated delay."
+"""
+REASON_ROTATION_UNDER_WAY: Reason.ValueType  # 38
+"""FAILED_PRECONDITION. A rotation or revocation is at work on the upstream key. Worth repeating when it has ended;
+metadata "rotation" names it. Sample: "accounts/main/keyRotations/rot-20261121-0a1b2c3d is at work on
+accounts/main/upstreamKeys/first; wait for its end, or cancel it before its key is promoted."
+"""
+REASON_KEY_PROVIDER_FAILED: Reason.ValueType  # 39
+"""UNAVAILABLE. The provider of upstream keys failed or refused. Worth repeating with back-off. Sample: "The key provider
+GOOGLE failed: 503 Service Unavailable; it will be asked again."
+"""
+REASON_MODEL_NOT_ALLOWED: Reason.ValueType  # 40
+"""PERMISSION_DENIED. The routing policy of the tenant, a department or the project does not allow the tier or model;
+metadata "scope" names whose. Not worth repeating. Sample: "tenants/acme/departments/sales does not allow model
+gemini-4-argon; it allows: tiers flash, flash-lite."
+"""
+REASON_REGION_NOT_ALLOWED: Reason.ValueType  # 41
+"""PERMISSION_DENIED. The routing policy does not allow the region or the kind of upstream: data would go where it must
+not. Not worth repeating. Sample: "tenants/acme does not allow region us-central1; it allows: europe-*."
+"""
+REASON_ON_DEVICE_ONLY: Reason.ValueType  # 42
+"""FAILED_PRECONDITION. The call must be answered on the device, because it says so or because the routing policy does;
+nothing was sent. Not worth repeating. Sample: "Rule health-data of tenants/acme keeps this call on the device; it
+cannot be sent to a model in the cloud."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -6,6 +6,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
+from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
 from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
@@ -26,6 +27,7 @@ from tollhouse_server.errors.resources import (
     ServerDraining,
     WrongState,
 )
+from tollhouse_server.errors.traffic import Overloaded, TargetsUnhealthy
 from tollhouse_server.errors.upstream import (
     NoUpstreamKey,
     UpstreamExhausted,
@@ -45,12 +47,14 @@ __all__ = [
     "ExportMismatch",
     "FieldViolation",
     "InvalidRequest",
+    "KeyProviderFailed",
     "LimitExceeded",
     "ModelShutDown",
     "ModelUnknown",
     "ModelUnpriced",
     "MonthNotDroppable",
     "NoUpstreamKey",
+    "Overloaded",
     "PermissionDenied",
     "PriceFileInvalid",
     "RecordsDropped",
@@ -60,11 +64,13 @@ __all__ = [
     "ResourceExists",
     "ResourceInUse",
     "ResourceNotFound",
+    "RotationUnderWay",
     "SecondPersonNeeded",
     "SecretMissing",
     "ServerDraining",
     "StoreLostMidStream",
     "StoreUnavailable",
+    "TargetsUnhealthy",
     "TollhouseError",
     "UpstreamExhausted",
     "UpstreamOutcomeUnknown",

@@ -1,0 +1,34 @@
+"""What a call asks of the traffic, in the words that this room shares with generation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from tollhouse_server.routing.targets import Target
+
+
+class Priority(IntEnum):
+    """How important a call is; the most important class first."""
+
+    CRITICAL = 0
+    DEFAULT = 1
+    BATCH = 2
+    SHEDDABLE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceRequest:
+    """A call that wants a place at one of `targets`, of which there is at least one, lowest rank first.
+
+    What it is thought to use is taken from the chosen account's buckets until the call ends. `deadline` is the
+    caller's, a moment of `time.monotonic()`, in seconds.
+    """
+
+    targets: Sequence[Target]
+    tenant_id: str
+    department_id: str
+    priority: Priority
+    input_tokens: int
+    images: int
+    cost_nanos: int
+    deadline: float
