@@ -14,7 +14,6 @@ from typing import NamedTuple
 from tollhouse_server.traffic.outcome_window import OutcomeWindow
 from tollhouse_server.traffic.verdicts import Verdict
 
-
 _ROUNDING_SECONDS = 1e-6
 
 
