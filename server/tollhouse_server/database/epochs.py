@@ -32,6 +32,7 @@ class Topic(StrEnum):
     PRICES = "prices"
     ACCOUNTS = "accounts"
     LIMITS = "limits"
+    BREAKERS = "breakers"
 
 
 async def bump(session: AsyncSession, topic: Topic) -> None:

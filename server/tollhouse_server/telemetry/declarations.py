@@ -147,6 +147,34 @@ UPSTREAM_KEYS = _gauge("tollhouse_upstream_keys", "Upstream keys by state.", "li
 UPSTREAM_KEY_AGE = _gauge(
     "tollhouse_upstream_key_age_seconds", "Age of the oldest upstream key, by state.", "livemax", "state"
 )
+BREAKER_STATE = _gauge(
+    "tollhouse_breaker_state",
+    "What the breaker of a target does with calls, the worst over processes: 0 closed, 1 half-open, 2 open.",
+    "livemax",
+    "account",
+    "region",
+    "model",
+)
+BREAKER_FORCED = _gauge(
+    "tollhouse_breaker_forced",
+    "1 while an operator's order holds the breaker of a target open or closed, else 0.",
+    "livemax",
+    "account",
+    "region",
+    "model",
+)
+BREAKER_CHANGES = _counter(
+    "tollhouse_breaker_changes_total",
+    "Changes of a target's breaker in one of the processes, by the state it came to.",
+    "account",
+    "region",
+    "model",
+    "state",
+)
+RETRIES_REFUSED = _counter(
+    "tollhouse_retries_refused_total",
+    "Further attempts that were not made, because they would have been more than a tenth of the calls.",
+)
 # A label, so that a process which never looks into a part says nothing of it; without one it would say 0.
 PART_UP = _gauge(
     "tollhouse_part_up",
@@ -187,6 +215,10 @@ DECLARATIONS: tuple[Declaration, ...] = (
     ROLLUP_DIFFERENCES,
     UPSTREAM_KEYS,
     UPSTREAM_KEY_AGE,
+    BREAKER_STATE,
+    BREAKER_FORCED,
+    BREAKER_CHANGES,
+    RETRIES_REFUSED,
     PART_UP,
     EPOCH_STALENESS,
     PROCESSES,

@@ -39,6 +39,11 @@ def counter(declaration: Declaration, registry: CollectorRegistry) -> Family[Cou
     return Family(Counter(declaration.name, declaration.meaning, declaration.labels, registry=registry))
 
 
+def lone_counter(declaration: Declaration, registry: CollectorRegistry) -> Counter:
+    """Build a counter that has no labels, and so is 0 from the beginning."""
+    return Counter(declaration.name, declaration.meaning, registry=registry)
+
+
 def histogram(declaration: Declaration, registry: CollectorRegistry) -> Histogram:
     """Build a histogram; wrap it in a Family when it has labels."""
     return Histogram(

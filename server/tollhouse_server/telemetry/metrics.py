@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry import declarations as declared
-from tollhouse_server.telemetry.families import Family, counter, gauge, histogram
+from tollhouse_server.telemetry.families import Family, counter, gauge, histogram, lone_counter
 
 
 class TokenCount(Protocol):
@@ -64,6 +64,10 @@ class Metrics:
         self._ledger_verified = gauge(declared.LEDGER_VERIFIED, registry)
         self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
         self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
+        self._breaker_state = Family(gauge(declared.BREAKER_STATE, registry))
+        self._breaker_forced = Family(gauge(declared.BREAKER_FORCED, registry))
+        self._breaker_changes = counter(declared.BREAKER_CHANGES, registry)
+        self._retries_refused = lone_counter(declared.RETRIES_REFUSED, registry)
         self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
@@ -120,6 +124,21 @@ class Metrics:
     def upstream_first_chunk(self, *, target: str, model: str, seconds: float) -> None:
         """Note how long a streamed call waited for its first chunk."""
         self._upstream_first_chunk[target, model].observe(seconds)
+
+    def breaker(self, *, account: str, region: str, model: str, state: int, forced: bool) -> None:
+        """Set what the breaker of a target does: 0 closed, 1 half-open, 2 open; `forced` is an operator's order."""
+        # An account may have no region, and an empty label would be counted under `other`.
+        labels = (account, region or "none", model)
+        self._breaker_state[labels].set(state)
+        self._breaker_forced[labels].set(forced)
+
+    def breaker_changed(self, *, account: str, region: str, model: str, state: str) -> None:
+        """Count a change of a breaker to `state`: closed, half_open or open."""
+        self._breaker_changes[account, region or "none", model, state].inc()
+
+    def retry_refused(self) -> None:
+        """Count a further attempt that the retry budget did not afford."""
+        self._retries_refused.inc()
 
     # --- ledger ---
 
