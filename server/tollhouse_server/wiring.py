@@ -29,6 +29,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.errors import FieldViolation, InvalidRequest, StoreUnavailable
 from tollhouse_server.generation.attempts import Attempts
+from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.keys import KeyChooser
@@ -48,9 +49,12 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.routing.targets import UpstreamKeyMeta
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.tenancy.project_paths import ProjectPaths
+from tollhouse_server.traffic.retry_budget import RetryBudget
+from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
 from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.client import VaultClient
@@ -67,6 +71,17 @@ _GAUGE_SECONDS = 2.0
 _CHORE_SECONDS = 3600.0
 _SETTLE_SECONDS = 5.0
 _GOODBYE_SECONDS = 2.0
+
+
+class _NoKeyWatch:
+    def is_out(self, account_id: str, key_id: str) -> bool:
+        return False
+
+    def refused(self, key: UpstreamKeyMeta, *, http_status: int) -> None:
+        pass
+
+    def used(self, key: UpstreamKeyMeta, *, cost_nanos: int) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +221,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         ledger.run_in(tasks)
         session = await stack.enter_async_context(open_session())
         calls = DetachedCalls(tasks.group)
+        key_watch = _NoKeyWatch()
         generation = Generation(
             planner=Planner(
                 lambda: knowledge.catalogue.current,
@@ -213,9 +229,15 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
                 output_cap_tokens=settings.default_output_cap_tokens,
                 stream_step_tokens=settings.stream_step_tokens,
             ),
+            departures=Departures(
+                traffic=Traffic(),
+                retries=RetryBudget(),
+                keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, key_watch.is_out),
+                key_watch=key_watch,
+            ),
             attempts=Attempts(ledger.ledger),
-            keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys),
             upstream=GeminiUpstream(session),
+            calls=calls,
             metrics=metrics,
             max_attempts=settings.max_attempts,
             upstream_timeout_seconds=settings.upstream_timeout_seconds,
@@ -234,8 +256,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
                 pepper=pepper,
                 generation=GenerationService(
                     generation=generation,
-                    streaming=Streaming(generation, calls),
-                    calls=calls,
+                    streaming=Streaming(generation),
                     project_paths=knowledge.project_paths,
                 ),
             )

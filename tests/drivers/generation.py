@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tollhouse_server.errors import SecretMissing
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.calls import Answer, GenerationCall
+from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.keys import KeyChooser
@@ -29,6 +31,8 @@ from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
 from tollhouse_server.simulator.client import ServedCall, SimulatorClient
 from tollhouse_server.simulator.keys import key_id
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.traffic.retry_budget import RetryBudget
+from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
 from tollhouse_server.upstream.protocol import Method, UpstreamKind
 from tollhouse_server.vault.key_ring import KEY_FIELD, KeyRing, UpstreamKeyRef, upstream_key_path
@@ -85,6 +89,28 @@ class SecretsInMemory:
         return SecretFields({KEY_FIELD: self.secrets[path]}, version=version or 1)
 
 
+@dataclass(slots=True)
+class RefusedKeys:
+    """The keys that the upstream has refused, and the calls that each has served."""
+
+    refused_keys: set[tuple[str, str]] = field(default_factory=set)
+    uses: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def is_out(self, account_id: str, key_id: str) -> bool:
+        """Tell whether a key was refused."""
+        return (account_id, key_id) in self.refused_keys
+
+    def refused(self, key: UpstreamKeyMeta, *, http_status: int) -> None:
+        """Note a key that was refused."""
+        assert http_status in {400, 401, 403}
+        self.refused_keys.add((key.account_id, key.key_id))
+
+    def used(self, key: UpstreamKeyMeta, *, cost_nanos: int) -> None:
+        """Count a served call."""
+        assert cost_nanos >= 0
+        self.uses[key.account_id, key.key_id] += 1
+
+
 @dataclass(slots=True, kw_only=True)
 class GenerationProcess:
     """What one worker has to serve calls with, and a view of its ledger with one roomy limit on the tenant."""
@@ -96,6 +122,7 @@ class GenerationProcess:
     secrets: SecretsInMemory
     ring: KeyRing
     catalogue: Catalogue
+    key_watch: RefusedKeys = field(default_factory=RefusedKeys)
     generation: Generation = field(init=False)
     streaming: Streaming = field(init=False)
     key_version: int = 0
@@ -121,7 +148,7 @@ class GenerationProcess:
 
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve a unary call as its RPC does: apart from it, to the end."""
-        return await self.calls.start(self.generation.generate(call))
+        return await self.generation.generate(call)
 
     async def records(self) -> list[Record]:
         """Return every usage record, by time."""
@@ -197,15 +224,21 @@ async def generation_process(
                 output_cap_tokens=OUTPUT_CAP_TOKENS,
                 stream_step_tokens=stream_step_tokens,
             ),
+            departures=Departures(
+                traffic=Traffic(),
+                retries=RetryBudget(),
+                keys=KeyChooser(lambda: process.catalogue, process.ring, process.key_watch.is_out),
+                key_watch=process.key_watch,
+            ),
             attempts=Attempts(ledger.ledger),
-            keys=KeyChooser(lambda: process.catalogue, process.ring),
+            calls=process.calls,
             upstream=GeminiUpstream(session),
             metrics=Metrics(process.registry),
             max_attempts=max_attempts,
             upstream_timeout_seconds=upstream_timeout_seconds,
             settle_grace_seconds=settle_grace_seconds,
         )
-        process.streaming = Streaming(process.generation, process.calls)
+        process.streaming = Streaming(process.generation)
         await process.use(*accounts)
         try:
             yield process

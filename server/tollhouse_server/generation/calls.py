@@ -11,6 +11,7 @@ from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.terms import Scope
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
+from tollhouse_server.traffic.terms import Priority
 from tollhouse_server.upstream.protocol import Method
 
 
@@ -18,7 +19,8 @@ from tollhouse_server.upstream.protocol import Method
 class GenerationCall:
     """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it.
 
-    `deadline` is a moment of `time.monotonic()`, in seconds.
+    `deadline` is a moment of `time.monotonic()`, in seconds. `resend_unknown` lets it go to another target after an
+    attempt whose outcome is unknown, at the risk of two charges.
     """
 
     scope: Scope
@@ -31,6 +33,8 @@ class GenerationCall:
     labels: Mapping[str, str] = field(default_factory=dict)
     region: str | None = None
     allow_fallback: bool = True
+    resend_unknown: bool = True
+    priority: Priority = Priority.DEFAULT
 
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
@@ -39,14 +43,31 @@ class GenerationCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTried:
+    """One attempt of a call: where it went, and what came of it (`SERVED`, `HTTP_503`, `NOT_SENT`, `UNKNOWN`)."""
+
+    model: str
+    kind: str
+    account_id: str
+    region: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTaken:
-    """Which target answered, after how many attempts."""
+    """Which target answered, and all that were tried, in their order; the last is the one that answered."""
 
     tier: str
     model: str
     target: str
     account_id: str
-    attempts: int
+    region: str
+    tried: tuple[TargetTried, ...]
+
+    @property
+    def attempts(self) -> int:
+        """Return how many upstream attempts the call made."""
+        return len(self.tried)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

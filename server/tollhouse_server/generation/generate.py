@@ -1,25 +1,28 @@
-"""The story of one call: route, price the worst case, reserve, send, settle, answer.
+"""The story of one call: plan, take a place, reserve, send, settle, answer.
 
 Every upstream attempt is its own ledger row. An attempt that is known to have cost nothing may be followed by one at
-the next target; an attempt whose outcome is unknown ends the call, because sending it again could charge it twice.
+the next target. One whose outcome is unknown is in suspense; where its caller lets it be sent anew, another attempt
+follows it all the same, with a hold of its own, and the caller is told of both.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tollhouse_server.errors import DeadlineTooShort, NoUpstreamKey, TollhouseError, UpstreamOutcomeUnknown
+from tollhouse_server.errors import DeadlineTooShort, TollhouseError
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
 from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
-from tollhouse_server.generation.keys import KeyChooser
+from tollhouse_server.generation.departures import Departures
+from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.keys import ChosenKey
 from tollhouse_server.generation.plans import Planner, Stop, destination_of
-from tollhouse_server.generation.refusals import may_go_elsewhere, refusal_of
+from tollhouse_server.generation.way import Way
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.traffic.traffic import Place
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
-from tollhouse_server.vault.secret_text import SecretText
 
 _ANSWER_SECONDS = 0.1
 """What an answer may need to its caller: after his deadline he hears nothing but that it has passed."""
@@ -27,18 +30,18 @@ _ANSWER_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stop of a call's way with the key to be used there. Attempts are numbered from 1, stops placed from 1."""
+    """The next attempt of a call: the place it takes, what is sent there, and with which key."""
 
-    number: int
-    place: int
+    place: Place
     stop: Stop
-    key: SecretText
+    key: ChosenKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One attempt at one stage, in flight."""
 
+    way: Way
     stage: Stage
     attempt: Attempt
     upstream_call: UpstreamCall
@@ -58,24 +61,26 @@ class Served:
 
 
 class Generation:
-    """Serves calls. Each coroutine here runs to its end whatever becomes of its RPC (`DetachedCalls`)."""
+    """Serves calls. Once a call has its first place it runs to its end, whatever becomes of its RPC."""
 
     def __init__(
         self,
         *,
         planner: Planner,
+        departures: Departures,
         attempts: Attempts,
-        keys: KeyChooser,
         upstream: Upstream,
+        calls: DetachedCalls,
         metrics: Metrics,
         max_attempts: int,
         upstream_timeout_seconds: float,
         settle_grace_seconds: float,
     ) -> None:
         self._planner = planner
+        self._departures = departures
         self._attempts = attempts
-        self._keys = keys
         self.upstream = upstream
+        self.calls = calls
         self._metrics = metrics
         self._max_attempts = max_attempts
         self._upstream_timeout_seconds = upstream_timeout_seconds
@@ -89,32 +94,66 @@ class Generation:
 
         Raises:
             LimitExceeded, DuplicateRequest, RequestIdReused: refused before anything was sent.
+            Overloaded, TargetsUnhealthy: nothing could be sent in time.
             UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.
             UpstreamOutcomeUnknown: it may have been served; it is in suspense.
         """
-        return await self.serve(call, self._exchange)
+        way, place = await self.set_out(call)
+        return await self.calls.start(self.serve(way, place, self._exchange))
 
-    async def serve(self, call: GenerationCall, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
-        """Try one target after the other until `exchange` brings an answer; each trial is booked before the next.
+    async def set_out(self, call: GenerationCall) -> tuple[Way, Place]:
+        """Plan a call, and wait for its first place. Nothing is held yet: a caller who hangs up ends it here.
+
+        Raises:
+            TollhouseError: as `generate`, of what comes before the ledger.
+        """
+        way = Way(call, self._planner.plan(call))
+        return way, await self._departures.first(way)
+
+    async def serve(self, way: Way, place: Place, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
+        """Try one target after the other until `exchange` brings an answer; each attempt is booked before the next.
 
         Raises:
             TollhouseError: as `generate`.
         """
-        failures: list[NotSent | Refused] = []
-        for stage in self._stages(call):
+        while True:
             try:
-                async with self._trial(call, stage) as trial:
-                    served = await exchange(trial)
-                    _note_served(trial.attempt, served)
-                outcome = self._outcome(call, trial, served.bill)
-                if served.cut_off is not None:
-                    raise served.cut_off
-                return Answer(body=served.body, outcome=outcome)
-            except (NotSent, Refused) as error:
-                failures.append(error)
-                if not may_go_elsewhere(error) or call.deadline <= time.monotonic():
-                    break
-        raise refusal_of(failures)
+                return await self._attempt(way, place, exchange)
+            except (NotSent, Refused, Broken) as failure:
+                if len(way.tried) >= self._max_attempts:
+                    raise way.refusal() from failure
+                place = await self._departures.next(way, failure)
+
+    async def _attempt(self, way: Way, place: Place, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
+        """Make one attempt at a place, which is given back whatever happens.
+
+        Raises:
+            NotSent, Refused, Broken: it failed, as the way has noted.
+        """
+        with self._departures.departing(way, place) as key:
+            stage = Stage(place=place, stop=way.plan.stop(place.target), key=key)
+            async with self._trial(way, stage) as trial:
+                served = await self._served(trial, exchange)
+                _note_served(trial.attempt, served)
+            outcome = self._outcome(trial, served.bill)
+            if served.cut_off is not None:
+                raise served.cut_off
+            return Answer(body=served.body, outcome=outcome)
+
+    async def _served(self, trial: Trial, exchange: Callable[[Trial], Awaitable[Served]]) -> Served:
+        """Exchange, and tell everybody who learns from it how it went."""
+        way, stage, started_at = trial.way, trial.stage, time.perf_counter()
+        try:
+            served = await exchange(trial)
+        except (NotSent, Refused) as outage:
+            self._departures.note_outage(way, stage.place, stage.key, outage, seconds=time.perf_counter() - started_at)
+            raise
+        except Broken as failure:
+            way.note_unknown(stage.place.target, trial.attempt.attempt_id, failure)
+            stage.place.failed(time.perf_counter() - started_at)
+            raise
+        self._departures.note_served(way, stage.place, stage.key, served.bill, seconds=time.perf_counter() - started_at)
+        return served
 
     async def _exchange(self, trial: Trial) -> Served:
         body = await self.upstream.call(trial.upstream_call)
@@ -124,46 +163,25 @@ class Generation:
         )
         return Served(body=body, response_id=response_id_of(body), bill=bill)
 
-    def _stages(self, call: GenerationCall) -> Iterator[Stage]:
-        """Yield at most `max_attempts` stops that we hold a key for; without any the call is refused, nothing held.
-
-        Raises:
-            NoUpstreamKey: there is none.
-            ModelUnknown, ModelShutDown, ModelUnpriced: see `Planner.stops`.
-        """
-        number, keyless = 0, None
-        for place, stop in enumerate(self._planner.stops(call), start=1):
-            key = self._keys.pick(stop.target.account_id)
-            if key is None:
-                keyless = stop
-                continue
-            number += 1
-            yield Stage(number=number, place=place, stop=stop, key=key)
-            if number == self._max_attempts:
-                return
-        if number == 0:
-            raise NoUpstreamKey(model=keyless.target.model if keyless else call.model or call.tier or "")
-
     @asynccontextmanager
-    async def _trial(self, call: GenerationCall, stage: Stage) -> AsyncIterator[Trial]:
+    async def _trial(self, way: Way, stage: Stage) -> AsyncIterator[Trial]:
         """Reserve, and book how the attempt ended when the block is left; measure it on the way.
 
         Raises:
             DeadlineTooShort: the caller's time is up; nothing is held.
-            UpstreamOutcomeUnknown: the block raised Broken.
         """
-        seconds_left = call.deadline - time.monotonic()
+        seconds_left = way.call.deadline - time.monotonic()
         if seconds_left <= 0:
             raise DeadlineTooShort
-        terms = stage.stop.terms(call, is_first=stage.number == 1)
+        terms = stage.stop.terms(way.call, is_first=not way.is_claimed)
         started_at = time.perf_counter()
         attempt = None
         try:
             async with self._attempts.open(terms, timeout_seconds=_verdict_seconds(seconds_left)) as attempt:
+                way.is_claimed = True
                 granted = _granted(stage, attempt)
-                yield Trial(stage=granted, attempt=attempt, upstream_call=self._upstream_call(call, granted, attempt))
-        except Broken as error:
-            raise UpstreamOutcomeUnknown(attempt_id=str(terms.attempt_id), last_error=str(error)) from error
+                call = self._upstream_call(way, granted, attempt)
+                yield Trial(way=way, stage=granted, attempt=attempt, upstream_call=call)
         finally:
             if attempt is not None and attempt.settlement is not None:
                 self._metrics.upstream_attempt_finished(
@@ -173,25 +191,27 @@ class Generation:
                     seconds=time.perf_counter() - started_at,
                 )
 
-    def _upstream_call(self, call: GenerationCall, stage: Stage, attempt: Attempt) -> UpstreamCall:
+    def _upstream_call(self, way: Way, stage: Stage, attempt: Attempt) -> UpstreamCall:
         # Past the caller's deadline we go on listening for a while: what is paid for should be known exactly.
-        patience_seconds = call.deadline - time.monotonic() + self._settle_grace_seconds
+        seconds_left = way.call.deadline - time.monotonic()
         return UpstreamCall(
             attempt_id=attempt.attempt_id,
             destination=destination_of(stage.stop.target),
-            method=call.method,
+            method=way.call.method,
             body=stage.stop.body,
-            timeout_seconds=min(self._upstream_timeout_seconds, patience_seconds),
-            key=stage.key.reveal(),
+            timeout_seconds=min(self._upstream_timeout_seconds, seconds_left + self._settle_grace_seconds),
+            silence_seconds=self._departures.silence_seconds(way, stage.place, seconds_left=seconds_left),
+            key=stage.key.secret.reveal(),
         )
 
     def note_first_chunk(self, trial: Trial, *, seconds: float) -> None:
         """Tell the metrics how long a stream's first chunk took."""
         target = trial.stage.stop.target
         self._metrics.upstream_first_chunk(target=target.kind, model=target.model, seconds=seconds)
+        self._departures.note_first_chunk(trial.stage.place, seconds=seconds)
 
-    def _outcome(self, call: GenerationCall, trial: Trial, bill: Bill) -> Outcome:
-        stop = trial.stage.stop
+    def _outcome(self, trial: Trial, bill: Bill) -> Outcome:
+        way, stop = trial.way, trial.stage.stop
         if bill.priced.cost_nanos > trial.attempt.held_nanos:
             self._metrics.settled_above_hold(model=stop.target.model)
         self._metrics.call_settled(
@@ -199,19 +219,20 @@ class Generation:
         )
         return Outcome(
             attempt_id=trial.attempt.attempt_id,
-            request_id=call.request_id,
-            scope=call.scope,
+            request_id=way.call.request_id,
+            scope=way.call.scope,
             route=RouteTaken(
                 tier=stop.tier,
                 model=stop.target.model,
                 target=stop.target.kind,
                 account_id=stop.target.account_id,
-                attempts=trial.stage.number,
+                region=stop.target.region,
+                tried=tuple(way.tried),
             ),
             usage=bill.usage,
             priced=bill.priced,
             settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
-            notices=(*stop.notices, *bill.notices, *_fallback_notice(trial)),
+            notices=(*stop.notices, *bill.notices, *_notices_of(way)),
         )
 
 
@@ -238,9 +259,19 @@ def _granted(stage: Stage, attempt: Attempt) -> Stage:
     return replace(stage, stop=clamped)
 
 
-def _fallback_notice(trial: Trial) -> tuple[CallNotice, ...]:
-    stage = trial.stage
-    if stage.place == 1:
-        return ()
-    message = f"The call was served by target {stage.place} of its route."
-    return (CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(stage.number)}),)
+def _notices_of(way: Way) -> list[CallNotice]:
+    """Return what the caller is told of the way that his call has taken."""
+    notices = []
+    if way.is_fallback:
+        message = f"The call was not served by its first choice; attempts made: {len(way.tried)}."
+        notices.append(CallNotice(code="FALLBACK_USED", message=message, metadata={"attempts": str(len(way.tried))}))
+    if way.unknown_attempts:
+        attempts = ", ".join(map(str, way.unknown_attempts))
+        notices.append(
+            CallNotice(
+                code="RETRIED_AFTER_UNKNOWN_OUTCOME",
+                message="An attempt whose outcome is unknown is booked in suspense beside the one that answered.",
+                metadata={"suspended_attempts": attempts},
+            )
+        )
+    return notices

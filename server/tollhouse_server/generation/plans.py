@@ -1,6 +1,6 @@
 """Where a call may go, in order, and what each stop could cost at the most."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +19,9 @@ from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
 from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
-from tollhouse_server.routing.catalogue import Capability, Catalogue, Model
+from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Route
 from tollhouse_server.routing.targets import Target
-from tollhouse_server.upstream.protocol import Destination, Method, UpstreamKind
+from tollhouse_server.upstream.protocol import Destination, Method
 
 _FREE = Ceiling(
     input_tokens=0,
@@ -35,9 +35,6 @@ _FREE = Ceiling(
     fixed_output_tokens=0,
 )
 """Counting tokens is free of charge; it is booked all the same, as one request."""
-
-_SERVED_KINDS = frozenset({UpstreamKind.GEMINI_API})
-"""The kinds of upstream that this version has a client for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +58,11 @@ class Stop:
     step_tokens: int = 0
     service_tier: str | None = None
     notices: tuple[CallNotice, ...] = ()
+
+    @property
+    def likely_input_tokens(self) -> int:
+        """Return about how many tokens the prompt has: four bytes each, media as published."""
+        return min(self.ceiling.input_tokens, len(self.body) // 4 + 1)
 
     def terms(self, call: GenerationCall, *, is_first: bool) -> CallTerms:
         """Return the terms on which a new attempt at this stop asks the ledger for admission."""
@@ -114,8 +116,31 @@ def amounts_of(worst: Ceiling) -> Amounts:
     )
 
 
+class Plan:
+    """The targets of one call, in the order of their ranks, and what each would be sent."""
+
+    def __init__(self, call: GenerationCall, route: Route, stop_at: Callable[[Target], Stop]) -> None:
+        self.tier = route.tier
+        self.targets = route.targets
+        self.resend_unknown = call.resend_unknown
+        self._stop_at = stop_at
+        self._stops: dict[tuple[str, str], Stop] = {}
+
+    def stop(self, target: Target) -> Stop:
+        """Return what is sent to a target, and what it could cost at the most.
+
+        Raises:
+            ModelUnpriced: it has no price.
+        """
+        key = (target.model, target.kind)
+        found = self._stops.get(key)
+        if found is None:
+            found = self._stops[key] = self._stop_at(target)
+        return found if found.target is target else replace(found, target=target)
+
+
 class Planner:
-    """Makes the stops of a call from the current catalogue and price book."""
+    """Makes the plan of a call from the current catalogue and price book."""
 
     def __init__(
         self,
@@ -130,11 +155,11 @@ class Planner:
         self._output_cap_tokens = output_cap_tokens
         self._stream_step_tokens = stream_step_tokens
 
-    def stops(self, call: GenerationCall) -> Iterator[Stop]:
-        """Yield the targets that may serve the call, the preferred one first.
+    def plan(self, call: GenerationCall) -> Plan:
+        """Return where the call may go; nothing is held yet.
 
         Raises:
-            ModelUnknown, ModelShutDown, ModelUnpriced: at the first stop, before anything is held.
+            ModelUnknown, ModelShutDown, NoUpstreamKey, InvalidRequest: see `Catalogue.resolve`.
         """
         now = datetime.now(UTC)
         catalogue, book = self._catalogue(), self._price_book()
@@ -146,10 +171,12 @@ class Planner:
             region=call.region,
             allow_fallback=call.allow_fallback,
         )
-        for target in route.targets:
-            if target.kind in _SERVED_KINDS:
-                prices = book.terms(target.model, now)
-                yield self._stop(call, route.tier, target, prices, catalogue.get_model(target.model))
+
+        def stop_at(target: Target) -> Stop:
+            prices = book.terms(target.model, now)
+            return self._stop(call, route.tier, target, prices, catalogue.get_model(target.model))
+
+        return Plan(call, route, stop_at)
 
     def _stop(self, call: GenerationCall, tier: str, target: Target, prices: ModelPrices, model: Model) -> Stop:
         body = _addressed(call, target)

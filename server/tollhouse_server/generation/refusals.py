@@ -12,11 +12,14 @@ from tollhouse_server.errors import TollhouseError, UpstreamExhausted, UpstreamR
 from tollhouse_server.telemetry.redaction import redacted, redacted_value
 from tollhouse_server.upstream.protocol import NotSent, Refused
 
+Outage = NotSent | Refused
+"""An attempt that is known to have cost nothing."""
+
 _CALLERS_OWN = frozenset({400, 404, 413, 422})
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
-def may_go_elsewhere(error: NotSent | Refused) -> bool:
+def may_go_elsewhere(error: Outage) -> bool:
     """Tell whether another target may succeed where this one refused, at no risk of a second charge."""
     return isinstance(error, NotSent) or error.http_status not in _CALLERS_OWN or is_key_refused(error)
 
@@ -28,7 +31,18 @@ def is_key_refused(error: Refused) -> bool:
     return any(detail.get("reason") == "API_KEY_INVALID" for detail in _details(error.error))
 
 
-def refusal_of(errors: Sequence[NotSent | Refused]) -> TollhouseError:
+def is_out_of_quota(error: Refused) -> bool:
+    """Tell whether the account is at a quota of its project: later, or in another project, there is room."""
+    return error.http_status == 429
+
+
+def quota_violations(error: Refused) -> tuple[Mapping[str, Any], ...]:
+    """Return what Google's QuotaFailure names as passed, empty where the answer has none."""
+    named = [violation for detail in _details(error.error) for violation in detail.get("violations") or ()]
+    return tuple(violation for violation in named if isinstance(violation, Mapping))
+
+
+def refusal_of(errors: Sequence[Outage]) -> TollhouseError:
     """Return the fact that the caller is told when no target served the call; `errors` has one per attempt."""
     last = errors[-1]
     if isinstance(last, Refused) and not may_go_elsewhere(last):
@@ -38,7 +52,7 @@ def refusal_of(errors: Sequence[NotSent | Refused]) -> TollhouseError:
             upstream_message=redacted(str(last.error.get("message", "no message"))),
             body=redacted_value(last.body),
         )
-    exhausted = [error for error in errors if isinstance(error, Refused) and error.http_status == 429]
+    exhausted = [error for error in errors if isinstance(error, Refused) and is_out_of_quota(error)]
     if len(exhausted) == len(errors):
         delays = [delay for delay in (retry_delay_seconds(error) for error in exhausted) if delay is not None]
         return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=redacted_value(exhausted[-1].body))

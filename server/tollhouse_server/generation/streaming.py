@@ -17,10 +17,11 @@ from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import response_id_of
 from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
-from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation, Served, Trial
 from tollhouse_server.generation.steps import SteppedHold
+from tollhouse_server.generation.way import BrokenMidStream, Way
 from tollhouse_server.pricing.usage import StreamUsage
+from tollhouse_server.traffic.traffic import Place
 from tollhouse_server.upstream.protocol import Broken
 
 _LOOKS = 5
@@ -91,9 +92,9 @@ class ChunkPipe:
 class Streaming:
     """Serves streaming calls."""
 
-    def __init__(self, generation: Generation, calls: DetachedCalls) -> None:
+    def __init__(self, generation: Generation) -> None:
         self._generation = generation
-        self._calls = calls
+        self._calls = generation.calls
 
     async def stream(self, call: GenerationCall) -> AsyncIterator[Mapping[str, Any] | Answer]:
         """Yield Gemini's chunks as they come and, when the call is booked, one Answer with an empty body.
@@ -103,8 +104,9 @@ class Streaming:
                 stream breaks: it is never silently restarted.
             BudgetCutOff, StoreLostMidStream: after the first chunk, when no more can be held for it.
         """
+        way, place = await self._generation.set_out(call)
         pipe = ChunkPipe()
-        finished = self._calls.start(self._run(call, pipe))
+        finished = self._calls.start(self._run(way, place, pipe))
         try:
             async for chunk in pipe.chunks():
                 yield chunk
@@ -112,9 +114,9 @@ class Streaming:
         finally:
             pipe.abandon()
 
-    async def _run(self, call: GenerationCall, pipe: ChunkPipe) -> Answer:
+    async def _run(self, way: Way, place: Place, pipe: ChunkPipe) -> Answer:
         try:
-            return await self._generation.serve(call, partial(self._pass_on, pipe=pipe))
+            return await self._generation.serve(way, place, partial(self._pass_on, pipe=pipe))
         except asyncio.CancelledError:
             pipe.cut()
             raise
@@ -125,27 +127,36 @@ class Streaming:
         """Pass every chunk on and return what the stream came to.
 
         Raises:
-            Broken: the stream ended without saying that it is finished, or with an error in its midst.
+            Broken: the stream ended without saying that it is finished, or with an error in its midst; BrokenMidStream
+                where something was passed on already.
         """
-        stop, attempt = trial.stage.stop, trial.attempt
-        steps = SteppedHold(attempt, stop, self._calls.start) if stop.step_tokens else None
-        passage, sent_at = Passage(pipe, steps), time.perf_counter()
-        is_cut = False
+        stop = trial.stage.stop
+        steps = SteppedHold(trial.attempt, stop, self._calls.start) if stop.step_tokens else None
+        passage = Passage(pipe, steps)
+        try:
+            is_cut = await self._drive(trial, passage, steps)
+            if steps and is_cut and not passage.progress.is_finished:
+                return passage.cut(trial, steps)
+            if not passage.progress.is_finished:
+                raise Broken("the stream ended before the answer did")
+        except Broken as failure:
+            if passage.progress.chunks:
+                raise BrokenMidStream(str(failure)) from failure
+            raise
+        return passage.bring(trial)
+
+    async def _drive(self, trial: Trial, passage: "Passage", steps: SteppedHold | None) -> bool:
+        """Take chunks until the stream ends, or must; return whether it had to."""
+        sent_at = time.perf_counter()
         async with aclosing(self._generation.upstream.stream(trial.upstream_call)) as chunks:
             async for chunk in chunks:
                 if not passage.progress.chunks:
                     self._generation.note_first_chunk(trial, seconds=time.perf_counter() - sent_at)
                 await passage.take(chunk)
                 if steps and not passage.progress.is_finished and not await steps.may_go_on():
-                    is_cut = True
                     await passage.take_what_has_come(chunks)
-                    break
-        if steps and is_cut and not passage.progress.is_finished:
-            return passage.cut(trial, steps)
-        if not passage.progress.is_finished:
-            raise Broken("the stream ended before the answer did")
-        bill = bill_of_stream(stop, passage.meter, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos)
-        return Served(body={}, response_id=passage.progress.response_id, bill=bill)
+                    return True
+        return False
 
 
 class Passage:
@@ -214,6 +225,12 @@ class Passage:
         self.meter.add(chunk)
         if self._steps is not None:
             self._steps.add(chunk)
+
+    def bring(self, trial: Trial) -> Served:
+        """Return what a stream came to that is finished."""
+        stop, attempt = trial.stage.stop, trial.attempt
+        bill = bill_of_stream(stop, self.meter, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos)
+        return Served(body={}, response_id=self.progress.response_id, bill=bill)
 
     def cut(self, trial: Trial, steps: SteppedHold) -> Served:
         """Return what a stream came to that was ended for want of room; to be asked as soon as it is closed."""

@@ -7,7 +7,10 @@ from tollhouse_server.names import PrincipalName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated caller. `department_ids` run from the top of the tree to the project's own department."""
+    """An authenticated caller. `department_ids` run from the top of the tree to the project's own department.
+
+    `environment` is that of the credential, `live` or `test`.
+    """
 
     tenant_id: str
     principal_id: str
@@ -15,6 +18,7 @@ class Principal:
     credential_name: str
     project_id: str | None
     department_ids: tuple[str, ...]
+    environment: str
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from tollhouse_server.names import ApiKeyName, ProjectKeyName, TenantKeyName
 # A credential counts only while everything above it is alive; the one look-up that does not start from a tenant.
 _CREDENTIAL = text("""
 SELECT k.digest, k.expires_at, k.tenant_id, k.principal_id, k.key_id, k.project_id, p.department_id,
-    d.path::text AS path
+    d.path::text AS path, k.environment
 FROM api_key k
 JOIN tenant t USING (tenant_id)
 JOIN principal w USING (tenant_id, principal_id)
@@ -48,6 +48,7 @@ async def find_credential(session: AsyncSession, key_id: str) -> Credential | No
         credential_name=str(key_name(row.tenant_id, row.key_id, row.project_id, department)),
         project_id=row.project_id,
         department_ids=tuple(row.path.split(".")) if row.path else (),
+        environment=row.environment.lower(),
     )
     return Credential(digest=bytes(row.digest), expires_at=row.expires_at, principal=principal)
 

@@ -15,6 +15,7 @@ ROBOT = Principal(
     credential_name="tenants/acme/departments/vision/projects/labels/apiKeys/k1",
     project_id="labels",
     department_ids=("research", "vision"),
+    environment="live",
 )
 
 

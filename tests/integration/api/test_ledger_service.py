@@ -33,6 +33,7 @@ ANN = Principal(
     credential_name="tenants/acme/apiKeys/k9",
     project_id=None,
     department_ids=(),
+    environment="live",
 )
 ACCEPT, VOID, ACTUAL = pb.SUSPENSE_RESOLUTION_ACCEPT, pb.SUSPENSE_RESOLUTION_VOID, pb.SUSPENSE_RESOLUTION_ACTUAL
 

@@ -112,7 +112,7 @@ async def test_a_refused_stream_is_served_by_the_next_target(
 
 @pytest.mark.parametrize("kind", ["reset", "garbage", "truncate"])
 @pytest.mark.parametrize("after_chunks", [0, 3])
-async def test_a_stream_that_breaks_ends_in_suspense_and_is_never_restarted(
+async def test_a_broken_stream_that_may_not_be_sent_anew_ends_in_suspense(
     process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, kind: str, after_chunks: int
 ) -> None:
     """The listener gets what came, then the error."""
@@ -120,7 +120,7 @@ async def test_a_stream_that_breaks_ends_in_suspense_and_is_never_restarted(
     chunks: list[Mapping[str, Any] | Answer] = []
 
     with pytest.raises(UpstreamOutcomeUnknown) as raised:
-        async for chunk in listening(process, stream_of()):
+        async for chunk in listening(process, stream_of(resend_unknown=False)):
             chunks.append(chunk)
 
     record = await process.assert_in_suspense("BROKEN:")
@@ -128,6 +128,38 @@ async def test_a_stream_that_breaks_ends_in_suspense_and_is_never_restarted(
     # A reset may overtake what was sent just before it.
     assert len(chunks) <= after_chunks if kind == "reset" else len(chunks) == after_chunks
     assert raised.value.attempt_id == str(record.attempt_id) == served.attempt_id
+
+
+@pytest.mark.parametrize("kind", ["garbage", "truncate"])
+async def test_a_stream_that_breaks_before_its_first_chunk_is_served_by_the_next_target(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, kind: str
+) -> None:
+    """Nobody has heard anything of it yet."""
+    await simulator.add_fault(kind, key=account.secrets[0], model=FIRST, after_chunks=0)
+
+    *chunks, answer = [item async for item in listening(process, stream_of())]
+
+    suspended, settled = await process.records()
+    assert (suspended.kind, settled.kind, settled.model) == (RecordKind.SUSPENSE, RecordKind.SETTLED, SECOND)
+    assert chunks
+    assert isinstance(answer, Answer)
+    await process.assert_nothing_in_flight()
+
+
+@pytest.mark.parametrize("kind", ["garbage", "truncate"])
+async def test_a_stream_that_breaks_after_its_first_chunk_is_never_begun_anew(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, kind: str
+) -> None:
+    """Its listener would hear the beginning twice."""
+    await simulator.add_fault(kind, key=account.secrets[0], after_chunks=2)
+    chunks: list[Mapping[str, Any] | Answer] = []
+
+    with pytest.raises(UpstreamOutcomeUnknown):
+        async for chunk in listening(process, stream_of()):
+            chunks.append(chunk)
+
+    assert len(chunks) == 2
+    await process.assert_in_suspense("BROKEN:")
 
 
 UNFINISHED: dict[str, Any] = {

@@ -149,14 +149,14 @@ async def test_a_callers_mistake_is_not_tried_elsewhere(
 
 
 @pytest.mark.parametrize("kind", ["reset", "garbage", "truncate"])
-async def test_a_call_of_unknown_outcome_ends_in_suspense_and_is_never_sent_again(
+async def test_a_call_of_unknown_outcome_that_may_not_be_sent_anew_ends_in_suspense(
     process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, kind: str
 ) -> None:
     """It was served there, so another target would be charged as well."""
     await simulator.add_fault(kind, key=account.secrets[0], count=1)
 
     with pytest.raises(UpstreamOutcomeUnknown) as raised:
-        await process.generate(call_of())
+        await process.generate(call_of(resend_unknown=False))
 
     record = await process.assert_in_suspense("BROKEN:")
     (served,) = await served_with(simulator, account.secrets[0])
@@ -171,7 +171,7 @@ async def test_an_answer_that_never_comes_is_given_up_and_suspended(
 
     async with generation_process(fresh_database, account, upstream_timeout_seconds=0.3) as process:
         with pytest.raises(UpstreamOutcomeUnknown):
-            await process.generate(call_of())
+            await process.generate(call_of(resend_unknown=False))
 
         await process.assert_in_suspense("BROKEN:TimeoutError")
 

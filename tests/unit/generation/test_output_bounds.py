@@ -37,7 +37,8 @@ def stop_of(config: dict[str, Any], *, tier: str = "flash", method: Method = Met
         deadline=time.monotonic() + 60,
     )
     planner = Planner(lambda: CATALOGUE, lambda: BOOK, output_cap_tokens=8_192, stream_step_tokens=STEP)
-    return next(planner.stops(call))
+    plan = planner.plan(call)
+    return plan.stop(plan.targets[0])
 
 
 @given(

@@ -18,7 +18,6 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import outcome_message
 from tollhouse_server.generation.calls import Answer, GenerationCall
-from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.streaming import Streaming
 from tollhouse_server.ledger.terms import Scope
@@ -32,12 +31,9 @@ Response = TypeVar("Response", bound=Message)
 class GenerationService:
     """Handlers of tollhouse.v1.GenerationService."""
 
-    def __init__(
-        self, *, generation: Generation, streaming: Streaming, calls: DetachedCalls, project_paths: ProjectPaths
-    ) -> None:
+    def __init__(self, *, generation: Generation, streaming: Streaming, project_paths: ProjectPaths) -> None:
         self._generation = generation
         self._streaming = streaming
-        self._calls = calls
         self._project_paths = project_paths
         self._mapper = Mapper()
 
@@ -66,8 +62,7 @@ class GenerationService:
 
     async def _unary(self, method: Method, request: Any, call: Call, response: type[Response]) -> Response:
         generation_call = await self._generation_call(method, request, call)
-        answer = await self._calls.start(self._generation.generate(generation_call))
-        return self._response(answer, response)
+        return self._response(await self._generation.generate(generation_call), response)
 
     def _response(self, answer: Answer, response: type[Response]) -> Response:
         message: Any = self._mapper.to_message(answer.body, response)

@@ -1,0 +1,145 @@
+"""Where each attempt of a call departs from: its place, its key, and what is learned of how it went."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from tollhouse_server.errors import DeadlineTooShort, TollhouseError
+from tollhouse_server.generation.bills import Bill
+from tollhouse_server.generation.keys import ChosenKey, KeyChooser
+from tollhouse_server.generation.patience import Patience
+from tollhouse_server.generation.refusals import (
+    Outage,
+    is_key_refused,
+    is_out_of_quota,
+    quota_violations,
+    retry_delay_seconds,
+)
+from tollhouse_server.generation.way import Way
+from tollhouse_server.routing.targets import UpstreamKeyMeta
+from tollhouse_server.traffic.retry_budget import RetryBudget
+from tollhouse_server.traffic.terms import PlaceRequest
+from tollhouse_server.traffic.traffic import Place, Traffic
+from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused
+
+_FAILURES = frozenset({500, 503, 504})
+
+
+class KeyWatch(Protocol):
+    """Who takes note of what upstream keys meet, and what they spend."""
+
+    def refused(self, key: UpstreamKeyMeta, *, http_status: int) -> None:
+        """Take a key that the upstream has refused out of use, in this process at once and everywhere soon."""
+
+    def used(self, key: UpstreamKeyMeta, *, cost_nanos: int) -> None:
+        """Count a served call."""
+
+
+class Departures:
+    """Lets the attempts of a call depart, one after the other."""
+
+    def __init__(self, *, traffic: Traffic, retries: RetryBudget, keys: KeyChooser, key_watch: KeyWatch) -> None:
+        self._traffic = traffic
+        self._retries = retries
+        self._keys = keys
+        self._key_watch = key_watch
+        self._patience = Patience()
+
+    async def first(self, way: Way) -> Place:
+        """Wait for the place of a call's first attempt.
+
+        Raises:
+            NoUpstreamKey, ModelUnpriced: no target can be asked.
+            Overloaded, TargetsUnhealthy, DeadlineTooShort: none could be in time.
+        """
+        self._retries.note_call()
+        return await self._place(way)
+
+    async def next(self, way: Way, failure: NotSent | Refused | Broken) -> Place:
+        """Wait for the place of the attempt that follows a failure.
+
+        Raises:
+            TollhouseError: none may follow, or has a place in time: what the caller is told of the attempts made.
+        """
+        if not way.may_go_on or way.call.deadline <= time.monotonic() or not self._retries.may_retry():
+            raise way.refusal() from failure
+        try:
+            return await self._place(way)
+        except TollhouseError:
+            raise way.refusal() from failure
+
+    @contextmanager
+    def departing(self, way: Way, place: Place) -> Iterator[ChosenKey]:
+        """Hand out the key to travel with; the place is given back when the block is left.
+
+        Raises:
+            NotSent: the account's last key was taken out of use while the call waited.
+        """
+        try:
+            key = self._keys.pick(place.target.account_id)
+            if key is None:
+                outage = NotSent("no usable key is left")
+                way.note_outage(place.target, outage)
+                raise outage
+            yield key
+        finally:
+            place.release()
+
+    def silence_seconds(self, way: Way, place: Place, *, seconds_left: float) -> float | None:
+        """Return how long the upstream may keep silent; None where the call could not go anywhere else."""
+        others = [target for target in way.open_targets(self._keys.has_key) if target != place.target]
+        if not others or not way.plan.resend_unknown:
+            return None
+        return self._patience.seconds(place.target.model, way.call.method, seconds_left=seconds_left)
+
+    def note_outage(self, way: Way, place: Place, key: ChosenKey, outage: Outage, *, seconds: float) -> None:
+        """Take note of an attempt that is known to have cost nothing."""
+        if isinstance(outage, NotSent) or outage.http_status in _FAILURES:
+            place.failed(seconds)
+        elif is_out_of_quota(outage):
+            place.exhausted(retry_delay_seconds(outage), quota_violations(outage))
+        else:
+            place.ignored()
+        if isinstance(outage, Refused) and is_key_refused(outage):
+            self._key_watch.refused(key.meta, http_status=outage.http_status)
+            way.note_outage(place.target, outage, has_other_key=self._keys.has_key(place.target.account_id))
+        else:
+            way.note_outage(place.target, outage)
+
+    def note_served(self, way: Way, place: Place, key: ChosenKey, bill: Bill, *, seconds: float) -> None:
+        """Take note of an attempt that was served."""
+        usage, cost_nanos = bill.usage, bill.priced.cost_nanos
+        place.succeeded(
+            seconds,
+            input_tokens=usage.input_tokens if usage else 0,
+            images=usage.images if usage else 0,
+            cost_nanos=cost_nanos,
+        )
+        if way.call.method is not Method.STREAM:
+            self._patience.note(place.target.model, way.call.method, seconds)
+        self._key_watch.used(key.meta, cost_nanos=cost_nanos)
+        way.note_served(place.target)
+
+    def note_first_chunk(self, place: Place, *, seconds: float) -> None:
+        """Take note of how long a stream's first chunk took."""
+        self._patience.note(place.target.model, Method.STREAM, seconds)
+
+    async def _place(self, way: Way) -> Place:
+        call = way.call
+        targets = way.open_targets(self._keys.has_key)
+        if not targets:
+            raise DeadlineTooShort
+        first = way.plan.stop(targets[0])
+        return await self._traffic.place(
+            PlaceRequest(
+                targets=targets,
+                tenant_id=call.scope.tenant_id,
+                department_id=call.scope.department_path[-1],
+                priority=call.priority,
+                input_tokens=first.likely_input_tokens,
+                images=min(first.ceiling.images, 1),
+                cost_nanos=first.ceiling.fixed_nanos,
+                deadline=call.deadline,
+            )
+        )
