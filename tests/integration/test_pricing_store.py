@@ -66,7 +66,32 @@ async def test_an_import_is_a_new_version_and_leaves_the_old_one_as_it_was(seede
     assert new.terms("gemini-2.5-pro", NOW).terms == old.terms("gemini-2.5-pro", NOW).terms
 
 
-@pytest.mark.parametrize("statement", ["UPDATE price SET nanos_per_million = 0", "DELETE FROM price_book_version"])
+async def test_surcharges_are_kept_version_by_version(seeded: Database) -> None:
+    """A file of surcharges leaves all prices as they were, and a file of prices all surcharges."""
+    relay = '[[surcharges]]\nendpoint = "gemini_api-relay"\npercent = "7.5"\neffective_from = 2026-11-01\n'
+    async with seeded.transaction() as session:
+        first = await store.put_in_force(session, import_prices(relay))
+        second = await store.put_in_force(session, prices_for("gemini-3.8-flash", "9"))
+
+    async with seeded.transaction() as session:
+        before, relayed, after = [await store.load(session, version) for version in (1, 2, 3)]
+    assert before.surcharges() == ()
+    assert relayed.surcharges() == after.surcharges() != ()
+    assert relayed.lists() == before.lists()
+    assert after.terms("gemini-3.8-flash", NOW, endpoint="gemini_api-relay").surcharge_per_million == 75_000
+    assert [first.price_count, second.price_count] == [
+        sum(len(one.nanos_per_million) for one in book.lists()) + 1 for book in (relayed, after)
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE price SET nanos_per_million = 0",
+        "DELETE FROM price_book_version",
+        "UPDATE price_surcharge SET per_million = 0",
+    ],
+)
 async def test_the_server_itself_cannot_change_history(seeded: Database, statement: str) -> None:
     """The application role may add prices and never change or remove one."""
     with pytest.raises(DBAPIError, match="permission denied"):

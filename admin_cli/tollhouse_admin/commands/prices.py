@@ -21,7 +21,7 @@ app = noun("Prices: what a unit of each model costs, with effective dates.")
 
 PRICES = Layout(
     [
-        *("model", "sku", "amount", "per_units", "unit", "above_prompt_tokens"),
+        *("endpoint", "model", "sku", "percent", "amount", "per_units", "unit", "above_prompt_tokens"),
         *("service_tier", "effective_time", "end_time", "source"),
     ]
 )

@@ -157,13 +157,14 @@ def ceiling(
     image_tokens = images * _tokens_per_image(prices, config) if images else 0
     max_output = _whole(config, "maxOutputTokens", "max_output_tokens") or output_cap_tokens
     max_output = max(1, min(max_output, bounds.output_token_limit))
-    output_rate = rates.output(config)
+    output_rate = rates.with_surcharge(rates.output(config))
     fixed = rates.prompt_nanos(parts) + _grounding_nanos(rates, bounds, tools)
     fixed += rates.rounding_nanos()
     if tool_use_tokens:
         fixed += charge_nanos_ceiling(tool_use_tokens, rates.dearest_input(_TOOL_USE_MODALITIES))
     if images:
         fixed += charge_nanos_ceiling(image_tokens, rates.tokens(OUTPUT_IMAGE))
+    fixed = rates.with_surcharge(fixed)
     return Ceiling(
         input_tokens=prompt_tokens + tool_use_tokens,
         output_tokens=max_output * candidates + image_tokens,
@@ -186,7 +187,7 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     parts = _parts(request, request_bytes, context_tokens=_LARGEST_CONTEXT_TOKENS, cached_tokens=0)
     tokens = sum(most for most, _ in parts)
     rates = _Rates.of(prices, request, input_tokens=tokens)
-    cost_nanos = rates.prompt_nanos(parts) + rates.rounding_nanos()
+    cost_nanos = rates.with_surcharge(rates.prompt_nanos(parts) + rates.rounding_nanos())
     return Ceiling(
         input_tokens=tokens,
         output_tokens=0,
@@ -234,6 +235,14 @@ class _Rates:
     def rounding_nanos(self) -> int:
         """Return the most that rounding each line on its own can add."""
         return 0 if self.tier in self.prices.whole_tiers else _MOST_LINES
+
+    def with_surcharge(self, nanos: int) -> int:
+        """Return an amount or a rate with the surcharge of the way, rounded up.
+
+        Both parts of a ceiling may be raised one by one: a charge c with share s is at most c + cs rounded up, and each
+        part is at least its c + cs.
+        """
+        return nanos + charge_nanos_ceiling(nanos, self.prices.surcharge_per_million)
 
     def dearest_input(self, modalities: tuple[Modality, ...]) -> int:
         """Return the highest input rate among `modalities`; those without a price cannot be reported."""

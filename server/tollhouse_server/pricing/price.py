@@ -14,6 +14,7 @@ from tollhouse_server.pricing.skus import (
     INPUT_SKUS,
     OUTPUT_IMAGE,
     OUTPUT_SKUS,
+    RELAY_SURCHARGE,
     SKUS,
     THOUGHTS,
     TOKEN_SKUS,
@@ -40,13 +41,21 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
-    """What a call costs: the sum of its lines. `flags` name every place where the dear side was taken."""
+    """What a call costs: the sum of its lines. `flags` name every place where the dear side was taken.
+
+    `surcharge_nanos` is the part of the cost that is not the upstream's list price.
+    """
 
     cost_nanos: int
     lines: tuple[Line, ...]
     price_version: int
     service_tier: str
     flags: tuple[str, ...] = ()
+
+    @property
+    def surcharge_nanos(self) -> int:
+        """Return what the way to the upstream has added."""
+        return sum(line.cost_nanos for line in self.lines if line.sku == RELAY_SURCHARGE)
 
 
 def price(prices: ModelPrices, usage: Usage, service_tier: str | None = None) -> Priced:
@@ -68,6 +77,7 @@ def price(prices: ModelPrices, usage: Usage, service_tier: str | None = None) ->
         if quantity:
             quantities[sku] = quantities.get(sku, 0) + quantity
     lines = tuple(bill.line(sku, quantity) for sku, quantity in quantities.items())
+    lines += _surcharge(prices.surcharge_per_million, sum(line.cost_nanos for line in lines))
     return Priced(
         cost_nanos=sum(line.cost_nanos for line in lines),
         lines=lines,
@@ -127,6 +137,21 @@ class _Bill:
             self.flags.append(f"service_tier_{self.tier}_unpriced")
             return dearest_permille(self.prices)
         return factor
+
+
+def _surcharge(per_million: int, list_nanos: int) -> tuple[Line, ...]:
+    """Return the line of a surcharge on the sum of the others: money times a share, rounded once like any line."""
+    if not per_million or not list_nanos:
+        return ()
+    return (
+        Line(
+            sku=RELAY_SURCHARGE,
+            quantity=list_nanos,
+            unit=Unit.NANOS,
+            nanos_per_million=per_million,
+            cost_nanos=charge_nanos(list_nanos, per_million),
+        ),
+    )
 
 
 def _is_long(prices: ModelPrices, usage: Usage) -> bool:

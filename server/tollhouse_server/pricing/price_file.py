@@ -1,7 +1,8 @@
 """Price files (TOML, or JSON with the same keys): parsed exactly, refused whole with every defect named.
 
 Prices are decimals in dollars per quoted unit (one million tokens, 1,000 queries, one second). From its first date on,
-a file's lists for a model replace the model's lists in the book; models it does not name stay as they are.
+a file's lists for a model replace the model's lists in the book; models it does not name stay as they are. The same
+holds for the surcharges of an upstream address.
 """
 
 import hashlib
@@ -17,10 +18,11 @@ from typing import Any
 from tollhouse_server.errors import FieldViolation, PriceFileInvalid
 from tollhouse_server.money import MAX_NANOS, NANOS_PER_DOLLAR
 from tollhouse_server.pricing.skus import CACHED_SKUS, INPUT_SKUS, LONG, OUTPUT_TEXT, SKUS, THOUGHTS, TOKEN_SKUS
-from tollhouse_server.pricing.terms import STANDARD_PERMILLE, PriceList
+from tollhouse_server.pricing.terms import STANDARD_PERMILLE, PriceList, Surcharge
 
 MAX_PRICE_DOLLARS = Decimal(1_000)
 """No price of Google's is within a factor of five of this; a higher one is a slip of the decimal point."""
+MAX_SURCHARGE_PERCENT = Decimal(1_000)
 MAX_FILE_BYTES = 1_048_576
 
 _MODEL = re.compile(r"[a-z0-9][a-z0-9.\-]{0,127}")
@@ -32,7 +34,10 @@ _SHORTHANDS: Mapping[str, tuple[str, ...]] = {
     "cached": tuple(CACHED_SKUS.values()),
     "output": (OUTPUT_TEXT, THOUGHTS),
 }
-_FILE_KEYS = frozenset({"revision", "note", "prices"})
+_ADDRESS = re.compile(r"[a-z][a-z0-9_-]{1,62}")
+_MILLIONTHS_PER_PERCENT = 10_000
+_FILE_KEYS = frozenset({"revision", "note", "prices", "surcharges"})
+_SURCHARGE_KEYS = frozenset({"endpoint", "effective_from", "percent", "source"})
 _LIST_KEYS = frozenset(
     {
         "model",
@@ -54,6 +59,7 @@ class ParsedPriceFile:
     note: str
     digest: str
     lists: tuple[PriceList, ...]
+    surcharges: tuple[Surcharge, ...] = ()
 
 
 def import_prices(text: str) -> ParsedPriceFile:
@@ -64,22 +70,17 @@ def import_prices(text: str) -> ParsedPriceFile:
     """
     reader = _Reader()
     document = _parse(text)
-    entries = document.get("prices")
     reader.unknown_keys("", document, _FILE_KEYS)
-    lists: list[PriceList] = []
-    if not isinstance(entries, list) or not entries:
-        reader.refuse("prices", "must be a list of at least one price list")
-    else:
-        read = [reader.price_list(f"prices[{index}]", entry) for index, entry in enumerate(entries)]
-        reader.duplicates(read)
-        lists = [one for one in read if one is not None]
-        reader.gaps(lists)
+    lists = reader.price_lists(document)
+    surcharges = reader.surcharges(document.get("surcharges", []))
     revision = reader.whole("revision", document.get("revision", 0))
     note = reader.text("note", document.get("note", "-"), limit=1_000)
     if reader.violations:
         raise PriceFileInvalid(violations=tuple(reader.violations))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return ParsedPriceFile(revision=revision, note=note, digest=digest, lists=tuple(lists))
+    return ParsedPriceFile(
+        revision=revision, note=note, digest=digest, lists=tuple(lists), surcharges=tuple(surcharges)
+    )
 
 
 def merge(current: Iterable[PriceList], new: Iterable[PriceList]) -> tuple[PriceList, ...]:
@@ -90,6 +91,16 @@ def merge(current: Iterable[PriceList], new: Iterable[PriceList]) -> tuple[Price
         first[one.model] = min(one.effective_from, first.get(one.model, one.effective_from))
     kept = [one for one in current if one.model not in first or one.effective_from < first[one.model]]
     return tuple(sorted([*kept, *new], key=lambda one: (one.model, one.effective_from)))
+
+
+def merge_surcharges(current: Iterable[Surcharge], new: Iterable[Surcharge]) -> tuple[Surcharge, ...]:
+    """Return the surcharges that result when a file's come over the current ones."""
+    new = tuple(new)
+    first: dict[str, datetime] = {}
+    for one in new:
+        first[one.endpoint] = min(one.effective_from, first.get(one.endpoint, one.effective_from))
+    kept = [one for one in current if one.endpoint not in first or one.effective_from < first[one.endpoint]]
+    return tuple(sorted([*kept, *new], key=lambda one: (one.endpoint, one.effective_from)))
 
 
 def _parse(text: str) -> Mapping[str, Any]:
@@ -134,6 +145,50 @@ class _Reader:
         """Refuse keys that mean nothing here: a misspelt price must not be ignored."""
         for key in sorted(set(value) - set(known)):
             self.refuse(f"{path}.{key}".lstrip("."), "is not a known field")
+
+    def price_lists(self, document: Mapping[str, Any]) -> list[PriceList]:
+        """Read all price lists; a file may do without where it has surcharges."""
+        entries = document.get("prices", [] if document.get("surcharges") else None)
+        if not isinstance(entries, list) or not (entries or document.get("surcharges")):
+            self.refuse("prices", "must be a list of at least one price list")
+            return []
+        read = [self.price_list(f"prices[{index}]", entry) for index, entry in enumerate(entries)]
+        self.duplicates(read)
+        lists = [one for one in read if one is not None]
+        self.gaps(lists)
+        return lists
+
+    def surcharges(self, entries: Any) -> list[Surcharge]:
+        """Read what upstream addresses cost on top."""
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            self.refuse("surcharges", "must be a list of tables")
+            return []
+        read = [self.surcharge(f"surcharges[{index}]", entry) for index, entry in enumerate(entries)]
+        seen: dict[tuple[str, datetime], int] = {}
+        for index, one in enumerate(read):
+            first = seen.setdefault((one.endpoint, one.effective_from), index)
+            if first != index:
+                self.refuse(f"surcharges[{index}]", f"repeats the address and date of surcharges[{first}]")
+        return read
+
+    def surcharge(self, path: str, entry: Mapping[str, Any]) -> Surcharge:
+        """Read one surcharge: a share of the list price in per cent."""
+        self.unknown_keys(path, entry, _SURCHARGE_KEYS)
+        endpoint = entry.get("endpoint")
+        if not isinstance(endpoint, str) or not _ADDRESS.fullmatch(endpoint):
+            self.refuse(f"{path}.endpoint", "must be the name of an upstream address such as gemini_api-relay")
+        percent = self.decimal(f"{path}.percent", entry.get("percent"))
+        share = Decimal(0) if percent is None else percent * _MILLIONTHS_PER_PERCENT
+        if share != share.to_integral_value() or share > MAX_SURCHARGE_PERCENT * _MILLIONTHS_PER_PERCENT:
+            most = f"{MAX_SURCHARGE_PERCENT} per cent with at most four decimals"
+            self.refuse(f"{path}.percent", f"must be from 0 to {most}")
+            share = Decimal(0)
+        return Surcharge(
+            endpoint=str(endpoint),
+            effective_from=self.moment(f"{path}.effective_from", entry.get("effective_from")),
+            per_million=int(share),
+            source=self.text(f"{path}.source", entry["source"]) if "source" in entry else "",
+        )
 
     def price_list(self, path: str, entry: Any) -> PriceList | None:
         """Read one price list; None where it has a defect that leaves nothing to return."""

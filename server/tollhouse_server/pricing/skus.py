@@ -26,6 +26,8 @@ class Unit(StrEnum):
     PROMPT = "prompt"
     SECOND = "second"
     TOKEN_HOUR = "token_hour"  # noqa: S105
+    NANOS = "nanos"
+    """Nano-dollars: a surcharge is a price of money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ LONG = "_long"
 INPUT, CACHED = "input", "cached"
 OUTPUT_TEXT, OUTPUT_IMAGE, OUTPUT_AUDIO, THOUGHTS = "output_text", "output_image", "output_audio", "thoughts"
 GROUNDING_QUERY, GROUNDING_PROMPT = "grounding_query", "grounding_prompt"
+RELAY_SURCHARGE = "relay_surcharge"
+"""What an upstream address costs on top of the list price; no price list has it, see `terms.Surcharge`."""
 
 INPUT_SKUS = MappingProxyType({modality: f"{INPUT}_{modality}" for modality in Modality})
 CACHED_SKUS = MappingProxyType({modality: f"{CACHED}_{modality}" for modality in Modality})

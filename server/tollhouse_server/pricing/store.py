@@ -11,9 +11,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
-from tollhouse_server.pricing.price_file import ParsedPriceFile, merge
-from tollhouse_server.pricing.tables import PriceBookVersionRow, PriceListRow, PriceRow
-from tollhouse_server.pricing.terms import PriceBook, PriceList
+from tollhouse_server.pricing.price_file import ParsedPriceFile, merge, merge_surcharges
+from tollhouse_server.pricing.tables import PriceBookVersionRow, PriceListRow, PriceRow, PriceSurchargeRow
+from tollhouse_server.pricing.terms import PriceBook, PriceList, Surcharge
 
 
 class Origin(StrEnum):
@@ -34,6 +34,14 @@ class Change:
     after_nanos: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurchargeChange:
+    """One difference between the surcharges of two price books; None stands for "nothing stated"."""
+
+    before: Surcharge | None
+    after: Surcharge | None
+
+
 def diff(current: Iterable[PriceList], new: Iterable[PriceList]) -> tuple[Change, ...]:
     """Return every price that differs between two whole books, by model, date and SKU; pure."""
     before = {(one.model, one.effective_from): one for one in current}
@@ -42,6 +50,17 @@ def diff(current: Iterable[PriceList], new: Iterable[PriceList]) -> tuple[Change
     for key in sorted(before.keys() | after.keys()):
         changes.extend(_changes(before.get(key), after.get(key)))
     return tuple(changes)
+
+
+def surcharge_diff(current: Iterable[Surcharge], new: Iterable[Surcharge]) -> tuple[SurchargeChange, ...]:
+    """Return every surcharge that differs between two whole books, by address and date; pure."""
+    before = {(one.endpoint, one.effective_from): one for one in current}
+    after = {(one.endpoint, one.effective_from): one for one in new}
+    return tuple(
+        SurchargeChange(before=was, after=now)
+        for key in sorted(before.keys() | after.keys())
+        if (was := before.get(key)) != (now := after.get(key))
+    )
 
 
 def _changes(before: PriceList | None, after: PriceList | None) -> Iterable[Change]:
@@ -64,7 +83,7 @@ async def put_in_force(
 
     Args:
         session: the caller's transaction.
-        parsed: the file; its lists come over the current ones as `merge` says.
+        parsed: the file; its lists and surcharges come over the current ones as `merge` says.
         origin: PACKAGED leaves models alone whose prices an administrator imported.
         importer: resource name of the principal who imports.
         base_version: the version that the file was made from; 0 means no check.
@@ -83,6 +102,7 @@ async def put_in_force(
     lists = merge(await _lists(session, version), new)
     origins = {(row.model, row.effective_from): row.origin for row in current}
     origins |= {(one.model, one.effective_from): origin.value for one in new}
+    surcharges = merge_surcharges(await _surcharges(session, version), parsed.surcharges)
     row = PriceBookVersionRow(
         version=version + 1,
         origin=origin.value,
@@ -90,12 +110,24 @@ async def put_in_force(
         digest=parsed.digest,
         importer=importer,
         note=parsed.note,
-        price_count=sum(len(one.nanos_per_million) for one in lists),
+        price_count=sum(len(one.nanos_per_million) for one in lists) + len(surcharges),
     )
     session.add(row)
     await session.flush()
     await session.refresh(row)
-    await _insert_lists(session, row.version, lists, origins)
+    if lists:
+        await _insert_lists(session, row.version, lists, origins)
+    session.add_all(
+        PriceSurchargeRow(
+            version=row.version,
+            endpoint=one.endpoint,
+            effective_from=one.effective_from,
+            per_million=one.per_million,
+            source=one.source,
+        )
+        for one in surcharges
+    )
+    await session.flush()
     return row
 
 
@@ -162,11 +194,21 @@ async def get_version(session: AsyncSession, version: int) -> PriceBookVersionRo
 async def load(session: AsyncSession, version: int | None = None) -> PriceBook:
     """Return one version of the book, the one in force by default; an empty book of version 0 before the first."""
     wanted = await current_version(session) if version is None else version
-    return PriceBook(wanted, await _lists(session, wanted))
+    return PriceBook(wanted, await _lists(session, wanted), await _surcharges(session, wanted))
 
 
 async def _list_rows(session: AsyncSession, version: int) -> Sequence[PriceListRow]:
     return (await session.exec(select(PriceListRow).where(col(PriceListRow.version) == version))).all()
+
+
+async def _surcharges(session: AsyncSession, version: int) -> list[Surcharge]:
+    rows = await session.exec(select(PriceSurchargeRow).where(col(PriceSurchargeRow.version) == version))
+    return [
+        Surcharge(
+            endpoint=row.endpoint, effective_from=row.effective_from, per_million=row.per_million, source=row.source
+        )
+        for row in rows.all()
+    ]
 
 
 async def _lists(session: AsyncSession, version: int) -> list[PriceList]:

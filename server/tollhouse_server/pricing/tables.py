@@ -51,3 +51,15 @@ class PriceRow(SQLModel, table=True):
     effective_from: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
     sku: str = Field(primary_key=True)
     nanos_per_million: int = Field(sa_type=BigInteger)
+
+
+class PriceSurchargeRow(SQLModel, table=True):
+    """What an upstream address costs on top, in millionths of the list price, in one version of the book."""
+
+    __tablename__ = "price_surcharge"
+
+    version: int = Field(primary_key=True, sa_type=BigInteger)
+    endpoint: str = Field(primary_key=True)
+    effective_from: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
+    per_million: int = Field(sa_type=BigInteger)
+    source: str = ""

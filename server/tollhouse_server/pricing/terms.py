@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tollhouse_server.errors import ModelUnpriced
@@ -32,16 +32,31 @@ class PriceList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Surcharge:
+    """What calls through one upstream address cost on top, from `effective_from` on until its next surcharge.
+
+    `per_million` is a share of the list price in millionths: 75,000 is 7.5 per cent, 0 ends a surcharge. `endpoint` is
+    the address's name in settings.
+    """
+
+    endpoint: str
+    effective_from: datetime
+    per_million: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrices:
     """One model's price list as a version of the price book states it; holds until `effective_until`, exclusive.
 
-    `whole_tiers` are the service tiers at which one unit of anything costs whole nano-dollars, so that rounding
-    never changes a sum.
+    `surcharge_per_million` is what the way to the model adds to every call, in millionths of its cost. `whole_tiers`
+    are the service tiers at which one unit of anything costs whole nano-dollars, so that rounding never changes a sum.
     """
 
     version: int
     terms: PriceList
     effective_until: datetime | None = None
+    surcharge_per_million: int = 0
     whole_tiers: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,16 +99,24 @@ def _is_whole(terms: PriceList, permilles: set[int]) -> bool:
 class PriceBook:
     """One version of the price book: immutable, complete, safe to share between tasks."""
 
-    def __init__(self, version: int, lists: Iterable[PriceList]) -> None:
+    def __init__(self, version: int, lists: Iterable[PriceList], surcharges: Iterable[Surcharge] = ()) -> None:
         self.version = version
         by_model: dict[str, list[PriceList]] = {}
         for price_list in sorted(lists, key=lambda one: (one.model, one.effective_from)):
             by_model.setdefault(price_list.model, []).append(price_list)
         self._prices = {model: _chain(version, chain) for model, chain in by_model.items()}
         self._starts = {model: [p.terms.effective_from for p in prices] for model, prices in self._prices.items()}
+        self._surcharges: dict[str, list[Surcharge]] = {}
+        for surcharge in sorted(surcharges, key=lambda one: (one.endpoint, one.effective_from)):
+            self._surcharges.setdefault(surcharge.endpoint, []).append(surcharge)
+        # Made once: a call must not pay for the making of its prices.
+        self._surcharged = {
+            per_million: {model: _surcharged(chain, per_million) for model, chain in self._prices.items()}
+            for per_million in {one.per_million for one in self.surcharges()} - {0}
+        }
 
-    def terms(self, model: str, at: datetime) -> ModelPrices:
-        """Return what `model` costs at the moment `at` (with a time zone).
+    def terms(self, model: str, at: datetime, *, endpoint: str = "") -> ModelPrices:
+        """Return what `model` costs at the moment `at` (with a time zone), through the upstream address `endpoint`.
 
         Raises:
             ModelUnpriced: the book has no price of this model for that moment; it is refused, never free.
@@ -101,11 +124,25 @@ class PriceBook:
         index = bisect_right(self._starts.get(model, []), at)
         if index == 0:
             raise ModelUnpriced(model=model, sku="any use")
-        return self._prices[model][index - 1]
+        per_million = self.surcharge_per_million(endpoint, at)
+        prices = self._surcharged[per_million] if per_million else self._prices
+        return prices[model][index - 1]
+
+    def surcharge_per_million(self, endpoint: str, at: datetime) -> int:
+        """Return what an upstream address costs on top at a moment, in millionths; 0 where nothing was stated."""
+        found = self._surcharges.get(endpoint)
+        if found is None:
+            return 0
+        index = bisect_right(found, at, key=lambda one: one.effective_from)
+        return found[index - 1].per_million if index else 0
 
     def lists(self) -> tuple[PriceList, ...]:
         """Return every price list, by model and date."""
         return tuple(prices.terms for chain in self._prices.values() for prices in chain)
+
+    def surcharges(self) -> tuple[Surcharge, ...]:
+        """Return every surcharge, by address and date."""
+        return tuple(one for chain in self._surcharges.values() for one in chain)
 
     def history(self, model: str) -> tuple[ModelPrices, ...]:
         """Return all price lists of one model in the order of their dates; empty when it has none."""
@@ -118,3 +155,7 @@ def _chain(version: int, lists: list[PriceList]) -> tuple[ModelPrices, ...]:
         ModelPrices(version=version, terms=one, effective_until=end)
         for one, end in zip(lists, [*ends, None], strict=True)
     )
+
+
+def _surcharged(chain: tuple[ModelPrices, ...], per_million: int) -> tuple[ModelPrices, ...]:
+    return tuple(replace(prices, surcharge_per_million=per_million) for prices in chain)

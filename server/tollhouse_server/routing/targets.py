@@ -33,8 +33,8 @@ class AccountLimit:
 class Account:
     """An active upstream account with its address, which only settings can name.
 
-    `endpoint` is the address's name there. `egress_url` is the proxy that its calls leave through, empty for none; it may
-    hold a password. `tenant_id` and `environment` (`live` or `test`) name for whom alone it is, empty for everybody.
+    `endpoint` is the address's name there. `egress_url` is the proxy that its calls leave through, empty for none; it
+    may hold a password. `tenant_id` and `environment` (`live` or `test`) say for whom alone it is, empty for everybody.
     """
 
     account_id: str

@@ -174,6 +174,30 @@ async def test_a_wrong_price_file_changes_nothing(
         await plane.call(prices_pb2.GetPriceBookRequest(name="priceBooks/current"))
 
 
+async def test_a_surcharge_is_shown_as_a_price_of_money(plane: Plane) -> None:
+    """The import says what changes, and the list shows per cent and the span in which it holds."""
+    content = PACKAGED + "".join(
+        f'\n[[surcharges]]\nendpoint = "vertex-relay"\npercent = "{percent}"\neffective_from = {day}\n'
+        for percent, day in (("7.50", "2026-11-01"), ("0", "2026-12-01"))
+    )
+    request = prices_pb2.ImportPricesRequest(format=prices_pb2.PRICE_FILE_FORMAT_TOML, content=content)
+
+    imported = await plane.call(request)
+
+    changed = [change.after.percent for change in imported.changes if change.after.endpoint == "vertex-relay"]
+    listed = (await plane.call(prices_pb2.ListPricesRequest(page_size=2))).prices
+    at = prices_pb2.ListPricesRequest(page_size=1)
+    at.effective_at.FromJsonString("2026-12-24T00:00:00Z")
+    assert changed == ["7.5", "0"]
+    assert [(price.endpoint, price.model, price.sku, price.percent) for price in listed] == [
+        ("vertex-relay", "", "relay_surcharge", "7.5"),
+        ("vertex-relay", "", "relay_surcharge", "0"),
+    ]
+    assert (listed[0].amount.nanos, listed[0].per_units, listed[0].unit) == (75_000, 1_000_000, "nanos")
+    assert listed[0].end_time == listed[1].effective_time
+    assert [price.percent for price in (await plane.call(at)).prices] == ["0"]
+
+
 async def test_an_account_reaches_only_addresses_of_the_settings(plane: Plane) -> None:
     """Nobody sends keys to a host of his own; the default is taken where none is named."""
     account = accounts_pb2.Account(endpoint="https://evil.example")

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollhouse/admin/v1/prices.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x8d\x02\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12\x11\n\tper_units\x18\x04 \x01(\x03\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x61\x62ove_prompt_tokens\x18\x07 \x01(\x03\x12\x14\n\x0cservice_tier\x18\x08 \x01(\t\x12\x0e\n\x06source\x18\t \x01(\t\x12\x0c\n\x04unit\x18\n \x01(\t\"b\n\x0bPriceChange\x12)\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x19.tollhouse.admin.v1.Price\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.tollhouse.admin.v1.Price\"\xd4\x01\n\tPriceBook\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bimport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08importer\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06source\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bprice_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ontent_sha256\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\"\xcc\x01\n\x13ImportPricesRequest\x12?\n\x06\x66ormat\x18\x01 \x01(\x0e\x32#.tollhouse.admin.v1.PriceFileFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x07\x63ontent\x18\x02 \x01(\tB\x0c\xbaH\tr\x07\x10\x01(\x80\x80\x80\x02\x12\x1d\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x94\x01\n\x14ImportPricesResponse\x12\x31\n\nprice_book\x18\x01 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PriceBook\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.tollhouse.admin.v1.PriceChange\x12\x17\n\x0funchanged_count\x18\x03 \x01(\x03\"\x9b\x01\n\x11ListPricesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x12ListPricesResponse\x12)\n\x06prices\x18\x01 \x03(\x0b\x32\x19.tollhouse.admin.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"S\n\x13GetPriceBookRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xbaH+r)2\'^priceBooks/(current|[1-9][0-9]{0,17})$*\x88\x01\n\x0fPriceFileFormat\x12!\n\x1dPRICE_FILE_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16PRICE_FILE_FORMAT_JSON\x10\x01\x12\x1a\n\x16PRICE_FILE_FORMAT_TOML\x10\x02\x12\x1a\n\x16PRICE_FILE_FORMAT_YAML\x10\x03\x32\xa6\x02\n\x0cPriceService\x12\x61\n\x0cImportPrices\x12\'.tollhouse.admin.v1.ImportPricesRequest\x1a(.tollhouse.admin.v1.ImportPricesResponse\x12[\n\nListPrices\x12%.tollhouse.admin.v1.ListPricesRequest\x1a&.tollhouse.admin.v1.ListPricesResponse\x12V\n\x0cGetPriceBook\x12\'.tollhouse.admin.v1.GetPriceBookRequest\x1a\x1d.tollhouse.admin.v1.PriceBookb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollhouse/admin/v1/prices.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb0\x02\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\"\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.Money\x12\x11\n\tper_units\x18\x04 \x01(\x03\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x61\x62ove_prompt_tokens\x18\x07 \x01(\x03\x12\x14\n\x0cservice_tier\x18\x08 \x01(\t\x12\x0e\n\x06source\x18\t \x01(\t\x12\x0c\n\x04unit\x18\n \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x0b \x01(\t\x12\x0f\n\x07percent\x18\x0c \x01(\t\"b\n\x0bPriceChange\x12)\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x19.tollhouse.admin.v1.Price\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.tollhouse.admin.v1.Price\"\xd4\x01\n\tPriceBook\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0bimport_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08importer\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06source\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bprice_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ontent_sha256\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\"\xcc\x01\n\x13ImportPricesRequest\x12?\n\x06\x66ormat\x18\x01 \x01(\x0e\x32#.tollhouse.admin.v1.PriceFileFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x07\x63ontent\x18\x02 \x01(\tB\x0c\xbaH\tr\x07\x10\x01(\x80\x80\x80\x02\x12\x1d\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x94\x01\n\x14ImportPricesResponse\x12\x31\n\nprice_book\x18\x01 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PriceBook\x12\x30\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1f.tollhouse.admin.v1.PriceChange\x12\x17\n\x0funchanged_count\x18\x03 \x01(\x03\"\x9b\x01\n\x11ListPricesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x12ListPricesResponse\x12)\n\x06prices\x18\x01 \x03(\x0b\x32\x19.tollhouse.admin.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"S\n\x13GetPriceBookRequest\x12<\n\x04name\x18\x01 \x01(\tB.\xbaH+r)2\'^priceBooks/(current|[1-9][0-9]{0,17})$*\x88\x01\n\x0fPriceFileFormat\x12!\n\x1dPRICE_FILE_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16PRICE_FILE_FORMAT_JSON\x10\x01\x12\x1a\n\x16PRICE_FILE_FORMAT_TOML\x10\x02\x12\x1a\n\x16PRICE_FILE_FORMAT_YAML\x10\x03\x32\xa6\x02\n\x0cPriceService\x12\x61\n\x0cImportPrices\x12\'.tollhouse.admin.v1.ImportPricesRequest\x1a(.tollhouse.admin.v1.ImportPricesResponse\x12[\n\nListPrices\x12%.tollhouse.admin.v1.ListPricesRequest\x1a&.tollhouse.admin.v1.ListPricesResponse\x12V\n\x0cGetPriceBook\x12\'.tollhouse.admin.v1.GetPriceBookRequest\x1a\x1d.tollhouse.admin.v1.PriceBookb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,24 +65,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRICESREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_GETPRICEBOOKREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETPRICEBOOKREQUEST'].fields_by_name['name']._serialized_options = b'\272H+r)2\'^priceBooks/(current|[1-9][0-9]{0,17})$'
-  _globals['_PRICEFILEFORMAT']._serialized_start=1471
-  _globals['_PRICEFILEFORMAT']._serialized_end=1607
+  _globals['_PRICEFILEFORMAT']._serialized_start=1506
+  _globals['_PRICEFILEFORMAT']._serialized_end=1642
   _globals['_PRICE']._serialized_start=176
-  _globals['_PRICE']._serialized_end=445
-  _globals['_PRICECHANGE']._serialized_start=447
-  _globals['_PRICECHANGE']._serialized_end=545
-  _globals['_PRICEBOOK']._serialized_start=548
-  _globals['_PRICEBOOK']._serialized_end=760
-  _globals['_IMPORTPRICESREQUEST']._serialized_start=763
-  _globals['_IMPORTPRICESREQUEST']._serialized_end=967
-  _globals['_IMPORTPRICESRESPONSE']._serialized_start=970
-  _globals['_IMPORTPRICESRESPONSE']._serialized_end=1118
-  _globals['_LISTPRICESREQUEST']._serialized_start=1121
-  _globals['_LISTPRICESREQUEST']._serialized_end=1276
-  _globals['_LISTPRICESRESPONSE']._serialized_start=1278
-  _globals['_LISTPRICESRESPONSE']._serialized_end=1383
-  _globals['_GETPRICEBOOKREQUEST']._serialized_start=1385
-  _globals['_GETPRICEBOOKREQUEST']._serialized_end=1468
-  _globals['_PRICESERVICE']._serialized_start=1610
-  _globals['_PRICESERVICE']._serialized_end=1904
+  _globals['_PRICE']._serialized_end=480
+  _globals['_PRICECHANGE']._serialized_start=482
+  _globals['_PRICECHANGE']._serialized_end=580
+  _globals['_PRICEBOOK']._serialized_start=583
+  _globals['_PRICEBOOK']._serialized_end=795
+  _globals['_IMPORTPRICESREQUEST']._serialized_start=798
+  _globals['_IMPORTPRICESREQUEST']._serialized_end=1002
+  _globals['_IMPORTPRICESRESPONSE']._serialized_start=1005
+  _globals['_IMPORTPRICESRESPONSE']._serialized_end=1153
+  _globals['_LISTPRICESREQUEST']._serialized_start=1156
+  _globals['_LISTPRICESREQUEST']._serialized_end=1311
+  _globals['_LISTPRICESRESPONSE']._serialized_start=1313
+  _globals['_LISTPRICESRESPONSE']._serialized_end=1418
+  _globals['_GETPRICEBOOKREQUEST']._serialized_start=1420
+  _globals['_GETPRICEBOOKREQUEST']._serialized_end=1503
+  _globals['_PRICESERVICE']._serialized_start=1645
+  _globals['_PRICESERVICE']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

@@ -51,7 +51,9 @@ Global___PriceFileFormat: _TypeAlias = PriceFileFormat  # noqa: Y015
 
 @_typing.final
 class Price(_message.Message):
-    """Price is what a number of units of one SKU of one model costs in a span of time."""
+    """Price is what a number of units of one SKU of one model costs in a span of time. A surcharge of an upstream address is a
+    price of money: so many nano-dollars for a million nano-dollars of list price.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,11 +67,13 @@ class Price(_message.Message):
     SERVICE_TIER_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model, for example `gemini-3.8-flash`."""
+    """Model, for example `gemini-3.8-flash`; empty for a surcharge, which holds for all models."""
     sku: _builtins.str
     """What is priced, for example `input_text`, `cached_text`, `output_image`, `grounding_query`; with `_long` behind it for
-    calls above `above_prompt_tokens`.
+    calls above `above_prompt_tokens`. `relay_surcharge` is what an upstream address costs on top.
     """
     per_units: _builtins.int
     """Number of units that `amount` buys: 1,000,000 unless the answer says otherwise."""
@@ -80,7 +84,11 @@ class Price(_message.Message):
     source: _builtins.str
     """Where the price was published, a URL or the name of a contract."""
     unit: _builtins.str
-    """What is counted: `token`, `query`, `prompt`, `second` or `token_hour`."""
+    """What is counted: `token`, `query`, `prompt`, `second`, `token_hour`, or `nanos` (nano-dollars) for a surcharge."""
+    endpoint: _builtins.str
+    """Name of the upstream address that a surcharge is for, as accounts name it in `endpoint`; empty for a model's price."""
+    percent: _builtins.str
+    """A surcharge in per cent of the list price, an exact decimal such as `7.5`; empty for a model's price."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """US dollars for `per_units` units, exact to the nano-dollar."""
@@ -106,10 +114,12 @@ class Price(_message.Message):
         service_tier: _builtins.str = ...,
         source: _builtins.str = ...,
         unit: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+        percent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "effective_time", b"effective_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_prompt_tokens", b"above_prompt_tokens", "amount", b"amount", "effective_time", b"effective_time", "end_time", b"end_time", "model", b"model", "per_units", b"per_units", "service_tier", b"service_tier", "sku", b"sku", "source", b"source", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_prompt_tokens", b"above_prompt_tokens", "amount", b"amount", "effective_time", b"effective_time", "end_time", b"end_time", "endpoint", b"endpoint", "model", b"model", "per_units", b"per_units", "percent", b"percent", "service_tier", b"service_tier", "sku", b"sku", "source", b"source", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,7 +292,7 @@ class ListPricesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
     model: _builtins.str
-    """Only prices of this model. Absent means all."""
+    """Only prices of this model, without surcharges. Absent means all."""
     @_builtins.property
     def effective_at(self) -> _timestamp_pb2.Timestamp:
         """Only prices that hold at this moment. Absent means all of the book, past and future ones too."""
@@ -318,7 +328,7 @@ class ListPricesResponse(_message.Message):
     """Version of the book that the prices are from."""
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Price]:
-        """Prices by model, SKU and effective date."""
+        """Prices by model, SKU and effective date; surcharges first, by upstream address."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class PriceServiceStub:
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class PriceServiceStub:
 
 
 class PriceServiceServicer:
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     def ImportPrices(self, request, context):
@@ -68,7 +68,7 @@ class PriceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPrices(self, request, context):
-        """ListPrices returns the prices of the book in force, by model, SKU and effective date.
+        """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +108,8 @@ def add_PriceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PriceService:
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     @staticmethod

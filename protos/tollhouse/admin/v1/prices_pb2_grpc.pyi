@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PriceServiceStub:
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     @_typing.overload
@@ -41,14 +41,14 @@ class PriceServiceStub:
     Repeatable by `request_id`.
     """
     ListPrices: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPricesRequest, _prices_pb2.ListPricesResponse]
-    """ListPrices returns the prices of the book in force, by model, SKU and effective date."""
+    """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
     GetPriceBook: _grpc.UnaryUnaryMultiCallable[_prices_pb2.GetPriceBookRequest, _prices_pb2.PriceBook]
     """GetPriceBook returns what is known about one version of the book."""
 
 @_typing.type_check_only
 class PriceServiceAsyncStub(PriceServiceStub):
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -58,13 +58,13 @@ class PriceServiceAsyncStub(PriceServiceStub):
     Repeatable by `request_id`.
     """
     ListPrices: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPricesRequest, _prices_pb2.ListPricesResponse]  # type: ignore[assignment]
-    """ListPrices returns the prices of the book in force, by model, SKU and effective date."""
+    """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
     GetPriceBook: _aio.UnaryUnaryMultiCallable[_prices_pb2.GetPriceBookRequest, _prices_pb2.PriceBook]  # type: ignore[assignment]
     """GetPriceBook returns what is known about one version of the book."""
 
 class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """PriceService keeps the price book: what a unit of each model costs, with effective dates. History is never changed;
-    an import adds a version, and every usage record names the version that priced it.
+    """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
+    effective dates. History is never changed; an import adds a version, and every usage record names the version that priced it.
     """
 
     @_abc_1.abstractmethod
@@ -84,7 +84,7 @@ class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prices_pb2.ListPricesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prices_pb2.ListPricesResponse, _abc.Awaitable[_prices_pb2.ListPricesResponse]]:
-        """ListPrices returns the prices of the book in force, by model, SKU and effective date."""
+        """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
 
     @_abc_1.abstractmethod
     def GetPriceBook(

@@ -1,8 +1,11 @@
-"""PriceService: what a unit of each model costs, from which day on."""
+"""PriceService: what a unit of each model costs, and what an upstream address costs on top, from which day on."""
 
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from itertools import zip_longest
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import prices_pb2 as pb
@@ -17,9 +20,9 @@ from tollhouse_server.money import UNITS_PER_PRICE
 from tollhouse_server.names import PriceBookName
 from tollhouse_server.pricing import store
 from tollhouse_server.pricing.price_file import ParsedPriceFile, import_prices
-from tollhouse_server.pricing.skus import LONG, SKUS
+from tollhouse_server.pricing.skus import LONG, RELAY_SURCHARGE, SKUS, Unit
 from tollhouse_server.pricing.tables import PriceBookVersionRow
-from tollhouse_server.pricing.terms import ModelPrices, PriceBook, PriceList
+from tollhouse_server.pricing.terms import ModelPrices, PriceBook, PriceList, Surcharge
 
 
 class PriceService:
@@ -39,11 +42,14 @@ class PriceService:
             )
             before = await store.load(session, row.version - 1)
             after = await store.load(session, row.version)
-            changes = store.diff(before.lists(), after.lists())
+            changes = [
+                *map(_surcharge_change, store.surcharge_diff(before.surcharges(), after.surcharges())),
+                *map(_change, store.diff(before.lists(), after.lists())),
+            ]
             answer = pb.ImportPricesResponse(
                 price_book=_book(row),
-                changes=map(_change, changes),
-                unchanged_count=row.price_count - sum(change.after is not None for change in changes),
+                changes=changes,
+                unchanged_count=row.price_count - sum(change.HasField("after") for change in changes),
             )
             # The trail names the version and its digest; what changed is in the book itself, for good.
             return Change(resource=answer.price_book.name, before=None, after=answer.price_book, answer=answer)
@@ -81,12 +87,29 @@ def _parsed(request: pb.ImportPricesRequest) -> ParsedPriceFile:
 
 def _prices(book: PriceBook, request: pb.ListPricesRequest) -> Iterable[pb.Price]:
     at = moment_of(request.effective_at, "effective_at") if request.HasField("effective_at") else None
+    if not request.model:
+        yield from _surcharges(book.surcharges(), at)
     models = [request.model] if request.model else sorted({one.model for one in book.lists()})
     for model in models:
         for prices in book.history(model):
             end = prices.effective_until
-            if at is None or (prices.terms.effective_from <= at and (end is None or at < end)):
+            if _holds(prices.terms.effective_from, end, at):
                 yield from _list_prices(prices)
+
+
+def _holds(start: datetime, end: datetime | None, at: datetime | None) -> bool:
+    """Tell whether a span counts for a question about the moment `at`; None asks for all."""
+    return at is None or (start <= at and (end is None or at < end))
+
+
+def _surcharges(surcharges: tuple[Surcharge, ...], at: datetime | None) -> Iterable[pb.Price]:
+    for one, following in zip_longest(surcharges, surcharges[1:]):
+        end = following.effective_from if following and following.endpoint == one.endpoint else None
+        if _holds(one.effective_from, end, at):
+            price = _surcharge(one)
+            if end is not None:
+                price.end_time.FromDatetime(end)
+            yield price
 
 
 def _list_prices(prices: ModelPrices) -> Iterable[pb.Price]:
@@ -98,7 +121,7 @@ def _list_prices(prices: ModelPrices) -> Iterable[pb.Price]:
 
 
 def _position(price: pb.Price) -> str:
-    return f"{price.model}\0{price.sku}\0{price.effective_time.seconds:020d}"
+    return f"{price.model}\0{price.sku}\0{price.endpoint}\0{price.effective_time.seconds:020d}"
 
 
 def _price(terms: PriceList, sku: str, nanos: int) -> pb.Price:
@@ -111,6 +134,26 @@ def _price(terms: PriceList, sku: str, nanos: int) -> pb.Price:
         effective_time=timestamp(terms.effective_from),
         above_prompt_tokens=(terms.long_above_tokens or 0) if sku.endswith(LONG) else 0,
         source=terms.source,
+    )
+
+
+def _surcharge(one: Surcharge) -> pb.Price:
+    return pb.Price(
+        sku=RELAY_SURCHARGE,
+        amount=money(one.per_million),
+        per_units=UNITS_PER_PRICE,
+        unit=Unit.NANOS,
+        effective_time=timestamp(one.effective_from),
+        source=one.source,
+        endpoint=one.endpoint,
+        percent=f"{(Decimal(one.per_million) / 10_000).normalize():f}",
+    )
+
+
+def _surcharge_change(change: store.SurchargeChange) -> pb.PriceChange:
+    return pb.PriceChange(
+        before=None if change.before is None else _surcharge(change.before),
+        after=None if change.after is None else _surcharge(change.after),
     )
 
 
