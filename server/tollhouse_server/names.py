@@ -178,6 +178,23 @@ class UpstreamKeyName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRotationName(_Name):
+    """A rotation or revocation of a key of an upstream account."""
+
+    template = "accounts/{account}/keyRotations/{key_rotation}"
+    account: str
+    key_rotation: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicyName(_Name):
+    """How the keys of an upstream account are rotated."""
+
+    template = "accounts/{account}/keyPolicy"
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class PriceBookName(_Name):
     """A version of the price book; `current` is the one in force."""
 
@@ -234,7 +251,7 @@ def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}"
-    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/upstreamKeys/{_SLUG})?|{flat}"
+    platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 
 

@@ -27,6 +27,7 @@ from tollhouse_server.errors.resources import (
     ServerDraining,
     WrongState,
 )
+from tollhouse_server.errors.routing import ModelNotAllowed, OnDeviceOnly, RegionNotAllowed, TierAutoOff
 from tollhouse_server.errors.traffic import Overloaded, TargetsUnhealthy
 from tollhouse_server.errors.upstream import (
     NoUpstreamKey,
@@ -49,15 +50,18 @@ __all__ = [
     "InvalidRequest",
     "KeyProviderFailed",
     "LimitExceeded",
+    "ModelNotAllowed",
     "ModelShutDown",
     "ModelUnknown",
     "ModelUnpriced",
     "MonthNotDroppable",
     "NoUpstreamKey",
+    "OnDeviceOnly",
     "Overloaded",
     "PermissionDenied",
     "PriceFileInvalid",
     "RecordsDropped",
+    "RegionNotAllowed",
     "RequestIdReused",
     "RequestTooLarge",
     "RequesterOnly",
@@ -71,6 +75,7 @@ __all__ = [
     "StoreLostMidStream",
     "StoreUnavailable",
     "TargetsUnhealthy",
+    "TierAutoOff",
     "TollhouseError",
     "UpstreamExhausted",
     "UpstreamOutcomeUnknown",

@@ -108,7 +108,11 @@ class AccountRow(SQLModel, table=True):
 
 
 class UpstreamKeyRow(SQLModel, table=True):
-    """Metadata of an account's key: ACTIVE, DISABLED or QUARANTINED. `fingerprint` is 16 hex digits of its SHA-256."""
+    """Metadata of an account's key; only ACTIVE ones are used. `fingerprint` is 16 hex digits of its SHA-256.
+
+    The other states: STAGED, DRAINING, DISABLED, QUARANTINED, REVOKED, RETIRED. `provider_key` is what the provider
+    calls it, empty for one that came by hand.
+    """
 
     __tablename__ = "upstream_key"
 
@@ -117,6 +121,7 @@ class UpstreamKeyRow(SQLModel, table=True):
     display_name: str = ""
     vault_version: int = Field(sa_type=BigInteger)
     fingerprint: str
+    provider_key: str = ""
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_column=_now())

@@ -175,6 +175,39 @@ RETRIES_REFUSED = _counter(
     "tollhouse_retries_refused_total",
     "Further attempts that were not made, because they would have been more than a tenth of the calls.",
 )
+KEY_REFUSALS = _counter(
+    "tollhouse_upstream_key_refusals_total",
+    "Upstream keys that a process took out of use because the upstream refused them (401, 403, API_KEY_INVALID).",
+    "account",
+)
+KEY_ROTATIONS = _gauge(
+    "tollhouse_upstream_key_rotations",
+    "Rotations and revocations of upstream keys under way, by the step that they are at.",
+    "livemostrecent",
+    "step",
+)
+KEY_ROTATION_AGE = _gauge(
+    "tollhouse_upstream_key_rotation_age_seconds",
+    "Time since the oldest rotation at a step came to it; at STAGE with provider MANUAL a person has to bring a key.",
+    "livemostrecent",
+    "step",
+)
+KEY_ROTATIONS_FAILING = _gauge(
+    "tollhouse_upstream_key_rotations_failing",
+    "Rotations and revocations under way whose last try of a step failed; 0 is expected.",
+    "livemostrecent",
+)
+KEYS_OVERDUE = _gauge(
+    "tollhouse_upstream_keys_overdue",
+    "Active upstream keys that are older than their account's policy allows.",
+    "livemostrecent",
+)
+UNUSUAL_KEY_USE = _counter(
+    "tollhouse_unusual_key_use_total",
+    "Hours in which an upstream key was used far more than in its past, by what was counted.",
+    "account",
+    "metric",
+)
 # A label, so that a process which never looks into a part says nothing of it; without one it would say 0.
 PART_UP = _gauge(
     "tollhouse_part_up",

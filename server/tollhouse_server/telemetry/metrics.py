@@ -68,6 +68,12 @@ class Metrics:
         self._breaker_forced = Family(gauge(declared.BREAKER_FORCED, registry))
         self._breaker_changes = counter(declared.BREAKER_CHANGES, registry)
         self._retries_refused = lone_counter(declared.RETRIES_REFUSED, registry)
+        self._key_refusals = counter(declared.KEY_REFUSALS, registry)
+        self._key_rotations = Family(gauge(declared.KEY_ROTATIONS, registry))
+        self._key_rotation_age = Family(gauge(declared.KEY_ROTATION_AGE, registry))
+        self._key_rotations_failing = gauge(declared.KEY_ROTATIONS_FAILING, registry)
+        self._keys_overdue = gauge(declared.KEYS_OVERDUE, registry)
+        self._unusual_key_use = counter(declared.UNUSUAL_KEY_USE, registry)
         self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
@@ -139,6 +145,24 @@ class Metrics:
     def retry_refused(self) -> None:
         """Count a further attempt that the retry budget did not afford."""
         self._retries_refused.inc()
+
+    def key_refused(self, *, account: str) -> None:
+        """Note that a key of the account was taken out of use because the upstream refused it."""
+        self._key_refusals[(account,)].inc()
+
+    def key_rotations(self, *, step: str, count: int, oldest_seconds: float) -> None:
+        """Set how many rotations are at a step, and how long the oldest of them has been."""
+        self._key_rotations[(step,)].set(count)
+        self._key_rotation_age[(step,)].set(oldest_seconds)
+
+    def key_rotation_troubles(self, *, failing: int, overdue: int) -> None:
+        """Set how many rotations fail at their step, and how many keys are too old for their policy."""
+        self._key_rotations_failing.set(failing)
+        self._keys_overdue.set(overdue)
+
+    def unusual_key_use(self, *, account: str, metric: str) -> None:
+        """Note an hour in which a key of the account was used far more than usual; `metric` is calls or cost."""
+        self._unusual_key_use[account, metric].inc()
 
     # --- ledger ---
 

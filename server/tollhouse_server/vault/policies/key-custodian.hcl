@@ -3,3 +3,6 @@ path "tollhouse/data/upstream-keys/*"      { capabilities = ["create", "read", "
 path "tollhouse/delete/upstream-keys/*"    { capabilities = ["update"] }
 path "tollhouse/destroy/upstream-keys/*"   { capabilities = ["update"] }
 path "tollhouse/metadata/upstream-keys/*"  { capabilities = ["list", "read", "delete"] }
+# What it proves itself with to those who issue keys.
+path "tollhouse/data/custody/*"            { capabilities = ["create", "read", "update", "delete"] }
+path "tollhouse/metadata/custody/*"        { capabilities = ["list", "read", "delete"] }
