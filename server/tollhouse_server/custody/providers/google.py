@@ -49,7 +49,7 @@ def credential_path(account_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeysAddress:
-    """Which API. `token` is what an account without a service account in Vault shows: for the simulator, any will do."""
+    """Which API. `token` is what an account without a service account in Vault shows; the simulator takes any."""
 
     endpoint: str = DEFAULT_ENDPOINT
     token: str = ""
