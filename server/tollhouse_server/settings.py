@@ -4,17 +4,27 @@ Every setting is an environment variable `TOLLHOUSE_<NAME>`; unknown `TOLLHOUSE_
 misspelt limit that is silently ignored is worse than a server that does not start.
 """
 
+import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+UPSTREAM_KINDS = ("gemini_api", "vertex", "openai_compatible")
+"""The kinds of upstream. The name of an upstream address is its kind, or begins with it and a hyphen."""
+
+VERTEX_ADDRESS = "https://{region}-aiplatform.googleapis.com"
+"""Vertex AI at Google; the regions `global`, `us` and `eu` have hosts of their own."""
 
 _PREFIX = "TOLLHOUSE_"
 # Read by the CLI, not by the server; they may well stand in the same shell.
@@ -67,6 +77,22 @@ class Settings(BaseSettings):
     gemini_base_url: str = "https://generativelanguage.googleapis.com"
     """Where accounts of kind `gemini_api` are reached; the embedded stack points it at the simulator."""
 
+    upstream_addresses: Annotated[dict[str, str], NoDecode] = {}
+    """Further addresses that accounts may name as their endpoint: a JSON object of names and URLs, such as
+    {"gemini_api-relay": "https://gemini.example.com", "openai_compatible": "http://gemma.internal:8000"}.
+
+    A name is a kind of upstream (gemini_api, vertex, openai_compatible), or one with a hyphen and more behind it.
+    "{region}" in a URL stands for the account's region. https only, but on this machine itself and for servers of kind
+    openai_compatible, which mostly stand in a company's own network: there prompts and keys travel in clear, so name an
+    https URL wherever the network is not trusted. `gemini_api` is `gemini_base_url`; `vertex` is Google's unless given.
+    """
+
+    egress_proxies: Annotated[dict[str, SecretStr], NoDecode] = {}
+    """Proxies that accounts may name as their egress: a JSON object of names and URLs http(s)://[user:password@]host:port."""
+
+    upstream_token_urls: Annotated[tuple[str, ...], NoDecode] = ("https://oauth2.googleapis.com/token",)
+    """The only OAuth endpoints that a service account's key may name: a JSON list of https URLs."""
+
     max_message_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_metadata_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
     max_concurrent_streams: Annotated[int, Field(ge=1)] = 1000
@@ -106,10 +132,38 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 
+    @field_validator("upstream_addresses", mode="before")
+    @classmethod
+    def _check_upstream_addresses(cls, value: Any) -> Any:
+        return _checked_entries(value, _upstream_address)
+
+    @field_validator("egress_proxies", mode="before")
+    @classmethod
+    def _check_egress_proxies(cls, value: Any) -> Any:
+        return _checked_entries(value, _egress_proxy)
+
+    @field_validator("upstream_token_urls", mode="before")
+    @classmethod
+    def _check_upstream_token_urls(cls, value: Any) -> Any:
+        urls = _decoded(value)
+        if not isinstance(urls, list | tuple):
+            raise ValueError("must be a JSON list of URLs")
+        for url in urls:
+            _check_token_url(url)
+        return tuple(urls)
+
+    def addresses(self) -> dict[str, str]:
+        """Return every upstream address by its name, `gemini_api` first."""
+        return {"gemini_api": self.gemini_base_url, "vertex": VERTEX_ADDRESS, **self.upstream_addresses}
+
+    def egress_urls(self) -> dict[str, str]:
+        """Return every egress proxy by its name. The URLs may hold passwords."""
+        return {name: url.get_secret_value() for name, url in self.egress_proxies.items()}
+
     def environment(self) -> dict[str, str]:
         """Return the variables that give a child process these settings. They hold secrets: never in arguments."""
         values = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            name: _text(value)
             for name in type(self).model_fields
             if name != "gemini_api_key" and (value := getattr(self, name)) is not None
         }
@@ -130,7 +184,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         violations = tuple(
             FieldViolation(
-                path=_PREFIX + "_".join(str(part) for part in problem["loc"]).upper(), description=problem["msg"]
+                path=_PREFIX + "_".join(str(part) for part in problem["loc"]).upper(),
+                description=problem["msg"].removeprefix("Value error, "),
             )
             for problem in error.errors(include_input=False)
         )
@@ -145,3 +200,105 @@ def unknown_variables(names: Iterable[str]) -> tuple[FieldViolation, ...]:
         for name in sorted(names)
         if name.startswith(_PREFIX) and name not in known
     )
+
+
+# --- names and URLs in settings ---------------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_ADDRESS_NAME = re.compile(rf"({'|'.join(UPSTREAM_KINDS)})(-[a-z0-9-]{{1,40}})?")
+_PLACEHOLDER = "{region}"
+
+
+def _text(value: object) -> str:
+    """Return a setting as its variable says it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return json.dumps({name: _text(entry) for name, entry in value.items()})
+    return json.dumps(value) if isinstance(value, tuple) else str(value)
+
+
+def _decoded(value: Any) -> Any:
+    """Return what a JSON text says; a value that is no text stays. Errors never quote it: it may hold a password."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_without_duplicates)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("is not JSON") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = next((name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index])), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is there twice")
+    return dict(pairs)
+
+
+def _checked_entries(value: Any, check: Callable[[str, str], str]) -> dict[str, Any]:
+    """Return a JSON object of names and URLs, each looked at by `check`; what is wrong is told by the entry's name."""
+    entries = _decoded(value)
+    if not isinstance(entries, Mapping):
+        raise ValueError("must be a JSON object of names and URLs")
+    checked: dict[str, Any] = {}
+    for name, entry in entries.items():
+        url = entry.get_secret_value() if isinstance(entry, SecretStr) else entry
+        if not isinstance(url, str):
+            raise ValueError(f"{name!r} must be a URL")
+        checked[name] = check(name, url)
+    return checked
+
+
+def _upstream_address(name: str, url: str) -> str:
+    if not _ADDRESS_NAME.fullmatch(name):
+        kinds = ", ".join(UPSTREAM_KINDS)
+        raise ValueError(f"{name!r} must be a kind of upstream ({kinds}), or begin with one and a hyphen")
+    if name == "gemini_api":
+        raise ValueError("'gemini_api' is set by TOLLHOUSE_GEMINI_BASE_URL")
+    parts = _split(name, url.replace(_PLACEHOLDER, "region"))
+    if "{" in url.replace(_PLACEHOLDER, "") or "}" in url.replace(_PLACEHOLDER, ""):
+        raise ValueError(f"{name!r} may hold {_PLACEHOLDER} and no other braces")
+    if parts.username is not None or parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError(f"{name!r} must be a URL without user, query and fragment")
+    if parts.scheme != "https" and not (_is_loopback(parts) or name.startswith("openai_compatible")):
+        raise ValueError(f"{name!r} must be an https URL")
+    return url.rstrip("/")
+
+
+def _egress_proxy(name: str, url: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} must be lower-case letters, digits and hyphens, a letter first")
+    parts = _split(name, url)
+    if parts.port is None or parts.path.strip("/") or "?" in url or "#" in url:
+        raise ValueError(f"{name!r} must be a URL of the form http(s)://[user:password@]host:port")
+    return url.rstrip("/")
+
+
+def _check_token_url(url: Any) -> None:
+    if not isinstance(url, str):
+        raise ValueError("must be a JSON list of URLs")
+    parts = _split(url, url)
+    if parts.scheme != "https" and not _is_loopback(parts):
+        raise ValueError(f"{url!r} must be an https URL")
+
+
+def _split(name: str, url: str) -> SplitResult:
+    """Return the parts of a URL that has a scheme, a host, and nothing that could end up as part of another request."""
+    if not url.isascii() or not url.isprintable() or any(character in url for character in ' \\"<>^`|'):
+        raise ValueError(f"{name!r} must be a URL")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{name!r} must be a URL of the form http(s)://host[:port]")
+    return parts
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    """Tell whether a URL stays on this machine, by its name or its number."""
+    try:
+        return parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
