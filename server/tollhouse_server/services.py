@@ -42,6 +42,7 @@ from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
+from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
@@ -52,6 +53,7 @@ from tollhouse_server.ledger.verification import LedgerVerification
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 
 
@@ -69,17 +71,19 @@ class ServiceParts:
     base_url_keys: Sequence[str]
     pepper: bytes
     generation: GenerationService
+    project_paths: ProjectPaths
+    output_cap_tokens: int
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
     """Return every RPC of every service with its handler."""
-    return [method for descriptor, handlers in _services(parts) for method in methods_of(descriptor, handlers)]
+    return [method for descriptor, *handlers in _services(parts) for method in methods_of(descriptor, *handlers)]
 
 
-def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
+def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
     database, mutations, pages = parts.database, parts.mutations, parts.pages
     return [
-        (_descriptor(generation_pb2, "GenerationService"), parts.generation),
+        (_descriptor(generation_pb2, "GenerationService"), parts.generation, _routes(parts)),
         (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
         (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages)),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
@@ -115,6 +119,15 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, object]]:
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
         ),
     ]
+
+
+def _routes(parts: ServiceParts) -> RouteService:
+    return RouteService(
+        catalogue=lambda: parts.catalogue.current,
+        price_book=lambda: parts.prices.current,
+        project_paths=parts.project_paths,
+        output_cap_tokens=parts.output_cap_tokens,
+    )
 
 
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:

@@ -16,7 +16,7 @@ from tollhouse_server.errors import (
     ResourceNotFound,
 )
 from tollhouse_server.routing import account_store, store
-from tollhouse_server.routing.catalogue import TierChoice
+from tollhouse_server.routing.catalogue import RouteRequest, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, packaged_catalogue
 from tollhouse_server.routing.live import LiveCatalogue, seed
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
@@ -55,9 +55,9 @@ async def test_a_seeded_database_routes_every_tier_but_nano(database: Database) 
         method = "embedContent" if tier.tier == "embedding" else "generateContent"
         if tier.tier == "nano":
             with pytest.raises(NoUpstreamKey):
-                live.current.resolve(tier=tier.tier, model=None, method=method, at=NOW)
+                live.current.resolve(RouteRequest(tier=tier.tier, method=method, at=NOW))
         else:
-            route = live.current.resolve(tier=tier.tier, model=None, method=method, at=NOW)
+            route = live.current.resolve(RouteRequest(tier=tier.tier, method=method, at=NOW))
             assert [target.model for target in route.targets] == [choice.model for choice in tier.choices]
             assert {target.base_url for target in route.targets} == {"http://127.0.0.1:1"}
 
@@ -191,4 +191,4 @@ async def test_a_disabled_account_takes_no_calls(database: Database) -> None:
     await live.reload()
 
     with pytest.raises(NoUpstreamKey):
-        live.current.resolve(tier="flash", model=None, method="generateContent", at=NOW)
+        live.current.resolve(RouteRequest(tier="flash", method="generateContent", at=NOW))

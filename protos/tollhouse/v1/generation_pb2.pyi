@@ -15,6 +15,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
+from tollhouse.v1 import catalog_pb2 as _catalog_pb2
 from tollhouse.v1 import content_pb2 as _content_pb2
 import builtins as _builtins
 import sys
@@ -26,6 +27,94 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """The default of where it stands."""
+    PRIORITY_CRITICAL: _Priority.ValueType  # 1
+    """Before all others; takes the routing policy's leave."""
+    PRIORITY_DEFAULT: _Priority.ValueType  # 2
+    """People who wait for an answer."""
+    PRIORITY_BATCH: _Priority.ValueType  # 3
+    """Work that nobody waits for."""
+    PRIORITY_SHEDDABLE: _Priority.ValueType  # 4
+    """Work that may be refused whenever anything else needs the room."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Who waits for whom, the most important first."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""The default of where it stands."""
+PRIORITY_CRITICAL: Priority.ValueType  # 1
+"""Before all others; takes the routing policy's leave."""
+PRIORITY_DEFAULT: Priority.ValueType  # 2
+"""People who wait for an answer."""
+PRIORITY_BATCH: Priority.ValueType  # 3
+"""Work that nobody waits for."""
+PRIORITY_SHEDDABLE: Priority.ValueType  # 4
+"""Work that may be refused whenever anything else needs the room."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _UpstreamKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpstreamKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpstreamKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPSTREAM_KIND_UNSPECIFIED: _UpstreamKind.ValueType  # 0
+    """Unknown."""
+    UPSTREAM_KIND_GEMINI_API: _UpstreamKind.ValueType  # 1
+    """The Gemini Developer API, which has no regions."""
+    UPSTREAM_KIND_VERTEX: _UpstreamKind.ValueType  # 2
+    """Vertex AI."""
+    UPSTREAM_KIND_OPENAI_COMPATIBLE: _UpstreamKind.ValueType  # 3
+    """A server that speaks OpenAI's API, such as Gemma on own machines."""
+
+class UpstreamKind(_UpstreamKind, metaclass=_UpstreamKindEnumTypeWrapper):
+    """Kinds of upstream. More may come."""
+
+UPSTREAM_KIND_UNSPECIFIED: UpstreamKind.ValueType  # 0
+"""Unknown."""
+UPSTREAM_KIND_GEMINI_API: UpstreamKind.ValueType  # 1
+"""The Gemini Developer API, which has no regions."""
+UPSTREAM_KIND_VERTEX: UpstreamKind.ValueType  # 2
+"""Vertex AI."""
+UPSTREAM_KIND_OPENAI_COMPATIBLE: UpstreamKind.ValueType  # 3
+"""A server that speaks OpenAI's API, such as Gemma on own machines."""
+Global___UpstreamKind: _TypeAlias = UpstreamKind  # noqa: Y015
+
+class _OnDevice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnDeviceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDevice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_DEVICE_UNSPECIFIED: _OnDevice.ValueType  # 0
+    """The default of where it stands."""
+    ON_DEVICE_ALLOWED: _OnDevice.ValueType  # 1
+    """The device answers where the routing policy says so."""
+    ON_DEVICE_REQUIRED: _OnDevice.ValueType  # 2
+    """The device must answer: nothing may be sent."""
+    ON_DEVICE_FORBIDDEN: _OnDevice.ValueType  # 3
+    """The device cannot answer. What the routing policy keeps on the device is refused all the same."""
+
+class OnDevice(_OnDevice, metaclass=_OnDeviceEnumTypeWrapper):
+    """Whether a device may or must answer."""
+
+ON_DEVICE_UNSPECIFIED: OnDevice.ValueType  # 0
+"""The default of where it stands."""
+ON_DEVICE_ALLOWED: OnDevice.ValueType  # 1
+"""The device answers where the routing policy says so."""
+ON_DEVICE_REQUIRED: OnDevice.ValueType  # 2
+"""The device must answer: nothing may be sent."""
+ON_DEVICE_FORBIDDEN: OnDevice.ValueType  # 3
+"""The device cannot answer. What the routing policy keeps on the device is refused all the same."""
+Global___OnDevice: _TypeAlias = OnDevice  # noqa: Y015
 
 class _UsageDirection:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -58,6 +147,42 @@ USAGE_DIRECTION_TOOL_USE: UsageDirection.ValueType  # 3
 USAGE_DIRECTION_CANDIDATES: UsageDirection.ValueType  # 4
 """Answer."""
 Global___UsageDirection: _TypeAlias = UsageDirection  # noqa: Y015
+
+class _AttemptOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Unknown; never sent."""
+    ATTEMPT_OUTCOME_ANSWERED: _AttemptOutcome.ValueType  # 1
+    """It answered."""
+    ATTEMPT_OUTCOME_NOT_SENT: _AttemptOutcome.ValueType  # 2
+    """Nothing reached the upstream; it cost nothing."""
+    ATTEMPT_OUTCOME_REFUSED: _AttemptOutcome.ValueType  # 3
+    """The upstream refused or failed; it cost nothing."""
+    ATTEMPT_OUTCOME_EXHAUSTED: _AttemptOutcome.ValueType  # 4
+    """The upstream's rate limit was reached; it cost nothing."""
+    ATTEMPT_OUTCOME_UNKNOWN: _AttemptOutcome.ValueType  # 5
+    """The outcome is not known; it is booked in suspense."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How an upstream attempt ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Unknown; never sent."""
+ATTEMPT_OUTCOME_ANSWERED: AttemptOutcome.ValueType  # 1
+"""It answered."""
+ATTEMPT_OUTCOME_NOT_SENT: AttemptOutcome.ValueType  # 2
+"""Nothing reached the upstream; it cost nothing."""
+ATTEMPT_OUTCOME_REFUSED: AttemptOutcome.ValueType  # 3
+"""The upstream refused or failed; it cost nothing."""
+ATTEMPT_OUTCOME_EXHAUSTED: AttemptOutcome.ValueType  # 4
+"""The upstream's rate limit was reached; it cost nothing."""
+ATTEMPT_OUTCOME_UNKNOWN: AttemptOutcome.ValueType  # 5
+"""The outcome is not known; it is booked in suspense."""
+Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 class _CacheResult:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -103,6 +228,10 @@ class _NoticeCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeCode
     """Usage was not reported in full; the charge is provisional until reconciled."""
     NOTICE_CODE_COST_ABOVE_HOLD: _NoticeCode.ValueType  # 6
     """The call cost more than was held for it; it is charged in full. Metadata "held_nanos" and "cost_nanos"."""
+    NOTICE_CODE_RETRIED_AFTER_UNKNOWN_OUTCOME: _NoticeCode.ValueType  # 7
+    """An attempt of unknown outcome is booked in suspense beside the one that answered. Metadata "attempt_id" names it."""
+    NOTICE_CODE_PRIORITY_LOWERED: _NoticeCode.ValueType  # 8
+    """The routing policy does not grant the priority that was asked for. Metadata "requested" and "granted"."""
 
 class NoticeCode(_NoticeCode, metaclass=_NoticeCodeEnumTypeWrapper):
     """What a notice is about."""
@@ -121,40 +250,160 @@ NOTICE_CODE_USAGE_ESTIMATED: NoticeCode.ValueType  # 5
 """Usage was not reported in full; the charge is provisional until reconciled."""
 NOTICE_CODE_COST_ABOVE_HOLD: NoticeCode.ValueType  # 6
 """The call cost more than was held for it; it is charged in full. Metadata "held_nanos" and "cost_nanos"."""
+NOTICE_CODE_RETRIED_AFTER_UNKNOWN_OUTCOME: NoticeCode.ValueType  # 7
+"""An attempt of unknown outcome is booked in suspense beside the one that answered. Metadata "attempt_id" names it."""
+NOTICE_CODE_PRIORITY_LOWERED: NoticeCode.ValueType  # 8
+"""The routing policy does not grant the priority that was asked for. Metadata "requested" and "granted"."""
 Global___NoticeCode: _TypeAlias = NoticeCode  # noqa: Y015
+
+class _RouteVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RouteVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUTE_VERDICT_UNSPECIFIED: _RouteVerdict.ValueType  # 0
+    """Unknown; never sent."""
+    ROUTE_VERDICT_UPSTREAM: _RouteVerdict.ValueType  # 1
+    """By one of the targets."""
+    ROUTE_VERDICT_ON_DEVICE: _RouteVerdict.ValueType  # 2
+    """By the device itself: nothing should be sent."""
+    ROUTE_VERDICT_REFUSED: _RouteVerdict.ValueType  # 3
+    """Nowhere."""
+
+class RouteVerdict(_RouteVerdict, metaclass=_RouteVerdictEnumTypeWrapper):
+    """Where a call would be answered."""
+
+ROUTE_VERDICT_UNSPECIFIED: RouteVerdict.ValueType  # 0
+"""Unknown; never sent."""
+ROUTE_VERDICT_UPSTREAM: RouteVerdict.ValueType  # 1
+"""By one of the targets."""
+ROUTE_VERDICT_ON_DEVICE: RouteVerdict.ValueType  # 2
+"""By the device itself: nothing should be sent."""
+ROUTE_VERDICT_REFUSED: RouteVerdict.ValueType  # 3
+"""Nowhere."""
+Global___RouteVerdict: _TypeAlias = RouteVerdict  # noqa: Y015
+
+class _LeftOutReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeftOutReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOutReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEFT_OUT_REASON_UNSPECIFIED: _LeftOutReason.ValueType  # 0
+    """Unknown; never sent."""
+    LEFT_OUT_REASON_SHUT_DOWN: _LeftOutReason.ValueType  # 1
+    """The model is shut down."""
+    LEFT_OUT_REASON_METHOD: _LeftOutReason.ValueType  # 2
+    """The model does not serve the method."""
+    LEFT_OUT_REASON_MODEL_NOT_ALLOWED: _LeftOutReason.ValueType  # 3
+    """The routing policy does not allow the model."""
+    LEFT_OUT_REASON_KIND_NOT_ALLOWED: _LeftOutReason.ValueType  # 4
+    """The routing policy does not allow the kind of upstream."""
+    LEFT_OUT_REASON_REGION_NOT_ALLOWED: _LeftOutReason.ValueType  # 5
+    """The routing policy does not allow the region."""
+    LEFT_OUT_REASON_KIND_NOT_ASKED: _LeftOutReason.ValueType  # 6
+    """The call asks for another kind of upstream."""
+    LEFT_OUT_REASON_REGION_NOT_ASKED: _LeftOutReason.ValueType  # 7
+    """The call asks for another region."""
+    LEFT_OUT_REASON_CAPABILITY: _LeftOutReason.ValueType  # 8
+    """The model lacks something that the request needs."""
+    LEFT_OUT_REASON_TOO_LARGE: _LeftOutReason.ValueType  # 9
+    """The prompt is certainly larger than the model takes."""
+    LEFT_OUT_REASON_FALLBACK: _LeftOutReason.ValueType  # 10
+    """It stands behind the first choice, and falling back is not allowed."""
+    LEFT_OUT_REASON_NO_ACCOUNT: _LeftOutReason.ValueType  # 11
+    """No active account serves the model."""
+
+class LeftOutReason(_LeftOutReason, metaclass=_LeftOutReasonEnumTypeWrapper):
+    """Why a target was left out."""
+
+LEFT_OUT_REASON_UNSPECIFIED: LeftOutReason.ValueType  # 0
+"""Unknown; never sent."""
+LEFT_OUT_REASON_SHUT_DOWN: LeftOutReason.ValueType  # 1
+"""The model is shut down."""
+LEFT_OUT_REASON_METHOD: LeftOutReason.ValueType  # 2
+"""The model does not serve the method."""
+LEFT_OUT_REASON_MODEL_NOT_ALLOWED: LeftOutReason.ValueType  # 3
+"""The routing policy does not allow the model."""
+LEFT_OUT_REASON_KIND_NOT_ALLOWED: LeftOutReason.ValueType  # 4
+"""The routing policy does not allow the kind of upstream."""
+LEFT_OUT_REASON_REGION_NOT_ALLOWED: LeftOutReason.ValueType  # 5
+"""The routing policy does not allow the region."""
+LEFT_OUT_REASON_KIND_NOT_ASKED: LeftOutReason.ValueType  # 6
+"""The call asks for another kind of upstream."""
+LEFT_OUT_REASON_REGION_NOT_ASKED: LeftOutReason.ValueType  # 7
+"""The call asks for another region."""
+LEFT_OUT_REASON_CAPABILITY: LeftOutReason.ValueType  # 8
+"""The model lacks something that the request needs."""
+LEFT_OUT_REASON_TOO_LARGE: LeftOutReason.ValueType  # 9
+"""The prompt is certainly larger than the model takes."""
+LEFT_OUT_REASON_FALLBACK: LeftOutReason.ValueType  # 10
+"""It stands behind the first choice, and falling back is not allowed."""
+LEFT_OUT_REASON_NO_ACCOUNT: LeftOutReason.ValueType  # 11
+"""No active account serves the model."""
+Global___LeftOutReason: _TypeAlias = LeftOutReason  # noqa: Y015
 
 @_typing.final
 class RoutingOptions(_message.Message):
-    """Where a call may go."""
+    """Where a call may go, and how urgent it is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALLOW_FALLBACK_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    RESEND_UNKNOWN_OUTCOME_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    ON_DEVICE_FIELD_NUMBER: _builtins.int
     allow_fallback: _builtins.bool
-    """Whether another target or model of the same tier may answer when the first cannot. Absent means true for a tier
-    and false for a named model.
+    """Whether choices of the tier behind its first may answer when that cannot. Absent means the routing policy, and true
+    where that says nothing. A named model has no others in any case.
     """
     region: _builtins.str
     """Region in which the call must be served, such as "europe-west4". Absent means the project's policy."""
+    resend_unknown_outcome: _builtins.bool
+    """Whether the call may be sent anew after an attempt of unknown outcome, which may then be charged beside the one that
+    answers. Absent means the routing policy; true does not lift the policy's false.
+    """
+    priority: Global___Priority.ValueType
+    """Who waits for whom when upstream accounts are busy, and who is refused first. Above what the routing policy grants
+    it is lowered, and a notice says so. Unspecified means PRIORITY_DEFAULT.
+    """
+    on_device: Global___OnDevice.ValueType
+    """Whether a device may or must answer. Only ResolveRoute can answer ON_DEVICE; other calls with ON_DEVICE_REQUIRED are
+    refused. Unspecified means ON_DEVICE_ALLOWED.
+    """
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___UpstreamKind.ValueType]:
+        """Kinds of upstream that may serve the call. Empty means every kind that the routing policy allows."""
+
     def __init__(
         self,
         *,
         allow_fallback: _builtins.bool | None = ...,
         region: _builtins.str | None = ...,
+        resend_unknown_outcome: _builtins.bool | None = ...,
+        kinds: _abc.Iterable[Global___UpstreamKind.ValueType] | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        on_device: Global___OnDevice.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_region", b"_region", "allow_fallback", b"allow_fallback", "region", b"region"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_region", b"_region", "_resend_unknown_outcome", b"_resend_unknown_outcome", "allow_fallback", b"allow_fallback", "region", b"region", "resend_unknown_outcome", b"resend_unknown_outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_region", b"_region", "allow_fallback", b"allow_fallback", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_region", b"_region", "_resend_unknown_outcome", b"_resend_unknown_outcome", "allow_fallback", b"allow_fallback", "kinds", b"kinds", "on_device", b"on_device", "priority", b"priority", "region", b"region", "resend_unknown_outcome", b"resend_unknown_outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
     _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
     _WhichOneofReturnType__region: _TypeAlias = _typing.Literal["region"]  # noqa: Y015
     _WhichOneofArgType__region: _TypeAlias = _typing.Literal["_region", b"_region"]  # noqa: Y015
+    _WhichOneofReturnType__resend_unknown_outcome: _TypeAlias = _typing.Literal["resend_unknown_outcome"]  # noqa: Y015
+    _WhichOneofArgType__resend_unknown_outcome: _TypeAlias = _typing.Literal["_resend_unknown_outcome", b"_resend_unknown_outcome"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_fallback) -> _WhichOneofReturnType__allow_fallback | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__region) -> _WhichOneofReturnType__region | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resend_unknown_outcome) -> _WhichOneofReturnType__resend_unknown_outcome | None: ...
 
 Global___RoutingOptions: _TypeAlias = RoutingOptions  # noqa: Y015
 
@@ -355,6 +604,8 @@ class Route(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
+    TIER_CHOICE_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     """Tier that the call was routed by. Absent when the caller named a model outside any tier."""
     model: _builtins.str
@@ -367,6 +618,14 @@ class Route(_message.Message):
     """Upstream attempts made, the answering one included. 0 means that a cache answered."""
     cache: Global___CacheResult.ValueType
     """What Tollhouse's own response cache did."""
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteAttempt]:
+        """Every upstream attempt in order, the answering one last. Empty when a cache answered."""
+
+    @_builtins.property
+    def tier_choice(self) -> Global___TierChoice:
+        """How tier "auto" chose `tier`. Absent when the caller named something else."""
+
     def __init__(
         self,
         *,
@@ -376,16 +635,158 @@ class Route(_message.Message):
         account: _builtins.str = ...,
         attempts: _builtins.int = ...,
         cache: Global___CacheResult.ValueType = ...,
+        tried: _abc.Iterable[Global___RouteAttempt] | None = ...,
+        tier_choice: Global___TierChoice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "tier", b"tier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "tier", b"tier", "tier_choice", b"tier_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "account", b"account", "attempts", b"attempts", "cache", b"cache", "model", b"model", "target", b"target", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tier", b"_tier", "account", b"account", "attempts", b"attempts", "cache", b"cache", "model", b"model", "target", b"target", "tier", b"tier", "tier_choice", b"tier_choice", "tried", b"tried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class RouteAttempt(_message.Message):
+    """One upstream attempt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model that was asked."""
+    kind: Global___UpstreamKind.ValueType
+    """Kind of the upstream."""
+    account: _builtins.str
+    """Identifier of the upstream account."""
+    region: _builtins.str
+    """Region in which it was asked. Empty means that the account has none."""
+    outcome: Global___AttemptOutcome.ValueType
+    """How it ended."""
+    attempt_id: _builtins.str
+    """Its identifier in the ledger. Absent when it was never booked."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        kind: Global___UpstreamKind.ValueType = ...,
+        account: _builtins.str = ...,
+        region: _builtins.str = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        attempt_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt_id", b"_attempt_id", "attempt_id", b"attempt_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_id", b"_attempt_id", "account", b"account", "attempt_id", b"attempt_id", "kind", b"kind", "model", b"model", "outcome", b"outcome", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempt_id: _TypeAlias = _typing.Literal["attempt_id"]  # noqa: Y015
+    _WhichOneofArgType__attempt_id: _TypeAlias = _typing.Literal["_attempt_id", b"_attempt_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt_id) -> _WhichOneofReturnType__attempt_id | None: ...
+
+Global___RouteAttempt: _TypeAlias = RouteAttempt  # noqa: Y015
+
+@_typing.final
+class TierChoice(_message.Message):
+    """How tier "auto" chose a tier: the score is the sum of the features' points, and the thresholds say which tier it leads
+    to. The same request under the same policy always gets the same tier.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """Tier that was chosen."""
+    score: _builtins.int
+    """Sum of the features' points."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierFeature]:
+        """Everything that was looked at, in a fixed order; what added nothing too."""
+
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierThreshold]:
+        """From which score on each tier is chosen, lowest first."""
+
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        score: _builtins.int = ...,
+        features: _abc.Iterable[Global___TierFeature] | None = ...,
+        thresholds: _abc.Iterable[Global___TierThreshold] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "score", b"score", "thresholds", b"thresholds", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierChoice: _TypeAlias = TierChoice  # noqa: Y015
+
+@_typing.final
+class TierFeature(_message.Message):
+    """One thing that the choice of a tier looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, such as "input_tokens" or "code_percent"."""
+    value: _builtins.int
+    """What was found: a count, a per cent, or 0 and 1 for no and yes."""
+    points: _builtins.int
+    """What it added to the score."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.int = ...,
+        points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "points", b"points", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierFeature: _TypeAlias = TierFeature  # noqa: Y015
+
+@_typing.final
+class TierThreshold(_message.Message):
+    """From which score on a tier is chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
+    tier: _builtins.str
+    """The tier."""
+    min_score: _builtins.int
+    """Lowest score that leads to it."""
+    def __init__(
+        self,
+        *,
+        tier: _builtins.str = ...,
+        min_score: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_score", b"min_score", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TierThreshold: _TypeAlias = TierThreshold  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
@@ -1156,3 +1557,359 @@ class EmbedContentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__truncated) -> _WhichOneofReturnType__truncated | None: ...
 
 Global___EmbedContentResponse: _TypeAlias = EmbedContentResponse  # noqa: Y015
+
+@_typing.final
+class ResolveRouteRequest(_message.Message):
+    """Asks where a call would go. Exactly one of call, tier and model is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Gemini's name of the method. Empty means "generateContent"."""
+    input_tokens: _builtins.int
+    """Tokens of the prompt, for policies that look at its size. Absent means the bound that `call` gives."""
+    offline: _builtins.bool
+    """Whether the device that asks would have no network for the call itself. Absent means false."""
+    parent: _builtins.str
+    """Project that would pay: `tenants/{tenant}/departments/{department}/projects/{project}`. Absent means that of `call`,
+    else the credential's own project.
+    """
+    tier: _builtins.str
+    """Tier, such as "flash" or "auto"."""
+    model: _builtins.str
+    """Model or alias, such as "gemini-3.5-flash"."""
+    @_builtins.property
+    def call(self) -> Global___GenerateContentRequest:
+        """The call as it would be made: its tier or model, its project, routing and labels count, and the answer prices it.
+        Absent means that only a name is asked for.
+        """
+
+    @_builtins.property
+    def routing(self) -> Global___RoutingOptions:
+        """Where the call may go. Absent means that of `call`, else the project's policy."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels as the call would have. Empty means those of `call`."""
+
+    def __init__(
+        self,
+        *,
+        call: Global___GenerateContentRequest | None = ...,
+        method: _builtins.str = ...,
+        input_tokens: _builtins.int | None = ...,
+        offline: _builtins.bool | None = ...,
+        parent: _builtins.str | None = ...,
+        tier: _builtins.str | None = ...,
+        model: _builtins.str | None = ...,
+        routing: Global___RoutingOptions | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_tokens", b"_input_tokens", "_model", b"_model", "_offline", b"_offline", "_parent", b"_parent", "_tier", b"_tier", "call", b"call", "input_tokens", b"input_tokens", "model", b"model", "offline", b"offline", "parent", b"parent", "routing", b"routing", "tier", b"tier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_tokens", b"_input_tokens", "_model", b"_model", "_offline", b"_offline", "_parent", b"_parent", "_tier", b"_tier", "call", b"call", "input_tokens", b"input_tokens", "labels", b"labels", "method", b"method", "model", b"model", "offline", b"offline", "parent", b"parent", "routing", b"routing", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input_tokens: _TypeAlias = _typing.Literal["input_tokens"]  # noqa: Y015
+    _WhichOneofArgType__input_tokens: _TypeAlias = _typing.Literal["_input_tokens", b"_input_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__offline: _TypeAlias = _typing.Literal["offline"]  # noqa: Y015
+    _WhichOneofArgType__offline: _TypeAlias = _typing.Literal["_offline", b"_offline"]  # noqa: Y015
+    _WhichOneofReturnType__parent: _TypeAlias = _typing.Literal["parent"]  # noqa: Y015
+    _WhichOneofArgType__parent: _TypeAlias = _typing.Literal["_parent", b"_parent"]  # noqa: Y015
+    _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
+    _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_tokens) -> _WhichOneofReturnType__input_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offline) -> _WhichOneofReturnType__offline | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent) -> _WhichOneofReturnType__parent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
+
+Global___ResolveRouteRequest: _TypeAlias = ResolveRouteRequest  # noqa: Y015
+
+@_typing.final
+class ResolveRouteResponse(_message.Message):
+    """Where a call would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    TIER_CHOICE_FIELD_NUMBER: _builtins.int
+    POLICY_ORIGINS_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    COST_CEILING_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_CEILING_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_CEILING_FIELD_NUMBER: _builtins.int
+    REFUSAL_REASON_FIELD_NUMBER: _builtins.int
+    REFUSAL_MESSAGE_FIELD_NUMBER: _builtins.int
+    ON_DEVICE_RULE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RESEND_UNKNOWN_OUTCOME_FIELD_NUMBER: _builtins.int
+    RETIRING_FIELD_NUMBER: _builtins.int
+    verdict: Global___RouteVerdict.ValueType
+    """Where it would be answered."""
+    tier: _builtins.str
+    """Tier that it would be booked under. Empty when the model stands behind none."""
+    input_tokens_ceiling: _builtins.int
+    """The most tokens that its prompt can have there. Absent without `cost_ceiling`."""
+    output_tokens_ceiling: _builtins.int
+    """The most tokens that its answer can have there. Absent without `cost_ceiling`."""
+    refusal_reason: _builtins.str
+    """Why it would be refused, as a Reason without its prefix. Empty unless the verdict is ROUTE_VERDICT_REFUSED."""
+    refusal_message: _builtins.str
+    """The refusal in a sentence. Empty unless the verdict is ROUTE_VERDICT_REFUSED."""
+    on_device_rule: _builtins.str
+    """Name of the policy's rule that keeps the call on the device. Absent unless the verdict is ROUTE_VERDICT_ON_DEVICE or
+    a rule refuses the call.
+    """
+    priority: Global___Priority.ValueType
+    """Priority that the policy grants it."""
+    resend_unknown_outcome: _builtins.bool
+    """Whether it would be sent anew after an attempt of unknown outcome."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedTarget]:
+        """Targets that may serve it, the preferred ones first. Empty unless the verdict is ROUTE_VERDICT_UPSTREAM."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutTarget]:
+        """What was left out, and why."""
+
+    @_builtins.property
+    def tier_choice(self) -> Global___TierChoice:
+        """How tier "auto" chose. Absent when something else was named."""
+
+    @_builtins.property
+    def policy_origins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutingPolicyOrigin]:
+        """Which parts of the routing policy are in force here and where each comes from."""
+
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.ModelPrice]:
+        """Today's prices of the first target's model. Empty when there is no target or no price."""
+
+    @_builtins.property
+    def cost_ceiling(self) -> _money_pb2.Money:
+        """The most that `call` can cost at the first target. Absent without `call`, target or price."""
+
+    @_builtins.property
+    def retiring(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetiringModel]:
+        """Models among the targets that will be shut down soon."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___RouteVerdict.ValueType = ...,
+        tier: _builtins.str = ...,
+        targets: _abc.Iterable[Global___ResolvedTarget] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOutTarget] | None = ...,
+        tier_choice: Global___TierChoice | None = ...,
+        policy_origins: _abc.Iterable[Global___RoutingPolicyOrigin] | None = ...,
+        prices: _abc.Iterable[_catalog_pb2.ModelPrice] | None = ...,
+        cost_ceiling: _money_pb2.Money | None = ...,
+        input_tokens_ceiling: _builtins.int | None = ...,
+        output_tokens_ceiling: _builtins.int | None = ...,
+        refusal_reason: _builtins.str = ...,
+        refusal_message: _builtins.str = ...,
+        on_device_rule: _builtins.str | None = ...,
+        priority: Global___Priority.ValueType = ...,
+        resend_unknown_outcome: _builtins.bool = ...,
+        retiring: _abc.Iterable[Global___RetiringModel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_tokens_ceiling", b"_input_tokens_ceiling", "_on_device_rule", b"_on_device_rule", "_output_tokens_ceiling", b"_output_tokens_ceiling", "cost_ceiling", b"cost_ceiling", "input_tokens_ceiling", b"input_tokens_ceiling", "on_device_rule", b"on_device_rule", "output_tokens_ceiling", b"output_tokens_ceiling", "tier_choice", b"tier_choice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_tokens_ceiling", b"_input_tokens_ceiling", "_on_device_rule", b"_on_device_rule", "_output_tokens_ceiling", b"_output_tokens_ceiling", "cost_ceiling", b"cost_ceiling", "input_tokens_ceiling", b"input_tokens_ceiling", "left_out", b"left_out", "on_device_rule", b"on_device_rule", "output_tokens_ceiling", b"output_tokens_ceiling", "policy_origins", b"policy_origins", "prices", b"prices", "priority", b"priority", "refusal_message", b"refusal_message", "refusal_reason", b"refusal_reason", "resend_unknown_outcome", b"resend_unknown_outcome", "retiring", b"retiring", "targets", b"targets", "tier", b"tier", "tier_choice", b"tier_choice", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input_tokens_ceiling: _TypeAlias = _typing.Literal["input_tokens_ceiling"]  # noqa: Y015
+    _WhichOneofArgType__input_tokens_ceiling: _TypeAlias = _typing.Literal["_input_tokens_ceiling", b"_input_tokens_ceiling"]  # noqa: Y015
+    _WhichOneofReturnType__on_device_rule: _TypeAlias = _typing.Literal["on_device_rule"]  # noqa: Y015
+    _WhichOneofArgType__on_device_rule: _TypeAlias = _typing.Literal["_on_device_rule", b"_on_device_rule"]  # noqa: Y015
+    _WhichOneofReturnType__output_tokens_ceiling: _TypeAlias = _typing.Literal["output_tokens_ceiling"]  # noqa: Y015
+    _WhichOneofArgType__output_tokens_ceiling: _TypeAlias = _typing.Literal["_output_tokens_ceiling", b"_output_tokens_ceiling"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_tokens_ceiling) -> _WhichOneofReturnType__input_tokens_ceiling | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_device_rule) -> _WhichOneofReturnType__on_device_rule | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_tokens_ceiling) -> _WhichOneofReturnType__output_tokens_ceiling | None: ...
+
+Global___ResolveRouteResponse: _TypeAlias = ResolveRouteResponse  # noqa: Y015
+
+@_typing.final
+class ResolvedTarget(_message.Message):
+    """A target that may serve a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model."""
+    kind: Global___UpstreamKind.ValueType
+    """Kind of the upstream."""
+    account: _builtins.str
+    """Identifier of the upstream account."""
+    region: _builtins.str
+    """Region. Empty means that the account has none."""
+    rank: _builtins.int
+    """Lower ranks come first; a higher one is asked when no target below it can serve."""
+    weight: _builtins.int
+    """Share of the traffic among the targets of its rank."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        kind: Global___UpstreamKind.ValueType = ...,
+        account: _builtins.str = ...,
+        region: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "kind", b"kind", "model", b"model", "rank", b"rank", "region", b"region", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedTarget: _TypeAlias = ResolvedTarget  # noqa: Y015
+
+@_typing.final
+class LeftOutTarget(_message.Message):
+    """Something that could serve the tier or model, but not this call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model."""
+    kind: Global___UpstreamKind.ValueType
+    """Kind of the upstream. Unspecified means that no account was looked at."""
+    account: _builtins.str
+    """Identifier of the upstream account. Empty means all of the model's."""
+    region: _builtins.str
+    """Region of the account. Empty means none."""
+    reason: Global___LeftOutReason.ValueType
+    """Why."""
+    detail: _builtins.str
+    """The same in a few words, with the facts."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        kind: Global___UpstreamKind.ValueType = ...,
+        account: _builtins.str = ...,
+        region: _builtins.str = ...,
+        reason: Global___LeftOutReason.ValueType = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "detail", b"detail", "kind", b"kind", "model", b"model", "reason", b"reason", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutTarget: _TypeAlias = LeftOutTarget  # noqa: Y015
+
+@_typing.final
+class RoutingPolicyOrigin(_message.Message):
+    """Where a part of a routing policy comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Field of the routing policy, such as "allowed_regions"."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tenant, departments and project that it comes from, the topmost first: several where lists narrow each other."""
+
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingPolicyOrigin: _TypeAlias = RoutingPolicyOrigin  # noqa: Y015
+
+@_typing.final
+class RetiringModel(_message.Message):
+    """A model that will be shut down."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SHUTDOWN_TIME_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model or alias."""
+    successor: _builtins.str
+    """What takes its place. Empty means that nothing is named."""
+    @_builtins.property
+    def shutdown_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is shut down."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        shutdown_time: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shutdown_time", b"shutdown_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "shutdown_time", b"shutdown_time", "successor", b"successor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetiringModel: _TypeAlias = RetiringModel  # noqa: Y015

@@ -56,6 +56,11 @@ class GenerationServiceStub:
                 request_serializer=tollhouse_dot_v1_dot_generation__pb2.EmbedContentRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_v1_dot_generation__pb2.EmbedContentResponse.FromString,
                 _registered_method=True)
+        self.ResolveRoute = channel.unary_unary(
+                '/tollhouse.v1.GenerationService/ResolveRoute',
+                request_serializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -94,6 +99,14 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveRoute(self, request, context):
+        """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
+        changes nothing; how busy or broken a target is at the moment plays no part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +129,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.EmbedContent,
                     request_deserializer=tollhouse_dot_v1_dot_generation__pb2.EmbedContentRequest.FromString,
                     response_serializer=tollhouse_dot_v1_dot_generation__pb2.EmbedContentResponse.SerializeToString,
+            ),
+            'ResolveRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRoute,
+                    request_deserializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.FromString,
+                    response_serializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +246,33 @@ class GenerationService:
             '/tollhouse.v1.GenerationService/EmbedContent',
             tollhouse_dot_v1_dot_generation__pb2.EmbedContentRequest.SerializeToString,
             tollhouse_dot_v1_dot_generation__pb2.EmbedContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.v1.GenerationService/ResolveRoute',
+            tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.SerializeToString,
+            tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,10 @@ class GenerationServiceStub:
     """Counts the tokens of a prompt with Google's own tokeniser. Is free of charge and changes nothing."""
     EmbedContent: _grpc.UnaryUnaryMultiCallable[_generation_pb2.EmbedContentRequest, _generation_pb2.EmbedContentResponse]
     """Embeds one or more contents. Is charged by input; dispatches at most once per request_id within 24 hours."""
+    ResolveRoute: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ResolveRouteRequest, _generation_pb2.ResolveRouteResponse]
+    """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
+    changes nothing; how busy or broken a target is at the moment plays no part.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -73,6 +77,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Counts the tokens of a prompt with Google's own tokeniser. Is free of charge and changes nothing."""
     EmbedContent: _aio.UnaryUnaryMultiCallable[_generation_pb2.EmbedContentRequest, _generation_pb2.EmbedContentResponse]  # type: ignore[assignment]
     """Embeds one or more contents. Is charged by input; dispatches at most once per request_id within 24 hours."""
+    ResolveRoute: _aio.UnaryUnaryMultiCallable[_generation_pb2.ResolveRouteRequest, _generation_pb2.ResolveRouteResponse]  # type: ignore[assignment]
+    """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
+    changes nothing; how busy or broken a target is at the moment plays no part.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends prompts to Gemini models within the caller's permissions, quotas and budgets. The deadline of the RPC bounds
@@ -115,5 +123,15 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.EmbedContentResponse, _abc.Awaitable[_generation_pb2.EmbedContentResponse]]:
         """Embeds one or more contents. Is charged by input; dispatches at most once per request_id within 24 hours."""
+
+    @_abc_1.abstractmethod
+    def ResolveRoute(
+        self,
+        request: _generation_pb2.ResolveRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.ResolveRouteResponse, _abc.Awaitable[_generation_pb2.ResolveRouteResponse]]:
+        """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
+        changes nothing; how busy or broken a target is at the moment plays no part.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

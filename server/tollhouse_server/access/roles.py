@@ -39,7 +39,7 @@ _MONEY_READ = (
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
 _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
-_CALL = _on("generation", "generate", "embed", "countTokens") | _on("usage", *_READ)
+_CALL = _on("generation", "generate", "embed", "countTokens", "resolveRoute") | _on("usage", *_READ)
 
 _TENANT = (
     _TREE_READ

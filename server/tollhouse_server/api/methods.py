@@ -10,14 +10,16 @@ from google.protobuf.message_factory import GetMessageClass
 from tollhouse_server.api.chain import Method
 
 
-def methods_of(service: ServiceDescriptor, handlers: object) -> Iterator[Method]:
-    """Yield every RPC of `service` with its handler: `GenerateContent` is served by `handlers.generate_content`.
+def methods_of(service: ServiceDescriptor, *handlers: object) -> Iterator[Method]:
+    """Yield every RPC of `service` with its handler: `GenerateContent` is served by `generate_content` of a handler.
 
     Raises:
         AttributeError: a handler is missing; the server must not start without it.
     """
     for rpc in service.methods:
-        handler: Any = getattr(handlers, snake_case(rpc.name))
+        name = snake_case(rpc.name)
+        # The last one is asked even if it has no such handler, for the error that this is.
+        handler: Any = getattr(next((one for one in handlers if hasattr(one, name)), handlers[-1]), name)
         yield Method(
             rpc=f"{service.full_name}/{rpc.name}",
             request_type=GetMessageClass(rpc.input_type),

@@ -189,12 +189,14 @@ def _caller_rules() -> Iterator[Rule]:
         ("GenerationService.StreamGenerateContent", "generation.generate"),
         ("GenerationService.CountTokens", "generation.countTokens"),
         ("GenerationService.EmbedContent", "generation.embed"),
+        ("GenerationService.ResolveRoute", "generation.resolveRoute"),
         ("UsageService.GetUsageSummary", "usage.get"),
         ("UsageService.ListLimits", "usage.list"),
         ("UsageService.ListUsageRecords", "usage.list"),
         ("UsageService.GetReceipt", "usage.get"),
     )
     for method, permission in own:
-        yield Rule(rpc=f"{_CALLERS}.{method}", permission=permission, fields=("parent",), own=True)
+        fields = ("call.parent", "parent") if method.endswith(".ResolveRoute") else ("parent",)
+        yield Rule(rpc=f"{_CALLERS}.{method}", permission=permission, fields=fields, own=True)
     for method in ("ListTiers", "GetTier", "ListModels", "GetModel"):
         yield Rule(rpc=f"{_CALLERS}.CatalogService.{method}", permission=None)

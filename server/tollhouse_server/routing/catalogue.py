@@ -1,100 +1,42 @@
 """The catalogue in memory: immutable; answers which upstream targets can serve a tier or a model, in order."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown, NoUpstreamKey
+from tollhouse_server.errors import ModelUnknown, OnDeviceOnly, TierAutoOff, TollhouseError
 from tollhouse_server.names import invalid
-from tollhouse_server.pricing.ceiling import ModelBounds
-from tollhouse_server.routing.targets import Account, Target, UpstreamKeyMeta
+from tollhouse_server.routing.complexity import AUTO, choose_tier
+from tollhouse_server.routing.models import METHODS, Alias, Capability, Model, Tier, TierChoice
+from tollhouse_server.routing.policies import EffectivePolicy, OnDeviceRule, Policies, RoutingPolicy
+from tollhouse_server.routing.requirements import NOTHING, Requirements, requirements_of
+from tollhouse_server.routing.resolution import Plan, Search, Shelves, Wish
+from tollhouse_server.routing.route import OnDevice, Route, RouteRequest
+from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
 from tollhouse_server.upstream.protocol import UpstreamKind
 
+__all__ = [
+    "METHODS",
+    "Alias",
+    "Capability",
+    "Catalogue",
+    "CatalogueParts",
+    "Explanation",
+    "Model",
+    "Route",
+    "RouteRequest",
+    "Tier",
+    "TierChoice",
+]
 
-class Capability(StrEnum):
-    """What a model can do, named as in `tollhouse.v1.Capability` without its prefix."""
-
-    GENERATE_CONTENT = "GENERATE_CONTENT"
-    STREAM_GENERATE_CONTENT = "STREAM_GENERATE_CONTENT"
-    COUNT_TOKENS = "COUNT_TOKENS"
-    EMBED_CONTENT = "EMBED_CONTENT"
-    IMAGE_INPUT = "IMAGE_INPUT"
-    AUDIO_INPUT = "AUDIO_INPUT"
-    VIDEO_INPUT = "VIDEO_INPUT"
-    DOCUMENT_INPUT = "DOCUMENT_INPUT"
-    IMAGE_OUTPUT = "IMAGE_OUTPUT"
-    AUDIO_OUTPUT = "AUDIO_OUTPUT"
-    FUNCTION_CALLING = "FUNCTION_CALLING"
-    STRUCTURED_OUTPUT = "STRUCTURED_OUTPUT"
-    THINKING = "THINKING"
-    CONTEXT_CACHING = "CONTEXT_CACHING"
-    BATCH = "BATCH"
-
-
-METHODS: Mapping[str, Capability] = {
-    "generateContent": Capability.GENERATE_CONTENT,
-    "streamGenerateContent": Capability.STREAM_GENERATE_CONTENT,
-    "countTokens": Capability.COUNT_TOKENS,
-    "embedContent": Capability.EMBED_CONTENT,
-    "batchEmbedContents": Capability.EMBED_CONTENT,
-}
-"""Gemini's method names, and what a model must be able to do to serve them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A model of the catalogue; `bounds` is what pricing needs to know of it."""
-
-    model: str
-    display_name: str
-    upstreams: tuple[UpstreamKind, ...]
-    capabilities: frozenset[Capability]
-    bounds: ModelBounds
-    shutdown_at: datetime | None = None
-    successor: str = ""
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alias:
-    """Another name of a model; after `shutdown_at` it answers with the model's own name."""
-
-    alias: str
-    model: str
-    shutdown_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierChoice:
-    """One choice of a tier; empty account and region mean any account that can serve the model."""
-
-    model: str
-    account_id: str = ""
-    region: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tier:
-    """A tier and its choices, the first one first."""
-
-    tier: str
-    display_name: str
-    description: str
-    choices: tuple[TierChoice, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """The targets for a call, the first choice first; `tier` is "" for a model that stands behind none."""
-
-    tier: str
-    targets: tuple[Target, ...]
+_MOST_PLANS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueParts:
-    """Everything a catalogue is made of. `api_versions` is by (kind, method), where method "*" is any other."""
+    """Everything a catalogue is made of.
+
+    `api_versions` is by (kind, method), where method "*" is any other; `policies` by the names of their scopes.
+    """
 
     models: tuple[Model, ...] = ()
     aliases: tuple[Alias, ...] = ()
@@ -102,30 +44,41 @@ class CatalogueParts:
     accounts: tuple[Account, ...] = ()
     keys: tuple[UpstreamKeyMeta, ...] = ()
     api_versions: Mapping[tuple[str, str], str]
+    policies: Mapping[str, RoutingPolicy] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would become of a call: its route, with no targets where `refusal` says why.
+
+    `rule` is the policy's rule, if any, by which the device should answer.
+    """
+
+    route: Route
+    needs: Requirements
+    refusal: TollhouseError | None = None
+    rule: OnDeviceRule | None = None
 
 
 class Catalogue:
-    """One state of the catalogue: immutable, safe to share between tasks."""
+    """One state of the catalogue: immutable, safe to share between tasks; remembers the routes that it has found."""
 
     def __init__(self, parts: CatalogueParts) -> None:
-        self._models = {one.model: one for one in sorted(parts.models, key=lambda one: one.model)}
-        self._aliases = {one.alias: one for one in parts.aliases}
-        self._tiers = {one.tier: one for one in sorted(parts.tiers, key=lambda one: one.tier)}
-        self._api_versions = dict(parts.api_versions)
-        self._accounts: dict[UpstreamKind, list[Account]] = {}
-        for account in sorted(parts.accounts, key=lambda one: one.account_id):
-            self._accounts.setdefault(account.kind, []).append(account)
+        self._shelves = _shelves(parts)
+        self._policies = Policies(parts.policies or {})
         self._keys: dict[str, tuple[UpstreamKeyMeta, ...]] = {}
         for key in sorted(parts.keys, key=lambda one: (one.account_id, one.key_id)):
             self._keys[key.account_id] = (*self._keys.get(key.account_id, ()), key)
+        self._owners = frozenset(one.tenant_id for one in parts.accounts)
+        self._plans: dict[object, Plan] = {}
 
     def list_tiers(self) -> tuple[Tier, ...]:
         """Return every tier in the order of their names."""
-        return tuple(self._tiers.values())
+        return tuple(self._shelves.tiers.values())
 
     def list_models(self) -> tuple[Model, ...]:
         """Return every model in the order of their names, those that are shut down too."""
-        return tuple(self._models.values())
+        return tuple(self._shelves.models.values())
 
     def get_tier(self, tier: str) -> Tier:
         """Return one tier.
@@ -133,7 +86,7 @@ class Catalogue:
         Raises:
             ModelUnknown: there is no tier of this name.
         """
-        found = self._tiers.get(tier)
+        found = self._shelves.tiers.get(tier)
         if found is None:
             raise ModelUnknown(name=tier)
         return found
@@ -144,25 +97,15 @@ class Catalogue:
         Raises:
             ModelUnknown: there is no model of this name.
         """
-        alias = self._aliases.get(name)
-        found = self._models.get(alias.model if alias else name)
-        if found is None:
-            raise ModelUnknown(name=name)
-        return found
+        return self._shelves.model(name)
 
     def aliases_of(self, model: str) -> tuple[str, ...]:
         """Return the other names of a model."""
-        return tuple(sorted(one.alias for one in self._aliases.values() if one.model == model))
+        return tuple(sorted(one.alias for one in self._shelves.aliases.values() if one.model == model))
 
     def tiers_of(self, model: str) -> tuple[str, ...]:
         """Return the tiers that a model stands behind; first the one in which it comes first."""
-        ranks = [
-            (position, tier.tier)
-            for tier in self._tiers.values()
-            for position, choice in enumerate(tier.choices)
-            if choice.model == model
-        ]
-        return tuple(dict.fromkeys(tier for _, tier in sorted(ranks)))
+        return self._shelves.tiers_of.get(model, ())
 
     def keys_of(self, account_id: str) -> tuple[UpstreamKeyMeta, ...]:
         """Return an account's active keys in the order of their ids."""
@@ -170,109 +113,129 @@ class Catalogue:
 
     def accounts(self) -> tuple[Account, ...]:
         """Return every active account whose address the settings allow."""
-        return tuple(account for accounts in self._accounts.values() for account in accounts)
+        return tuple(account for accounts in self._shelves.accounts.values() for account in accounts)
 
-    def resolve(
-        self,
-        *,
-        tier: str | None,
-        model: str | None,
-        method: str,
-        at: datetime,
-        region: str | None = None,
-        allow_fallback: bool = True,
-    ) -> Route:
-        """Return where a call can go.
+    def policy(self, tenant_id: str, department_path: tuple[str, ...] = (), project_id: str = "") -> EffectivePolicy:
+        """Return the routing policy in force for a project, or with "" for a department, or with () for a tenant."""
+        return self._policies.effective(tenant_id, department_path, project_id)
 
-        Args:
-            tier: a tier's name; not needed beside a model.
-            model: a model's id or alias, with or without "models/"; it holds where both are given.
-            method: a key of METHODS.
-            at: the moment of the call, which decides what is shut down.
-            region: only accounts of this region; None means any.
-            allow_fallback: whether a tier's further models may serve the call where its first cannot.
+    def resolve(self, request: RouteRequest) -> Route:
+        """Return where a call can go; there is at least one target.
 
         Raises:
             ModelUnknown: no tier or model of this name.
+            TierAutoOff: tier "auto" is named, and the policy has not switched it on.
             ModelShutDown: its date has passed; the error names the successor.
-            InvalidRequest: neither is named, or the model does not serve the method.
+            ModelNotAllowed, RegionNotAllowed: the routing policy excludes what is named, or all that could serve it.
+            InvalidRequest: neither is named, or no model behind it serves the method or what the body needs.
+            OnDeviceOnly: the call or the policy says that it must not be sent.
             NoUpstreamKey: no active account can serve it.
         """
-        if model:
-            return self._route_of_model(model.removeprefix("models/"), method, at, region)
-        if tier:
-            return self._route_of_tier(tier.removeprefix("tiers/"), method, at, region, allow_fallback=allow_fallback)
-        raise invalid("model", "name a tier or a model")
+        if request.on_device is OnDevice.REQUIRED:
+            raise OnDeviceOnly
+        found = self.explain(request)
+        if found.refusal is not None:
+            raise found.refusal
+        return found.route
 
-    def _route_of_model(self, name: str, method: str, at: datetime, region: str | None) -> Route:
-        alias = self._aliases.get(name)
-        if alias is not None and _is_over(alias.shutdown_at, at):
-            raise _shut_down(name, alias.shutdown_at, alias.model)
-        found = self.get_model(name)
-        self._check(found, method, at)
-        targets = tuple(self._targets(found, TierChoice(model=found.model), method, region))
-        if not targets:
-            raise NoUpstreamKey(model=found.model)
-        return Route(tier=next(iter(self.tiers_of(found.model)), ""), targets=targets)
+    def explain(self, request: RouteRequest) -> Explanation:
+        """Return where a call can go, or why nowhere, with a reason for everything that was left out.
 
-    def _route_of_tier(
-        self, name: str, method: str, at: datetime, region: str | None, *, allow_fallback: bool
-    ) -> Route:
-        choices = self.get_tier(name).choices
-        refusal: ModelShutDown | InvalidRequest | None = None
-        targets: list[Target] = []
-        first = ""
-        for choice in choices:
-            found = self._models[choice.model]
-            try:
-                self._check(found, method, at)
-            except (ModelShutDown, InvalidRequest) as error:
-                refusal = refusal or error
-                continue
-            first = first or found.model
-            if allow_fallback or found.model == first:
-                targets.extend(self._targets(found, choice, method, region))
-        if targets:
-            return Route(tier=name, targets=tuple(dict.fromkeys(targets)))
-        if first or refusal is None:
-            raise NoUpstreamKey(model=first or name)
-        raise refusal
+        Raises:
+            ModelUnknown, TierAutoOff, InvalidRequest: what is named does not exist, or nothing is named.
+        """
+        policy = self._policies.effective(request.tenant_id, request.department_path, request.project_id)
+        needs = NOTHING if request.body is None else requirements_of(request.body)
+        if request.model:
+            route, refusal = self._outcome(request, policy, needs, model=request.model.removeprefix("models/"))
+        elif not request.tier:
+            raise invalid("model", "name a tier or a model")
+        elif (tier := request.tier.removeprefix("tiers/")) == AUTO:
+            route, refusal = self._auto(request, policy, needs)
+        else:
+            route, refusal = self._outcome(request, policy, needs, tier=tier)
+        if not policy.policy.on_device_rules:
+            return Explanation(route=route, needs=needs, refusal=refusal)
+        rule = _rule(request, route, needs)
+        if rule is not None and rule.is_required:
+            refusal = OnDeviceOnly(rule=rule.name, scope=policy.rule_scopes[rule.name])
+        return Explanation(route=route, needs=needs, refusal=refusal, rule=rule)
 
-    def _check(self, model: Model, method: str, at: datetime) -> None:
-        if _is_over(model.shutdown_at, at):
-            raise _shut_down(model.model, model.shutdown_at, model.successor)
-        if METHODS.get(method) not in model.capabilities:
-            raise invalid("model", f"{model.model} does not serve {method}")
+    def _outcome(
+        self, request: RouteRequest, policy: EffectivePolicy, needs: Requirements, *, tier: str = "", model: str = ""
+    ) -> tuple[Route, TollhouseError | None]:
+        may_fall_back = policy.may_fall_back(request.allow_fallback)
+        owner = request.tenant_id if request.tenant_id in self._owners else ""
+        key = (
+            *(tier, model, request.method, owner, request.environment),
+            *(request.region, request.kinds, may_fall_back, id(policy)),
+        )
+        plan = self._plans.get(key)
+        if plan is None or not plan.holds(request.at):
+            wish = Wish(
+                tier=tier,
+                model=model,
+                method=request.method,
+                tenant_id=owner,
+                environment=request.environment,
+                region=request.region or "",
+                kinds=request.kinds,
+                may_fall_back=may_fall_back,
+            )
+            plan = Search(shelves=self._shelves, wish=wish, policy=policy, at=request.at).plan()
+            if len(self._plans) >= _MOST_PLANS:
+                # Callers choose names of regions: what they make up must not fill the memory.
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan.outcome(needs, self._shelves, request.method)
 
-    def _targets(self, model: Model, choice: TierChoice, method: str, region: str | None) -> Iterator[Target]:
-        for account in self._serving(model.upstreams):
-            if choice.account_id not in ("", account.account_id) or choice.region not in ("", account.region):
-                continue
-            if region in (None, "", account.region):
-                yield Target(
-                    kind=account.kind,
-                    account_id=account.account_id,
-                    project=account.project,
-                    base_url=account.base_url,
-                    api_version=self._api_version(account.kind, method),
-                    model=model.model,
-                    region=account.region,
-                    endpoint=account.endpoint,
-                    egress_url=account.egress_url,
-                )
-
-    def _serving(self, kinds: Iterable[UpstreamKind]) -> Iterator[Account]:
-        for kind in kinds:
-            yield from self._accounts.get(kind, ())
-
-    def _api_version(self, kind: str, method: str) -> str:
-        return self._api_versions.get((kind, method)) or self._api_versions[kind, "*"]
+    def _auto(
+        self, request: RouteRequest, policy: EffectivePolicy, needs: Requirements
+    ) -> tuple[Route, TollhouseError | None]:
+        """Route by the tier that the request's complexity leads to, or the next one up that can serve it."""
+        router = policy.policy.auto
+        if router is None or not router.is_enabled:
+            raise TierAutoOff
+        choice = choose_tier(request.body or {}, needs, router)
+        tiers = [one.tier for one in choice.thresholds]
+        first: tuple[Route, TollhouseError | None] | None = None
+        for tier in tiers[tiers.index(choice.tier) :]:
+            route, refusal = self._outcome(request, policy, needs, tier=tier)
+            found = replace(route, choice=replace(choice, tier=tier)), refusal
+            if refusal is None:
+                return found
+            first = first or found
+        assert first is not None  # noqa: S101 - the chosen tier is one of the thresholds
+        return first
 
 
-def _is_over(shutdown_at: datetime | None, at: datetime) -> bool:
-    return shutdown_at is not None and at >= shutdown_at
+def _rule(request: RouteRequest, route: Route, needs: Requirements) -> OnDeviceRule | None:
+    return route.policy.on_device_rule(
+        tier=route.tier,
+        models=[one.model for one in route.targets] or [one.model for one in route.left_out],
+        input_tokens=needs.likely_input_tokens if request.input_tokens is None else request.input_tokens,
+        labels=request.labels,
+        is_offline=request.is_offline,
+    )
 
 
-def _shut_down(model: str, shutdown_at: datetime | None, successor: str) -> ModelShutDown:
-    day = shutdown_at.date().isoformat() if shutdown_at else ""
-    return ModelShutDown(model=model, shutdown_on=day, successor=successor)
+def _shelves(parts: CatalogueParts) -> Shelves:
+    tiers = {one.tier: one for one in sorted(parts.tiers, key=lambda one: one.tier)}
+    accounts: dict[UpstreamKind, tuple[Account, ...]] = {}
+    for account in sorted(parts.accounts, key=lambda one: one.account_id):
+        accounts[account.kind] = (*accounts.get(account.kind, ()), account)
+    places = sorted(
+        (position, tier.tier, choice.model) for tier in tiers.values() for position, choice in enumerate(tier.choices)
+    )
+    tiers_of: dict[str, tuple[str, ...]] = {}
+    for _, tier, model in places:
+        if tier not in (known := tiers_of.get(model, ())):
+            tiers_of[model] = (*known, tier)
+    return Shelves(
+        models={one.model: one for one in sorted(parts.models, key=lambda one: one.model)},
+        aliases={one.alias: one for one in parts.aliases},
+        tiers=tiers,
+        tiers_of=tiers_of,
+        accounts=accounts,
+        api_versions=dict(parts.api_versions),
+    )

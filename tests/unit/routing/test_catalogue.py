@@ -13,6 +13,7 @@ from tollhouse_server.routing.catalogue import (
     Catalogue,
     CatalogueParts,
     Model,
+    RouteRequest,
     Tier,
     TierChoice,
 )
@@ -61,7 +62,7 @@ def catalogue(
 
 def places(found: Catalogue, **query: object) -> list[tuple[str, str]]:
     defaults: dict[str, object] = {"tier": None, "model": None, "method": "generateContent", "at": NOW}
-    route = found.resolve(**defaults | query)  # type: ignore[arg-type]
+    route = found.resolve(RouteRequest(**defaults | query))  # type: ignore[arg-type]
     return [(target.model, target.account_id) for target in route.targets]
 
 
@@ -74,7 +75,7 @@ def test_a_target_carries_all_that_an_attempt_needs() -> None:
     """Address, project and the API version of this method come with the target."""
     found = catalogue(model("m", method="embedContent"))
 
-    route = found.resolve(tier=None, model="models/m", method="embedContent", at=NOW)
+    route = found.resolve(RouteRequest(model="models/m", method="embedContent", at=NOW))
 
     first = route.targets[0]
     assert (first.base_url, first.project, first.api_version) == ("http://a", "project-a", "v1")
@@ -97,7 +98,7 @@ def test_a_model_named_directly_is_booked_under_its_tier() -> None:
     tiers = {"a": [TierChoice(model="n"), TierChoice(model="m")], "b": [TierChoice(model="m")]}
     found = catalogue(model("m"), model("n"), tiers=tiers)
 
-    assert found.resolve(tier=None, model="m", method="generateContent", at=NOW).tier == "b"
+    assert found.resolve(RouteRequest(model="m", method="generateContent", at=NOW)).tier == "b"
     assert found.tiers_of("m") == ("b", "a")
 
 

@@ -7,12 +7,11 @@ from typing import Final, TypeVar
 from tollhouse.v1 import catalog_pb2 as pb
 
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.model_prices import model_prices
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import timestamp
 from tollhouse_server.errors import ModelUnpriced
-from tollhouse_server.pricing.price import tier_permille
-from tollhouse_server.pricing.skus import CACHED, LONG, SKUS, Unit
-from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, ModelPrices, PriceBook
+from tollhouse_server.pricing.terms import PriceBook
 from tollhouse_server.routing.catalogue import Catalogue, Model, Tier
 
 _TIER: Final = "tiers/"
@@ -90,25 +89,7 @@ def _model(model: Model, catalogue: Catalogue, book: PriceBook, now: datetime) -
         output_token_limit=model.bounds.output_token_limit or None,
         shutdown_time=timestamp(model.shutdown_at),
         successor=f"{_MODEL}{model.successor}" if model.successor else None,
-        prices=() if prices is None else _prices(prices),
+        prices=() if prices is None else model_prices(prices),
         price_version=None if prices is None else str(prices.version),
         tiers=[f"{_TIER}{tier}" for tier in catalogue.tiers_of(model.model)],
     )
-
-
-def _prices(prices: ModelPrices) -> Iterator[pb.ModelPrice]:
-    """Yield every price as a call is charged by it: under the SKU of its receipt, for each service tier."""
-    terms = prices.terms
-    for name, nanos in terms.nanos_per_million.items():
-        sku = name.removesuffix(LONG)
-        for service_tier in (STANDARD, *terms.tier_permille) if SKUS[name].unit is Unit.TOKEN else (STANDARD,):
-            factor = tier_permille(prices, service_tier, is_cached=sku.startswith(CACHED))
-            yield pb.ModelPrice(
-                sku=sku,
-                unit=SKUS[name].unit,
-                nanos_per_million_units=-(-nanos * (factor or STANDARD_PERMILLE) // STANDARD_PERMILLE),
-                above_prompt_tokens=(terms.long_above_tokens or 0) if name.endswith(LONG) else 0,
-                service_tier=service_tier,
-                effective_from=timestamp(terms.effective_from),
-                effective_until=timestamp(prices.effective_until),
-            )
