@@ -44,13 +44,17 @@ class GenerationCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTried:
-    """One attempt of a call: where it went, and what came of it (`SERVED`, `HTTP_503`, `NOT_SENT`, `UNKNOWN`)."""
+    """One attempt of a call: where it went, and what came of it, as the API's AttemptOutcome names it.
+
+    `attempt_id` is None where nothing was booked.
+    """
 
     model: str
     kind: str
     account_id: str
     region: str
     outcome: str
+    attempt_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

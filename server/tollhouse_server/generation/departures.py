@@ -16,6 +16,7 @@ from tollhouse_server.generation.refusals import (
     quota_violations,
     retry_delay_seconds,
 )
+from tollhouse_server.generation.trials import Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.routing.targets import UpstreamKeyMeta
 from tollhouse_server.traffic.retry_budget import RetryBudget
@@ -80,7 +81,7 @@ class Departures:
             key = self._keys.pick(place.target.account_id)
             if key is None:
                 outage = NotSent("no usable key is left")
-                way.note_outage(place.target, outage)
+                way.note_outage(place.target, None, outage)
                 raise outage
             yield key
         finally:
@@ -93,8 +94,9 @@ class Departures:
             return None
         return self._patience.seconds(place.target.model, way.call.method, seconds_left=seconds_left)
 
-    def note_outage(self, way: Way, place: Place, key: ChosenKey, outage: Outage, *, seconds: float) -> None:
+    def note_outage(self, trial: Trial, outage: Outage, *, seconds: float) -> None:
         """Take note of an attempt that is known to have cost nothing."""
+        place, key, has_other_key = trial.stage.place, trial.stage.key.meta, False
         if isinstance(outage, NotSent) or outage.http_status in _FAILURES:
             place.failed(seconds)
         elif is_out_of_quota(outage):
@@ -102,28 +104,32 @@ class Departures:
         else:
             place.ignored()
         if isinstance(outage, Refused) and is_key_refused(outage):
-            self._key_watch.refused(key.meta, http_status=outage.http_status)
-            way.note_outage(place.target, outage, has_other_key=self._keys.has_key(place.target.account_id))
-        else:
-            way.note_outage(place.target, outage)
+            self._key_watch.refused(key, http_status=outage.http_status)
+            has_other_key = self._keys.has_key(key.account_id)
+        trial.way.note_outage(place.target, trial.attempt.attempt_id, outage, has_other_key=has_other_key)
 
-    def note_served(self, way: Way, place: Place, key: ChosenKey, bill: Bill, *, seconds: float) -> None:
+    def note_unknown(self, trial: Trial, failure: Broken, *, seconds: float) -> None:
+        """Take note of an attempt that may have been served and charged."""
+        trial.stage.place.failed(seconds)
+        trial.way.note_unknown(trial.stage.place.target, trial.attempt.attempt_id, failure)
+
+    def note_served(self, trial: Trial, bill: Bill, *, seconds: float) -> None:
         """Take note of an attempt that was served."""
-        usage, cost_nanos = bill.usage, bill.priced.cost_nanos
+        place, usage, cost_nanos = trial.stage.place, bill.usage, bill.priced.cost_nanos
         place.succeeded(
             seconds,
-            input_tokens=usage.input_tokens if usage else 0,
-            images=usage.images if usage else 0,
+            input_tokens=usage.input_tokens if usage else None,
+            images=usage.images if usage else None,
             cost_nanos=cost_nanos,
         )
-        if way.call.method is not Method.STREAM:
-            self._patience.note(place.target.model, way.call.method, seconds)
-        self._key_watch.used(key.meta, cost_nanos=cost_nanos)
-        way.note_served(place.target)
+        if trial.way.call.method is not Method.STREAM:
+            self._patience.note(place.target.model, trial.way.call.method, seconds)
+        self._key_watch.used(trial.stage.key.meta, cost_nanos=cost_nanos)
+        trial.way.note_served(place.target, trial.attempt.attempt_id)
 
-    def note_first_chunk(self, place: Place, *, seconds: float) -> None:
+    def note_first_chunk(self, trial: Trial, *, seconds: float) -> None:
         """Take note of how long a stream's first chunk took."""
-        self._patience.note(place.target.model, Method.STREAM, seconds)
+        self._patience.note(trial.stage.place.target.model, Method.STREAM, seconds)
 
     async def _place(self, way: Way) -> Place:
         call = way.call

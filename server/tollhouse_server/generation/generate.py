@@ -8,17 +8,16 @@ follows it all the same, with a hold of its own, and the caller is told of both.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from tollhouse_server.errors import DeadlineTooShort, TollhouseError
+from tollhouse_server.errors import DeadlineTooShort
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
 from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
-from tollhouse_server.generation.keys import ChosenKey
-from tollhouse_server.generation.plans import Planner, Stop, destination_of
+from tollhouse_server.generation.plans import Planner, destination_of
+from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.traffic import Place
@@ -26,38 +25,6 @@ from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstrea
 
 _ANSWER_SECONDS = 0.1
 """What an answer may need to its caller: after his deadline he hears nothing but that it has passed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """The next attempt of a call: the place it takes, what is sent there, and with which key."""
-
-    place: Place
-    stop: Stop
-    key: ChosenKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One attempt at one stage, in flight."""
-
-    way: Way
-    stage: Stage
-    attempt: Attempt
-    upstream_call: UpstreamCall
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What an attempt brought. `body` is empty where the chunks were passed on already.
-
-    `cut_off` says why a stream was ended before it was finished; what it used is booked all the same.
-    """
-
-    body: dict[str, Any]
-    response_id: str
-    bill: Bill
-    cut_off: TollhouseError | None = None
 
 
 class Generation:
@@ -142,17 +109,16 @@ class Generation:
 
     async def _served(self, trial: Trial, exchange: Callable[[Trial], Awaitable[Served]]) -> Served:
         """Exchange, and tell everybody who learns from it how it went."""
-        way, stage, started_at = trial.way, trial.stage, time.perf_counter()
+        started_at = time.perf_counter()
         try:
             served = await exchange(trial)
         except (NotSent, Refused) as outage:
-            self._departures.note_outage(way, stage.place, stage.key, outage, seconds=time.perf_counter() - started_at)
+            self._departures.note_outage(trial, outage, seconds=time.perf_counter() - started_at)
             raise
         except Broken as failure:
-            way.note_unknown(stage.place.target, trial.attempt.attempt_id, failure)
-            stage.place.failed(time.perf_counter() - started_at)
+            self._departures.note_unknown(trial, failure, seconds=time.perf_counter() - started_at)
             raise
-        self._departures.note_served(way, stage.place, stage.key, served.bill, seconds=time.perf_counter() - started_at)
+        self._departures.note_served(trial, served.bill, seconds=time.perf_counter() - started_at)
         return served
 
     async def _exchange(self, trial: Trial) -> Served:
@@ -208,7 +174,7 @@ class Generation:
         """Tell the metrics how long a stream's first chunk took."""
         target = trial.stage.stop.target
         self._metrics.upstream_first_chunk(target=target.kind, model=target.model, seconds=seconds)
-        self._departures.note_first_chunk(trial.stage.place, seconds=seconds)
+        self._departures.note_first_chunk(trial, seconds=seconds)
 
     def _outcome(self, trial: Trial, bill: Bill) -> Outcome:
         way, stop = trial.way, trial.stage.stop

@@ -19,7 +19,7 @@ from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
 from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
-from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Route
+from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Route, RouteRequest
 from tollhouse_server.routing.targets import Target
 from tollhouse_server.upstream.protocol import Destination, Method
 
@@ -164,12 +164,19 @@ class Planner:
         now = datetime.now(UTC)
         catalogue, book = self._catalogue(), self._price_book()
         route = catalogue.resolve(
-            tier=call.tier,
-            model=call.model,
-            method=call.method,
-            at=now,
-            region=call.region,
-            allow_fallback=call.allow_fallback,
+            RouteRequest(
+                tier=call.tier,
+                model=call.model,
+                method=call.method,
+                at=now,
+                tenant_id=call.scope.tenant_id,
+                department_path=call.scope.department_path,
+                project_id=call.scope.project_id,
+                region=call.region,
+                allow_fallback=call.allow_fallback,
+                labels=call.labels,
+                body=call.body,
+            )
         )
 
         def stop_at(target: Target) -> Stop:

@@ -17,8 +17,9 @@ from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import response_id_of
 from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
-from tollhouse_server.generation.generate import Generation, Served, Trial
+from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.steps import SteppedHold
+from tollhouse_server.generation.trials import Served, Trial
 from tollhouse_server.generation.way import BrokenMidStream, Way
 from tollhouse_server.pricing.usage import StreamUsage
 from tollhouse_server.traffic.traffic import Place

@@ -6,7 +6,7 @@ from uuid import UUID
 from tollhouse_server.errors import NoUpstreamKey, TollhouseError, UpstreamOutcomeUnknown
 from tollhouse_server.generation.calls import GenerationCall, TargetTried
 from tollhouse_server.generation.plans import Plan
-from tollhouse_server.generation.refusals import Outage, is_key_refused, is_out_of_quota, may_go_elsewhere, refusal_of
+from tollhouse_server.generation.refusals import Outage, is_out_of_quota, may_go_elsewhere, refusal_of
 from tollhouse_server.routing.targets import Target
 from tollhouse_server.upstream.protocol import Broken, Refused
 
@@ -47,34 +47,35 @@ class Way:
             raise NoUpstreamKey(model=left[0].model if left else self.call.model or self.call.tier or "")
         return usable
 
-    def note_outage(self, target: Target, outage: Outage, *, has_other_key: bool = False) -> None:
+    def note_outage(
+        self, target: Target, attempt_id: UUID | None, outage: Outage, *, has_other_key: bool = False
+    ) -> None:
         """Note an attempt that is known to have cost nothing.
 
         A target at its quota stays open: whoever has the time may wait until there is room. So does one whose account
         has another key than the one refused.
         """
         self._failures.append(outage)
-        self._note(target, f"HTTP_{outage.http_status}" if isinstance(outage, Refused) else "NOT_SENT")
+        is_exhausted = isinstance(outage, Refused) and is_out_of_quota(outage)
+        refused = "EXHAUSTED" if is_exhausted else "REFUSED"
+        self._note(target, attempt_id, refused if isinstance(outage, Refused) else "NOT_SENT")
         if not may_go_elsewhere(outage):
             self._is_over = True
-        is_open = isinstance(outage, Refused) and (
-            is_out_of_quota(outage) or (is_key_refused(outage) and has_other_key)
-        )
-        if not is_open:
+        if not is_exhausted and not has_other_key:
             self._closed.add(target)
 
     def note_unknown(self, target: Target, attempt_id: UUID, failure: Broken) -> None:
         """Note an attempt whose outcome is not known; the call may go on only where its caller lets it be sent anew."""
         self._unknown.append((attempt_id, failure))
-        self._note(target, "UNKNOWN")
+        self._note(target, attempt_id, "UNKNOWN")
         self._closed.add(target)
         if isinstance(failure, BrokenMidStream) or not self.plan.resend_unknown:
             self._is_over = True
 
-    def note_served(self, target: Target) -> None:
+    def note_served(self, target: Target, attempt_id: UUID) -> None:
         """Note the attempt that brought the answer."""
         self._served_rank = target.rank
-        self._note(target, "SERVED")
+        self._note(target, attempt_id, "ANSWERED")
 
     @property
     def is_fallback(self) -> bool:
@@ -93,7 +94,7 @@ class Way:
         attempt_id, failure = self._unknown[-1]
         return UpstreamOutcomeUnknown(attempt_id=str(attempt_id), last_error=str(failure))
 
-    def _note(self, target: Target, outcome: str) -> None:
+    def _note(self, target: Target, attempt_id: UUID | None, outcome: str) -> None:
         self.tried.append(
             TargetTried(
                 model=target.model,
@@ -101,5 +102,6 @@ class Way:
                 account_id=target.account_id,
                 region=target.region,
                 outcome=outcome,
+                attempt_id=attempt_id,
             )
         )
