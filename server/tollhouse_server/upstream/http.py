@@ -5,27 +5,19 @@ from the account's settings and never from the environment, and nothing is ever 
 """
 
 import asyncio
+import ssl
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
-import aiohttp
-
+from tollhouse_server.upstream.connection import MAX_ANSWER_BYTES, Connection
+from tollhouse_server.upstream.dialling import Origin, dial, parse_origin
 from tollhouse_server.upstream.protocol import Broken, NotSent
 
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
-"""No answer is larger: inline media are 20 MB a request, pictures come back at some MB each."""
-
-_CONNECT_TIMEOUT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 30.0
 _PROXY_WANTS_CREDENTIALS = 407
-_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.InvalidURL,
-)
 
 
 class HttpAnswer(Protocol):
@@ -36,7 +28,7 @@ class HttpAnswer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Return the headers; names in any case."""
+        """Return the headers; names in lower case."""
 
     async def read(self) -> bytes:
         """Return the whole body, decompressed.
@@ -78,11 +70,12 @@ class Transport(Protocol):
         """
 
 
-class AiohttpTransport:
-    """The transport on aiohttp."""
+class PooledTransport:
+    """The transport over keep-alive connections: a pool for each server and each proxy before it."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._pools: dict[tuple[str, str], _Pool] = {}
 
     def exchange(
         self,
@@ -96,58 +89,140 @@ class AiohttpTransport:
         egress_url: str = "",
     ) -> "_Exchange":
         """Send a request: see Transport."""
-        request = self._session.request(
-            method,
-            url,
-            data=body or None,
-            headers=headers,
-            proxy=egress_url or None,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=timeout_seconds, sock_connect=_CONNECT_TIMEOUT_SECONDS, sock_read=silence_seconds
-            ),
-        )
-        return _Exchange(request, silence_seconds)
+        scheme, _, rest = url.partition("://")
+        authority, _, path = rest.partition("/")
+        key = (f"{scheme}://{authority}", egress_url)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(key, self._context)
+        return _Exchange(pool, (method, path, headers), body, _Patience(timeout_seconds, silence_seconds))
+
+    def close(self) -> None:
+        """Close the connections that no exchange uses."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+class _Pool:
+    """The idle connections to one origin, the one used last to be used first."""
+
+    def __init__(self, key: tuple[str, str], context: ssl.SSLContext) -> None:
+        self._key = key
+        self._context = context
+        self._origin: Origin | None = None
+        self._idle: deque[Connection] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    @property
+    def origin(self) -> Origin:
+        """Return where it leads to.
+
+        Raises:
+            NotSent: the address is not a URL.
+        """
+        if self._origin is None:
+            self._origin = parse_origin(*self._key)
+        return self._origin
+
+    def idle(self) -> Connection | None:
+        """Return an open connection, None where there is none."""
+        self._drop_old()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    async def dial(self, seconds: float) -> Connection:
+        """Return a new connection.
+
+        Raises:
+            NotSent: it could not be opened.
+        """
+        return await dial(self.origin, self._context, seconds)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next exchange."""
+        if self._closed:
+            connection.close()
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        self._drop_old()
+
+    def close(self) -> None:
+        """Close the idle ones, and those given back later."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _drop_old(self) -> None:
+        """Close before the server does: a request that meets its farewell on the way would be Broken."""
+        oldest = self._loop.time() - _KEEP_ALIVE_SECONDS
+        while self._idle and (self._idle[0].idle_since < oldest or not self._idle[0].is_open):
+            self._idle.popleft().close()
+
+
+class _Patience(NamedTuple):
+    timeout_seconds: float
+    silence_seconds: float | None
 
 
 class _Exchange:
     """One request under way and its answer."""
 
     def __init__(
-        self, request: AbstractAsyncContextManager[aiohttp.ClientResponse], silence_seconds: float | None
+        self,
+        pool: _Pool,
+        head: tuple[str, str, Mapping[str, str]],
+        body: bytes,
+        patience: _Patience,
     ) -> None:
-        self._request = request
-        self._silence_seconds = silence_seconds
-        self._response: aiohttp.ClientResponse
+        self._pool = pool
+        self._head, self._body = head, body
+        self._patience = patience
+        self._connection: Connection
 
     async def __aenter__(self) -> Self:
+        request = _head(self._pool.origin, *self._head, body_bytes=len(self._body)) + self._body
+        seconds, silence_seconds = self._patience
+        connection = self._pool.idle()
+        if connection is None:
+            loop = asyncio.get_running_loop()
+            started_at = loop.time()
+            connection = await self._pool.dial(seconds)
+            seconds -= loop.time() - started_at
+            if not connection.is_open:
+                raise NotSent("the server closed a new connection")
+        connection.send(request, seconds, silence_seconds)
         try:
-            self._response = await self._request.__aenter__()
-        except _NOT_SENT as error:
-            raise NotSent(type(error).__name__) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._broken(error) from error
-        if self._response.status == _PROXY_WANTS_CREDENTIALS:
-            await self._request.__aexit__(None, None, None)
-            raise NotSent("the egress proxy wants credentials")
+            await connection.head()
+            if connection.status == _PROXY_WANTS_CREDENTIALS and self._pool.origin.proxy:
+                raise NotSent("the egress proxy wants credentials")
+        except BaseException:
+            connection.end()
+            raise
+        self._connection = connection
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._request.__aexit__(kind, error, trace)
+        if self._connection.end():
+            self._pool.give_back(self._connection)
 
     @property
     def status(self) -> int:
-        return self._response.status
+        return self._connection.status
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return self._response.headers
+        return self._connection.headers()
 
     async def read(self) -> bytes:
         pieces, size = [], 0
-        async for piece in self.pieces():
+        while piece := await self._connection.piece():
             pieces.append(piece)
             size += len(piece)
             if size > MAX_ANSWER_BYTES:
@@ -155,29 +230,36 @@ class _Exchange:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        content = self._response.content
-        while True:
-            try:
-                piece = await content.readany()
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise self._broken(error) from error
-            if not piece:
-                return
+        while piece := await self._connection.piece():
             yield piece
 
-    def _broken(self, error: Exception) -> Broken:
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            return Broken(f"silent for {self._silence_seconds:g} s")
-        return Broken(type(error).__name__)
+
+def _head(origin: Origin, method: str, path: str, headers: Mapping[str, str], *, body_bytes: int) -> bytes:
+    """Return the request's head.
+
+    Raises:
+        NotSent: something in it would end a line before its time, or cannot be sent.
+    """
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    target = f"{origin.target_prefix}/{path}"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\naccept: */*\r\naccept-encoding: gzip, deflate\r\n"
+        f"{origin.extra_headers}{''.join(lines)}content-length: {body_bytes}\r\n\r\n"
+    )
+    ends = 6 + len(lines) + (1 if origin.extra_headers else 0)
+    if head.count("\r") != ends or head.count("\n") != ends or "\0" in head or " " in target:
+        raise NotSent("the address or a header holds what must not stand there")
+    try:
+        return head.encode("ascii")
+    except UnicodeEncodeError:
+        raise NotSent("the address or a header is not ASCII") from None
 
 
 @asynccontextmanager
 async def open_transport() -> AsyncIterator[Transport]:
     """Open the process's connection pools: keep-alive, no cookies, nothing from the environment."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ttl_dns_cache=60)
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=True, trust_env=False
-    ) as session:
-        yield AiohttpTransport(session)
-    # aiohttp closes sockets of TLS connections one loop turn after the session.
-    await asyncio.sleep(0)
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    transport = PooledTransport(context)
+    yield transport
+    transport.close()

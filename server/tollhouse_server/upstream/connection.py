@@ -1,0 +1,242 @@
+"""One keep-alive HTTP/1.1 connection: a request goes out, an answer comes in, and it is known what has left.
+
+Written on httptools because no client library tells for certain whether a request left (one reports a reset after
+the request as a failure to connect), and each costs two to four times the time; docs/decisions has the figures.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import cast
+
+import httptools
+
+from tollhouse_server.upstream.inflating import Inflating, inflating
+from tollhouse_server.upstream.protocol import Broken
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""No answer is larger, decompressed: pictures come back at some MB each."""
+_MAX_HEAD_BYTES = 64 * 1024
+_MAX_WAITING_BYTES = 1024 * 1024
+"""So much of an answer is held for a slow reader before the server is made to wait."""
+
+
+class Connection(asyncio.Protocol):
+    """Carries one exchange at a time: `send`, `head`, then `piece` until it is empty, then maybe the next."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._alive = False
+        self._under_way = False
+        self.idle_since = 0.0
+
+    # -- what a caller does
+
+    def send(self, request: bytes, timeout_seconds: float, silence_seconds: float | None) -> None:
+        """Begin an exchange: from here on the request may have reached the server."""
+        self._under_way, self._complete = True, False
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._error: Broken | None = None
+        self._inflate: Inflating | None = None
+        self._timeout_seconds, self._silence_seconds = timeout_seconds, silence_seconds
+        self._heard_at = now = self._loop.time()
+        self._ends_at = now + timeout_seconds
+        self._unsent_bytes = len(request)
+        self._watch_from(now)
+        self._transport.write(request)
+
+    async def head(self) -> None:
+        """Wait for the status and the headers.
+
+        Raises:
+            Broken: the exchange broke.
+        """
+        while not self._status:
+            await self._news()
+
+    @property
+    def status(self) -> int:
+        """Return the status of the answer whose head has come."""
+        return self._status
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers, names in lower case, of several with one name the last."""
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers}
+
+    async def piece(self) -> bytes:
+        """Return what has come of the body since, decompressed; empty at its end.
+
+        Raises:
+            Broken: the exchange broke.
+        """
+        while not self._pieces:
+            if self._complete:
+                return b""
+            await self._news()
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        if self._paused and self._alive:
+            self._paused = False
+            self._transport.resume_reading()
+        return piece
+
+    def end(self) -> bool:
+        """End the exchange and tell whether the connection can carry another; if not, it is closed."""
+        self._stop_watching()
+        self._under_way = False
+        reusable = self.is_open and self._complete and self._keeps_alive and not self._unsent
+        if not reusable:
+            self.close()
+        return reusable
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a request can be sent."""
+        return self._alive and not self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._stop_watching()
+        if self._alive:
+            self._transport.abort()
+
+    # -- what the event loop does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._alive = True
+
+    def data_received(self, data: bytes) -> None:
+        if not self._under_way or self._complete:
+            # Nobody asked: whatever this is, it must not be taken for the answer to the next request.
+            self.close()
+            return
+        self._heard_at = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
+            # What a callback raised is the context of what the parser raises.
+            self._fail(Broken(f"the answer cannot be read: {error.__context__ or error}"))
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._alive = False
+        if not self._under_way or self._complete:
+            return
+        whole = self._inflate is None or self._inflate.is_whole
+        if exc is None and self._status and self._ends_with_connection and whole:
+            self._complete, self._keeps_alive = True, False
+            self._wake()
+        else:
+            self._fail(Broken(type(exc).__name__ if exc else "the server closed the connection"))
+
+    # -- what the parser does
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise ValueError("the head is too large")
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._headers.clear()
+            return
+        names = {name.lower(): value for name, value in self._headers}
+        self._inflate = inflating(names.get(b"content-encoding", b""))
+        self._ends_with_connection = b"content-length" not in names and b"transfer-encoding" not in names
+        self._status = status
+
+    def on_body(self, body: bytes) -> None:
+        if self._inflate is None:
+            self._keep(body)
+            return
+        for piece in self._inflate.feed(body):
+            self._keep(piece)
+
+    def on_message_complete(self) -> None:
+        # Also called after 100 Continue and its like.
+        if not self._status:
+            return
+        if self._inflate is not None and not self._inflate.is_whole:
+            raise ValueError("the compressed body ends too early")
+        self._complete = True
+        self._keeps_alive = self._parser.should_keep_alive()
+
+    # -- inside
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._waiting_bytes += len(piece)
+        if self._waiting_bytes > MAX_ANSWER_BYTES:
+            raise ValueError(f"it is larger than {MAX_ANSWER_BYTES} bytes")
+        if self._waiting_bytes > _MAX_WAITING_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    async def _news(self) -> None:
+        """Wait until something has come, if only the end; raise what is known to have broken."""
+        if self._error is not None:
+            raise self._error
+        # Silence is the server's only while somebody listens: a reader who takes his time is none.
+        self._heard_at = max(self._heard_at, self._loop.time())
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Broken) -> None:
+        if self._error is None:
+            self._error = error
+        self.close()
+        self._wake()
+
+    def _watch_from(self, now: float) -> None:
+        ends_at = self._ends_at
+        if self._silence_seconds is not None:
+            ends_at = min(ends_at, max(self._heard_at + self._silence_seconds, now + 0.001))
+        self._timer = self._loop.call_at(ends_at, self._watch)
+
+    def _watch(self) -> None:
+        """Look whether the time is up; the timer runs on while bytes come, which is cheaper than a new one for each."""
+        now = self._loop.time()
+        silence = self._silence_seconds
+        if now >= self._ends_at:
+            self._fail(Broken(f"no whole answer within {self._timeout_seconds:g} s"))
+            return
+        if silence is not None and now >= self._heard_at + silence:
+            if self._waiter is not None and self._unsent >= self._unsent_bytes:
+                self._fail(Broken(f"silent for {silence:g} s"))
+                return
+            # A large request that still moves is no silence.
+            self._heard_at, self._unsent_bytes = now, self._unsent
+        self._watch_from(now)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,145 @@
+"""Opening connections: TCP over whichever address answers first, TLS, and tunnels through an egress proxy."""
+
+import asyncio
+import base64
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from aiohappyeyeballs import start_connection
+
+from tollhouse_server.upstream.connection import Connection
+from tollhouse_server.upstream.protocol import NotSent
+
+_DIAL_SECONDS = 5.0
+_HAPPY_EYEBALLS_SECONDS = 0.25
+"""Head start of one address over the next, as RFC 8305 recommends."""
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """An HTTP proxy to leave through; `authorization` is a header's value, empty for none."""
+
+    host: str
+    port: int
+    authorization: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A server and the way to it. `authority` is its host and port as a URL has them."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    proxy: Proxy | None = None
+
+    @property
+    def target_prefix(self) -> str:
+        """Return what stands before the path in the request's first line: the whole address for a plain proxy."""
+        return f"http://{self.authority}" if self.proxy and not self.secure else ""
+
+    @property
+    def extra_headers(self) -> str:
+        """Return header lines for a plain proxy."""
+        if self.proxy is None or self.secure or not self.proxy.authorization:
+            return ""
+        return f"proxy-authorization: {self.proxy.authorization}\r\n"
+
+
+def parse_origin(base: str, egress_url: str) -> Origin:
+    """Return the origin of `scheme://authority`, reached through the proxy at `egress_url` if that is not empty.
+
+    Raises:
+        NotSent: one of them is no such URL.
+    """
+    try:
+        parts = urlsplit(base)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError as error:
+        raise NotSent(f"the address is not a URL: {error}") from None
+    if scheme not in _PORTS or not host or "@" in parts.netloc:
+        raise NotSent("the address is not an http or https URL")
+    return Origin(
+        secure=scheme == "https",
+        host=host,
+        port=port or _PORTS[scheme],
+        authority=parts.netloc,
+        proxy=_parse_proxy(egress_url) if egress_url else None,
+    )
+
+
+def _parse_proxy(egress_url: str) -> Proxy:
+    try:
+        parts = urlsplit(egress_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme != "http":
+        raise NotSent("the egress proxy is not an http URL")
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(host=host, port=port or _PORTS["http"], authorization=authorization)
+
+
+async def dial(origin: Origin, context: ssl.SSLContext, seconds: float) -> Connection:
+    """Open a connection within that time, and within five seconds.
+
+    Raises:
+        NotSent: it could not be opened.
+    """
+    try:
+        async with asyncio.timeout(min(seconds, _DIAL_SECONDS)):
+            return await _dial(origin, context)
+    except (OSError, TimeoutError, UnicodeError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise NotSent(
+            f"no connection to {'the egress proxy' if origin.proxy else 'the upstream'}: {_say(error)}"
+        ) from error
+
+
+def _say(error: Exception) -> str:
+    # The class alone: the text of some of them has addresses.
+    return type(error).__name__
+
+
+async def _dial(origin: Origin, context: ssl.SSLContext) -> Connection:
+    loop = asyncio.get_running_loop()
+    first = origin.proxy or origin
+    found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+    sock = await start_connection(found, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS, loop=loop)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if origin.proxy and origin.secure:
+        return await _tunnel(origin, origin.proxy, context, sock)
+    secured = context if origin.secure else None
+    _, connection = await loop.create_connection(
+        Connection, sock=sock, ssl=secured, server_hostname=origin.host if secured else None
+    )
+    return connection
+
+
+async def _tunnel(origin: Origin, proxy: Proxy, context: ssl.SSLContext, sock: socket.socket) -> Connection:
+    """Have the proxy connect us with the origin, and speak TLS with that."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        target = f"{origin.host}:{origin.port}" if ":" not in origin.host else f"[{origin.host}]:{origin.port}"
+        credentials = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{credentials}\r\n".encode())
+        status = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1:2]
+        if not status or not status[0].startswith(b"2"):
+            raise NotSent(f"the egress proxy refused the tunnel ({b''.join(status)[:3].decode('latin-1')})")
+        connection = Connection()
+        secured = await asyncio.get_running_loop().start_tls(
+            writer.transport, connection, context, server_hostname=origin.host
+        )
+        if secured is None:
+            raise NotSent("the connection ended before TLS began")
+        connection.connection_made(secured)
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return connection

@@ -1,0 +1,378 @@
+"""The transport against servers that say every wrong thing: what was certainly not sent, what may have been charged."""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+from tollhouse_server.upstream import connection, http
+from tollhouse_server.upstream.http import HttpAnswer, Transport, open_transport
+from tollhouse_server.upstream.protocol import Broken, NotSent
+
+from tests.drivers.wire import Wire, answer, answering, serving
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """The pools of one process."""
+    async with open_transport() as transport:
+        yield transport
+
+
+def exchange(transport: Transport, url: str, **changes: Any) -> AbstractAsyncContextManager[HttpAnswer]:
+    """Begin an exchange."""
+    values: dict[str, Any] = {"headers": {"x-a": "b"}, "body": b"{}", "timeout_seconds": 5.0}
+    return transport.exchange("POST", f"{url}/v1/x?y=z", **(values | changes))
+
+
+async def ask(transport: Transport, url: str, **changes: Any) -> bytes:
+    """Return the body of an answer."""
+    async with exchange(transport, url, **changes) as given:
+        return await given.read()
+
+
+async def test_a_request_goes_out_as_it_was_given(transport: Transport) -> None:
+    """Method, path, query, headers and body; the answer's status, headers and body come back."""
+    async with answering(answer(b"body", "X-Tier: paid", status="418 Teapot")) as server:
+        async with exchange(transport, server.url, body=b"asked") as given:
+            body = await given.read()
+
+        assert (given.status, given.headers["x-tier"], body) == (418, "paid", b"body")
+    (seen,) = server.seen
+    assert (seen.method, seen.target, seen.body) == ("POST", "/v1/x?y=z", b"asked")
+    host = server.url.removeprefix("http://")
+    assert seen.headers == {
+        "host": host,
+        "accept": "*/*",
+        "accept-encoding": "gzip, deflate",
+        "x-a": "b",
+        "content-length": "5",
+    }
+
+
+async def test_exchanges_one_after_another_share_a_connection(transport: Transport) -> None:
+    """Keep-alive: opening a connection costs more than the call."""
+    async with answering(answer()) as server:
+        for _ in range(3):
+            await ask(transport, server.url)
+
+    assert server.connections == 1
+
+
+async def test_exchanges_at_the_same_time_have_a_connection_each(transport: Transport) -> None:
+    """One slow answer holds up no other."""
+    everybody = asyncio.Barrier(3)
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await everybody.wait()
+        await wire.say(answer())
+
+    async with serving(script) as server, asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(ask(transport, server.url))
+
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(b"first", "connection: close"),
+        answer(b"first") + answer(b"second"),
+        b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nfirst",
+    ],
+    ids=["close", "two answers", "HTTP/1.0"],
+)
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(transport: Transport, said: bytes) -> None:
+    """Nobody gets the answer to another one's question."""
+    async with answering(said, answer(b"mine")) as server:
+        first = await ask(transport, server.url)
+        second = await ask(transport, server.url)
+
+    assert (first, second, server.connections) == (b"first", b"mine", 2)
+
+
+async def test_bytes_that_nobody_asked_for_are_no_answer(transport: Transport) -> None:
+    """A server that goes on talking loses its connection."""
+    spoken = asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        while await wire.request():
+            await wire.say(answer(b"asked"))
+            await asyncio.sleep(0.01)
+            await wire.say(answer(b"unasked"))
+            spoken.set()
+
+    async with serving(script) as server:
+        await ask(transport, server.url)
+        await spoken.wait()
+        await asyncio.sleep(0.01)
+
+        assert await ask(transport, server.url) == b"asked"
+
+
+async def test_a_redirect_is_an_answer_like_any_other(transport: Transport) -> None:
+    """The key in the headers goes nowhere else."""
+    moved = answer(b"", "location: http://127.0.0.1:9/", status="302 Found")
+
+    async with answering(moved) as server, exchange(transport, server.url) as given:
+        assert given.status == 302
+
+    assert len(server.seen) == 1
+
+
+async def test_the_environment_names_no_proxy(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where calls go is said by settings, not by a variable somebody set."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOBODY)
+
+    async with answering(answer(b"direct")) as server:
+        assert await ask(transport, server.url) == b"direct"
+
+
+@pytest.mark.parametrize(
+    ("url", "changes"),
+    [
+        (NOBODY, {}),
+        ("ftp://127.0.0.1", {}),
+        ("http://name@127.0.0.1", {}),
+        ("http://127.0.0.1:99999", {}),
+        ("http://", {}),
+        ("{server}", {"headers": {"x-goog-api-key": "two\r\nx-lines: 1"}}),
+        ("{server}", {"headers": {"x-goog-api-key": "žluťoučký"}}),
+        ("{server}/a b", {}),
+        ("https://{host}", {"timeout_seconds": 0.1}),
+    ],
+    ids=["nobody", "scheme", "user", "port", "no host", "two lines", "not ASCII", "space", "no TLS"],
+)
+async def test_what_never_left_is_not_sent(transport: Transport, url: str, changes: dict[str, Any]) -> None:
+    """A connection that cannot be made and a request that cannot be written cost nothing."""
+    async with answering(answer()) as server:
+        address = url.format(server=server.url, host=server.url.removeprefix("http://"))
+
+        with pytest.raises(NotSent):
+            await ask(transport, address, **changes)
+
+    assert server.seen == []
+
+
+async def test_a_server_that_never_takes_the_connection_is_not_sent(transport: Transport) -> None:
+    """The handshake of TLS hangs: not one byte of the request has left when the time is up."""
+
+    async def script(wire: Wire) -> None:
+        await wire.reader.read()
+
+    async with serving(script) as server:
+        with pytest.raises(NotSent):
+            await ask(transport, server.url.replace("http", "https"), timeout_seconds=0.05)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 20",
+        HEAD + b"half",
+        CHUNKED + b"4\r\nha",
+        CHUNKED + b"zz\r\nhalf\r\n",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
+        answer(b"squeezed", "content-encoding: other"),
+        answer(b"squeezed", "content-encoding: gzip"),
+        answer(gzip.compress(b"whole")[:-9], "content-encoding: gzip"),
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"whole")[:-9],
+    ],
+    ids=[
+        *("nothing", "half a status", "half a body", "half a chunk", "no chunk", "no HTTP", "upgrade", "large head"),
+        *("unknown encoding", "not gzip", "half gzip", "half gzip until the end"),
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
+async def test_what_breaks_after_the_request_is_broken(transport: Transport, said: bytes, *, reset: bool) -> None:
+    """It may have been served and charged, on a new connection and on one that had been idle."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.say(answer())
+        await wire.request()
+        await wire.say(said)
+        if reset:
+            wire.reset()
+
+    async with serving(script) as server:
+        await ask(transport, server.url)
+
+        with pytest.raises(Broken):
+            await ask(transport, server.url)
+
+
+async def test_a_reset_after_the_first_request_of_a_connection_is_broken(transport: Transport) -> None:
+    """A failure at the first request is not taken for a failure to connect."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.reset()
+
+    async with serving(script) as server:
+        with pytest.raises(Broken):
+            await ask(transport, server.url)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(b"whole"),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"whole"),
+        CHUNKED + b"2\r\nwh\r\n3;x=y\r\nole\r\n0\r\ntrailer: t\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nwhole",
+        answer(gzip.compress(b"whole"), "content-encoding: gzip"),
+        answer(zlib.compress(b"whole"), "Content-Encoding: Deflate"),
+    ],
+    ids=["length", "continue", "chunked", "until the end", "gzip", "deflate"],
+)
+@pytest.mark.parametrize("cut", [False, True], ids=["at once", "byte by byte"])
+async def test_an_answer_is_read_whatever_its_form(transport: Transport, said: bytes, *, cut: bool) -> None:
+    """Lengths, chunks, compression, and any cut between packets."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        for piece in [said[n : n + 1] for n in range(len(said))] if cut else [said]:
+            await wire.say(piece)
+            await asyncio.sleep(0)
+
+    async with serving(script) as server:
+        assert await ask(transport, server.url) == b"whole"
+
+
+async def test_pieces_come_as_they_are_sent(transport: Transport) -> None:
+    """A stream is passed on before it has ended, compressed or not."""
+    more = asyncio.Event()
+    squeezer = zlib.compressobj(wbits=31)
+
+    def piece(text: bytes) -> bytes:
+        squeezed = squeezer.compress(text) + squeezer.flush(zlib.Z_SYNC_FLUSH)
+        return b"%x\r\n%b\r\n" % (len(squeezed), squeezed)
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.say(CHUNKED.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"), piece(b"first"))
+        await more.wait()
+        await wire.say(piece(b"second"), b"%x\r\n%b\r\n0\r\n\r\n" % (len(end := squeezer.flush()), end))
+
+    async with serving(script) as server, exchange(transport, server.url) as given:
+        pieces = given.pieces()
+        first = await anext(pieces)
+        more.set()
+
+        assert (first, b"".join([piece async for piece in pieces])) == (b"first", b"second")
+
+
+@pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"half"], ids=["nothing", "head", "half"])
+async def test_silence_is_broken(transport: Transport, said: bytes) -> None:
+    """A server that has stopped talking is given up long before the deadline."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.say(said)
+        await wire.reader.read()
+
+    async with serving(script) as server:
+        with pytest.raises(Broken, match=r"silent for 0\.05 s"):
+            await ask(transport, server.url, silence_seconds=0.05)
+
+
+async def test_who_talks_slowly_is_not_silent_but_must_end_in_time(transport: Transport) -> None:
+    """The bound on silence starts anew with each byte, the bound on the whole exchange does not."""
+
+    async def script(wire: Wire) -> None:
+        while await wire.request():
+            await wire.say(HEAD)
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+                await wire.say(b".")
+
+    async with serving(script) as server:
+        assert await ask(transport, server.url, silence_seconds=0.06) == b".........."
+        with pytest.raises(Broken, match=r"within 0\.05 s"):
+            await ask(transport, server.url, timeout_seconds=0.05)
+
+
+async def test_a_reader_who_takes_his_time_is_no_silence(transport: Transport) -> None:
+    """The server waits for a slow client; that must not break the stream."""
+    body = b"x" * 4_000_000
+
+    async with answering(answer(body)) as server, exchange(transport, server.url, silence_seconds=0.03) as given:
+        pieces = given.pieces()
+        first = await anext(pieces)
+        await asyncio.sleep(0.08)
+
+        assert len(first) + sum([len(piece) async for piece in pieces]) == len(body)
+
+
+async def test_a_large_request_on_a_slow_line_is_no_silence(transport: Transport) -> None:
+    """As long as bytes leave, the server has not been asked yet."""
+    body = b"x" * 8_000_000
+
+    async def script(wire: Wire) -> None:
+        left = await wire.reader.readuntil(b"\r\n\r\n") and len(body)
+        while left:
+            await asyncio.sleep(0.002)
+            left -= len(await wire.reader.read(100_000))
+        await wire.say(answer(b"taken"))
+
+    async with serving(script) as server:
+        assert await ask(transport, server.url, body=body, silence_seconds=0.1) == b"taken"
+
+
+@pytest.mark.parametrize(
+    "said", [answer(b"x" * 100_001), answer(gzip.compress(b"x" * 100_001), "content-encoding: gzip")]
+)
+async def test_an_answer_has_a_size_that_it_may_not_pass(
+    transport: Transport, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a large body nor a small one that grows can fill the memory."""
+    for module in (connection, http):
+        monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 100_000)
+
+    async with answering(said) as server:
+        with pytest.raises(Broken, match="larger than"):
+            await ask(transport, server.url)
+
+
+async def test_a_cancelled_exchange_takes_its_connection_along(transport: Transport) -> None:
+    """The answer that still comes is for nobody, and the server sees that nobody waits."""
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        asked.set()
+        await wire.reader.read()
+        left.set()
+
+    async with serving(script) as server:
+        task = asyncio.create_task(ask(transport, server.url))
+        await asked.wait()
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_an_answer_that_is_not_read_takes_its_connection_along(transport: Transport) -> None:
+    """The rest of it must not stand before the next answer."""
+    async with answering(HEAD + b"half", answer(b"mine")) as server:
+        async with exchange(transport, server.url) as given:
+            assert given.status == 200
+
+        assert await ask(transport, server.url) == b"mine"
+    assert server.connections == 2
