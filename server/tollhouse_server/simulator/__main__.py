@@ -13,6 +13,7 @@ import uvloop
 
 from tollhouse_server.simulator.app import build_app
 from tollhouse_server.simulator.configuration import Configuration
+from tollhouse_server.simulator.listeners import Listeners
 from tollhouse_server.simulator.transport import Server, listen
 
 READY = "simulator ready url="
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM; 0 is a clean end, 1 a port in use, 2 a wrong configuration."""
     options = _parser().parse_args(arguments)
     try:
-        app = build_app(Configuration.load(options.config), options.log)
+        listeners = Listeners()
+        app = build_app(Configuration.load(options.config), options.log, listeners)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _fail(f"simulator: wrong configuration: {error}", 2)
     try:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"simulator: cannot listen on {options.host}:{options.port}: {error.strerror}", 1)
     host, port = bound.getsockname()[:2]
-    server = Server(app, on_ready=lambda: _say(f"{READY}http://{host}:{port} pid={os.getpid()}"))
+    server = Server(app, listeners, host=host, on_ready=lambda: _say(f"{READY}http://{host}:{port} pid={os.getpid()}"))
     if options.exit_with_stdin:
         threading.Thread(target=_stop_at_end_of_input, args=(server,), daemon=True).start()
     uvloop.run(server.serve(sockets=[bound]))

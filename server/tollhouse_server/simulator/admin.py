@@ -12,14 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tollhouse_server.simulator.door import Door
+from tollhouse_server.simulator.parts import Simulator
+from tollhouse_server.simulator.upstream_admin import UpstreamPages
 
 _LIST_LIMIT = 10_000
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(door: Door) -> list[Route]:
-    """Give the admin routes over a door's parts."""
-    pages = _Pages(door)
+def routes(simulator: Simulator) -> list[Route]:
+    """Give the admin routes over a simulator's parts."""
+    pages = _Pages(simulator.door)
+    upstream = UpstreamPages(simulator)
     table: list[tuple[str, str, _Endpoint]] = [
         ("GET", "/health", pages.health),
         ("GET", "/calls", pages.calls),
@@ -34,6 +37,7 @@ def routes(door: Door) -> list[Route]:
         ("GET", "/requests", pages.requests),
         ("POST", "/requests", pages.set_capture),
         ("POST", "/replay", pages.replay),
+        *upstream.table(),
     ]
     return [Route(f"/_simulator{path}", _guarded(page), methods=[method]) for method, path, page in table]
 
@@ -112,7 +116,7 @@ def _guarded(page: _Endpoint) -> _Endpoint:
     async def guarded(request: Request) -> Response:
         try:
             return await page(request)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError) as error:
             return _json({"error": f"{type(error).__name__}: {error}"}, status=400)
 
     return guarded

@@ -26,6 +26,7 @@ _COLUMNS = (
     "fault",
     "image_count",
     "response_id",
+    "region",
 )
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS served_call (
@@ -40,12 +41,15 @@ CREATE TABLE IF NOT EXISTS served_call (
     service_tier TEXT NOT NULL,
     fault TEXT,
     image_count INTEGER NOT NULL,
-    response_id TEXT
+    response_id TEXT,
+    region TEXT NOT NULL DEFAULT ''
 )
 """
+# Columns that a log of an earlier version lacks; where its calls went is not known any more.
+_ADDED = {"region": "TEXT NOT NULL DEFAULT ''"}
 _INSERT = f"INSERT INTO served_call ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _AMEND = "UPDATE served_call SET usage = ? WHERE sequence = ?"
-_FILTERS = ("key_id", "project", "model", "method", "attempt_id", "fault")
+_FILTERS = ("key_id", "project", "region", "model", "method", "attempt_id", "fault")
 _BATCH_LIMIT = 2_000
 
 
@@ -64,6 +68,7 @@ class CallRow:
     fault: str | None
     image_count: int
     response_id: str | None
+    region: str = "global"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,14 @@ class CallLog:
     """Writes served calls from one thread, so that waiting calls share one fsync (group commit)."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_until_closed, name="call-log", daemon=True)
 
     def __enter__(self) -> CallLog:
-        with _connect(self._path) as connection:
+        with _connect(self.path) as connection:
             connection.execute(_SCHEMA)
+            _add_columns(connection)
         connection.close()
         self._thread.start()
         return self
@@ -120,7 +126,7 @@ class CallLog:
     def _rows(self, after: int, limit: int, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         where, values = _where(filters)
         query = f"SELECT * FROM served_call WHERE sequence > ?{where} ORDER BY sequence LIMIT ?"  # noqa: S608
-        connection = _connect(self._path)
+        connection = _connect(self.path)
         try:
             connection.row_factory = sqlite3.Row
             rows = [dict(row) for row in connection.execute(query, (after, *values, limit))]
@@ -130,7 +136,7 @@ class CallLog:
 
     def _count(self, filters: Mapping[str, str]) -> int:
         where, values = _where(filters)
-        connection = _connect(self._path)
+        connection = _connect(self.path)
         try:
             query = f"SELECT count(*) FROM served_call WHERE 1{where}"  # noqa: S608
             return int(connection.execute(query, values).fetchone()[0])
@@ -138,7 +144,7 @@ class CallLog:
             connection.close()
 
     def _write_until_closed(self) -> None:
-        connection = _connect(self._path)
+        connection = _connect(self.path)
         try:
             while (first := self._queue.get()) is not None:
                 batch, closing = self._collect(first)
@@ -168,6 +174,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     # FULL syncs the WAL at every commit: a row survives power loss, not only the death of the process.
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Bring a log that an earlier version wrote to today's columns."""
+    present = {row[1] for row in connection.execute("PRAGMA table_info(served_call)")}
+    for name in _ADDED.keys() - present:
+        connection.execute(f"ALTER TABLE served_call ADD COLUMN {name} {_ADDED[name]}")
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Waiting]) -> None:

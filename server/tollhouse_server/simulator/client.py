@@ -38,6 +38,7 @@ class ServedCall:
     fault: str | None
     image_count: int
     response_id: str | None
+    region: str = "global"
 
     @classmethod
     def read(cls, row: JsonObject) -> ServedCall:
@@ -75,9 +76,10 @@ class SimulatorClient:
             given["project"] = project
         return await self._send("POST", "keys", given | {"requests_per_minute": requests_per_minute})
 
-    async def refuse_key(self, key: str, *, suspended: bool = False) -> JsonObject:
-        """Refuse a key from now on: 400 API_KEY_INVALID, or 403 when it is suspended."""
-        return await self._send("POST", "keys", {"key": key, "state": "suspended" if suspended else "refused"})
+    async def refuse_key(self, key: str, *, suspended: bool = False, leaked: bool = False) -> JsonObject:
+        """Refuse a key from now on: 400 API_KEY_INVALID, or 403 when it is suspended or leaked."""
+        state = "leaked" if leaked else "suspended" if suspended else "refused"
+        return await self._send("POST", "keys", {"key": key, "state": state})
 
     async def expire_key(self, key: str, *, at: float) -> JsonObject:
         """Let a key expire at that Unix time."""
@@ -103,12 +105,71 @@ class SimulatorClient:
         """Remove one fault plan, or all."""
         await self._send("DELETE", "faults" if plan_id is None else f"faults?id={plan_id}")
 
+    async def set_quota(self, project: str, **settings: Any) -> JsonObject:
+        """Set the quota of a project (`model=`, `region=`: of those only); the settings are those of `quotas.Quota`."""
+        return dict((await self._send("POST", "quotas", {"project": project, **settings}))["quotas"][0])
+
+    async def quotas(self) -> list[JsonObject]:
+        """List the quotas with what is used of them."""
+        return list((await self._send("GET", "quotas"))["quotas"])
+
+    async def clear_quotas(self, project: str | None = None) -> None:
+        """Forget the quotas of one project, or all."""
+        await self._send("DELETE", "quotas", None, {"project": project} if project else None)
+
+    async def set_capacity(self, region: str = "", **settings: Any) -> JsonObject:
+        """Limit a region, or all together; the settings are those of `capacity.Limits`."""
+        return await self._send("POST", "capacity", {"region": region, **settings})
+
+    async def capacity(self) -> list[JsonObject]:
+        """List the limits with how many calls run and were refused."""
+        return list((await self._send("GET", "capacity"))["capacity"])
+
+    async def clear_capacity(self) -> None:
+        """Take every limit on capacity away."""
+        await self._send("DELETE", "capacity")
+
+    async def open_port(self, region: str = "", port: int = 0) -> JsonObject:
+        """Open an extra port that stands for a region, or a closed one again; give `port`, `region`, `url`, `open`."""
+        return await self._send("POST", "ports", {"region": region, "port": port})
+
+    async def close_port(self, port: int) -> JsonObject:
+        """Close an extra port: new connections are refused, those there are aborted."""
+        return await self._send("DELETE", "ports", None, {"port": str(port)})
+
+    async def ports(self) -> list[JsonObject]:
+        """List the extra ports."""
+        return list((await self._send("GET", "ports"))["ports"])
+
+    async def issue_service_account_key(self, project: str, **settings: Any) -> JsonObject:
+        """Make a service account, or a further key of the one that `email` names; give Google's JSON for it.
+
+        Other settings: `projects` (it may call in besides, "*" = all), `token_lifetime_seconds`, `enabled`.
+        """
+        return await self._send("POST", "service-accounts", {"project": project, **settings})
+
+    async def change_service_account(self, email: str, **settings: Any) -> JsonObject:
+        """Change `enabled`, `projects` or `token_lifetime_seconds`, or disable the key that `disable_key` names."""
+        return await self._send("PATCH", "service-accounts", {"email": email, **settings})
+
+    async def service_accounts(self) -> list[JsonObject]:
+        """List the service accounts."""
+        return list((await self._send("GET", "service-accounts"))["service_accounts"])
+
+    async def revoke_tokens(self, email: str | None = None) -> None:
+        """Refuse every access token that is out, or those of one account, with 401."""
+        await self._send("DELETE", "tokens", None, {"email": email} if email else None)
+
+    async def set_api_keys(self, **seconds: float) -> JsonObject:
+        """Set `propagation_seconds` until a change to an API key counts, `operation_seconds` until it is done."""
+        return await self._send("POST", "api-keys", seconds)
+
     async def set_pace(self, model: str = "*", **pace: float) -> None:
         """Set `latency_ms` and `tokens_per_second` of one model, or of all."""
         await self._send("POST", "models", {model: pace})
 
     async def calls(self, *, after: int = 0, **filters: str) -> list[ServedCall]:
-        """List all served calls above a sequence; filters: key_id, project, model, method, attempt_id, fault."""
+        """List served calls above a sequence; filter by key_id, project, region, model, method, attempt_id, fault."""
         found: list[ServedCall] = []
         while True:
             page = await self._send("GET", "calls", None, {"after": str(after), "limit": str(_PAGE), **filters})

@@ -15,15 +15,16 @@ _MEBIBYTE = 1024 * 1024
 class Configuration:
     """Settings of one simulator.
 
-    only_known_keys: refuse keys that `keys` (secret -> project, state, expires_at, requests_per_minute) does not name.
+    only_known_keys: refuse keys that `keys` (secret -> project, state, ... as in `keys.Key`) does not name.
     models: id or `*` -> latency_ms, tokens_per_second. replay: recorded traffic to answer from.
-    faults: plans set at the start. capture: how many raw requests to keep (0 = none).
+    faults, quotas: plans and quotas set at the start. capture: how many raw requests to keep (0 = none).
     """
 
     only_known_keys: bool = False
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: dict[str, dict[str, float]] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
+    quotas: list[dict[str, Any]] = field(default_factory=list)
     replay: str | None = None
     capture: int = 0
     implicit_caching: bool = True

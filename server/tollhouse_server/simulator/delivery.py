@@ -79,11 +79,13 @@ class Delivery(Response):
         elif self._breaks():
             await self._break(scope, receive)
         else:
+            if sent == 0:
+                await send(self._start())
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _start(self) -> Message:
         headers = list(self.raw_headers)
-        if not self._framed and not (self._fault and self._fault.kind == "truncate"):
+        if not self._framed and not (self._fault and self._fault.kind in {"truncate", "cut"}):
             headers.append((b"content-length", str(sum(map(len, self._pieces))).encode()))
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
@@ -123,6 +125,8 @@ def _spoiled(pieces: Sequence[bytes], fault: FaultPlan | None, *, framed: bool) 
     kept = list(pieces)
     if fault is None or fault.kind == "slow":
         return kept
+    if fault.kind == "cut":
+        return kept[: min(fault.after_chunks, len(kept) - 1)]
     if not framed:
         whole = b"".join(kept)
         kept = [whole[: len(whole) // 2], whole[len(whole) // 2 :]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,26 +14,26 @@ from starlette.responses import Response
 
 from tollhouse_server.simulator import embeddings, errors
 from tollhouse_server.simulator.answers import Answer, answer
+from tollhouse_server.simulator.bodies import read_body
 from tollhouse_server.simulator.caching import ImplicitCache
 from tollhouse_server.simulator.call_log import CallLog, CallRow
 from tollhouse_server.simulator.delivery import Delivery, Pace
 from tollhouse_server.simulator.errors import GeminiError, JsonObject
 from tollhouse_server.simulator.faults import FaultPlan, FaultPlans
 from tollhouse_server.simulator.keys import Caller, KeyBook
+from tollhouse_server.simulator.listeners import Listeners
 from tollhouse_server.simulator.models import Model, ModelList
+from tollhouse_server.simulator.paths import Target
 from tollhouse_server.simulator.prompts import Prompt
+from tollhouse_server.simulator.quotas import Load, Quotas
 from tollhouse_server.simulator.replay import Recording, Recordings
 from tollhouse_server.simulator.requests_seen import RequestsSeen
+from tollhouse_server.simulator.service_accounts import ServiceAccounts
 from tollhouse_server.simulator.streaming import chunks
-from tollhouse_server.simulator.tokens import cached_content_tokens, details, prompt_tokens
+from tollhouse_server.simulator.tokens import billable_characters, cached_content_tokens, details, prompt_tokens
 from tollhouse_server.simulator.usage import Surface
 from tollhouse_server.simulator.wire import read_message
 
-_PATH = re.compile(
-    r"^/(?P<version>v1|v1beta|v1beta1|v1alpha)/"
-    r"(?:projects/(?P<project>[^/]+)/locations/[^/]+/)?(?:publishers/google/)?"
-    r"(?:models|tunedModels)(?:/(?P<model>[^/:]+)(?::(?P<method>\w+))?)?/?$"
-)
 _MESSAGES = {
     "generateContent": "GenerateContentRequest",
     "streamGenerateContent": "GenerateContentRequest",
@@ -47,30 +46,6 @@ _STREAM = "streamGenerateContent"
 _JSON = "application/json; charset=UTF-8"
 _PAGE_SIZE = 50
 _PAGE_LIMIT = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path names; `project` only on Vertex paths, `method` None for `models.get` and `models.list`."""
-
-    version: str
-    project: str | None
-    model: str | None
-    method: str | None
-
-    @classmethod
-    def read(cls, request: Request) -> Target:
-        """Read a path, or raise a 404."""
-        found = _PATH.match(request.url.path)
-        wanted = "GET" if found and found["method"] is None else "POST"
-        if found is None or request.method != wanted:
-            raise errors.path_not_found()
-        return cls(found["version"], found["project"], found["model"], found["method"])
-
-    @property
-    def vertex(self) -> bool:
-        """Whether this is a Vertex path."""
-        return self.project is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +73,9 @@ class Door:
     recordings: Recordings
     seen: RequestsSeen
     body_limit_bytes: int
+    accounts: ServiceAccounts
+    quotas: Quotas
+    listeners: Listeners
 
     async def answer(self, request: Request) -> Response:
         """Answer a request, refusals included."""
@@ -107,51 +85,72 @@ class Door:
             return Response(orjson.dumps(refusal.body()), status_code=refusal.code, media_type=_JSON)
 
     async def _answer(self, request: Request) -> Response:
-        body = await _read_body(request, self.body_limit_bytes)
+        body = await read_body(request, self.body_limit_bytes)
         self.seen.add(request, body)
-        target = Target.read(request)
+        target = Target.read(request.method, request.scope["path"])
         caller = self._caller(request, target)
         if target.method is None:
             return self._show_models(request, target)
         fault = self.faults.strike(caller, target.model or "", target.method)
-        refusal = fault.refusal(target.model or "") if fault else None
+        refusal = fault.refusal(target.model or "", caller=caller, service=target.service) if fault else None
         if refusal is not None:
             raise refusal
+        self.quotas.check(caller, target.model or "", service=target.service)
         outcome = await self._outcome(request, target, caller, body)
         sequence = None
-        if outcome.status == 200:
+        if outcome.status == 200 and target.method != "countTokens":
+            load = partial(Load.of, outcome.usage, outcome.images)
+            self.quotas.take(caller, target.model or "", load, service=target.service)
             sequence = await self._log(request, target, caller, outcome, fault)
         return self._deliver(request, target, outcome, fault, sequence)
 
     def _caller(self, request: Request, target: Target) -> Caller:
         headers = request.headers
         secret = headers.get("x-goog-api-key") or request.query_params.get("key")
-        if not secret and headers.get("authorization", "").startswith("Bearer "):
-            secret = headers["authorization"].removeprefix("Bearer ")
-        caller = self.keys.admit(secret, model=target.model or "")
-        return Caller(caller.key_id, target.project) if target.project else caller
+        token = "" if secret else headers.get("authorization", "")
+        caller = self._bearer(token, target) if token or (target.vertex and not secret) else self._keyed(secret, target)
+        region = target.region or self.listeners.region_of_port(request.scope)
+        return Caller(caller.key_id, target.project or caller.project, region)
+
+    def _keyed(self, secret: str | None, target: Target) -> Caller:
+        return self.keys.admit(secret, model=target.model or "")
+
+    def _bearer(self, authorization: str, target: Target) -> Caller:
+        scheme, _, token = authorization.partition(" ")
+        if scheme != "Bearer" or not token:
+            raise errors.credentials_missing(target.service)
+        grant = self.accounts.admit(token, project=target.project, service=target.service)
+        if grant is None and not target.vertex:
+            return self._keyed(token, target)
+        name, project = (grant.private_key_id, grant.account.project) if grant else (token, "")
+        model = target.model or ""
+        key_id = self.keys.admit_token(name, service=target.service, model=model, vouched=grant is not None)
+        return Caller(key_id, project)
 
     def _show_models(self, request: Request, target: Target) -> Response:
         if target.model is not None:
             model = self.models.get(target.model)
             if model is None:
-                raise errors.model_not_found(target.model, target.version, "GetModel")
-            return _json(model.resource())
+                raise target.not_found("GetModel")
+            return _json(model.publisher_resource() if target.vertex else model.resource())
         start, size = _page(request.query_params)
         models = self.models.all()
-        shown: JsonObject = {"models": [each.resource() for each in models[start : start + size]]}
+        page = models[start : start + size]
+        shown: JsonObject = {"models": [each.resource() for each in page]}
+        if target.vertex:
+            shown = {"publisherModels": [each.publisher_resource() for each in page]}
         if start + size < len(models):
             shown["nextPageToken"] = str(start + size)
         return _json(shown)
 
     async def _outcome(self, request: Request, target: Target, caller: Caller, body: bytes) -> Outcome:
-        recording = self.recordings.find(request.url.path, body, request.headers.get("x-simulator-replay"))
+        recording = self.recordings.find(request.scope["path"], body, request.headers.get("x-simulator-replay"))
         if recording is not None:
             return _replayed(recording, target)
         model = self._model(target)
         message = read_message(body, _MESSAGES[target.method or ""])
         if target.method == "countTokens":
-            return _counted(message, model)
+            return _counted(message, model, vertex=target.vertex)
         if target.method in {"generateContent", _STREAM}:
             return await self._generated(message, model, target, caller)
         return _embedded(message, model, target)
@@ -159,7 +158,7 @@ class Door:
     def _model(self, target: Target) -> Model:
         model = self.models.get(target.model or "")
         if model is None or target.method not in model.methods:
-            raise errors.model_not_found(target.model or "", target.version, target.method or "")
+            raise target.not_found(target.method or "")
         return model
 
     async def _generated(self, message: JsonObject, model: Model, target: Target, caller: Caller) -> Outcome:
@@ -178,7 +177,7 @@ class Door:
         self, request: Request, target: Target, caller: Caller, outcome: Outcome, fault: FaultPlan | None
     ) -> int | None:
         """Write the call to the log and return its place there; None for what is never billed."""
-        if target.method == "countTokens" or (fault is not None and not fault.served):
+        if fault is not None and not fault.served:
             return None
         row = CallRow(
             served_at_ms=time.time_ns() // 1_000_000,
@@ -192,6 +191,7 @@ class Door:
             fault=fault.kind if fault else None,
             image_count=outcome.images,
             response_id=outcome.pieces[0].get("responseId"),
+            region=caller.region,
         )
         return await self.log.append(row)
 
@@ -208,8 +208,8 @@ class Door:
             return Response(orjson.dumps(outcome.pieces[0]), status_code=outcome.status, media_type=_JSON)
         model = self.models.get(target.model or "")
         pace = _pace(model, outcome) if model else Pace()
-        as_events = request.query_params.get("alt") == "sse"
-        media_type = "text/event-stream" if outcome.is_stream and as_events else _JSON
+        as_events = outcome.is_stream and request.query_params.get("alt") == "sse"
+        media_type = "text/event-stream" if as_events else _JSON
         pieces = (
             _framed(outcome.pieces, as_events=as_events) if outcome.is_stream else [orjson.dumps(outcome.pieces[0])]
         )
@@ -236,7 +236,7 @@ def _outcome(whole: Answer, surface: Surface, *, is_stream: bool) -> Outcome:
     )
 
 
-def _counted(message: JsonObject, model: Model) -> Outcome:
+def _counted(message: JsonObject, model: Model, *, vertex: bool) -> Outcome:
     body = message.get("generateContentRequest") or message
     if not body.get("contents"):
         raise errors.invalid_argument("* CountTokensRequest.contents: contents is not specified\n")
@@ -244,6 +244,8 @@ def _counted(message: JsonObject, model: Model) -> Outcome:
     shown: JsonObject = {"totalTokens": counts.total(), "promptTokensDetails": details(counts)}
     if cached_content_tokens(body):
         shown["cachedContentTokenCount"] = cached_content_tokens(body)
+    if vertex:
+        shown["totalBillableCharacters"] = billable_characters(body)
     return Outcome([shown], {}, "standard")
 
 
@@ -269,16 +271,6 @@ def _replayed(recording: Recording, target: Target) -> Outcome:
         is_stream=recording.is_stream or target.method == _STREAM,
         status=recording.status,
     )
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise errors.invalid_argument(f"Request payload size exceeds the limit: {limit} bytes.")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _page(parameters: Mapping[str, str]) -> tuple[int, int]:

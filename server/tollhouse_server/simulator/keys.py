@@ -13,6 +13,9 @@ from tollhouse_server.simulator import errors
 DEFAULT_PROJECT = "simulated-project"
 _KEY_ID_LENGTH = 16
 _MINUTE_SECONDS = 60.0
+_STATES = ("accepted", "refused", "suspended", "leaked", "blocked")
+_TIMES = ("expires_at", "valid_from", "valid_until")
+_SETTINGS = ("project", "state", "requests_per_minute", *_TIMES)
 
 
 def key_id(secret: str) -> str:
@@ -22,27 +25,40 @@ def key_id(secret: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a call is billed to."""
+    """Who a call is billed to, and where it is served."""
 
     key_id: str
     project: str
+    region: str = "global"
 
 
 @dataclass(slots=True)
 class Key:
-    """What is known of one key; `state` is accepted, refused (400) or suspended (403)."""
+    """What is known of one key.
+
+    state: accepted, refused (400; 401 for a token), suspended, leaked or blocked (403 each, with Google's reasons).
+    valid_from, valid_until: Unix times outside of which the key is refused as if nobody had ever made it.
+    """
 
     id: str
     project: str = DEFAULT_PROJECT
     state: str = "accepted"
     expires_at: float | None = None
     requests_per_minute: int | None = None
+    valid_from: float | None = None
+    valid_until: float | None = None
     recent: deque[float] = field(default_factory=deque)
 
     def shown(self) -> dict[str, Any]:
         """Give it as the admin path lists it."""
-        names = ("id", "project", "state", "expires_at", "requests_per_minute")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("id", *_SETTINGS)}
+
+
+_REFUSALS: Mapping[str, Callable[[], errors.GeminiError]] = {
+    "refused": errors.api_key_invalid,
+    "leaked": errors.key_leaked,
+    "blocked": errors.key_blocked,
+}
 
 
 class KeyBook:
@@ -54,15 +70,16 @@ class KeyBook:
         self._keys: dict[str, Key] = {}
 
     def put(self, secret: str, settings: Mapping[str, Any]) -> Key:
-        """Add or change one key; settings are `project`, `state`, `expires_at` and `requests_per_minute`."""
-        if settings.get("state", "accepted") not in {"accepted", "refused", "suspended"}:
-            raise ValueError("state must be accepted, refused or suspended")
-        if not isinstance(settings.get("expires_at") or 0, (int, float)):
-            raise ValueError("expires_at must be a Unix time in seconds")
+        """Add or change one key; the settings are the fields of `Key`."""
+        if settings.get("state", "accepted") not in _STATES:
+            raise ValueError(f"state must be one of {', '.join(_STATES)}")
+        for name in _TIMES:
+            if not isinstance(settings.get(name) or 0, (int, float)):
+                raise ValueError(f"{name} must be a Unix time in seconds")
         if not isinstance(settings.get("requests_per_minute") or 0, int):
             raise ValueError("requests_per_minute must be a whole number")
         known = self._keys.setdefault(key_id(secret), Key(key_id(secret)))
-        for name in ("project", "state", "expires_at", "requests_per_minute"):
+        for name in _SETTINGS:
             if name in settings:
                 setattr(known, name, settings[name])
         return known
@@ -80,7 +97,7 @@ class KeyBook:
         return list(self._keys.values())
 
     def admit(self, secret: str | None, *, model: str) -> Caller:
-        """Say who calls, or raise the GeminiError that a missing, bad, expired or exhausted key earns."""
+        """Say who calls with an API key, or raise the GeminiError that a missing, bad or exhausted key earns."""
         if not secret:
             raise errors.key_missing()
         key = self._keys.get(key_id(secret))
@@ -88,17 +105,40 @@ class KeyBook:
             if self._only_known:
                 raise errors.api_key_invalid()
             return Caller(key_id(secret), DEFAULT_PROJECT)
-        self._check_state(key)
+        refusal = self._refusal(key)
+        if refusal is not None:
+            raise refusal
         self._count(key, model)
         return Caller(key.id, key.project)
 
-    def _check_state(self, key: Key) -> None:
-        if key.state == "refused":
-            raise errors.api_key_invalid()
+    def admit_token(self, name: str, *, service: str, model: str, vouched: bool) -> str:
+        """Give the key id behind a bearer token, or raise as `admit` does, with a 401 for 400.
+
+        name: what the token stands for, its service account's key id or the token itself.
+        vouched: whether the token endpoint gave it out; any other counts as known only when `put` has named it.
+        """
+        key = self._keys.get(key_id(name))
+        if key is None:
+            if self._only_known and not vouched:
+                raise errors.token_refused(service, "ACCESS_TOKEN_TYPE_UNSUPPORTED")
+            return key_id(name)
+        refusal = self._refusal(key)
+        if refusal is not None:
+            raise refusal if refusal.code == 403 else errors.token_refused(service)
+        self._count(key, model)
+        return key.id
+
+    def _refusal(self, key: Key) -> errors.GeminiError | None:
         if key.state == "suspended":
-            raise errors.key_suspended(key.project)
-        if key.expires_at is not None and self._clock() >= key.expires_at:
-            raise errors.api_key_expired()
+            return errors.key_suspended(key.project)
+        if key.state != "accepted":
+            return _REFUSALS[key.state]()
+        now = self._clock()
+        if key.expires_at is not None and now >= key.expires_at:
+            return errors.api_key_expired()
+        if now < (key.valid_from or now) or now >= (key.valid_until or now + 1):
+            return errors.api_key_invalid()
+        return None
 
     def _count(self, key: Key, model: str) -> None:
         if key.requests_per_minute is None:

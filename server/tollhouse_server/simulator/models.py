@@ -58,6 +58,16 @@ class Model:
             shown |= {"temperature": 1, "topP": 0.95, "topK": 64, "maxTemperature": 2, "thinking": self.thinking}
         return shown
 
+    def publisher_resource(self) -> JsonObject:
+        """Give it as Vertex's Model Garden shows it."""
+        return {
+            "name": f"publishers/google/models/{self.id}",
+            "versionId": "001",
+            "openSourceCategory": "PROPRIETARY",
+            "launchStage": "GA",
+            "publisherModelTemplate": f"projects/{{project}}/locations/{{location}}/publishers/google/models/{self.id}",
+        }
+
 
 class ModelList:
     """The models by id, whose pace can be changed while the simulator runs."""

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from tollhouse_server.simulator.keys import key_id
 
 _SECRET_HEADERS = frozenset({"x-goog-api-key", "authorization"})
-_KEY_PARAMETER = re.compile(r"(?<![\w-])key=([^&]*)")
+_KEY_PARAMETER = re.compile(r"(?<![\w-])(key|keyString)=([^&]*)")
 
 
 class RequestsSeen:
@@ -29,7 +29,7 @@ class RequestsSeen:
         """Keep one request."""
         if self._requests.maxlen == 0:
             return
-        query = _KEY_PARAMETER.sub(lambda found: f"key=redacted:{key_id(found[1])}", request.url.query)
+        query = _KEY_PARAMETER.sub(lambda found: f"{found[1]}=redacted:{key_id(found[2])}", request.url.query)
         headers = [[name, _redacted(name, value)] for name, value in request.headers.items()]
         entry: dict[str, Any] = {"method": request.method, "path": request.url.path, "query": query, "headers": headers}
         try:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tollhouse_server.simulator.listeners import Listeners
 
 TRANSPORT_KEY = "tollhouse.simulator.transport"
 _KEEP_ALIVE_SECONDS = 300
@@ -30,7 +32,9 @@ class ScopedProtocol(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, then returns."""
 
-    def __init__(self, app: ASGIApp, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, listeners: Listeners, *, host: str, on_ready: Callable[[], None]) -> None:
+        self._listeners = listeners
+        self._host = host
         self._on_ready = on_ready
         super().__init__(
             uvicorn.Config(
@@ -52,6 +56,7 @@ class Server(uvicorn.Server):
         """Start, and say so."""
         await super().startup(sockets)
         if not self.should_exit:
+            self._listeners.attach(self._host, self._connection, self._connections)
             self._on_ready()
 
     @contextlib.contextmanager
@@ -61,6 +66,17 @@ class Server(uvicorn.Server):
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self.stop)
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, extra ports first."""
+        self._listeners.close_all()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> ScopedProtocol:
+        return ScopedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _connections(self) -> Iterable[ScopedProtocol]:
+        return [each for each in self.server_state.connections if isinstance(each, ScopedProtocol)]
 
     def stop(self) -> None:
         """Ask for the end."""
