@@ -27,9 +27,9 @@ from tollhouse_server.simulator.faults import FaultPlans
 from tollhouse_server.simulator.keys import KeyBook
 from tollhouse_server.simulator.listeners import Listeners
 from tollhouse_server.simulator.models import ModelList
-from tollhouse_server.simulator.parts import Simulator
 from tollhouse_server.simulator.openai_door import PATHS as OPENAI_PATHS
 from tollhouse_server.simulator.openai_door import OpenAIDoor
+from tollhouse_server.simulator.parts import Simulator
 from tollhouse_server.simulator.quotas import Quotas
 from tollhouse_server.simulator.replay import Recordings
 from tollhouse_server.simulator.requests_seen import RequestsSeen
