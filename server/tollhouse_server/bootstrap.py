@@ -16,6 +16,7 @@ from tollhouse_server.identity import store as identity
 from tollhouse_server.identity.keys import digest, make_key
 from tollhouse_server.identity.tables import ApiKeyRow
 from tollhouse_server.names import PLATFORM, PrincipalName
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.live import seed
 from tollhouse_server.routing.tables import AccountRow
 from tollhouse_server.tenancy import store as tenancy
@@ -35,10 +36,10 @@ async def migrate(owner_dsn: str) -> None:
         await asyncio.to_thread(upgrade, owner_dsn)
 
 
-async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], base_url_keys: Iterable[str]) -> None:
+async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], addresses: Addresses) -> None:
     """Bring catalogue and prices to the packaged revision, and add accounts that are not there."""
     async with database.transaction() as session:
-        await seed(session, accounts=accounts, base_url_keys=tuple(base_url_keys))
+        await seed(session, accounts=accounts, addresses=addresses)
 
 
 async def create_administrator_key(database: Database, pepper: bytes) -> str:

@@ -1,6 +1,5 @@
 """Every gRPC service with its parts: the list of what this server serves."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -54,6 +53,7 @@ from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.tenancy.project_paths import ProjectPaths
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.vault.client import VaultClient
 
 
@@ -68,7 +68,7 @@ class ServiceParts:
     catalogue: LiveCatalogue
     prices: LivePriceBook
     custodian: VaultClient
-    base_url_keys: Sequence[str]
+    addresses: Addresses
     pepper: bytes
     generation: GenerationService
     project_paths: ProjectPaths
@@ -103,9 +103,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
         (
             _descriptor(accounts_pb2, "AccountService"),
-            AccountService(
-                database, mutations, pages, endpoints=parts.base_url_keys, default_endpoint=parts.base_url_keys[0]
-            ),
+            AccountService(database, mutations, pages, parts.addresses),
         ),
         (
             _descriptor(upstream_keys_pb2, "UpstreamKeyService"),

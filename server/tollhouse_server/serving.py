@@ -13,6 +13,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.ports import claim_port
+from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import KILL_AFTER_DRAIN_SECONDS, ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
@@ -91,7 +92,7 @@ async def migrate_and_seed(settings: Settings) -> None:
     await migrate(settings.postgres_owner_dsn.get_secret_value())
     database = Database(wiring.required_dsn(settings))
     try:
-        await seed_catalogue(database, [], wiring.base_urls(settings))
+        await seed_catalogue(database, [], addresses_of(settings))
     finally:
         await database.close()
 

@@ -47,6 +47,7 @@ from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.retention import Retention
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
+from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.routing.targets import UpstreamKeyMeta
@@ -193,11 +194,6 @@ async def read_pepper(vault: VaultClient) -> bytes:
     return base64.b64decode((await vault.read_secret(PEPPER_PATH))[PEPPER_FIELD])
 
 
-def base_urls(settings: Settings) -> dict[str, str]:
-    """Return the upstream addresses that accounts may name. Tenants can add none."""
-    return {"gemini_api": settings.gemini_base_url}
-
-
 @asynccontextmanager
 async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
     """Build a worker and serve until the block is left.
@@ -252,7 +248,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
                 catalogue=knowledge.catalogue,
                 prices=knowledge.prices,
                 custodian=custodian,
-                base_url_keys=tuple(base_urls(settings)),
+                addresses=addresses_of(settings),
                 pepper=pepper,
                 generation=GenerationService(
                     generation=generation,
@@ -308,7 +304,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
 async def _knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
     watch = EpochWatch(database)
     watch.before_reading(DueMoves(database).carry_out)
-    catalogue, prices, keys = LiveCatalogue(database, base_urls(settings)), LivePriceBook(database), KeyRing(vault)
+    catalogue, prices, keys = LiveCatalogue(database, addresses_of(settings)), LivePriceBook(database), KeyRing(vault)
 
     async def expect_keys() -> None:
         found = [

@@ -16,6 +16,7 @@ from tollhouse_server.errors import (
     ResourceNotFound,
 )
 from tollhouse_server.routing import account_store, store
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.catalogue import RouteRequest, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, packaged_catalogue
 from tollhouse_server.routing.live import LiveCatalogue, seed
@@ -23,11 +24,14 @@ from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 
 from tests.drivers.postgres import TestDatabase
 
-BASE_URLS = {"gemini": "http://127.0.0.1:1", "vertex": "https://{region}-aiplatform.googleapis.com"}
+ADDRESSES = Addresses(
+    base_urls={"gemini_api": "http://127.0.0.1:1", "vertex": "https://{region}-aiplatform.googleapis.com"},
+    egress_urls={"hong-kong": "http://me:word@127.0.0.1:2"},
+)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def account(account_id: str = "acme", base_url_key: str = "gemini") -> AccountRow:
+def account(account_id: str = "acme", base_url_key: str = "gemini_api") -> AccountRow:
     return AccountRow(account_id=account_id, kind="gemini_api", base_url_key=base_url_key)
 
 
@@ -40,14 +44,14 @@ def key(key_id: str = "first", account_id: str = "acme") -> UpstreamKeyRow:
 async def database(fresh_database: TestDatabase) -> AsyncIterator[Database]:
     database = Database(fresh_database.app_dsn)
     async with database.transaction() as session:
-        await seed(session, accounts=[account()], base_url_keys=BASE_URLS)
+        await seed(session, accounts=[account()], addresses=ADDRESSES)
     yield database
     await database.close()
 
 
 async def test_a_seeded_database_routes_every_tier_but_nano(database: Database) -> None:
     """The packaged catalogue serves all tiers with one account; Nano waits for an account of its own kind."""
-    live = LiveCatalogue(database, BASE_URLS)
+    live = LiveCatalogue(database, ADDRESSES)
 
     await live.reload()
 
@@ -65,7 +69,7 @@ async def test_a_seeded_database_routes_every_tier_but_nano(database: Database) 
 async def test_seeding_again_changes_nothing(database: Database) -> None:
     """A start on a seeded database stores no second catalogue and no second price book."""
     async with database.transaction() as session:
-        await seed(session, accounts=[account()], base_url_keys=BASE_URLS)
+        await seed(session, accounts=[account()], addresses=ADDRESSES)
 
     async with database.transaction() as session:
         revisions = (await session.execute(text("SELECT count(*) FROM catalogue_revision"))).scalar_one()
@@ -82,7 +86,7 @@ async def test_a_newer_packaged_catalogue_keeps_an_edited_tier(database: Databas
     async with database.transaction() as session:
         await store.store_catalogue(session, newer_catalogue())
 
-    live = LiveCatalogue(database, BASE_URLS)
+    live = LiveCatalogue(database, ADDRESSES)
     await live.reload()
     assert live.current.get_tier("ultra").choices == (TierChoice(model="gemini-2.5-pro"),)
     assert live.current.get_model("gemini-2.5-pro").display_name == "Gemini 2.5 Pro"
@@ -96,19 +100,19 @@ def newer_catalogue() -> CatalogueFile:
 async def test_an_account_cannot_name_a_host_of_its_own(database: Database) -> None:
     """Accounts choose among the settings' addresses; a URL is no choice, at creation or later."""
     async with database.transaction() as session:
-        with pytest.raises(InvalidRequest, match="base_url_key: must be one of: gemini, vertex"):
+        with pytest.raises(InvalidRequest, match=r"account\.endpoint: must be one of: gemini_api"):
             await account_store.create_account(
-                session, account("evil", base_url_key="https://evil.example"), base_url_keys=BASE_URLS
+                session, account("evil", base_url_key="https://evil.example"), addresses=ADDRESSES
             )
         with pytest.raises(InvalidRequest):
             await account_store.update_account(
-                session, "acme", {"base_url_key": "https://evil.example"}, base_url_keys=BASE_URLS
+                session, "acme", {"base_url_key": "https://evil.example"}, addresses=ADDRESSES
             )
 
 
 async def test_an_account_whose_address_left_the_settings_is_not_routed_to(database: Database) -> None:
     """An address that the settings no longer name is not used, whatever the database says."""
-    live = LiveCatalogue(database, {"vertex": "https://vertex.example"})
+    live = LiveCatalogue(database, Addresses(base_urls={"vertex": "https://vertex.example"}))
 
     await live.reload()
 
@@ -118,10 +122,10 @@ async def test_an_account_whose_address_left_the_settings_is_not_routed_to(datab
 async def test_accounts_and_keys_live_a_whole_life(database: Database) -> None:
     """Create, read, list, change and delete work, and a stale etag or a double id is refused."""
     async with database.transaction() as session:
-        created = await account_store.create_account(session, account("beta"), base_url_keys=BASE_URLS)
+        created = await account_store.create_account(session, account("beta"), addresses=ADDRESSES)
         await account_store.create_key(session, key(account_id="beta"))
         changed = await account_store.update_account(
-            session, "beta", {"display_name": "Beta"}, base_url_keys=BASE_URLS, version=created.version
+            session, "beta", {"display_name": "Beta"}, addresses=ADDRESSES, version=created.version
         )
 
         assert [row.account_id for row in await account_store.list_accounts(session)] == ["acme", "beta"]
@@ -129,9 +133,9 @@ async def test_accounts_and_keys_live_a_whole_life(database: Database) -> None:
         assert (changed.display_name, changed.version) == ("Beta", 2)
         assert (await account_store.get_key(session, "beta", "first")).state == "ACTIVE"
         with pytest.raises(EtagMismatch):
-            await account_store.update_account(session, "beta", {"project": "x"}, base_url_keys=BASE_URLS, version=1)
+            await account_store.update_account(session, "beta", {"project": "x"}, addresses=ADDRESSES, version=1)
         with pytest.raises(InvalidRequest):
-            await account_store.update_account(session, "beta", {"kind": "vertex"}, base_url_keys=BASE_URLS)
+            await account_store.update_account(session, "beta", {"kind": "vertex"}, addresses=ADDRESSES)
     async with database.transaction() as session:
         await account_store.delete_key(session, "beta", "first")
         await account_store.delete_account(session, "beta", version=2)
@@ -144,7 +148,7 @@ async def test_ids_are_taken_once(database: Database) -> None:
     """A second account of the same id is refused by name."""
     with pytest.raises(ResourceExists, match="accounts/acme"):
         async with database.transaction() as session:
-            await account_store.create_account(session, account(), base_url_keys=BASE_URLS)
+            await account_store.create_account(session, account(), addresses=ADDRESSES)
 
 
 async def test_an_account_with_keys_is_not_deleted(database: Database) -> None:
@@ -166,7 +170,7 @@ async def test_a_key_belongs_to_an_account(database: Database) -> None:
 
 async def test_a_quarantined_key_leaves_the_catalogue_at_the_next_refresh(database: Database) -> None:
     """The epoch tells every process that a key went out of use."""
-    live = LiveCatalogue(database, BASE_URLS)
+    live = LiveCatalogue(database, ADDRESSES)
     watch = EpochWatch(database)
     watch.on_change(Topic.ACCOUNTS, live.reload)
     async with database.transaction() as session:
@@ -184,9 +188,9 @@ async def test_a_quarantined_key_leaves_the_catalogue_at_the_next_refresh(databa
 
 async def test_a_disabled_account_takes_no_calls(database: Database) -> None:
     """DISABLED takes an account out of routing."""
-    live = LiveCatalogue(database, BASE_URLS)
+    live = LiveCatalogue(database, ADDRESSES)
     async with database.transaction() as session:
-        await account_store.update_account(session, "acme", {"state": "DISABLED"}, base_url_keys=BASE_URLS)
+        await account_store.update_account(session, "acme", {"state": "DISABLED"}, addresses=ADDRESSES)
 
     await live.reload()
 

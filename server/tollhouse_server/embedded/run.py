@@ -17,6 +17,7 @@ from tollhouse_server.embedded import demo
 from tollhouse_server.embedded.files import write_secret_file
 from tollhouse_server.embedded.stack import RunningStack, StackConfig, running_parts
 from tollhouse_server.embedded.state_directory import claimed
+from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.serving import claim_ports
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
@@ -41,7 +42,7 @@ async def run_embedded(settings: Settings) -> None:
         with_ports = settings.model_copy(update=claim_ports(settings))
         _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
         async with running_parts(_stack_config(settings), directory) as parts:
-            served = with_ports.model_copy(update=_embedded_settings(parts))
+            served = with_ports.model_copy(update=_embedded_settings(settings, parts))
             keys = await _prepare(served, parts)
             async with _processes(served, parts) as supervisor:
                 run_file = RunFile(served, parts, keys, supervisor)
@@ -67,9 +68,8 @@ def _stack_config(settings: Settings) -> StackConfig:
     )
 
 
-def _embedded_settings(parts: RunningStack) -> dict[str, object]:
+def _embedded_settings(settings: Settings, parts: RunningStack) -> dict[str, object]:
     gateway, custodian = parts.openbao.gateway, parts.openbao.key_custodian
-    simulator = {"gemini_base_url": parts.simulator.base_url} if parts.simulator else {}
     return {
         "postgres_dsn": SecretStr(parts.app_dsn),
         "postgres_owner_dsn": SecretStr(parts.owner_dsn),
@@ -78,8 +78,14 @@ def _embedded_settings(parts: RunningStack) -> dict[str, object]:
         "vault_secret_id_file": gateway.secret_id_file.absolute(),
         "vault_custodian_role_id_file": custodian.role_id_file.absolute(),
         "vault_custodian_secret_id_file": custodian.secret_id_file.absolute(),
-        **simulator,
+        **(_simulated(settings, parts.simulator.base_url) if parts.simulator else {}),
     }
+
+
+def _simulated(settings: Settings, base_url: str) -> dict[str, object]:
+    """Return the settings by which the simulator is every kind of upstream; what a user has named himself stays."""
+    simulated = {"vertex": base_url, "openai_compatible": base_url}
+    return {"gemini_base_url": base_url, "upstream_addresses": simulated | settings.upstream_addresses}
 
 
 async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:
@@ -91,7 +97,7 @@ async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:
         vault, custodian = wiring.gateway_vault(settings), wiring.custodian_vault(settings)
         stack.push_async_callback(vault.close)
         stack.push_async_callback(custodian.close)
-        await seed_catalogue(database, [demo.demo_account()], wiring.base_urls(settings))
+        await seed_catalogue(database, [demo.demo_account()], addresses_of(settings))
         secret = settings.gemini_api_key
         await demo.ensure_upstream_key(database, custodian, secret.get_secret_value() if secret else None)
         pepper = await wiring.read_pepper(vault)

@@ -4,9 +4,11 @@ A `version` that a function takes is the resource's version as the caller read i
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from sqlalchemy import delete
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -20,27 +22,38 @@ from tollhouse_server.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from tollhouse_server.names import AccountName, UpstreamKeyName, invalid
-from tollhouse_server.routing.tables import AccountRow, TierTargetRow, UpstreamKeyRow
+from tollhouse_server.names import AccountName, TenantName, UpstreamKeyName
+from tollhouse_server.routing.addresses import Addresses
+from tollhouse_server.routing.tables import AccountLimitRow, AccountRow, ModelRow, TierTargetRow, UpstreamKeyRow
+from tollhouse_server.routing.targets import AccountLimit, AccountMetric
+from tollhouse_server.tenancy.store import get_tenant
 
 _Row = TypeVar("_Row", AccountRow, UpstreamKeyRow)
-_ACCOUNT_FIELDS = frozenset({"display_name", "project", "base_url_key", "region", "state"})
+_ACCOUNT_FIELDS = frozenset(
+    {"display_name", "project", "base_url_key", "region", "egress", "tenant_id", "environment", "state"}
+)
 _KEY_FIELDS = frozenset({"display_name", "vault_version", "fingerprint", "state"})
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 
-async def create_account(session: AsyncSession, row: AccountRow, *, base_url_keys: Collection[str]) -> AccountRow:
-    """Insert an account; `base_url_keys` are the addresses that the settings allow.
+async def create_account(
+    session: AsyncSession, row: AccountRow, *, addresses: Addresses, limits: Sequence[AccountLimit] = ()
+) -> AccountRow:
+    """Insert an account with its limits; `addresses` are what the settings allow.
 
     Raises:
         ResourceExists: the id is taken.
-        InvalidRequest: its address is not one of them.
+        ResourceNotFound: there is no such tenant.
+        InvalidRequest: it cannot be reached as it says, or a limit is of an unknown model or there twice.
     """
-    _check_address(row.base_url_key, base_url_keys)
+    _refuse(addresses.violations(row))
+    await _check_tenant(session, row.tenant_id)
     with constraints({"account_pkey": ResourceExists(name=str(AccountName(row.account_id)))}):
-        return await _insert(session, row)
+        await _insert(session, row)
+    await _put_limits(session, row.account_id, limits)
+    return row
 
 
 async def get_account(session: AsyncSession, account_id: str) -> AccountRow:
@@ -61,25 +74,45 @@ async def list_accounts(session: AsyncSession, *, after: str = "", size: int = 1
     return (await session.exec(query.order_by(col(AccountRow.account_id)).limit(size))).all()
 
 
+async def limits_of(session: AsyncSession, account_ids: Collection[str]) -> dict[str, tuple[AccountLimit, ...]]:
+    """Return the limits of each of these accounts, in the order of metrics and models; none for one without."""
+    query = select(AccountLimitRow).where(col(AccountLimitRow.account_id).in_(account_ids))
+    rows = (await session.exec(query.order_by(col(AccountLimitRow.model)))).all()
+    found: dict[str, tuple[AccountLimit, ...]] = {}
+    for metric in AccountMetric:
+        for row in rows:
+            if row.metric == metric:
+                limit = AccountLimit(metric=metric, amount=row.amount, model=row.model)
+                found[row.account_id] = (*found.get(row.account_id, ()), limit)
+    return found
+
+
 async def update_account(
     session: AsyncSession,
     account_id: str,
     changes: Mapping[str, Any],
     *,
-    base_url_keys: Collection[str],
+    addresses: Addresses,
+    limits: Sequence[AccountLimit] | None = None,
     version: int | None = None,
 ) -> AccountRow:
-    """Change display_name, project, base_url_key, region or state; the kind of an account never changes.
+    """Change an account's columns but its id and kind; `limits`, if not None, replace all that it has.
 
     Raises:
-        ResourceNotFound, EtagMismatch: as they say.
-        InvalidRequest: a field that cannot be changed, or an address that settings do not allow.
+        ResourceNotFound, EtagMismatch: as they say; also for a tenant that does not exist.
+        InvalidRequest: a field that cannot be changed, a way that settings do not allow, or a limit that cannot be.
     """
     _check_fields(changes, _ACCOUNT_FIELDS)
-    if "base_url_key" in changes:
-        _check_address(changes["base_url_key"], base_url_keys)
     row = await _locked_account(session, AccountName(account_id), version)
-    return await _change(session, row, changes)
+    _check_way(row, changes, addresses)
+    if changes.get("tenant_id", row.tenant_id) != row.tenant_id:
+        await _check_tenant(session, changes["tenant_id"])
+    before = (await limits_of(session, [account_id])).get(account_id, ())
+    if limits is None or set(limits) == set(before):
+        return await _change(session, row, changes)
+    await _put_limits(session, account_id, limits)
+    # Limits are part of the resource: its version counts up though no column of its own may change.
+    return await _change(session, row, {**changes, "updated_at": datetime.now(UTC)})
 
 
 async def delete_account(session: AsyncSession, account_id: str, *, version: int | None = None) -> None:
@@ -180,10 +213,46 @@ def _check_fields(changes: Mapping[str, Any], known: Collection[str]) -> None:
         )
 
 
-def _check_address(base_url_key: str, allowed: Collection[str]) -> None:
-    """An account names an address of the settings: nobody can send keys to a host of his own choice."""
-    if base_url_key not in allowed:
-        raise invalid("base_url_key", f"must be one of: {', '.join(sorted(allowed))}")
+def _check_way(row: AccountRow, changes: Mapping[str, Any], addresses: Addresses) -> None:
+    """Refuse what a change makes wrong; an account whose address has left the settings may still be renamed."""
+    before = addresses.violations(row)
+    after = addresses.violations(AccountRow(**{**row.model_dump(), **changes}))
+    _refuse(tuple(violation for violation in after if violation not in before))
+
+
+def _refuse(violations: tuple[FieldViolation, ...]) -> None:
+    if violations:
+        raise InvalidRequest(violations=violations)
+
+
+async def _check_tenant(session: AsyncSession, tenant_id: str) -> None:
+    if tenant_id and (await get_tenant(session, TenantName(tenant_id))).deleted_at is not None:
+        raise ResourceNotFound(name=str(TenantName(tenant_id)))
+
+
+async def _put_limits(session: AsyncSession, account_id: str, limits: Sequence[AccountLimit]) -> None:
+    """Put limits in the place of all that an account has."""
+    named = {limit.model for limit in limits if limit.model}
+    known = set((await session.exec(select(ModelRow.model).where(col(ModelRow.model).in_(named)))).all())
+    seen: set[tuple[AccountMetric, str]] = set()
+    violations: list[FieldViolation] = []
+    for index, limit in enumerate(limits):
+        if limit.model and limit.model not in known:
+            violations.append(_wrong(f"limits[{index}].model", "is not the id of a model of the catalogue"))
+        if (limit.metric, limit.model) in seen:
+            violations.append(_wrong(f"limits[{index}]", "repeats the metric and model of another limit"))
+        seen.add((limit.metric, limit.model))
+    _refuse(tuple(violations))
+    await session.exec(delete(AccountLimitRow).where(col(AccountLimitRow.account_id) == account_id))
+    session.add_all(
+        AccountLimitRow(account_id=account_id, metric=limit.metric.value, model=limit.model, amount=limit.amount)
+        for limit in limits
+    )
+    await session.flush()
+
+
+def _wrong(field: str, description: str) -> FieldViolation:
+    return FieldViolation(path=f"account.{field}", description=description)
 
 
 async def _insert(session: AsyncSession, row: _Row) -> _Row:

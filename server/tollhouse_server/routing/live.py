@@ -1,6 +1,6 @@
 """The catalogue that this process routes with, and the packaged one that a new database starts with."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -9,6 +9,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.pricing.book import seed_prices
 from tollhouse_server.routing import account_store, store
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.catalogue import Catalogue, CatalogueParts
 from tollhouse_server.routing.catalogue_file import packaged_catalogue
 from tollhouse_server.routing.tables import AccountRow
@@ -19,13 +20,12 @@ _log = structlog.get_logger(__name__)
 class LiveCatalogue:
     """Holds the catalogue in force; watch Topic.CATALOGUE and Topic.ACCOUNTS with `reload` to keep it so.
 
-    `base_urls` are the upstream addresses that the settings allow, by the names that accounts use; "{region}" in one
-    is replaced by the account's region.
+    An account that names an address or a proxy which the settings do not have (any more) is left out and logged.
     """
 
-    def __init__(self, database: Database, base_urls: Mapping[str, str]) -> None:
+    def __init__(self, database: Database, addresses: Addresses) -> None:
         self._database = database
-        self._base_urls = dict(base_urls)
+        self._addresses = addresses
         self.current = Catalogue(CatalogueParts(api_versions={}))
 
     async def reload(self) -> None:
@@ -35,13 +35,18 @@ class LiveCatalogue:
             StoreUnavailable: the database cannot be read; the old catalogue stays.
         """
         async with self._database.transaction() as session:
-            parts, refused = await store.load_parts(session, self._base_urls)
+            parts, refused = await store.load_parts(session, self._addresses)
         if refused:
-            _log.error("account_addresses_not_allowed", accounts=refused, allowed=sorted(self._base_urls))
+            _log.error(
+                "account_addresses_not_allowed",
+                accounts=refused,
+                allowed=sorted(self._addresses.base_urls),
+                allowed_egress=sorted(self._addresses.egress_urls),
+            )
         self.current = Catalogue(parts)
 
 
-async def seed(session: AsyncSession, *, accounts: Iterable[AccountRow], base_url_keys: Collection[str]) -> None:
+async def seed(session: AsyncSession, *, accounts: Iterable[AccountRow], addresses: Addresses) -> None:
     """Bring a database to the packaged catalogue and prices, and add `accounts` that are not there; idempotent.
 
     A packaged file is stored once per revision, and never over what an administrator edited or imported.
@@ -54,4 +59,4 @@ async def seed(session: AsyncSession, *, accounts: Iterable[AccountRow], base_ur
         try:
             await account_store.get_account(session, account.account_id)
         except ResourceNotFound:
-            await account_store.create_account(session, account, base_url_keys=base_url_keys)
+            await account_store.create_account(session, account, addresses=addresses)

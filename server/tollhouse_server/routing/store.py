@@ -1,6 +1,6 @@
 """The SQL of the catalogue; accounts and keys are in `account_store.py`. All work in their caller's transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.pricing.ceiling import ModelBounds
+from tollhouse_server.routing.account_store import limits_of
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.catalogue import Alias, Capability, CatalogueParts, Model, Tier, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, TierEntry
 from tollhouse_server.routing.tables import (
@@ -24,7 +26,7 @@ from tollhouse_server.routing.tables import (
     TierTargetRow,
     UpstreamKeyRow,
 )
-from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
+from tollhouse_server.routing.targets import Account, AccountLimit, UpstreamKeyMeta
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 _PACKAGED = "PACKAGED"
@@ -138,9 +140,10 @@ async def _replace_targets(session: AsyncSession, tier: str, choices: Sequence[T
     await session.flush()
 
 
-async def load_parts(session: AsyncSession, base_urls: Mapping[str, str]) -> tuple[CatalogueParts, tuple[str, ...]]:
-    """Return everything the catalogue is made of, and the ids of accounts whose address `base_urls` does not allow."""
+async def load_parts(session: AsyncSession, addresses: Addresses) -> tuple[CatalogueParts, tuple[str, ...]]:
+    """Return everything the catalogue is made of, and the ids of accounts whose way `addresses` do not allow."""
     accounts = (await session.exec(select(AccountRow).where(col(AccountRow.state) == "ACTIVE"))).all()
+    limits = await limits_of(session, [row.account_id for row in accounts])
     keys = (await session.exec(select(UpstreamKeyRow).where(col(UpstreamKeyRow.state) == "ACTIVE"))).all()
     parts = CatalogueParts(
         models=tuple(_model(row) for row in (await session.exec(select(ModelRow))).all()),
@@ -149,13 +152,15 @@ async def load_parts(session: AsyncSession, base_urls: Mapping[str, str]) -> tup
             for row in (await session.exec(select(ModelAliasRow))).all()
         ),
         tiers=await _tiers(session),
-        accounts=tuple(_account(row, base_urls) for row in accounts if row.base_url_key in base_urls),
+        accounts=tuple(
+            _account(row, addresses, limits.get(row.account_id, ())) for row in accounts if addresses.allows(row)
+        ),
         keys=tuple(_key(row) for row in keys),
         api_versions={
             (row.kind, row.method): row.api_version for row in (await session.exec(select(ApiVersionRow))).all()
         },
     )
-    return parts, tuple(row.account_id for row in accounts if row.base_url_key not in base_urls)
+    return parts, tuple(row.account_id for row in accounts if not addresses.allows(row))
 
 
 async def _tiers(session: AsyncSession) -> tuple[Tier, ...]:
@@ -196,13 +201,18 @@ def _model(row: ModelRow) -> Model:
     )
 
 
-def _account(row: AccountRow, base_urls: Mapping[str, str]) -> Account:
+def _account(row: AccountRow, addresses: Addresses, limits: tuple[AccountLimit, ...]) -> Account:
     return Account(
         account_id=row.account_id,
         kind=UpstreamKind(row.kind),
         project=row.project,
-        base_url=base_urls[row.base_url_key].replace("{region}", row.region),
+        base_url=addresses.base_url(row.base_url_key, row.region),
+        endpoint=row.base_url_key,
         region=row.region,
+        egress_url=addresses.egress_urls[row.egress] if row.egress else "",
+        tenant_id=row.tenant_id,
+        environment=row.environment,
+        limits=limits,
     )
 
 

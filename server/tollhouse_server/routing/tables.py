@@ -91,7 +91,11 @@ class ApiVersionRow(SQLModel, table=True):
 
 
 class AccountRow(SQLModel, table=True):
-    """An upstream account (a Google Cloud project): ACTIVE or DISABLED. Its host is a name in settings, never a URL."""
+    """An upstream account (a Google Cloud project): ACTIVE or DISABLED.
+
+    Its host (`base_url_key`) and its proxy (`egress`) are names in settings, never URLs. An empty `tenant_id` or
+    `environment` (`live` or `test`) means that it is for all of them.
+    """
 
     __tablename__ = "account"
 
@@ -121,8 +125,22 @@ class UpstreamKeyRow(SQLModel, table=True):
     display_name: str = ""
     vault_version: int = Field(sa_type=BigInteger)
     fingerprint: str
+    egress: str = ""
+    tenant_id: str = ""
+    environment: str = ""
     provider_key: str = ""
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_column=_now())
     updated_at: datetime | None = Field(default=None, sa_column=_now())
+class AccountLimitRow(SQLModel, table=True):
+    """A quota that the upstream sets an account; an empty model means all models together."""
+
+    __tablename__ = "account_limit"
+
+    account_id: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    model: str = Field(default="", primary_key=True)
+    amount: int = Field(sa_type=BigInteger)
+
+

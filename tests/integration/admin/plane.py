@@ -23,6 +23,7 @@ from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
+from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import Custodian, UpstreamKeyService
 from tollhouse_server.bootstrap import create_administrator_key
@@ -30,9 +31,19 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS, Directory
 from tollhouse_server.identity.principal import Principal
+from tollhouse_server.routing.addresses import Addresses
 
 PEPPER = b"a pepper for tests"
 PATIENCE_SECONDS = 5.0
+ADDRESSES = Addresses(
+    base_urls={
+        "gemini_api": "http://127.0.0.1:1",
+        "gemini_api-simulator": "http://127.0.0.1:2",
+        "vertex": "https://{region}-aiplatform.googleapis.com",
+        "openai_compatible-gemma": "http://127.0.0.1:3",
+    },
+    egress_urls={"hong-kong": "http://me:word@127.0.0.1:4"},
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +74,8 @@ class Plane:
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
-            AccountService(database, mutations, pages, endpoints=("gemini", "simulator"), default_endpoint="gemini"),
+            RoutingPolicyService(database, mutations),
+            AccountService(database, mutations, pages, ADDRESSES),
         )
         admin_key = await create_administrator_key(database, PEPPER)
         await watch.refresh()

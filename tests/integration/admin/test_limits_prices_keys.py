@@ -207,7 +207,7 @@ async def test_an_account_reaches_only_addresses_of_the_settings(plane: Plane) -
 
     created = await plane.call(accounts_pb2.CreateAccountRequest(account_id="main"))
     disabled = await plane.call(accounts_pb2.DisableAccountRequest(name="accounts/main", etag=created.etag))
-    assert (created.endpoint, disabled.state) == ("gemini", accounts_pb2.Account.STATE_DISABLED)
+    assert (created.endpoint, disabled.state) == ("gemini_api", accounts_pb2.Account.STATE_DISABLED)
     with pytest.raises(EtagMismatch):
         await plane.call(accounts_pb2.EnableAccountRequest(name="accounts/main", etag=created.etag))
 

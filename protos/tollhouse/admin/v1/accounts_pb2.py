@@ -27,15 +27,22 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from tollhouse.admin.v1 import limits_pb2 as tollhouse_dot_admin_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/accounts.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n\x07\x41\x63\x63ount\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12@\n\x08upstream\x18\x03 \x01(\x0e\x32$.tollhouse.admin.v1.Account.UpstreamB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\x0egoogle_project\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x36\n\x05state\x18\x05 \x01(\x0e\x32!.tollhouse.admin.v1.Account.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x65ndpoint\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x17\n\x06region\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18?\"=\n\x08Upstream\x12\x18\n\x14UPSTREAM_UNSPECIFIED\x10\x00\x12\x17\n\x13UPSTREAM_GEMINI_API\x10\x01\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\"\xaf\x01\n\x14\x43reateAccountRequest\x12\x31\n\naccount_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12,\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1b.tollhouse.admin.v1.Account\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"I\n\x11GetAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\"R\n\x13ListAccountsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"^\n\x14ListAccountsResponse\x12-\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1b.tollhouse.admin.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x14UpdateAccountRequest\x12\x34\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollhouse.admin.v1.AccountB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9c\x01\n\x15\x44isableAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9b\x01\n\x14\x45nableAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9b\x01\n\x14\x44\x65leteAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xfa\x04\n\x0e\x41\x63\x63ountService\x12V\n\rCreateAccount\x12(.tollhouse.admin.v1.CreateAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12P\n\nGetAccount\x12%.tollhouse.admin.v1.GetAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12\x61\n\x0cListAccounts\x12\'.tollhouse.admin.v1.ListAccountsRequest\x1a(.tollhouse.admin.v1.ListAccountsResponse\x12V\n\rUpdateAccount\x12(.tollhouse.admin.v1.UpdateAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12X\n\x0e\x44isableAccount\x12).tollhouse.admin.v1.DisableAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12V\n\rEnableAccount\x12(.tollhouse.admin.v1.EnableAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12Q\n\rDeleteAccount\x12(.tollhouse.admin.v1.DeleteAccountRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/accounts.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollhouse/admin/v1/limits.proto\"\x85\x03\n\x0c\x41\x63\x63ountLimit\x12\x43\n\x06metric\x18\x01 \x01(\x0e\x32\'.tollhouse.admin.v1.AccountLimit.MetricB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x37\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmountB\x06\xbaH\x03\xc8\x01\x01\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"\xdd\x01\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMETRIC_REQUESTS_PER_MINUTE\x10\x01\x12\"\n\x1eMETRIC_INPUT_TOKENS_PER_MINUTE\x10\x02\x12\x1b\n\x17METRIC_REQUESTS_PER_DAY\x10\x03\x12\x1c\n\x18METRIC_IMAGES_PER_MINUTE\x10\x04\x12\x1f\n\x1bMETRIC_SPEND_PER_10_MINUTES\x10\x05\x12\x1b\n\x17METRIC_CONCURRENT_CALLS\x10\x06\"\xa0\x07\n\x07\x41\x63\x63ount\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12@\n\x08upstream\x18\x03 \x01(\x0e\x32$.tollhouse.admin.v1.Account.UpstreamB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\x0egoogle_project\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x36\n\x05state\x18\x05 \x01(\x0e\x32!.tollhouse.admin.v1.Account.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x65ndpoint\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x17\n\x06region\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x17\n\x06\x65gress\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x38\n\x06tenant\x18\x0c \x01(\tB(\xbaH%r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x46\n\x0b\x65nvironment\x18\r \x01(\x0e\x32\'.tollhouse.admin.v1.Account.EnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12;\n\x06limits\x18\x0e \x03(\x0b\x32 .tollhouse.admin.v1.AccountLimitB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01\"V\n\x0b\x45nvironment\x12\x1b\n\x17\x45NVIRONMENT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NVIRONMENT_LIVE\x10\x01\x12\x14\n\x10\x45NVIRONMENT_TEST\x10\x02\"r\n\x08Upstream\x12\x18\n\x14UPSTREAM_UNSPECIFIED\x10\x00\x12\x17\n\x13UPSTREAM_GEMINI_API\x10\x01\x12\x13\n\x0fUPSTREAM_VERTEX\x10\x02\x12\x1e\n\x1aUPSTREAM_OPENAI_COMPATIBLE\x10\x03\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\"\xaf\x01\n\x14\x43reateAccountRequest\x12\x31\n\naccount_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12,\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1b.tollhouse.admin.v1.Account\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"I\n\x11GetAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\"R\n\x13ListAccountsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"^\n\x14ListAccountsResponse\x12-\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1b.tollhouse.admin.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x14UpdateAccountRequest\x12\x34\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.tollhouse.admin.v1.AccountB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9c\x01\n\x15\x44isableAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9b\x01\n\x14\x45nableAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9b\x01\n\x14\x44\x65leteAccountRequest\x12\x34\n\x04name\x18\x01 \x01(\tB&\xbaH#r!2\x1f^accounts/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xfa\x04\n\x0e\x41\x63\x63ountService\x12V\n\rCreateAccount\x12(.tollhouse.admin.v1.CreateAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12P\n\nGetAccount\x12%.tollhouse.admin.v1.GetAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12\x61\n\x0cListAccounts\x12\'.tollhouse.admin.v1.ListAccountsRequest\x1a(.tollhouse.admin.v1.ListAccountsResponse\x12V\n\rUpdateAccount\x12(.tollhouse.admin.v1.UpdateAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12X\n\x0e\x44isableAccount\x12).tollhouse.admin.v1.DisableAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12V\n\rEnableAccount\x12(.tollhouse.admin.v1.EnableAccountRequest\x1a\x1b.tollhouse.admin.v1.Account\x12Q\n\rDeleteAccount\x12(.tollhouse.admin.v1.DeleteAccountRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollhouse.admin.v1.accounts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ACCOUNTLIMIT'].fields_by_name['metric']._loaded_options = None
+  _globals['_ACCOUNTLIMIT'].fields_by_name['metric']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_ACCOUNTLIMIT'].fields_by_name['amount']._loaded_options = None
+  _globals['_ACCOUNTLIMIT'].fields_by_name['amount']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_ACCOUNTLIMIT'].fields_by_name['model']._loaded_options = None
+  _globals['_ACCOUNTLIMIT'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_ACCOUNT'].fields_by_name['name']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['name']._serialized_options = b'\272H&r!2\037^accounts/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_ACCOUNT'].fields_by_name['display_name']._loaded_options = None
@@ -56,6 +63,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNT'].fields_by_name['endpoint']._serialized_options = b'\272H\004r\002\030?'
   _globals['_ACCOUNT'].fields_by_name['region']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['region']._serialized_options = b'\272H\004r\002\030?'
+  _globals['_ACCOUNT'].fields_by_name['egress']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['egress']._serialized_options = b'\272H\004r\002\030?'
+  _globals['_ACCOUNT'].fields_by_name['tenant']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['tenant']._serialized_options = b'\272H%r 2\036^tenants/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_ACCOUNT'].fields_by_name['environment']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['environment']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ACCOUNT'].fields_by_name['limits']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['limits']._serialized_options = b'\272H\006\222\001\003\020\310\001'
   _globals['_CREATEACCOUNTREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_CREATEACCOUNTREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATEACCOUNTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -88,28 +103,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_ACCOUNT']._serialized_start=216
-  _globals['_ACCOUNT']._serialized_end=787
-  _globals['_ACCOUNT_UPSTREAM']._serialized_start=656
-  _globals['_ACCOUNT_UPSTREAM']._serialized_end=717
-  _globals['_ACCOUNT_STATE']._serialized_start=719
-  _globals['_ACCOUNT_STATE']._serialized_end=787
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=790
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=965
-  _globals['_GETACCOUNTREQUEST']._serialized_start=967
-  _globals['_GETACCOUNTREQUEST']._serialized_end=1040
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=1042
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=1124
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=1126
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=1220
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=1223
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=1404
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=1407
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=1563
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=1566
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=1721
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1724
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1879
-  _globals['_ACCOUNTSERVICE']._serialized_start=1882
-  _globals['_ACCOUNTSERVICE']._serialized_end=2516
+  _globals['_ACCOUNTLIMIT']._serialized_start=249
+  _globals['_ACCOUNTLIMIT']._serialized_end=638
+  _globals['_ACCOUNTLIMIT_METRIC']._serialized_start=417
+  _globals['_ACCOUNTLIMIT_METRIC']._serialized_end=638
+  _globals['_ACCOUNT']._serialized_start=641
+  _globals['_ACCOUNT']._serialized_end=1569
+  _globals['_ACCOUNT_ENVIRONMENT']._serialized_start=1297
+  _globals['_ACCOUNT_ENVIRONMENT']._serialized_end=1383
+  _globals['_ACCOUNT_UPSTREAM']._serialized_start=1385
+  _globals['_ACCOUNT_UPSTREAM']._serialized_end=1499
+  _globals['_ACCOUNT_STATE']._serialized_start=1501
+  _globals['_ACCOUNT_STATE']._serialized_end=1569
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=1572
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=1747
+  _globals['_GETACCOUNTREQUEST']._serialized_start=1749
+  _globals['_GETACCOUNTREQUEST']._serialized_end=1822
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=1824
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=1906
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=1908
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=2002
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=2005
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=2186
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=2189
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=2345
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=2348
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=2503
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=2506
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=2661
+  _globals['_ACCOUNTSERVICE']._serialized_start=2664
+  _globals['_ACCOUNTSERVICE']._serialized_end=3298
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tollhouse.admin.v1 import limits_pb2 as _limits_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,10 +23,108 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class Account(_message.Message):
-    """Account is one Google Cloud project at an upstream."""
+class AccountLimit(_message.Message):
+    """AccountLimit is a quota that the upstream sets an account; calls go where there is room. Gemini's quotas are per Google
+    Cloud project, so all keys of an account share them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Metric:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AccountLimit._Metric.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METRIC_UNSPECIFIED: AccountLimit._Metric.ValueType  # 0
+        """METRIC_UNSPECIFIED is refused."""
+        METRIC_REQUESTS_PER_MINUTE: AccountLimit._Metric.ValueType  # 1
+        """METRIC_REQUESTS_PER_MINUTE is calls in any 60 seconds."""
+        METRIC_INPUT_TOKENS_PER_MINUTE: AccountLimit._Metric.ValueType  # 2
+        """METRIC_INPUT_TOKENS_PER_MINUTE is prompt tokens in any 60 seconds."""
+        METRIC_REQUESTS_PER_DAY: AccountLimit._Metric.ValueType  # 3
+        """METRIC_REQUESTS_PER_DAY is calls in a day, which ends at midnight Pacific time."""
+        METRIC_IMAGES_PER_MINUTE: AccountLimit._Metric.ValueType  # 4
+        """METRIC_IMAGES_PER_MINUTE is generated images in any 60 seconds."""
+        METRIC_SPEND_PER_10_MINUTES: AccountLimit._Metric.ValueType  # 5
+        """METRIC_SPEND_PER_10_MINUTES is money in any ten minutes."""
+        METRIC_CONCURRENT_CALLS: AccountLimit._Metric.ValueType  # 6
+        """METRIC_CONCURRENT_CALLS is calls in flight at one moment."""
+
+    class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+        """Metric is what is counted, and over which time."""
+
+    METRIC_UNSPECIFIED: AccountLimit.Metric.ValueType  # 0
+    """METRIC_UNSPECIFIED is refused."""
+    METRIC_REQUESTS_PER_MINUTE: AccountLimit.Metric.ValueType  # 1
+    """METRIC_REQUESTS_PER_MINUTE is calls in any 60 seconds."""
+    METRIC_INPUT_TOKENS_PER_MINUTE: AccountLimit.Metric.ValueType  # 2
+    """METRIC_INPUT_TOKENS_PER_MINUTE is prompt tokens in any 60 seconds."""
+    METRIC_REQUESTS_PER_DAY: AccountLimit.Metric.ValueType  # 3
+    """METRIC_REQUESTS_PER_DAY is calls in a day, which ends at midnight Pacific time."""
+    METRIC_IMAGES_PER_MINUTE: AccountLimit.Metric.ValueType  # 4
+    """METRIC_IMAGES_PER_MINUTE is generated images in any 60 seconds."""
+    METRIC_SPEND_PER_10_MINUTES: AccountLimit.Metric.ValueType  # 5
+    """METRIC_SPEND_PER_10_MINUTES is money in any ten minutes."""
+    METRIC_CONCURRENT_CALLS: AccountLimit.Metric.ValueType  # 6
+    """METRIC_CONCURRENT_CALLS is calls in flight at one moment."""
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    metric: Global___AccountLimit.Metric.ValueType
+    """What is counted."""
+    model: _builtins.str
+    """Model that alone is counted, by its id in the catalogue, for example `gemini-3.8-flash`; empty means all models
+    together.
+    """
+    @_builtins.property
+    def amount(self) -> _limits_pb2.LimitAmount:
+        """How much, more than zero: money for METRIC_SPEND_PER_10_MINUTES, else a count."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___AccountLimit.Metric.ValueType = ...,
+        amount: _limits_pb2.LimitAmount | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metric", b"metric", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountLimit: _TypeAlias = AccountLimit  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    """Account is one Google Cloud project at an upstream, or a model server of a company's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Environment:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EnvironmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Account._Environment.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ENVIRONMENT_UNSPECIFIED: Account._Environment.ValueType  # 0
+        """ENVIRONMENT_UNSPECIFIED means both."""
+        ENVIRONMENT_LIVE: Account._Environment.ValueType  # 1
+        """ENVIRONMENT_LIVE is calls with keys that begin with `th_live_`."""
+        ENVIRONMENT_TEST: Account._Environment.ValueType  # 2
+        """ENVIRONMENT_TEST is calls with keys that begin with `th_test_`."""
+
+    class Environment(_Environment, metaclass=_EnvironmentEnumTypeWrapper):
+        """Environment is which API keys an account serves."""
+
+    ENVIRONMENT_UNSPECIFIED: Account.Environment.ValueType  # 0
+    """ENVIRONMENT_UNSPECIFIED means both."""
+    ENVIRONMENT_LIVE: Account.Environment.ValueType  # 1
+    """ENVIRONMENT_LIVE is calls with keys that begin with `th_live_`."""
+    ENVIRONMENT_TEST: Account.Environment.ValueType  # 2
+    """ENVIRONMENT_TEST is calls with keys that begin with `th_test_`."""
 
     class _Upstream:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -37,6 +136,12 @@ class Account(_message.Message):
         """UPSTREAM_UNSPECIFIED means UPSTREAM_GEMINI_API on creation; never returned."""
         UPSTREAM_GEMINI_API: Account._Upstream.ValueType  # 1
         """UPSTREAM_GEMINI_API is the Gemini Developer API, or the simulator where the deployment says so."""
+        UPSTREAM_VERTEX: Account._Upstream.ValueType  # 2
+        """UPSTREAM_VERTEX is Vertex AI; it needs `google_project` and `region`."""
+        UPSTREAM_OPENAI_COMPATIBLE: Account._Upstream.ValueType  # 3
+        """UPSTREAM_OPENAI_COMPATIBLE is a server that speaks OpenAI's protocol, such as one for Gemma on a company's own
+        machines.
+        """
 
     class Upstream(_Upstream, metaclass=_UpstreamEnumTypeWrapper):
         """Upstream is the kind of service behind an account. More kinds will be added."""
@@ -45,6 +150,12 @@ class Account(_message.Message):
     """UPSTREAM_UNSPECIFIED means UPSTREAM_GEMINI_API on creation; never returned."""
     UPSTREAM_GEMINI_API: Account.Upstream.ValueType  # 1
     """UPSTREAM_GEMINI_API is the Gemini Developer API, or the simulator where the deployment says so."""
+    UPSTREAM_VERTEX: Account.Upstream.ValueType  # 2
+    """UPSTREAM_VERTEX is Vertex AI; it needs `google_project` and `region`."""
+    UPSTREAM_OPENAI_COMPATIBLE: Account.Upstream.ValueType  # 3
+    """UPSTREAM_OPENAI_COMPATIBLE is a server that speaks OpenAI's protocol, such as one for Gemma on a company's own
+    machines.
+    """
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -79,6 +190,10 @@ class Account(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `accounts/{account}`. Ignored on creation."""
     display_name: _builtins.str
@@ -95,10 +210,18 @@ class Account(_message.Message):
     """
     endpoint: _builtins.str
     """Name of the upstream address that the account is reached at, one of those in the server's settings: nobody can send
-    keys to a host of his own choice. Absent on creation means the settings' default.
+    keys to a host of his own choice. Its name is the kind of upstream, or the kind with a hyphen and more behind it.
+    Absent on creation means the one that is named as the kind of upstream: `gemini_api`, `vertex` or
+    `openai_compatible`.
     """
     region: _builtins.str
-    """Region, where the endpoint has one; empty otherwise."""
+    """Region, where the endpoint has one; empty otherwise. Lower-case letters, digits and hyphens."""
+    egress: _builtins.str
+    """Name of the proxy that calls leave through, one of those in the server's settings; empty means none."""
+    tenant: _builtins.str
+    """The tenant for whom alone the account is, `tenants/{tenant}`; empty means all."""
+    environment: Global___Account.Environment.ValueType
+    """The API keys for whose calls alone the account is; ENVIRONMENT_UNSPECIFIED means all."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was created."""
@@ -106,6 +229,12 @@ class Account(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was last changed."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountLimit]:
+        """Quotas that the upstream sets the account, each metric once for each model and once for all models. On an update they
+        replace all that it had.
+        """
 
     def __init__(
         self,
@@ -120,10 +249,14 @@ class Account(_message.Message):
         etag: _builtins.str = ...,
         endpoint: _builtins.str = ...,
         region: _builtins.str = ...,
+        egress: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        environment: Global___Account.Environment.ValueType = ...,
+        limits: _abc.Iterable[Global___AccountLimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "endpoint", b"endpoint", "etag", b"etag", "google_project", b"google_project", "name", b"name", "region", b"region", "state", b"state", "update_time", b"update_time", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "egress", b"egress", "endpoint", b"endpoint", "environment", b"environment", "etag", b"etag", "google_project", b"google_project", "limits", b"limits", "name", b"name", "region", b"region", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,118 +1,123 @@
-"""AccountService: the Google Cloud projects behind which Gemini is reached."""
+"""AccountService: the Google Cloud projects and model servers behind which models are reached."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import accounts_pb2 as pb
 
+from tollhouse_server.api.account_requests import (
+    CHANGEABLE,
+    account_message,
+    column_values,
+    limits_in,
+    new_row,
+)
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, MutationRequest, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.values import etag, timestamp, version_of
+from tollhouse_server.api.values import version_of
 from tollhouse_server.database.engine import Database
 from tollhouse_server.names import AccountName
 from tollhouse_server.routing import account_store as store
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.tables import AccountRow
-
-_COLUMNS = {"display_name": "display_name", "google_project": "project", "endpoint": "base_url_key", "region": "region"}
+from tollhouse_server.routing.targets import AccountLimit
 
 
 class AccountService:
-    """Creates, reads, changes, disables and deletes accounts; `endpoints` are the addresses that settings allow."""
+    """Creates, reads, changes, disables and deletes accounts; `addresses` are what settings allow."""
 
-    def __init__(
-        self,
-        database: Database,
-        mutations: Mutations,
-        pages: PageTokens,
-        *,
-        endpoints: Collection[str],
-        default_endpoint: str,
-    ) -> None:
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, addresses: Addresses) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
-        self._endpoints = endpoints
-        self._default_endpoint = default_endpoint
+        self._addresses = addresses
 
     async def create_account(self, request: pb.CreateAccountRequest, call: Call) -> pb.Account:
         name = AccountName.parse(f"accounts/{request.account_id}", "account_id")
+        account = request.account
 
         async def act(session: AsyncSession) -> Change[pb.Account]:
-            row = AccountRow(
-                account_id=name.account,
-                display_name=request.account.display_name,
-                kind="gemini_api",
-                project=request.account.google_project,
-                base_url_key=request.account.endpoint or self._default_endpoint,
-                region=request.account.region,
-            )
-            after = _message(await store.create_account(session, row, base_url_keys=self._endpoints))
+            row = new_row(name.account, account)
+            await store.create_account(session, row, addresses=self._addresses, limits=limits_in(account))
+            after = await _read(session, row)
             return Change(resource=after.name, before=None, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Account, act)
 
     async def get_account(self, request: pb.GetAccountRequest, call: Call) -> pb.Account:
         async with self._database.transaction() as session:
-            return _message(await store.get_account(session, AccountName.parse(request.name).account))
+            return await _read(session, await store.get_account(session, AccountName.parse(request.name).account))
 
     async def list_accounts(self, request: pb.ListAccountsRequest, call: Call) -> pb.ListAccountsResponse:
         async with self._database.transaction() as session:
             size = self._pages.size(request) + 1
             rows = await store.list_accounts(session, after=self._pages.after(request), size=size)
-        page, last = self._pages.split(request, rows)
+            page, last = self._pages.split(request, rows)
+            limits = await store.limits_of(session, [row.account_id for row in page])
         token = self._pages.next(request, last.account_id) if last else ""
-        return pb.ListAccountsResponse(accounts=map(_message, page), next_page_token=token)
+        accounts = [account_message(row, limits.get(row.account_id, ())) for row in page]
+        return pb.ListAccountsResponse(accounts=accounts, next_page_token=token)
 
     async def update_account(self, request: pb.UpdateAccountRequest, call: Call) -> pb.Account:
-        fields = changed_fields(request.account, request.update_mask, _COLUMNS)
-        values = {_COLUMNS[field]: getattr(request.account, field) for field in fields}
-        return await self._change(call, request, request.account.name, request.account.etag, values)
+        account = request.account
+        fields = changed_fields(account, request.update_mask, CHANGEABLE)
+        values = column_values(account, sorted(fields))
+        limits = limits_in(account) if "limits" in fields else None
+        return await self._change(call, request, text=account.name, tag=account.etag, values=values, limits=limits)
 
     async def disable_account(self, request: pb.DisableAccountRequest, call: Call) -> pb.Account:
-        return await self._change(call, request, request.name, request.etag, {"state": "DISABLED"})
+        return await self._set_state(call, request, "DISABLED")
 
     async def enable_account(self, request: pb.EnableAccountRequest, call: Call) -> pb.Account:
-        return await self._change(call, request, request.name, request.etag, {"state": "ACTIVE"})
+        return await self._set_state(call, request, "ACTIVE")
 
     async def delete_account(self, request: pb.DeleteAccountRequest, call: Call) -> Empty:
         account = AccountName.parse(request.name).account
 
         async def act(session: AsyncSession) -> Change[Empty]:
-            before = _message(await store.get_account(session, account))
+            before = await _read(session, await store.get_account(session, account))
             await store.delete_account(session, account, version=version_of(request.etag, request.name))
             return Change(resource=request.name, before=before, after=None, answer=Empty())
 
         return await self._mutations.run(call, request, Empty, act)
 
+    async def _set_state(
+        self, call: Call, request: pb.DisableAccountRequest | pb.EnableAccountRequest, state: str
+    ) -> pb.Account:
+        return await self._change(call, request, text=request.name, tag=request.etag, values={"state": state})
+
     async def _change(
-        self, call: Call, request: MutationRequest, text: str, tag: str, values: dict[str, str]
+        self,
+        call: Call,
+        request: MutationRequest,
+        *,
+        text: str,
+        tag: str,
+        values: dict[str, Any],
+        limits: Sequence[AccountLimit] | None = None,
     ) -> pb.Account:
         account = AccountName.parse(text).account
 
         async def act(session: AsyncSession) -> Change[pb.Account]:
-            before = _message(await store.get_account(session, account))
+            before = await _read(session, await store.get_account(session, account))
             row = await store.update_account(
-                session, account, values, base_url_keys=self._endpoints, version=version_of(tag, text)
+                session,
+                account,
+                values,
+                addresses=self._addresses,
+                limits=limits,
+                version=version_of(tag, text),
             )
-            after = _message(row)
+            after = await _read(session, row)
             return Change(resource=text, before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Account, act)
 
 
-def _message(row: AccountRow) -> pb.Account:
-    return pb.Account(
-        name=str(AccountName(row.account_id)),
-        display_name=row.display_name,
-        upstream=pb.Account.UPSTREAM_GEMINI_API if row.kind == "gemini_api" else pb.Account.UPSTREAM_UNSPECIFIED,
-        google_project=row.project,
-        endpoint=row.base_url_key,
-        region=row.region,
-        state=pb.Account.State.Value(f"STATE_{row.state}"),
-        create_time=timestamp(row.created_at),
-        update_time=timestamp(row.updated_at),
-        etag=etag(row.version),
-    )
+async def _read(session: AsyncSession, row: AccountRow) -> pb.Account:
+    limits = await store.limits_of(session, [row.account_id])
+    return account_message(row, limits.get(row.account_id, ()))
