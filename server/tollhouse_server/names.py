@@ -19,6 +19,7 @@ _SLUG = r"[a-z][a-z0-9-]{1,62}"
 _FORMS = {
     "api_key": "[a-z2-7]{12}",
     "attempt": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "tier": "[a-z0-9][a-z0-9.-]{0,62}",
     "month": "20[0-9]{2}-(?:0[1-9]|1[0-2])",
     "version": "current|[1-9][0-9]{0,17}",
 }
@@ -144,6 +145,14 @@ class LimitIncreaseName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class TierName(_Name):
+    """A tier of the catalogue."""
+
+    template = "tiers/{tier}"
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
 class SuspenseName(_Name):
     """An attempt that is or was in suspense; the attempt's id is a UUID."""
 
@@ -248,9 +257,9 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/(?:{kinds})/{_SLUG})?"
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/routingPolicy|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}"
+    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|tiers/[a-z0-9.-]{1,63}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 

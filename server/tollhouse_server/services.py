@@ -16,6 +16,7 @@ from tollhouse.admin.v1 import (
     principals_pb2,
     projects_pb2,
     roles_pb2,
+    routing_policies_pb2,
     tenants_pb2,
     upstream_keys_pb2,
     usage_exports_pb2,
@@ -42,6 +43,7 @@ from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
+from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
@@ -109,6 +111,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(upstream_keys_pb2, "UpstreamKeyService"),
             UpstreamKeyService(database, mutations, pages, parts.custodian),
         ),
+        (_descriptor(routing_policies_pb2, "RoutingPolicyService"), RoutingPolicyService(database, mutations)),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),

@@ -27,7 +27,13 @@ _READ: Final = ("get", "list")
 _CHANGE: Final = ("create", "update", "delete")
 
 _LIMITS_READ = _on("limits", *_READ) | _on("limitIncreases", *_READ) | _on("limitAlerts", "list")
-_TREE_READ = _on("tenants", "get") | _on("departments", *_READ) | _on("projects", *_READ) | _LIMITS_READ
+_TREE_READ = (
+    _on("tenants", "get")
+    | _on("departments", *_READ)
+    | _on("projects", *_READ)
+    | _on("routingPolicies", "get")
+    | _LIMITS_READ
+)
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
 _MONEY_READ = (
     _on("usage", *_READ)
@@ -53,6 +59,7 @@ _TENANT = (
     | _on("apiKeys", "create", "update", "revoke")
     | _on("roleGrants", "create", "delete")
     | _on("limits", *_CHANGE)
+    | _on("routingPolicies", "update", "delete")
     | _on("suspense", "resolve")
     | _ASK_FOR_MORE
     | _GIVE_MORE
@@ -73,6 +80,7 @@ _PLATFORM = (
     _TENANT
     | _KEYS
     | _on("prices", "import")
+    | _on("tierTargets", "get", "set")
     | _on("tenants", "create", "list", "suspend", "resume", "delete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
 )

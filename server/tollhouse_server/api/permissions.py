@@ -115,6 +115,7 @@ def _rules() -> Iterator[Rule]:
     yield from _role_rules()
     yield from _limit_rules()
     yield from _platform_rules()
+    yield from _routing_rules()
     yield from _usage_report_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
@@ -168,6 +169,13 @@ def _platform_rules() -> Iterator[Rule]:
     )
     yield from _standard("UpstreamKeyService", "upstreamKeys", "UpstreamKey", "add get list disable enable delete")
     yield from _export_rules()
+
+
+def _routing_rules() -> Iterator[Rule]:
+    yield from _standard("RoutingPolicyService", "routingPolicies", "RoutingPolicy", "get update delete")
+    for verb in ("get", "set"):
+        rpc = f"{_ADMIN}.RoutingPolicyService.{verb.capitalize()}TierTargets"
+        yield Rule(rpc=rpc, permission=f"tierTargets.{verb}", fields=("name",))
 
 
 def _export_rules() -> Iterator[Rule]:

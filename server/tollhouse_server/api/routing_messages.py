@@ -17,13 +17,13 @@ KINDS: Final = {
 }
 KIND_NUMBERS: Final = {kind: number for number, kind in KINDS.items()}
 
-_PRIORITIES: Final = {
+PRIORITIES: Final = {
     pb.PRIORITY_CRITICAL: Priority.CRITICAL,
     pb.PRIORITY_DEFAULT: Priority.DEFAULT,
     pb.PRIORITY_BATCH: Priority.BATCH,
     pb.PRIORITY_SHEDDABLE: Priority.SHEDDABLE,
 }
-PRIORITY_NUMBERS: Final = {priority: number for number, priority in _PRIORITIES.items()}
+PRIORITY_NUMBERS: Final = {priority: number for number, priority in PRIORITIES.items()}
 
 _ON_DEVICE: Final = {pb.ON_DEVICE_REQUIRED: OnDevice.REQUIRED, pb.ON_DEVICE_FORBIDDEN: OnDevice.FORBIDDEN}
 _NO_KINDS: Final[frozenset[UpstreamKind]] = frozenset()
@@ -48,7 +48,7 @@ def asked_routing(options: pb.RoutingOptions) -> AskedRouting:
         allow_fallback=options.allow_fallback if options.HasField("allow_fallback") else None,
         resend_unknown_outcome=options.resend_unknown_outcome if options.HasField("resend_unknown_outcome") else None,
         kinds=frozenset(KINDS[kind] for kind in options.kinds) if options.kinds else _NO_KINDS,
-        priority=_PRIORITIES.get(options.priority, Priority.DEFAULT),
+        priority=PRIORITIES.get(options.priority, Priority.DEFAULT),
         on_device=_ON_DEVICE.get(options.on_device, OnDevice.ALLOWED),
     )
 

@@ -4,10 +4,11 @@ import tomllib
 from importlib.resources import files
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tollhouse_server.errors import FieldViolation, PriceFileInvalid
-from tollhouse_server.routing.catalogue import Capability
+from tollhouse_server.routing.complexity import AUTO
+from tollhouse_server.routing.models import Capability
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 _Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]{0,127}$")]
@@ -17,6 +18,12 @@ _Tokens = Annotated[int, Field(ge=0, le=2**31, strict=True)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _not_auto(tier: str) -> str:
+    if tier == AUTO:
+        raise ValueError("stands for the tier that a request's complexity leads to")
+    return tier
 
 
 class AliasEntry(_Part):
@@ -40,22 +47,25 @@ class ModelEntry(_Part):
     tool_prompt_tokens: _Tokens | None = None
     aliases: tuple[AliasEntry, ...] = ()
     shutdown_at: AwareDatetime | None = None
+    notice_at: AwareDatetime | None = None
     successor: _Id | None = None
     source: _Text
 
 
 class TargetEntry(_Part):
-    """One choice of a tier."""
+    """One choice of a tier; without a rank it comes after those before it."""
 
     model: _Id
     account_id: str = ""
     region: str = ""
+    rank: Annotated[int, Field(ge=0, le=1_000, strict=True)] | None = None
+    weight: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 1
 
 
 class TierEntry(_Part):
     """A tier."""
 
-    tier: _Id
+    tier: Annotated[_Id, AfterValidator(_not_auto)]
     display_name: _Text
     description: _Text
     targets: Annotated[tuple[TargetEntry, ...], Field(min_length=1)]

@@ -10,12 +10,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
-from tollhouse_server.errors import EtagMismatch, ResourceNotFound
+from tollhouse_server.database.rows import check_version
+from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.account_store import limits_of
 from tollhouse_server.routing.addresses import Addresses
-from tollhouse_server.routing.catalogue import Alias, Capability, CatalogueParts, Model, Tier, TierChoice
+from tollhouse_server.routing.catalogue import CatalogueParts
 from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, TierEntry
+from tollhouse_server.routing.models import Alias, Capability, Model, Tier, TierChoice
+from tollhouse_server.routing.policy_store import load_policies
 from tollhouse_server.routing.tables import (
     AccountRow,
     ApiVersionRow,
@@ -83,6 +86,7 @@ def _model_row(entry: ModelEntry) -> ModelRow:
         grounding_queries=entry.grounding_queries,
         tool_prompt_tokens=entry.tool_prompt_tokens,
         shutdown_at=entry.shutdown_at,
+        notice_at=entry.notice_at,
         successor=entry.successor or "",
         source=entry.source,
         origin=_PACKAGED,
@@ -108,25 +112,54 @@ async def _store_tiers(session: AsyncSession, entries: Sequence[TierEntry]) -> N
         await _replace_targets(session, entry.tier, [TierChoice(**target.model_dump()) for target in entry.targets])
 
 
-async def set_tier_choices(
-    session: AsyncSession, tier: str, choices: Sequence[TierChoice], *, version: int = 0
-) -> None:
-    """Map a tier to other models, the first choice first; later packaged catalogues leave it alone.
+async def lock_tier(session: AsyncSession, tier: str) -> TierRow:
+    """Return a tier, and keep others from changing it until the transaction ends.
 
     Raises:
-        ResourceNotFound: there is no such tier or model.
-        EtagMismatch: the tier has another version.
+        ResourceNotFound: there is no such tier.
     """
     query = select(TierRow).where(col(TierRow.tier) == tier).with_for_update()
     row = (await session.exec(query.execution_options(populate_existing=True))).one_or_none()
     if row is None:
         raise ResourceNotFound(name=f"tiers/{tier}")
-    if version not in (0, row.version):
-        raise EtagMismatch(name=f"tiers/{tier}")
+    return row
+
+
+async def tier_choices(session: AsyncSession, tier: str) -> tuple[TierChoice, ...]:
+    """Return the choices of one tier, the first one first."""
+    query = select(TierTargetRow).where(col(TierTargetRow.tier) == tier).order_by(col(TierTargetRow.position))
+    return tuple(map(_choice, (await session.exec(query)).all()))
+
+
+async def set_tier_choices(
+    session: AsyncSession, tier: str, choices: Sequence[TierChoice], *, version: int | None = None
+) -> TierRow:
+    """Map a tier to other models, the first choice first; later packaged catalogues leave it alone.
+
+    Raises:
+        ResourceNotFound: there is no such tier, model or account.
+        EtagMismatch: the tier has another version.
+    """
+    row = await lock_tier(session, tier)
+    check_version(row, version, f"tiers/{tier}")
     row.origin, row.version, row.updated_at = "EDITED", row.version + 1, datetime.now(UTC)
+    await _require_accounts(session, choices)
     with constraints({"tier_target_model_fkey": ResourceNotFound(name="one of the models")}):
         await _replace_targets(session, tier, choices)
     await bump(session, Topic.CATALOGUE)
+    return row
+
+
+async def _require_accounts(session: AsyncSession, choices: Sequence[TierChoice]) -> None:
+    """Hold the named accounts to be there, and to stay until the tier names them."""
+    named = sorted({one.account_id for one in choices} - {""})
+    if not named:
+        return
+    query = select(AccountRow.account_id).where(col(AccountRow.account_id).in_(named)).order_by("account_id")
+    found = set((await session.exec(query.with_for_update(read=True))).all())
+    for account in named:
+        if account not in found:
+            raise ResourceNotFound(name=f"accounts/{account}")
 
 
 async def _replace_targets(session: AsyncSession, tier: str, choices: Sequence[TierChoice]) -> None:
@@ -134,7 +167,13 @@ async def _replace_targets(session: AsyncSession, tier: str, choices: Sequence[T
     for position, choice in enumerate(choices):
         session.add(
             TierTargetRow(
-                tier=tier, position=position, model=choice.model, account_id=choice.account_id, region=choice.region
+                tier=tier,
+                position=position,
+                model=choice.model,
+                account_id=choice.account_id,
+                region=choice.region,
+                rank=choice.rank,
+                weight=choice.weight,
             )
         )
     await session.flush()
@@ -159,6 +198,7 @@ async def load_parts(session: AsyncSession, addresses: Addresses) -> tuple[Catal
         api_versions={
             (row.kind, row.method): row.api_version for row in (await session.exec(select(ApiVersionRow))).all()
         },
+        policies=await load_policies(session),
     )
     return parts, tuple(row.account_id for row in accounts if not addresses.allows(row))
 
@@ -172,14 +212,14 @@ async def _tiers(session: AsyncSession) -> tuple[Tier, ...]:
             tier=row.tier,
             display_name=row.display_name,
             description=row.description,
-            choices=tuple(
-                TierChoice(model=target.model, account_id=target.account_id, region=target.region)
-                for target in targets
-                if target.tier == row.tier
-            ),
+            choices=tuple(_choice(target) for target in targets if target.tier == row.tier),
         )
         for row in (await session.exec(select(TierRow))).all()
     )
+
+
+def _choice(row: TierTargetRow) -> TierChoice:
+    return TierChoice(model=row.model, account_id=row.account_id, region=row.region, rank=row.rank, weight=row.weight)
 
 
 def _model(row: ModelRow) -> Model:
@@ -196,6 +236,7 @@ def _model(row: ModelRow) -> Model:
             tool_prompt_tokens=row.tool_prompt_tokens,
         ),
         shutdown_at=row.shutdown_at,
+        notice_at=row.notice_at,
         successor=row.successor,
         source=row.source,
     )

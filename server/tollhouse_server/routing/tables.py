@@ -1,9 +1,10 @@
 """Rows of the catalogue and of upstream accounts. No secret is ever in one: of a key only its fingerprint."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, FetchedValue, Text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from tollhouse_server.database.types import INSTANT
@@ -36,6 +37,7 @@ class ModelRow(SQLModel, table=True):
     grounding_queries: int = 0
     tool_prompt_tokens: int | None = Field(default=None, sa_type=BigInteger)
     shutdown_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
+    notice_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
     successor: str = ""
     source: str = ""
     origin: str
@@ -68,7 +70,10 @@ class TierRow(SQLModel, table=True):
 
 
 class TierTargetRow(SQLModel, table=True):
-    """One choice of a tier, the first at position 0; empty account and region mean any that can serve the model."""
+    """One choice of a tier, the first at position 0; empty account and region mean any that can serve the model.
+
+    Choices of one rank share the traffic by weight; no rank means the position.
+    """
 
     __tablename__ = "tier_target"
 
@@ -77,6 +82,21 @@ class TierTargetRow(SQLModel, table=True):
     model: str
     account_id: str = ""
     region: str = ""
+    rank: int | None = None
+    weight: int = 1
+
+
+class RoutingPolicyRow(SQLModel, table=True):
+    """What a tenant, department or project says of routing; `policy` is a `RoutingPolicy` as JSON."""
+
+    __tablename__ = "routing_policy"
+
+    tenant_id: str = Field(primary_key=True)
+    scope: str = Field(primary_key=True)
+    policy: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_column=_now())
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
 
 
 class ApiVersionRow(SQLModel, table=True):
@@ -133,6 +153,8 @@ class UpstreamKeyRow(SQLModel, table=True):
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_column=_now())
     updated_at: datetime | None = Field(default=None, sa_column=_now())
+
+
 class AccountLimitRow(SQLModel, table=True):
     """A quota that the upstream sets an account; an empty model means all models together."""
 
@@ -142,5 +164,3 @@ class AccountLimitRow(SQLModel, table=True):
     metric: str = Field(primary_key=True)
     model: str = Field(default="", primary_key=True)
     amount: int = Field(sa_type=BigInteger)
-
-

@@ -16,6 +16,7 @@ from tollhouse_server.api.routing_messages import (
     asked_routing,
     tier_choice_message,
 )
+from tollhouse_server.api.routing_policy_messages import origin_messages
 from tollhouse_server.api.values import money, timestamp
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.generation.encoding import encoded
@@ -54,9 +55,7 @@ class RouteService:
             tier=found.route.tier,
             left_out=map(_left_out, found.route.left_out),
             tier_choice=None if found.route.choice is None else tier_choice_message(found.route.choice),
-            policy_origins=[
-                pb.RoutingPolicyOrigin(field=name, scopes=scopes) for name, scopes in sorted(policy.origins.items())
-            ],
+            policy_origins=origin_messages(policy),
             on_device_rule=None if found.rule is None else found.rule.name,
             priority=PRIORITY_NUMBERS[policy.granted(asked.priority)],
             resend_unknown_outcome=policy.may_resend_unknown(asked.resend_unknown_outcome),
