@@ -18,6 +18,7 @@ from tollhouse.admin.v1 import (
     roles_pb2,
     routing_policies_pb2,
     tenants_pb2,
+    traffic_pb2,
     upstream_keys_pb2,
     usage_exports_pb2,
     usage_reports_pb2,
@@ -45,6 +46,7 @@ from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.api.services.traffic_service import TrafficService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
@@ -53,9 +55,10 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.ledger.verification import LedgerVerification
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
+from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.tenancy.project_paths import ProjectPaths
-from tollhouse_server.routing.addresses import Addresses
+from tollhouse_server.traffic.traffic_view import no_reports
 from tollhouse_server.vault.client import VaultClient
 
 
@@ -112,6 +115,12 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             UpstreamKeyService(database, mutations, pages, parts.custodian),
         ),
         (_descriptor(routing_policies_pb2, "RoutingPolicyService"), RoutingPolicyService(database, mutations)),
+        (
+            _descriptor(traffic_pb2, "TrafficService"),
+            TrafficService(
+                database, mutations, pages, catalogue=lambda: parts.catalogue.current, reports=no_reports
+            ),
+        ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),

@@ -125,10 +125,24 @@ class AccountRow(SQLModel, table=True):
     project: str = ""
     base_url_key: str
     region: str = ""
+    egress: str = ""
+    tenant_id: str = ""
+    environment: str = ""
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_column=_now())
     updated_at: datetime | None = Field(default=None, sa_column=_now())
+
+
+class AccountLimitRow(SQLModel, table=True):
+    """A quota that the upstream sets an account; an empty model means all models together."""
+
+    __tablename__ = "account_limit"
+
+    account_id: str = Field(primary_key=True)
+    metric: str = Field(primary_key=True)
+    model: str = Field(default="", primary_key=True)
+    amount: int = Field(sa_type=BigInteger)
 
 
 class UpstreamKeyRow(SQLModel, table=True):
@@ -145,22 +159,8 @@ class UpstreamKeyRow(SQLModel, table=True):
     display_name: str = ""
     vault_version: int = Field(sa_type=BigInteger)
     fingerprint: str
-    egress: str = ""
-    tenant_id: str = ""
-    environment: str = ""
     provider_key: str = ""
     state: str = "ACTIVE"
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_column=_now())
     updated_at: datetime | None = Field(default=None, sa_column=_now())
-
-
-class AccountLimitRow(SQLModel, table=True):
-    """A quota that the upstream sets an account; an empty model means all models together."""
-
-    __tablename__ = "account_limit"
-
-    account_id: str = Field(primary_key=True)
-    metric: str = Field(primary_key=True)
-    model: str = Field(default="", primary_key=True)
-    amount: int = Field(sa_type=BigInteger)

@@ -24,7 +24,6 @@ from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
-from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.upstream_keys_service import Custodian, UpstreamKeyService
 from tollhouse_server.bootstrap import create_administrator_key
@@ -75,7 +74,6 @@ class Plane:
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
-            RoutingPolicyService(database, mutations),
             RoutingPolicyService(database, mutations),
             AccountService(database, mutations, pages, ADDRESSES),
         )
