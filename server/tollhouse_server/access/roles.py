@@ -76,9 +76,12 @@ _DEPARTMENT = (
 _KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
     "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
 )
+_TRAFFIC_READ = _on("targets", "list") | _on("breakers", "list")
 _PLATFORM = (
     _TENANT
     | _KEYS
+    | _TRAFFIC_READ
+    | _on("breakers", "open", "close", "release")
     | _on("prices", "import")
     | _on("tierTargets", "get", "set")
     | _on("tenants", "create", "list", "suspend", "resume", "delete")
@@ -108,7 +111,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
                 _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ),
-            Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS),
+            Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
             Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
         )
     }

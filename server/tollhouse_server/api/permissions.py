@@ -116,6 +116,7 @@ def _rules() -> Iterator[Rule]:
     yield from _limit_rules()
     yield from _platform_rules()
     yield from _routing_rules()
+    yield from _traffic_rules()
     yield from _usage_report_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
@@ -176,6 +177,15 @@ def _routing_rules() -> Iterator[Rule]:
     for verb in ("get", "set"):
         rpc = f"{_ADMIN}.RoutingPolicyService.{verb.capitalize()}TierTargets"
         yield Rule(rpc=rpc, permission=f"tierTargets.{verb}", fields=("name",))
+
+
+def _traffic_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.TrafficService"
+    yield Rule(rpc=f"{service}.ListTargets", permission="targets.list")
+    yield Rule(rpc=f"{service}.ListBreakers", permission="breakers.list")
+    yield Rule(rpc=f"{service}.ListBreakerOrders", permission="breakers.list")
+    for verb in ("open", "close", "release"):
+        yield Rule(rpc=f"{service}.{verb.capitalize()}Breaker", permission=f"breakers.{verb}")
 
 
 def _export_rules() -> Iterator[Rule]:
