@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse_server.custody import rotation_store
 from tollhouse_server.custody.probe import Probe, ProbeVerdict, UpstreamProbe
 from tollhouse_server.custody.providers.google import ApiKeysAddress, ApiKeysProvider
@@ -70,7 +71,7 @@ class CrashingDatabase(Database):
         self._boundaries = boundaries
 
     @asynccontextmanager
-    async def transaction(self):  # type: ignore[no-untyped-def]
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
         async with self._boundaries.around("transaction"), self._inner.transaction() as session:
             yield session
             self._boundaries.passing("before commit")
@@ -229,7 +230,7 @@ class Rig:
 
     async def live_at_provider(self) -> list[str]:
         """The ids of the project's keys that were not deleted."""
-        listed = await self.provider._call(  # noqa: SLF001 - the client itself lists all keys, the product never does
+        listed = await self.provider._call(
             self.order(""),
             lambda client: [key.name for key in client.list_keys(parent=f"projects/{self.project}/locations/global")],
         )

@@ -73,8 +73,11 @@ _DEPARTMENT = (
     | _on("apiKeys", *_READ, "create", "update", "revoke")
     | _ASK_FOR_MORE
 )
-_KEYS = _on("accounts", *_READ, *_CHANGE, "disable", "enable") | _on(
-    "upstreamKeys", *_READ, "add", "disable", "enable", "delete"
+_KEYS = (
+    _on("accounts", *_READ, *_CHANGE, "disable", "enable")
+    | _on("upstreamKeys", *_READ, "add", "disable", "enable", "delete", "rotate", "revoke")
+    | _on("keyRotations", *_READ, "cancel")
+    | _on("keyPolicies", "get", "update")
 )
 _TRAFFIC_READ = _on("targets", "list") | _on("breakers", "list")
 _PLATFORM = (

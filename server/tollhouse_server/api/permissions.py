@@ -168,7 +168,10 @@ def _platform_rules() -> Iterator[Rule]:
     yield from _standard(
         "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
     )
-    yield from _standard("UpstreamKeyService", "upstreamKeys", "UpstreamKey", "add get list disable enable delete")
+    verbs = "add get list disable enable delete rotate revoke"
+    yield from _standard("UpstreamKeyService", "upstreamKeys", "UpstreamKey", verbs)
+    yield from _standard("UpstreamKeyService", "keyRotations", "KeyRotation", "get list cancel")
+    yield from _standard("UpstreamKeyService", "keyPolicies", "KeyPolicy", "get update")
     yield from _export_rules()
 
 

@@ -13,10 +13,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse_server.audit.store import record
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.custody.tables import KeyRotationRow
-from tollhouse_server.custody.terms import Cause, KeyPolicy, Kind, Outcome, Step
+from tollhouse_server.custody.terms import BEFORE_PROMOTION, Cause, KeyPolicy, Kind, Outcome, Step
 from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import ResourceNotFound, RotationUnderWay
+from tollhouse_server.errors import ResourceNotFound, RotationUnderWay, WrongState
 from tollhouse_server.names import PLATFORM, KeyRotationName, UpstreamKeyName
 from tollhouse_server.routing.tables import UpstreamKeyRow
 
@@ -69,6 +69,21 @@ WHERE a.state = 'ACTIVE' AND k.state = 'ACTIVE' AND (p.account_id IS NOT NULL OR
 ORDER BY k.created_at LIMIT 100
 """
 
+
+# Where somebody else issues keys, only a rotation that was begun for this key in this very transaction takes it.
+_BRING = """
+UPDATE key_rotation
+SET new_key_id = :key_id, step = 'PROBE', error = '', tries = 0, fence = fence + 1, step_at = now(), updated_at = now(),
+    leased_until = now(), next_at = now()
+WHERE rotation_id = :rotation_id AND ended_at IS NULL AND step = 'STAGE'
+  AND (provider = 'MANUAL' OR (fence = 0 AND created_at = now()))
+"""
+
+_CANCEL = """
+UPDATE key_rotation
+SET step = 'ROLL_BACK', outcome = 'CANCELLED', error = '', step_at = now(), updated_at = now(), next_at = now()
+WHERE rotation_id = :rotation_id
+"""
 
 _COUNT_OVERDUE = """
 SELECT count(*) AS keys
@@ -222,9 +237,42 @@ async def list_rotations(
     return (await session.exec(query.order_by(col(KeyRotationRow.rotation_id).desc()).limit(size))).all()
 
 
-async def open_rotations(session: AsyncSession) -> Sequence[KeyRotationRow]:
-    """Return everything that is under way, for the metrics."""
-    return (await session.exec(select(KeyRotationRow).where(col(KeyRotationRow.ended_at).is_(None)))).all()
+async def open_rotations(session: AsyncSession, account_id: str = "") -> Sequence[KeyRotationRow]:
+    """Return everything that is under way, with an account only what is there."""
+    query = select(KeyRotationRow).where(col(KeyRotationRow.ended_at).is_(None))
+    if account_id:
+        query = query.where(KeyRotationRow.account_id == account_id)
+    return (await session.exec(query)).all()
+
+
+async def bring_key(session: AsyncSession, row: KeyRotationRow, key_id: str) -> KeyRotationRow:
+    """Let a rotation that waits for a person go on with the key that he has brought.
+
+    Raises:
+        RotationUnderWay: it does not wait for one.
+    """
+    wanted = {"rotation_id": row.rotation_id, "key_id": key_id}
+    if (await run_sql(session, _BRING, wanted)).rowcount != 1:
+        raise RotationUnderWay(name=str(UpstreamKeyName(row.account_id, row.old_key_id)), rotation=name_of(row))
+    await session.refresh(row)
+    return row
+
+
+async def cancel(session: AsyncSession, name: KeyRotationName) -> KeyRotationRow:
+    """Have a rotation rolled back whose new key is not in use yet.
+
+    The fence and the lease stay: whoever is at a step ends it first, so that nothing he asks for comes after its end.
+
+    Raises:
+        ResourceNotFound: there is none of this name.
+        WrongState: its new key is in use, or it has ended.
+    """
+    row = await get_rotation(session, name, lock=True)
+    if row.ended_at is not None or row.step not in BEFORE_PROMOTION:
+        raise WrongState(name=str(name), state=row.outcome or row.step, needed="STAGE, PROBE or PROMOTE")
+    await run_sql(session, _CANCEL, {"rotation_id": row.rotation_id})
+    await session.refresh(row)
+    return row
 
 
 async def due_keys(session: AsyncSession, *, default_days: int) -> Sequence[tuple[str, str]]:

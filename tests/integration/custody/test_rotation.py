@@ -1,8 +1,6 @@
 """Rotation against real PostgreSQL, OpenBao and the simulator's API Keys API."""
 
-from dataclasses import replace
-
-from tests.drivers.custody import AT_ONCE, Boundaries, Crash, Rig
+from tests.drivers.custody import Boundaries, Crash, Rig
 
 
 async def test_a_rotation_replaces_the_key_everywhere(rig: Rig) -> None:

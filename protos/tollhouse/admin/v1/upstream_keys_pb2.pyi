@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _KeyProvider:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyProviderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyProvider.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_PROVIDER_UNSPECIFIED: _KeyProvider.ValueType  # 0
+    """KEY_PROVIDER_UNSPECIFIED means KEY_PROVIDER_MANUAL in a policy; never returned."""
+    KEY_PROVIDER_MANUAL: _KeyProvider.ValueType  # 1
+    """KEY_PROVIDER_MANUAL is a person. Service accounts of Vertex AI can be rotated in no other way."""
+    KEY_PROVIDER_GOOGLE: _KeyProvider.ValueType  # 2
+    """KEY_PROVIDER_GOOGLE is Google's API Keys API in the account's project; the policy needs a credential for it."""
+    KEY_PROVIDER_SIMULATOR: _KeyProvider.ValueType  # 3
+    """KEY_PROVIDER_SIMULATOR is the simulator's API Keys API."""
+
+class KeyProvider(_KeyProvider, metaclass=_KeyProviderEnumTypeWrapper):
+    """KeyProvider is who issues and retires the keys of an account."""
+
+KEY_PROVIDER_UNSPECIFIED: KeyProvider.ValueType  # 0
+"""KEY_PROVIDER_UNSPECIFIED means KEY_PROVIDER_MANUAL in a policy; never returned."""
+KEY_PROVIDER_MANUAL: KeyProvider.ValueType  # 1
+"""KEY_PROVIDER_MANUAL is a person. Service accounts of Vertex AI can be rotated in no other way."""
+KEY_PROVIDER_GOOGLE: KeyProvider.ValueType  # 2
+"""KEY_PROVIDER_GOOGLE is Google's API Keys API in the account's project; the policy needs a credential for it."""
+KEY_PROVIDER_SIMULATOR: KeyProvider.ValueType  # 3
+"""KEY_PROVIDER_SIMULATOR is the simulator's API Keys API."""
+Global___KeyProvider: _TypeAlias = KeyProvider  # noqa: Y015
 
 @_typing.final
 class UpstreamKey(_message.Message):
@@ -40,6 +69,14 @@ class UpstreamKey(_message.Message):
         """STATE_DISABLED is not used until it is enabled."""
         STATE_QUARANTINED: UpstreamKey._State.ValueType  # 3
         """STATE_QUARANTINED is not used: the upstream refused it. EnableUpstreamKey tries it again."""
+        STATE_STAGED: UpstreamKey._State.ValueType  # 4
+        """STATE_STAGED is not used yet: a rotation tries it."""
+        STATE_DRAINING: UpstreamKey._State.ValueType  # 5
+        """STATE_DRAINING is not used for new calls: a rotation has replaced it, and calls in flight end with it."""
+        STATE_REVOKED: UpstreamKey._State.ValueType  # 6
+        """STATE_REVOKED is not used and never will be: RevokeUpstreamKey."""
+        STATE_RETIRED: UpstreamKey._State.ValueType  # 7
+        """STATE_RETIRED is gone at its provider and in Vault; the metadata stays until it is deleted."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is whether a key is used."""
@@ -52,6 +89,14 @@ class UpstreamKey(_message.Message):
     """STATE_DISABLED is not used until it is enabled."""
     STATE_QUARANTINED: UpstreamKey.State.ValueType  # 3
     """STATE_QUARANTINED is not used: the upstream refused it. EnableUpstreamKey tries it again."""
+    STATE_STAGED: UpstreamKey.State.ValueType  # 4
+    """STATE_STAGED is not used yet: a rotation tries it."""
+    STATE_DRAINING: UpstreamKey.State.ValueType  # 5
+    """STATE_DRAINING is not used for new calls: a rotation has replaced it, and calls in flight end with it."""
+    STATE_REVOKED: UpstreamKey.State.ValueType  # 6
+    """STATE_REVOKED is not used and never will be: RevokeUpstreamKey."""
+    STATE_RETIRED: UpstreamKey.State.ValueType  # 7
+    """STATE_RETIRED is gone at its provider and in Vault; the metadata stays until it is deleted."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -61,6 +106,11 @@ class UpstreamKey(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PROVIDER_KEY_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    ROTATION_DUE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    UNUSUAL_USES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `accounts/{account}/upstreamKeys/{upstream_key}`. Ignored on creation."""
     display_name: _builtins.str
@@ -75,6 +125,12 @@ class UpstreamKey(_message.Message):
     """
     fingerprint: _builtins.str
     """First 16 hexadecimal digits of the key's SHA-256, to tell keys apart without showing them."""
+    provider_key: _builtins.str
+    """Name of the key at its provider; empty for a key that came by hand."""
+    rotation: _builtins.str
+    """Name of the rotation or revocation that works on the key; empty when none does. Only GetUpstreamKey and
+    ListUpstreamKeys return this and the fields that follow.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was created."""
@@ -82,6 +138,18 @@ class UpstreamKey(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was last changed."""
+
+    @_builtins.property
+    def rotation_due_time(self) -> _timestamp_pb2.Timestamp:
+        """When the account's policy wants the key to be rotated; absent for a key that is not active."""
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the last hour in which the key was used; absent when it has not been in the last weeks."""
+
+    @_builtins.property
+    def unusual_uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnusualKeyUse]:
+        """Hours of the last 7 days in which the key was used far more than in its past, newest first."""
 
     def __init__(
         self,
@@ -94,14 +162,319 @@ class UpstreamKey(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         fingerprint: _builtins.str = ...,
+        provider_key: _builtins.str = ...,
+        rotation: _builtins.str = ...,
+        rotation_due_time: _timestamp_pb2.Timestamp | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        unusual_uses: _abc.Iterable[Global___UnusualKeyUse] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time", "rotation_due_time", b"rotation_due_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "fingerprint", b"fingerprint", "name", b"name", "state", b"state", "update_time", b"update_time", "vault_version", b"vault_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "fingerprint", b"fingerprint", "last_use_time", b"last_use_time", "name", b"name", "provider_key", b"provider_key", "rotation", b"rotation", "rotation_due_time", b"rotation_due_time", "state", b"state", "unusual_uses", b"unusual_uses", "update_time", b"update_time", "vault_version", b"vault_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpstreamKey: _TypeAlias = UpstreamKey  # noqa: Y015
+
+@_typing.final
+class UnusualKeyUse(_message.Message):
+    """UnusualKeyUse is an hour in which a key was used far more than in its past."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Metric:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UnusualKeyUse._Metric.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METRIC_UNSPECIFIED: UnusualKeyUse._Metric.ValueType  # 0
+        """METRIC_UNSPECIFIED is never returned."""
+        METRIC_CALLS: UnusualKeyUse._Metric.ValueType  # 1
+        """METRIC_CALLS is calls that were settled."""
+        METRIC_COST: UnusualKeyUse._Metric.ValueType  # 2
+        """METRIC_COST is their cost in nano-dollars."""
+
+    class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+        """Metric is what was counted."""
+
+    METRIC_UNSPECIFIED: UnusualKeyUse.Metric.ValueType  # 0
+    """METRIC_UNSPECIFIED is never returned."""
+    METRIC_CALLS: UnusualKeyUse.Metric.ValueType  # 1
+    """METRIC_CALLS is calls that were settled."""
+    METRIC_COST: UnusualKeyUse.Metric.ValueType  # 2
+    """METRIC_COST is their cost in nano-dollars."""
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    HOUR_START_TIME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    USUAL_AMOUNT_FIELD_NUMBER: _builtins.int
+    DEVIATION_FIELD_NUMBER: _builtins.int
+    metric: Global___UnusualKeyUse.Metric.ValueType
+    """What was counted."""
+    amount: _builtins.int
+    """How much it was when the alert was raised."""
+    usual_amount: _builtins.int
+    """How much it is in an hour on average."""
+    deviation: _builtins.int
+    """Standard deviation of that."""
+    @_builtins.property
+    def hour_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Beginning of the hour."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___UnusualKeyUse.Metric.ValueType = ...,
+        hour_start_time: _timestamp_pb2.Timestamp | None = ...,
+        amount: _builtins.int = ...,
+        usual_amount: _builtins.int = ...,
+        deviation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hour_start_time", b"hour_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "deviation", b"deviation", "hour_start_time", b"hour_start_time", "metric", b"metric", "usual_amount", b"usual_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnusualKeyUse: _TypeAlias = UnusualKeyUse  # noqa: Y015
+
+@_typing.final
+class KeyRotation(_message.Message):
+    """KeyRotation is a rotation, which replaces a key, or a revocation, which only ends one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[KeyRotation._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: KeyRotation._Kind.ValueType  # 0
+        """KIND_UNSPECIFIED is never returned."""
+        KIND_ROTATION: KeyRotation._Kind.ValueType  # 1
+        """KIND_ROTATION replaces a key."""
+        KIND_REVOCATION: KeyRotation._Kind.ValueType  # 2
+        """KIND_REVOCATION ends a key, from STEP_RETIRE on."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind tells a rotation from a revocation."""
+
+    KIND_UNSPECIFIED: KeyRotation.Kind.ValueType  # 0
+    """KIND_UNSPECIFIED is never returned."""
+    KIND_ROTATION: KeyRotation.Kind.ValueType  # 1
+    """KIND_ROTATION replaces a key."""
+    KIND_REVOCATION: KeyRotation.Kind.ValueType  # 2
+    """KIND_REVOCATION ends a key, from STEP_RETIRE on."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[KeyRotation._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: KeyRotation._State.ValueType  # 0
+        """STATE_UNSPECIFIED is never returned."""
+        STATE_RUNNING: KeyRotation._State.ValueType  # 1
+        """STATE_RUNNING is under way at `step`."""
+        STATE_SUCCEEDED: KeyRotation._State.ValueType  # 2
+        """STATE_SUCCEEDED has replaced or ended the key."""
+        STATE_FAILED: KeyRotation._State.ValueType  # 3
+        """STATE_FAILED was rolled back; `error` says why, and the old key goes on."""
+        STATE_CANCELLED: KeyRotation._State.ValueType  # 4
+        """STATE_CANCELLED was called off and rolled back."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """State is how it stands."""
+
+    STATE_UNSPECIFIED: KeyRotation.State.ValueType  # 0
+    """STATE_UNSPECIFIED is never returned."""
+    STATE_RUNNING: KeyRotation.State.ValueType  # 1
+    """STATE_RUNNING is under way at `step`."""
+    STATE_SUCCEEDED: KeyRotation.State.ValueType  # 2
+    """STATE_SUCCEEDED has replaced or ended the key."""
+    STATE_FAILED: KeyRotation.State.ValueType  # 3
+    """STATE_FAILED was rolled back; `error` says why, and the old key goes on."""
+    STATE_CANCELLED: KeyRotation.State.ValueType  # 4
+    """STATE_CANCELLED was called off and rolled back."""
+
+    class _Step:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[KeyRotation._Step.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STEP_UNSPECIFIED: KeyRotation._Step.ValueType  # 0
+        """STEP_UNSPECIFIED is never returned."""
+        STEP_STAGE: KeyRotation._Step.ValueType  # 1
+        """STEP_STAGE gets a new key and stores it."""
+        STEP_PROBE: KeyRotation._Step.ValueType  # 2
+        """STEP_PROBE tries it with a call that costs nothing."""
+        STEP_PROMOTE: KeyRotation._Step.ValueType  # 3
+        """STEP_PROMOTE puts it to use."""
+        STEP_OVERLAP: KeyRotation._Step.ValueType  # 4
+        """STEP_OVERLAP waits until every process holds it, then takes the old one out of use."""
+        STEP_DRAIN: KeyRotation._Step.ValueType  # 5
+        """STEP_DRAIN waits until calls with the old one have ended."""
+        STEP_RETIRE: KeyRotation._Step.ValueType  # 6
+        """STEP_RETIRE deletes the old one at its provider."""
+        STEP_DESTROY: KeyRotation._Step.ValueType  # 7
+        """STEP_DESTROY destroys it in Vault."""
+        STEP_ROLL_BACK: KeyRotation._Step.ValueType  # 8
+        """STEP_ROLL_BACK deletes and destroys the new one."""
+
+    class Step(_Step, metaclass=_StepEnumTypeWrapper):
+        """Step is what has to be done next, or was done last."""
+
+    STEP_UNSPECIFIED: KeyRotation.Step.ValueType  # 0
+    """STEP_UNSPECIFIED is never returned."""
+    STEP_STAGE: KeyRotation.Step.ValueType  # 1
+    """STEP_STAGE gets a new key and stores it."""
+    STEP_PROBE: KeyRotation.Step.ValueType  # 2
+    """STEP_PROBE tries it with a call that costs nothing."""
+    STEP_PROMOTE: KeyRotation.Step.ValueType  # 3
+    """STEP_PROMOTE puts it to use."""
+    STEP_OVERLAP: KeyRotation.Step.ValueType  # 4
+    """STEP_OVERLAP waits until every process holds it, then takes the old one out of use."""
+    STEP_DRAIN: KeyRotation.Step.ValueType  # 5
+    """STEP_DRAIN waits until calls with the old one have ended."""
+    STEP_RETIRE: KeyRotation.Step.ValueType  # 6
+    """STEP_RETIRE deletes the old one at its provider."""
+    STEP_DESTROY: KeyRotation.Step.ValueType  # 7
+    """STEP_DESTROY destroys it in Vault."""
+    STEP_ROLL_BACK: KeyRotation.Step.ValueType  # 8
+    """STEP_ROLL_BACK deletes and destroys the new one."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OLD_KEY_FIELD_NUMBER: _builtins.int
+    NEW_KEY_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    REMARK_FIELD_NUMBER: _builtins.int
+    FAILED_TRIES_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STEP_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/keyRotations/{key_rotation}`."""
+    kind: Global___KeyRotation.Kind.ValueType
+    """Whether it replaces the key or only ends it."""
+    state: Global___KeyRotation.State.ValueType
+    """How it stands."""
+    step: Global___KeyRotation.Step.ValueType
+    """What has to be done next, or was done last."""
+    old_key: _builtins.str
+    """Resource name of the key that is replaced or ended."""
+    new_key: _builtins.str
+    """Resource name of the key that takes its place, which may not exist yet; empty for a revocation."""
+    provider: Global___KeyProvider.ValueType
+    """Who issues and retires the keys."""
+    error: _builtins.str
+    """What went wrong, or what it waits for; empty when nothing."""
+    remark: _builtins.str
+    """What a person still has to do, such as deleting the old key at a provider without an API; empty when nothing."""
+    failed_tries: _builtins.int
+    """How often the step was tried and has to be tried again."""
+    creator: _builtins.str
+    """Who asked for it; `housekeeper` when the policy did."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def step_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came to its step."""
+
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When the step is done next: the end of a wait, or the next try."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; absent while it runs."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___KeyRotation.Kind.ValueType = ...,
+        state: Global___KeyRotation.State.ValueType = ...,
+        step: Global___KeyRotation.Step.ValueType = ...,
+        old_key: _builtins.str = ...,
+        new_key: _builtins.str = ...,
+        provider: Global___KeyProvider.ValueType = ...,
+        error: _builtins.str = ...,
+        remark: _builtins.str = ...,
+        failed_tries: _builtins.int = ...,
+        creator: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        step_time: _timestamp_pb2.Timestamp | None = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "step_time", b"step_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "error", b"error", "failed_tries", b"failed_tries", "kind", b"kind", "name", b"name", "new_key", b"new_key", "next_time", b"next_time", "old_key", b"old_key", "provider", b"provider", "remark", b"remark", "state", b"state", "step", b"step", "step_time", b"step_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRotation: _TypeAlias = KeyRotation  # noqa: Y015
+
+@_typing.final
+class KeyPolicy(_message.Message):
+    """KeyPolicy is how the keys of an account are rotated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ROTATION_PERIOD_DAYS_FIELD_NUMBER: _builtins.int
+    DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/keyPolicy`."""
+    provider: Global___KeyProvider.ValueType
+    """Who issues and retires the keys. Absent means KEY_PROVIDER_MANUAL."""
+    rotation_period_days: _builtins.int
+    """Days, 30 to 90, after which an active key is rotated. 0 or absent in a mask-less update means no change; default 60."""
+    drain_seconds: _builtins.int
+    """Seconds, up to a day, between the last use of a replaced key for a new call and its deletion at the provider; longer
+    than a call may take. Default 600.
+    """
+    etag: _builtins.str
+    """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
+    update means no check.
+    """
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; absent when it never was."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        provider: Global___KeyProvider.ValueType = ...,
+        rotation_period_days: _builtins.int = ...,
+        drain_seconds: _builtins.int | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "drain_seconds", b"drain_seconds", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds", "drain_seconds", b"drain_seconds", "etag", b"etag", "name", b"name", "provider", b"provider", "rotation_period_days", b"rotation_period_days", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
+    _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drain_seconds) -> _WhichOneofReturnType__drain_seconds | None: ...
+
+Global___KeyPolicy: _TypeAlias = KeyPolicy  # noqa: Y015
 
 @_typing.final
 class AddUpstreamKeyRequest(_message.Message):
@@ -115,6 +488,7 @@ class AddUpstreamKeyRequest(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the account, `accounts/{account}`."""
     upstream_key_id: _builtins.str
@@ -129,6 +503,10 @@ class AddUpstreamKeyRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    replaces: _builtins.str
+    """Id of the key that this one is to take the place of. Then it is not used at once: the rotation of that key, which
+    is started if it does not wait already, tries it first. Absent: the key is used beside the others.
+    """
     @_builtins.property
     def upstream_key(self) -> Global___UpstreamKey:
         """The key's metadata; absent means a key without a display name."""
@@ -142,10 +520,11 @@ class AddUpstreamKeyRequest(_message.Message):
         secret: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        replaces: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["upstream_key", b"upstream_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "secret", b"secret", "upstream_key", b"upstream_key", "upstream_key_id", b"upstream_key_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "replaces", b"replaces", "request_id", b"request_id", "secret", b"secret", "upstream_key", b"upstream_key", "upstream_key_id", b"upstream_key_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,3 +717,255 @@ class DeleteUpstreamKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteUpstreamKeyRequest: _TypeAlias = DeleteUpstreamKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateUpstreamKeyRequest(_message.Message):
+    """RotateUpstreamKeyRequest names the key to replace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/upstreamKeys/{upstream_key}`."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateUpstreamKeyRequest: _TypeAlias = RotateUpstreamKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevokeUpstreamKeyRequest(_message.Message):
+    """RevokeUpstreamKeyRequest names the key to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/upstreamKeys/{upstream_key}`."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeUpstreamKeyRequest: _TypeAlias = RevokeUpstreamKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyRotationRequest(_message.Message):
+    """GetKeyRotationRequest names a rotation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/keyRotations/{key_rotation}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRotationRequest: _TypeAlias = GetKeyRotationRequest  # noqa: Y015
+
+@_typing.final
+class ListKeyRotationsRequest(_message.Message):
+    """ListKeyRotationsRequest asks for a page of rotations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the account, `accounts/{account}`."""
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeyRotationsRequest: _TypeAlias = ListKeyRotationsRequest  # noqa: Y015
+
+@_typing.final
+class ListKeyRotationsResponse(_message.Message):
+    """ListKeyRotationsResponse is a page of rotations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ROTATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def key_rotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyRotation]:
+        """Rotations and revocations, newest day first."""
+
+    def __init__(
+        self,
+        *,
+        key_rotations: _abc.Iterable[Global___KeyRotation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_rotations", b"key_rotations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeyRotationsResponse: _TypeAlias = ListKeyRotationsResponse  # noqa: Y015
+
+@_typing.final
+class CancelKeyRotationRequest(_message.Message):
+    """CancelKeyRotationRequest names the rotation to call off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/keyRotations/{key_rotation}`."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelKeyRotationRequest: _TypeAlias = CancelKeyRotationRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyPolicyRequest(_message.Message):
+    """GetKeyPolicyRequest names an account's policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `accounts/{account}/keyPolicy`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyPolicyRequest: _TypeAlias = GetKeyPolicyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateKeyPolicyRequest(_message.Message):
+    """UpdateKeyPolicyRequest changes an account's policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_POLICY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    PROVIDER_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    provider_credential: _builtins.str
+    """Key of a service account that may manage API keys in the account's project, as Google's JSON, for
+    KEY_PROVIDER_GOOGLE. Goes to Vault, and nowhere else. Absent: the one that is there stays.
+    """
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def key_policy(self) -> Global___KeyPolicy:
+        """The policy with its name and the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change; absent means every field that the request sets. Unknown or output-only paths are refused."""
+
+    def __init__(
+        self,
+        *,
+        key_policy: Global___KeyPolicy | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        provider_credential: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_policy", b"key_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_policy", b"key_policy", "provider_credential", b"provider_credential", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateKeyPolicyRequest: _TypeAlias = UpdateKeyPolicyRequest  # noqa: Y015

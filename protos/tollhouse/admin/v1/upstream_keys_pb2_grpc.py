@@ -67,6 +67,41 @@ class UpstreamKeyServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.DeleteUpstreamKeyRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.RotateUpstreamKey = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/RotateUpstreamKey',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RotateUpstreamKeyRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+                _registered_method=True)
+        self.RevokeUpstreamKey = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/RevokeUpstreamKey',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RevokeUpstreamKeyRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+                _registered_method=True)
+        self.GetKeyRotation = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/GetKeyRotation',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyRotationRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+                _registered_method=True)
+        self.ListKeyRotations = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/ListKeyRotations',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsResponse.FromString,
+                _registered_method=True)
+        self.CancelKeyRotation = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/CancelKeyRotation',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.CancelKeyRotationRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+                _registered_method=True)
+        self.GetKeyPolicy = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/GetKeyPolicy',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyPolicyRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.FromString,
+                _registered_method=True)
+        self.UpdateKeyPolicy = channel.unary_unary(
+                '/tollhouse.admin.v1.UpstreamKeyService/UpdateKeyPolicy',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.UpdateKeyPolicyRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.FromString,
+                _registered_method=True)
 
 
 class UpstreamKeyServiceServicer:
@@ -104,14 +139,68 @@ class UpstreamKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableUpstreamKey(self, request, context):
-        """EnableUpstreamKey puts a disabled key back to use.
+        """EnableUpstreamKey puts a disabled or quarantined key back to use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUpstreamKey(self, request, context):
-        """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google.
+        """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google; RevokeUpstreamKey
+        does that. ROTATION_UNDER_WAY while a rotation works on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateUpstreamKey(self, request, context):
+        """RotateUpstreamKey starts the replacement of an active key by a new one: a new key is issued and stored, tried with a
+        call, put to use beside the old one, and then in its place; the old one drains, is deleted at its provider and
+        destroyed in Vault. The answer shows how it begins; GetKeyRotation shows how it goes on. Where the account's provider
+        is MANUAL it waits for AddUpstreamKey with `replaces`, or for a new version of the old key's secret in Vault.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeUpstreamKey(self, request, context):
+        """RevokeUpstreamKey takes a key out of use for good within two seconds on every server, in an emergency; calls in
+        flight may fail. Then it is deleted at its provider and destroyed in Vault.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeyRotation(self, request, context):
+        """GetKeyRotation returns one rotation or revocation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeyRotations(self, request, context):
+        """ListKeyRotations returns an account's rotations and revocations, newest first by day, ended ones too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelKeyRotation(self, request, context):
+        """CancelKeyRotation calls off a rotation whose new key is not in use yet; what was made of it is taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeyPolicy(self, request, context):
+        """GetKeyPolicy returns how an account's keys are rotated; the defaults where nothing was set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateKeyPolicy(self, request, context):
+        """UpdateKeyPolicy sets how an account's keys are rotated. Rotations under way go on as they began.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +238,41 @@ def add_UpstreamKeyServiceServicer_to_server(servicer, server):
                     servicer.DeleteUpstreamKey,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.DeleteUpstreamKeyRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'RotateUpstreamKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateUpstreamKey,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RotateUpstreamKeyRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.SerializeToString,
+            ),
+            'RevokeUpstreamKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeUpstreamKey,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RevokeUpstreamKeyRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.SerializeToString,
+            ),
+            'GetKeyRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyRotation,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyRotationRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.SerializeToString,
+            ),
+            'ListKeyRotations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeyRotations,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsResponse.SerializeToString,
+            ),
+            'CancelKeyRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelKeyRotation,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.CancelKeyRotationRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.SerializeToString,
+            ),
+            'GetKeyPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyPolicy,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyPolicyRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.SerializeToString,
+            ),
+            'UpdateKeyPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKeyPolicy,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.UpdateKeyPolicyRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +439,195 @@ class UpstreamKeyService:
             '/tollhouse.admin.v1.UpstreamKeyService/DeleteUpstreamKey',
             tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.DeleteUpstreamKeyRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateUpstreamKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/RotateUpstreamKey',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RotateUpstreamKeyRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeUpstreamKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/RevokeUpstreamKey',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.RevokeUpstreamKeyRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/GetKeyRotation',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyRotationRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeyRotations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/ListKeyRotations',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.ListKeyRotationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelKeyRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/CancelKeyRotation',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.CancelKeyRotationRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyRotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/GetKeyPolicy',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.GetKeyPolicyRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKeyPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.UpstreamKeyService/UpdateKeyPolicy',
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.UpdateKeyPolicyRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_upstream__keys__pb2.KeyPolicy.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,9 +47,31 @@ class UpstreamKeyServiceStub:
     DisableUpstreamKey: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.DisableUpstreamKeyRequest, _upstream_keys_pb2.UpstreamKey]
     """DisableUpstreamKey takes the key out of use within two seconds on every server; calls in flight end normally."""
     EnableUpstreamKey: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.EnableUpstreamKeyRequest, _upstream_keys_pb2.UpstreamKey]
-    """EnableUpstreamKey puts a disabled key back to use."""
+    """EnableUpstreamKey puts a disabled or quarantined key back to use."""
     DeleteUpstreamKey: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.DeleteUpstreamKeyRequest, _empty_pb2.Empty]
-    """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google."""
+    """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google; RevokeUpstreamKey
+    does that. ROTATION_UNDER_WAY while a rotation works on it.
+    """
+    RotateUpstreamKey: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.RotateUpstreamKeyRequest, _upstream_keys_pb2.KeyRotation]
+    """RotateUpstreamKey starts the replacement of an active key by a new one: a new key is issued and stored, tried with a
+    call, put to use beside the old one, and then in its place; the old one drains, is deleted at its provider and
+    destroyed in Vault. The answer shows how it begins; GetKeyRotation shows how it goes on. Where the account's provider
+    is MANUAL it waits for AddUpstreamKey with `replaces`, or for a new version of the old key's secret in Vault.
+    """
+    RevokeUpstreamKey: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.RevokeUpstreamKeyRequest, _upstream_keys_pb2.KeyRotation]
+    """RevokeUpstreamKey takes a key out of use for good within two seconds on every server, in an emergency; calls in
+    flight may fail. Then it is deleted at its provider and destroyed in Vault.
+    """
+    GetKeyRotation: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.GetKeyRotationRequest, _upstream_keys_pb2.KeyRotation]
+    """GetKeyRotation returns one rotation or revocation."""
+    ListKeyRotations: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.ListKeyRotationsRequest, _upstream_keys_pb2.ListKeyRotationsResponse]
+    """ListKeyRotations returns an account's rotations and revocations, newest first by day, ended ones too."""
+    CancelKeyRotation: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.CancelKeyRotationRequest, _upstream_keys_pb2.KeyRotation]
+    """CancelKeyRotation calls off a rotation whose new key is not in use yet; what was made of it is taken back."""
+    GetKeyPolicy: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.GetKeyPolicyRequest, _upstream_keys_pb2.KeyPolicy]
+    """GetKeyPolicy returns how an account's keys are rotated; the defaults where nothing was set."""
+    UpdateKeyPolicy: _grpc.UnaryUnaryMultiCallable[_upstream_keys_pb2.UpdateKeyPolicyRequest, _upstream_keys_pb2.KeyPolicy]
+    """UpdateKeyPolicy sets how an account's keys are rotated. Rotations under way go on as they began."""
 
 @_typing.type_check_only
 class UpstreamKeyServiceAsyncStub(UpstreamKeyServiceStub):
@@ -69,9 +91,31 @@ class UpstreamKeyServiceAsyncStub(UpstreamKeyServiceStub):
     DisableUpstreamKey: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.DisableUpstreamKeyRequest, _upstream_keys_pb2.UpstreamKey]  # type: ignore[assignment]
     """DisableUpstreamKey takes the key out of use within two seconds on every server; calls in flight end normally."""
     EnableUpstreamKey: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.EnableUpstreamKeyRequest, _upstream_keys_pb2.UpstreamKey]  # type: ignore[assignment]
-    """EnableUpstreamKey puts a disabled key back to use."""
+    """EnableUpstreamKey puts a disabled or quarantined key back to use."""
     DeleteUpstreamKey: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.DeleteUpstreamKeyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google."""
+    """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google; RevokeUpstreamKey
+    does that. ROTATION_UNDER_WAY while a rotation works on it.
+    """
+    RotateUpstreamKey: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.RotateUpstreamKeyRequest, _upstream_keys_pb2.KeyRotation]  # type: ignore[assignment]
+    """RotateUpstreamKey starts the replacement of an active key by a new one: a new key is issued and stored, tried with a
+    call, put to use beside the old one, and then in its place; the old one drains, is deleted at its provider and
+    destroyed in Vault. The answer shows how it begins; GetKeyRotation shows how it goes on. Where the account's provider
+    is MANUAL it waits for AddUpstreamKey with `replaces`, or for a new version of the old key's secret in Vault.
+    """
+    RevokeUpstreamKey: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.RevokeUpstreamKeyRequest, _upstream_keys_pb2.KeyRotation]  # type: ignore[assignment]
+    """RevokeUpstreamKey takes a key out of use for good within two seconds on every server, in an emergency; calls in
+    flight may fail. Then it is deleted at its provider and destroyed in Vault.
+    """
+    GetKeyRotation: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.GetKeyRotationRequest, _upstream_keys_pb2.KeyRotation]  # type: ignore[assignment]
+    """GetKeyRotation returns one rotation or revocation."""
+    ListKeyRotations: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.ListKeyRotationsRequest, _upstream_keys_pb2.ListKeyRotationsResponse]  # type: ignore[assignment]
+    """ListKeyRotations returns an account's rotations and revocations, newest first by day, ended ones too."""
+    CancelKeyRotation: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.CancelKeyRotationRequest, _upstream_keys_pb2.KeyRotation]  # type: ignore[assignment]
+    """CancelKeyRotation calls off a rotation whose new key is not in use yet; what was made of it is taken back."""
+    GetKeyPolicy: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.GetKeyPolicyRequest, _upstream_keys_pb2.KeyPolicy]  # type: ignore[assignment]
+    """GetKeyPolicy returns how an account's keys are rotated; the defaults where nothing was set."""
+    UpdateKeyPolicy: _aio.UnaryUnaryMultiCallable[_upstream_keys_pb2.UpdateKeyPolicyRequest, _upstream_keys_pb2.KeyPolicy]  # type: ignore[assignment]
+    """UpdateKeyPolicy sets how an account's keys are rotated. Rotations under way go on as they began."""
 
 class UpstreamKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """UpstreamKeyService keeps the keys with which Tollhouse calls Gemini. The secret goes to Vault and is never returned;
@@ -118,7 +162,7 @@ class UpstreamKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upstream_keys_pb2.EnableUpstreamKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upstream_keys_pb2.UpstreamKey, _abc.Awaitable[_upstream_keys_pb2.UpstreamKey]]:
-        """EnableUpstreamKey puts a disabled key back to use."""
+        """EnableUpstreamKey puts a disabled or quarantined key back to use."""
 
     @_abc_1.abstractmethod
     def DeleteUpstreamKey(
@@ -126,6 +170,70 @@ class UpstreamKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _upstream_keys_pb2.DeleteUpstreamKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google."""
+        """DeleteUpstreamKey removes the key from use and its secret from Vault. It is not revoked at Google; RevokeUpstreamKey
+        does that. ROTATION_UNDER_WAY while a rotation works on it.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateUpstreamKey(
+        self,
+        request: _upstream_keys_pb2.RotateUpstreamKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyRotation, _abc.Awaitable[_upstream_keys_pb2.KeyRotation]]:
+        """RotateUpstreamKey starts the replacement of an active key by a new one: a new key is issued and stored, tried with a
+        call, put to use beside the old one, and then in its place; the old one drains, is deleted at its provider and
+        destroyed in Vault. The answer shows how it begins; GetKeyRotation shows how it goes on. Where the account's provider
+        is MANUAL it waits for AddUpstreamKey with `replaces`, or for a new version of the old key's secret in Vault.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeUpstreamKey(
+        self,
+        request: _upstream_keys_pb2.RevokeUpstreamKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyRotation, _abc.Awaitable[_upstream_keys_pb2.KeyRotation]]:
+        """RevokeUpstreamKey takes a key out of use for good within two seconds on every server, in an emergency; calls in
+        flight may fail. Then it is deleted at its provider and destroyed in Vault.
+        """
+
+    @_abc_1.abstractmethod
+    def GetKeyRotation(
+        self,
+        request: _upstream_keys_pb2.GetKeyRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyRotation, _abc.Awaitable[_upstream_keys_pb2.KeyRotation]]:
+        """GetKeyRotation returns one rotation or revocation."""
+
+    @_abc_1.abstractmethod
+    def ListKeyRotations(
+        self,
+        request: _upstream_keys_pb2.ListKeyRotationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.ListKeyRotationsResponse, _abc.Awaitable[_upstream_keys_pb2.ListKeyRotationsResponse]]:
+        """ListKeyRotations returns an account's rotations and revocations, newest first by day, ended ones too."""
+
+    @_abc_1.abstractmethod
+    def CancelKeyRotation(
+        self,
+        request: _upstream_keys_pb2.CancelKeyRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyRotation, _abc.Awaitable[_upstream_keys_pb2.KeyRotation]]:
+        """CancelKeyRotation calls off a rotation whose new key is not in use yet; what was made of it is taken back."""
+
+    @_abc_1.abstractmethod
+    def GetKeyPolicy(
+        self,
+        request: _upstream_keys_pb2.GetKeyPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyPolicy, _abc.Awaitable[_upstream_keys_pb2.KeyPolicy]]:
+        """GetKeyPolicy returns how an account's keys are rotated; the defaults where nothing was set."""
+
+    @_abc_1.abstractmethod
+    def UpdateKeyPolicy(
+        self,
+        request: _upstream_keys_pb2.UpdateKeyPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_upstream_keys_pb2.KeyPolicy, _abc.Awaitable[_upstream_keys_pb2.KeyPolicy]]:
+        """UpdateKeyPolicy sets how an account's keys are rotated. Rotations under way go on as they began."""
 
 def add_UpstreamKeyServiceServicer_to_server(servicer: UpstreamKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,48 +1,35 @@
 """UpstreamKeyService: Gemini's keys. Secrets go to Vault and nowhere else; here is their metadata."""
 
-from collections.abc import Mapping
-from typing import Protocol
-
 from google.protobuf.empty_pb2 import Empty
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import upstream_keys_pb2 as pb
 
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.mutation import Change, MutationRequest, Mutations
-from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.values import etag, timestamp, version_of
-from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import EtagMismatch, ResourceExists, ResourceNotFound
+from tollhouse_server.api.key_messages import key_message
+from tollhouse_server.api.mutation import Change, MutationRequest
+from tollhouse_server.api.services.key_custody import (
+    ROTATABLE,
+    Custodian,
+    KeyCustodyHandlers,
+    locked_key,
+    start_rotation,
+)
+from tollhouse_server.custody.rotation_store import bring_key, name_of, open_rotation
+from tollhouse_server.custody.status import standing_of
+from tollhouse_server.custody.terms import KeyState, Kind
+from tollhouse_server.errors import EtagMismatch, ResourceExists, ResourceNotFound, RotationUnderWay, WrongState
 from tollhouse_server.names import AccountName, UpstreamKeyName
 from tollhouse_server.routing import account_store as store
 from tollhouse_server.routing.tables import UpstreamKeyRow
 from tollhouse_server.vault.key_ring import upstream_key_path
-from tollhouse_server.vault.secret_text import SecretFields
+
+__all__ = ["Custodian", "UpstreamKeyService"]
 
 _DRY_RUN_VERSION = 1
 
 
-class Custodian(Protocol):
-    """Vault, seen as the key-custodian's role: it may write upstream keys and nothing else."""
-
-    async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
-        """Return the secret at `path`."""
-
-    async def write_secret(self, path: str, values: Mapping[str, str], *, cas: int) -> int:
-        """Write a version if the current one is `cas`, and return its number."""
-
-    async def delete_secret(self, path: str) -> None:
-        """Destroy every version."""
-
-
-class UpstreamKeyService:
-    """Adds, reads, disables, enables and deletes upstream keys."""
-
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, custodian: Custodian) -> None:
-        self._database = database
-        self._mutations = mutations
-        self._pages = pages
-        self._custodian = custodian
+class UpstreamKeyService(KeyCustodyHandlers):
+    """Adds, reads, disables, enables and deletes upstream keys, and lets them be rotated and revoked."""
 
     async def add_upstream_key(self, request: pb.AddUpstreamKeyRequest, call: Call) -> pb.UpstreamKey:
         name = UpstreamKeyName.parse(f"{request.parent}/upstreamKeys/{request.upstream_key_id}", "upstream_key_id")
@@ -58,7 +45,10 @@ class UpstreamKeyService:
                 vault_version=version,
                 fingerprint=store.fingerprint_of(request.secret),
             )
-            after = _message(await store.create_key(session, row))
+            if request.replaces:
+                row.state = KeyState.STAGED.value
+                await _bring(session, UpstreamKeyName(name.account, request.replaces), row, call)
+            after = key_message(await store.create_key(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.UpstreamKey, act)
@@ -75,7 +65,8 @@ class UpstreamKeyService:
     async def get_upstream_key(self, request: pb.GetUpstreamKeyRequest, call: Call) -> pb.UpstreamKey:
         name = UpstreamKeyName.parse(request.name)
         async with self._database.transaction() as session:
-            return _message(await store.get_key(session, name.account, name.upstream_key))
+            row = await store.get_key(session, name.account, name.upstream_key)
+            return key_message(row, (await standing_of(session, name.account)).of(row))
 
     async def list_upstream_keys(self, request: pb.ListUpstreamKeysRequest, call: Call) -> pb.ListUpstreamKeysResponse:
         account = AccountName.parse(request.parent, "parent").account
@@ -83,41 +74,60 @@ class UpstreamKeyService:
             await store.get_account(session, account)
             size = self._pages.size(request) + 1
             rows = await store.list_keys(session, account, after=self._pages.after(request), size=size)
+            standing = await standing_of(session, account)
         page, last = self._pages.split(request, rows)
         token = self._pages.next(request, last.key_id) if last else ""
-        return pb.ListUpstreamKeysResponse(upstream_keys=map(_message, page), next_page_token=token)
+        keys = [key_message(row, standing.of(row)) for row in page]
+        return pb.ListUpstreamKeysResponse(upstream_keys=keys, next_page_token=token)
 
     async def disable_upstream_key(self, request: pb.DisableUpstreamKeyRequest, call: Call) -> pb.UpstreamKey:
-        return await self._set_state(call, request, request.name, request.etag, "DISABLED")
+        return await self._set_state(call, request, request.name, request.etag, KeyState.DISABLED)
 
     async def enable_upstream_key(self, request: pb.EnableUpstreamKeyRequest, call: Call) -> pb.UpstreamKey:
-        return await self._set_state(call, request, request.name, request.etag, "ACTIVE")
+        return await self._set_state(call, request, request.name, request.etag, KeyState.ACTIVE)
 
     async def delete_upstream_key(self, request: pb.DeleteUpstreamKeyRequest, call: Call) -> Empty:
         name = UpstreamKeyName.parse(request.name)
 
         async def act(session: AsyncSession) -> Change[Empty]:
-            before = _message(await store.get_key(session, name.account, name.upstream_key))
-            version = version_of(request.etag, request.name)
-            await store.delete_key(session, name.account, name.upstream_key, version=version)
+            before = key_message(await locked_key(session, name, request.etag))
+            running = await open_rotation(session, name.account, name.upstream_key)
+            if running is not None:
+                raise RotationUnderWay(name=request.name, rotation=name_of(running))
+            await store.delete_key(session, name.account, name.upstream_key)
             if not request.validate_only:
                 await self._custodian.delete_secret(upstream_key_path(name.account, name.upstream_key))
             return Change(resource=request.name, before=before, after=None, answer=Empty())
 
         return await self._mutations.run(call, request, Empty, act)
 
-    async def _set_state(self, call: Call, request: MutationRequest, text: str, tag: str, state: str) -> pb.UpstreamKey:
+    async def _set_state(
+        self, call: Call, request: MutationRequest, text: str, tag: str, state: KeyState
+    ) -> pb.UpstreamKey:
         name = UpstreamKeyName.parse(text)
 
         async def act(session: AsyncSession) -> Change[pb.UpstreamKey]:
-            before = _message(await store.get_key(session, name.account, name.upstream_key))
-            row = await store.update_key(
-                session, name.account, name.upstream_key, {"state": state}, version=version_of(tag, text)
+            row = await locked_key(session, name, tag)
+            before = key_message(row)
+            if row.state not in ROTATABLE:
+                raise WrongState(name=text, state=row.state, needed="ACTIVE, DISABLED or QUARANTINED")
+            after = key_message(
+                await store.update_key(session, name.account, name.upstream_key, {"state": state.value})
             )
-            after = _message(row)
             return Change(resource=text, before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.UpstreamKey, act)
+
+
+async def _bring(session: AsyncSession, old: UpstreamKeyName, new: UpstreamKeyRow, call: Call) -> None:
+    """Let the rotation of `old` that waits for a person go on with `new`; start it where there is none."""
+    key = await locked_key(session, old, "")
+    if key.state not in ROTATABLE:
+        raise WrongState(name=str(old), state=key.state, needed="ACTIVE, DISABLED or QUARANTINED")
+    running = await open_rotation(session, old.account, old.upstream_key)
+    if running is None:
+        running = await start_rotation(session, key, Kind.ROTATION, call)
+    await bring_key(session, running, new.key_id)
 
 
 async def _require_free(session: AsyncSession, name: UpstreamKeyName) -> None:
@@ -127,16 +137,3 @@ async def _require_free(session: AsyncSession, name: UpstreamKeyName) -> None:
     except ResourceNotFound:
         return
     raise ResourceExists(name=str(name))
-
-
-def _message(row: UpstreamKeyRow) -> pb.UpstreamKey:
-    return pb.UpstreamKey(
-        name=str(UpstreamKeyName(row.account_id, row.key_id)),
-        display_name=row.display_name,
-        state=pb.UpstreamKey.State.Value(f"STATE_{row.state}"),
-        vault_version=row.vault_version,
-        fingerprint=row.fingerprint,
-        create_time=timestamp(row.created_at),
-        update_time=timestamp(row.updated_at),
-        etag=etag(row.version),
-    )

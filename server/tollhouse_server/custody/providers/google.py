@@ -52,6 +52,7 @@ class ApiKeysAddress:
     """Which API. `token` is what an account without a service account in Vault shows; the simulator takes any."""
 
     endpoint: str = DEFAULT_ENDPOINT
+    token_endpoint: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
     token: str = ""
     provider: str = "GOOGLE"
 
@@ -115,7 +116,8 @@ class ApiKeysProvider:
         if CREDENTIAL_FIELD not in fields:
             raise SecretMissing(path=path)
         try:
-            facts = json.loads(fields[CREDENTIAL_FIELD])
+            # Where tokens come from is the deployment's to say, not a credential's.
+            facts = json.loads(fields[CREDENTIAL_FIELD]) | {"token_uri": self._address.token_endpoint}
             made: google_credentials.Credentials = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
                 facts, scopes=_SCOPES
             )
