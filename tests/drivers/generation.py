@@ -31,6 +31,7 @@ from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
 from tollhouse_server.simulator.client import ServedCall, SimulatorClient
 from tollhouse_server.simulator.keys import key_id
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.traffic.breakers import Breakers
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
@@ -125,6 +126,7 @@ class GenerationProcess:
     key_watch: RefusedKeys = field(default_factory=RefusedKeys)
     generation: Generation = field(init=False)
     streaming: Streaming = field(init=False)
+    traffic: Traffic = field(init=False)
     key_version: int = 0
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -144,6 +146,7 @@ class GenerationProcess:
             for key, account, secret in keys
             if account.secrets_are_held
         }
+        self.traffic.reconfigure(self.catalogue.accounts())
         await self.ring.expect([key for key, _, _ in keys])
 
     async def generate(self, call: GenerationCall) -> Answer:
@@ -217,6 +220,14 @@ async def generation_process(
             catalogue=catalogue_with((), ()),
         )
         book = PriceBook(1, packaged_prices().lists)
+        metrics = Metrics(process.registry)
+        process.traffic = Traffic(
+            accounts=process.catalogue.accounts(),
+            breakers=Breakers(),
+            metrics=metrics,
+            # Among targets of one rank the first is taken: tests say which that is.
+            chance=lambda: 0.0,
+        )
         process.generation = Generation(
             planner=Planner(
                 lambda: process.catalogue,
@@ -225,7 +236,7 @@ async def generation_process(
                 stream_step_tokens=stream_step_tokens,
             ),
             departures=Departures(
-                traffic=Traffic(),
+                traffic=process.traffic,
                 retries=RetryBudget(),
                 keys=KeyChooser(lambda: process.catalogue, process.ring, process.key_watch.is_out),
                 key_watch=process.key_watch,
@@ -233,7 +244,7 @@ async def generation_process(
             attempts=Attempts(ledger.ledger),
             calls=process.calls,
             upstream=GeminiUpstream(session),
-            metrics=Metrics(process.registry),
+            metrics=metrics,
             max_attempts=max_attempts,
             upstream_timeout_seconds=upstream_timeout_seconds,
             settle_grace_seconds=settle_grace_seconds,

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 from tollhouse.v1 import generation_pb2 as pb
 
+from tollhouse_server.api.routing_messages import KIND_NUMBERS, tier_choice_message
 from tollhouse_server.api.values import money, timestamp
-from tollhouse_server.generation.calls import CallNotice, Outcome
+from tollhouse_server.generation.calls import CallNotice, Outcome, TargetTried
 from tollhouse_server.names import AccountName
 from tollhouse_server.pricing.price import Line
 from tollhouse_server.pricing.usage import TOKEN_KINDS, Tokens, Usage
@@ -28,6 +29,8 @@ def outcome_message(outcome: Outcome) -> pb.Outcome:
             account=str(AccountName(outcome.route.account_id)),
             attempts=outcome.route.attempts,
             cache=pb.CACHE_RESULT_MISS,
+            tried=map(_attempt, outcome.route.tried),
+            tier_choice=None if outcome.route.choice is None else tier_choice_message(outcome.route.choice),
         ),
         receipt=pb.Receipt(
             attempt_id=str(outcome.attempt_id),
@@ -39,6 +42,17 @@ def outcome_message(outcome: Outcome) -> pb.Outcome:
             settled_at=timestamp(outcome.settled_at),
         ),
         notices=[_notice(notice) for notice in outcome.notices],
+    )
+
+
+def _attempt(tried: TargetTried) -> pb.RouteAttempt:
+    return pb.RouteAttempt(
+        model=tried.model,
+        kind=KIND_NUMBERS[tried.kind],
+        account=str(AccountName(tried.account_id)),
+        region=tried.region,
+        outcome=pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{tried.outcome}"),
+        attempt_id=None if tried.attempt_id is None else str(tried.attempt_id),
     )
 
 

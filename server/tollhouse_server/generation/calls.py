@@ -11,16 +11,19 @@ from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.terms import Scope
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
-from tollhouse_server.traffic.terms import Priority
-from tollhouse_server.upstream.protocol import Method
+from tollhouse_server.routing.complexity import AutoChoice
+from tollhouse_server.routing.priorities import Priority
+from tollhouse_server.routing.route import OnDevice
+from tollhouse_server.upstream.protocol import Method, UpstreamKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationCall:
     """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it.
 
-    `deadline` is a moment of `time.monotonic()`, in seconds. `resend_unknown` lets it go to another target after an
-    attempt whose outcome is unknown, at the risk of two charges.
+    `deadline` is a moment of `time.monotonic()`, in seconds. What the caller says of routing is as in `RouteRequest`;
+    `resend_unknown` lets it go to another target after an attempt whose outcome is unknown, at the risk of two charges
+    (None: as the policy says).
     """
 
     scope: Scope
@@ -31,10 +34,13 @@ class GenerationCall:
     body: Mapping[str, Any]
     deadline: float
     labels: Mapping[str, str] = field(default_factory=dict)
+    environment: str = ""
     region: str | None = None
-    allow_fallback: bool = True
-    resend_unknown: bool = True
+    kinds: frozenset[UpstreamKind] = frozenset()
+    allow_fallback: bool | None = None
+    resend_unknown: bool | None = None
     priority: Priority = Priority.DEFAULT
+    on_device: OnDevice = OnDevice.ALLOWED
 
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
@@ -50,7 +56,7 @@ class TargetTried:
     """
 
     model: str
-    kind: str
+    kind: UpstreamKind
     account_id: str
     region: str
     outcome: str
@@ -59,7 +65,10 @@ class TargetTried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTaken:
-    """Which target answered, and all that were tried, in their order; the last is the one that answered."""
+    """Which target answered, and all that were tried, in their order; the last is the one that answered.
+
+    `choice` says how tier "auto" chose, None where the caller named something else.
+    """
 
     tier: str
     model: str
@@ -67,6 +76,7 @@ class RouteTaken:
     account_id: str
     region: str
     tried: tuple[TargetTried, ...]
+    choice: AutoChoice | None = None
 
     @property
     def attempts(self) -> int:

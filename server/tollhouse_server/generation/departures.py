@@ -19,9 +19,10 @@ from tollhouse_server.generation.refusals import (
 from tollhouse_server.generation.trials import Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.routing.targets import UpstreamKeyMeta
+from tollhouse_server.traffic.places import Place
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.terms import PlaceRequest
-from tollhouse_server.traffic.traffic import Place, Traffic
+from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused
 
 _FAILURES = frozenset({500, 503, 504})
@@ -142,7 +143,7 @@ class Departures:
                 targets=targets,
                 tenant_id=call.scope.tenant_id,
                 department_id=call.scope.department_path[-1],
-                priority=call.priority,
+                priority=way.plan.priority,
                 input_tokens=first.likely_input_tokens,
                 images=min(first.ceiling.images, 1),
                 cost_nanos=first.ceiling.fixed_nanos,

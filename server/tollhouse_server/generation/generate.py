@@ -20,7 +20,7 @@ from tollhouse_server.generation.plans import Planner, destination_of
 from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.telemetry.metrics import Metrics
-from tollhouse_server.traffic.traffic import Place
+from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
 
 _ANSWER_SECONDS = 0.1
@@ -194,11 +194,12 @@ class Generation:
                 account_id=stop.target.account_id,
                 region=stop.target.region,
                 tried=tuple(way.tried),
+                choice=way.plan.choice,
             ),
             usage=bill.usage,
             priced=bill.priced,
             settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
-            notices=(*stop.notices, *bill.notices, *_notices_of(way)),
+            notices=(*way.plan.notices, *stop.notices, *bill.notices, *_notices_of(way)),
         )
 
 
@@ -237,7 +238,7 @@ def _notices_of(way: Way) -> list[CallNotice]:
             CallNotice(
                 code="RETRIED_AFTER_UNKNOWN_OUTCOME",
                 message="An attempt whose outcome is unknown is booked in suspense beside the one that answered.",
-                metadata={"suspended_attempts": attempts},
+                metadata={"attempt_id": attempts},
             )
         )
     return notices

@@ -20,6 +20,8 @@ from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
 from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
 from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Route, RouteRequest
+from tollhouse_server.routing.priorities import Priority
+from tollhouse_server.routing.route import Retiring
 from tollhouse_server.routing.targets import Target
 from tollhouse_server.upstream.protocol import Destination, Method
 
@@ -122,7 +124,10 @@ class Plan:
     def __init__(self, call: GenerationCall, route: Route, stop_at: Callable[[Target], Stop]) -> None:
         self.tier = route.tier
         self.targets = route.targets
-        self.resend_unknown = call.resend_unknown
+        self.choice = route.choice
+        self.priority = route.policy.granted(call.priority)
+        self.resend_unknown = route.policy.may_resend_unknown(call.resend_unknown)
+        self.notices = (*_priority_notice(call, self.priority), *map(_retiring_notice, route.retiring))
         self._stop_at = stop_at
         self._stops: dict[tuple[str, str], Stop] = {}
 
@@ -132,7 +137,7 @@ class Plan:
         Raises:
             ModelUnpriced: it has no price.
         """
-        key = (target.model, target.kind)
+        key = (target.model, target.endpoint)
         found = self._stops.get(key)
         if found is None:
             found = self._stops[key] = self._stop_at(target)
@@ -159,7 +164,8 @@ class Planner:
         """Return where the call may go; nothing is held yet.
 
         Raises:
-            ModelUnknown, ModelShutDown, NoUpstreamKey, InvalidRequest: see `Catalogue.resolve`.
+            ModelUnknown, ModelShutDown, ModelNotAllowed, RegionNotAllowed, TierAutoOff, OnDeviceOnly, NoUpstreamKey,
+            InvalidRequest: see `Catalogue.resolve`.
         """
         now = datetime.now(UTC)
         catalogue, book = self._catalogue(), self._price_book()
@@ -172,15 +178,18 @@ class Planner:
                 tenant_id=call.scope.tenant_id,
                 department_path=call.scope.department_path,
                 project_id=call.scope.project_id,
+                environment=call.environment,
                 region=call.region,
+                kinds=call.kinds,
                 allow_fallback=call.allow_fallback,
+                on_device=call.on_device,
                 labels=call.labels,
                 body=call.body,
             )
         )
 
         def stop_at(target: Target) -> Stop:
-            prices = book.terms(target.model, now)
+            prices = book.terms(target.model, now, endpoint=target.endpoint)
             return self._stop(call, route.tier, target, prices, catalogue.get_model(target.model))
 
         return Plan(call, route, stop_at)
@@ -228,6 +237,23 @@ def _addressed(call: GenerationCall, target: Target) -> Mapping[str, Any]:
         return call.body
     requests = [{**request, "model": f"models/{target.model}"} for request in call.body.get("requests", ())]
     return {**call.body, "requests": requests}
+
+
+def _priority_notice(call: GenerationCall, granted: Priority) -> list[CallNotice]:
+    if granted is call.priority:
+        return []
+    message = f"The routing policy grants priority {granted.name} at the most, not {call.priority.name}."
+    metadata = {"requested": call.priority.name, "granted": granted.name}
+    return [CallNotice(code="PRIORITY_LOWERED", message=message, metadata=metadata)]
+
+
+def _retiring_notice(retiring: Retiring) -> CallNotice:
+    day = retiring.shutdown_at.date().isoformat()
+    message = f"{retiring.model} will be shut down on {day}" + (
+        f"; use {retiring.successor}." if retiring.successor else "."
+    )
+    metadata = {"model": retiring.model, "shutdown_on": day, "successor": retiring.successor}
+    return CallNotice(code="MODEL_RETIRING", message=message, metadata=metadata)
 
 
 def _service_tier(body: Mapping[str, Any]) -> str | None:

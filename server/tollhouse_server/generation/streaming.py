@@ -22,7 +22,7 @@ from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.generation.trials import Served, Trial
 from tollhouse_server.generation.way import BrokenMidStream, Way
 from tollhouse_server.pricing.usage import StreamUsage
-from tollhouse_server.traffic.traffic import Place
+from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import Broken
 
 _LOOKS = 5

@@ -9,7 +9,7 @@ from tollhouse_server.generation.bills import Bill
 from tollhouse_server.generation.keys import ChosenKey
 from tollhouse_server.generation.plans import Stop
 from tollhouse_server.generation.way import Way
-from tollhouse_server.traffic.traffic import Place
+from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import UpstreamCall
 
 

@@ -2,18 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
+from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.targets import Target
-
-
-class Priority(IntEnum):
-    """How important a call is; the most important class first."""
-
-    CRITICAL = 0
-    DEFAULT = 1
-    BATCH = 2
-    SHEDDABLE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

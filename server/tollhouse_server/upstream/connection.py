@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
             self._fail(Broken(f"no whole answer within {self._timeout_seconds:g} s"))
             return
         if silence is not None and now >= self._heard_at + silence:
-            if self._waiter is not None and self._unsent >= self._unsent_bytes:
+            if self._waiter is not None and not 0 < self._unsent < self._unsent_bytes:
                 self._fail(Broken(f"silent for {silence:g} s"))
                 return
             # A large request that still moves is no silence.

@@ -132,7 +132,7 @@ async def test_after_an_unknown_outcome_another_target_serves_the_call_and_both_
     assert [str(suspended.attempt_id), str(settled.attempt_id)] == [first.attempt_id, second.attempt_id]
     assert [tried.outcome for tried in answer.outcome.route.tried] == ["UNKNOWN", "ANSWERED"]
     assert [notice.code for notice in answer.outcome.notices] == ["FALLBACK_USED", "RETRIED_AFTER_UNKNOWN_OUTCOME"]
-    assert answer.outcome.notices[1].metadata == {"suspended_attempts": str(suspended.attempt_id)}
+    assert answer.outcome.notices[1].metadata == {"attempt_id": str(suspended.attempt_id)}
     await process.assert_nothing_in_flight()
 
 

@@ -173,7 +173,7 @@ async def test_an_answer_that_never_comes_is_given_up_and_suspended(
         with pytest.raises(UpstreamOutcomeUnknown):
             await process.generate(call_of(resend_unknown=False))
 
-        await process.assert_in_suspense("BROKEN:TimeoutError")
+        await process.assert_in_suspense("BROKEN:no whole answer within")
 
 
 async def test_an_answer_after_the_callers_deadline_is_still_settled(

@@ -17,6 +17,7 @@ from tollhouse.v1.generation_pb2 import (
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import outcome_message
+from tollhouse_server.api.routing_messages import asked_routing
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.streaming import Streaming
@@ -70,7 +71,7 @@ class GenerationService:
         return cast(Response, message)
 
     async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
-        routing = request.routing
+        routing = asked_routing(request.routing)
         return GenerationCall(
             scope=await self._scope(request, call),
             request_id=UUID(request.request_id) if request.HasField("request_id") else uuid4(),
@@ -79,8 +80,13 @@ class GenerationService:
             model=request.model if request.HasField("model") else None,
             body=self._body(request),
             labels=dict(getattr(request, "labels", {})),
-            region=routing.region if routing.HasField("region") else None,
-            allow_fallback=routing.allow_fallback if routing.HasField("allow_fallback") else True,
+            environment=call.principal.environment,
+            region=routing.region,
+            kinds=routing.kinds,
+            allow_fallback=routing.allow_fallback,
+            resend_unknown=routing.resend_unknown_outcome,
+            priority=routing.priority,
+            on_device=routing.on_device,
             deadline=call.deadline,
         )
 
