@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import orjson
@@ -57,7 +58,10 @@ class Caller:
         return await self.simulator.count_calls(key_id=self.key_id)
 
 
-@pytest.mark.parametrize(("kind", "code"), [("429", 429), ("500", 500), ("503", 503), ("504", 504), ("403", 403)])
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("400", 400), ("401", 401), ("403", 403), ("404", 404), ("429", 429), ("500", 500), ("503", 503), ("504", 504)],
+)
 async def test_a_refusal_hits_as_often_as_planned_and_is_not_served(
     simulator: RunningSimulator, caller: Caller, kind: str, code: int
 ) -> None:
@@ -139,7 +143,72 @@ async def test_a_truncated_stream_ends_in_good_order_without_a_finish_reason(
     assert await caller.served() == 1
 
 
-@pytest.mark.parametrize("kind", ["truncate", "garbage"])
+async def test_a_stream_truncated_before_its_first_chunk_has_half_an_event(
+    simulator: RunningSimulator, caller: Caller
+) -> None:
+    """A 200 that begins and says nothing whole."""
+    await simulator.add_fault("truncate", key=caller.key, count=1)
+
+    status, received = await caller.post(_STREAM)
+
+    assert status == 200
+    assert received.startswith(b"data: ")
+    assert b"\r\n\r\n" not in received
+    assert await caller.served() == 1
+
+
+@pytest.mark.parametrize("chunks", [0, 2])
+async def test_a_cut_stream_ends_between_two_events_without_a_finish_reason(
+    simulator: RunningSimulator, caller: Caller, chunks: int
+) -> None:
+    """Every event is whole and HTTP ends in good order: only the missing finish reason tells."""
+    await simulator.add_fault("cut", key=caller.key, count=1, after_chunks=chunks)
+
+    status, received = await caller.post(_STREAM)
+
+    assert status == 200
+    assert received.count(b"\r\n\r\n") == received.count(b"data: ") == chunks
+    assert b"finishReason" not in received
+    assert await caller.served() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "text"),
+    [
+        ({"kind": "403"}, 403, "has been suspended"),
+        ({"kind": "403", "reason": "leaked"}, 403, "reported as leaked"),
+        ({"kind": "401"}, 401, "ACCESS_TOKEN_EXPIRED"),
+        ({"kind": "429", "retry_delay_seconds": 3.5}, 429, '"retryDelay":"3.5s"'),
+        ({"kind": "429", "retry_delay_seconds": None}, 429, "Please try again later."),
+    ],
+)
+async def test_a_refusal_says_what_the_plan_wants(
+    simulator: RunningSimulator, caller: Caller, settings: dict[str, Any], code: int, text: str
+) -> None:
+    """Reasons of a 403, and a 429 with RetryInfo or without anything."""
+    kind = str(settings["kind"])
+    await simulator.add_fault(key=caller.key, count=1, **settings)
+
+    status, received = await caller.post()
+
+    assert status == code == int(kind)
+    assert text in received.decode()
+    assert (b"details" in received) is (text not in {"Please try again later.", "reported as leaked"})
+
+
+async def test_a_leaked_key_is_refused_until_it_is_accepted_again(simulator: RunningSimulator, caller: Caller) -> None:
+    """Google revokes keys that it finds in public: 403, and nothing is served."""
+    await simulator.refuse_key(caller.key, leaked=True)
+    refused = await caller.post()
+    await simulator.accept_key(caller.key)
+
+    assert refused[0] == 403
+    assert b"leaked" in refused[1]
+    assert (await caller.post())[0] == 200
+    assert await caller.served() == 1
+
+
+@pytest.mark.parametrize("kind", ["truncate", "cut", "garbage"])
 async def test_a_spoiled_unary_body_is_no_json_though_it_is_a_200(
     simulator: RunningSimulator, caller: Caller, kind: str
 ) -> None:
