@@ -253,7 +253,7 @@ async def test_what_breaks_after_sending_is_broken(
     call = call_to(simulator.url, said("How long? [[tokens:90]]"), method, silence_seconds=0.3)
     came = []
 
-    with pytest.raises(Broken):
+    with pytest.raises(Broken) as raised:
         if method is Method.STREAM:
             async for chunk in upstream.stream(call):
                 came.append(chunk)
@@ -261,6 +261,7 @@ async def test_what_breaks_after_sending_is_broken(
             await upstream.call(call)
 
     assert len(came) == after
+    assert ("silent" in str(raised.value)) is (kind == "hang")
     assert await simulator.count_calls(attempt_id=str(call.attempt_id)) == 1
 
 
