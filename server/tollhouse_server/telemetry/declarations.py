@@ -208,6 +208,42 @@ UNUSUAL_KEY_USE = _counter(
     "account",
     "metric",
 )
+WAITING_CALLS = _gauge(
+    "tollhouse_waiting_calls", "Calls that wait for a place at an upstream target.", "livesum", "priority"
+)
+CALL_WAIT = _histogram(
+    "tollhouse_call_wait_seconds",
+    "Time that calls which had to wait for a place upstream have waited until they got it.",
+    CALL_BUCKETS,
+    "priority",
+)
+SHED_CALLS = _counter(
+    "tollhouse_shed_calls_total", "Calls that were refused because too many waited for a place upstream.", "priority"
+)
+PLACED_CALLS = _gauge("tollhouse_placed_calls", "Calls that have a place upstream now.", "livesum")
+ACCOUNT_USED = _gauge(
+    "tollhouse_account_used_amount",
+    "What is used of an upstream account's limit in its running window, in the limit's own unit.",
+    "livesum",
+    "account",
+    "model",
+    "metric",
+)
+ACCOUNT_LIMIT = _gauge(
+    "tollhouse_account_limit_amount",
+    "An upstream account's limit as configured or learned, the lowest that a process knows.",
+    "livemin",
+    "account",
+    "model",
+    "metric",
+)
+ACCOUNT_COOLING = _gauge(
+    "tollhouse_account_cooling_seconds",
+    "For how long an upstream account still gets no calls for a model after a 429.",
+    "livemax",
+    "account",
+    "model",
+)
 # A label, so that a process which never looks into a part says nothing of it; without one it would say 0.
 PART_UP = _gauge(
     "tollhouse_part_up",
@@ -252,6 +288,13 @@ DECLARATIONS: tuple[Declaration, ...] = (
     BREAKER_FORCED,
     BREAKER_CHANGES,
     RETRIES_REFUSED,
+    WAITING_CALLS,
+    CALL_WAIT,
+    SHED_CALLS,
+    PLACED_CALLS,
+    ACCOUNT_USED,
+    ACCOUNT_LIMIT,
+    ACCOUNT_COOLING,
     PART_UP,
     EPOCH_STALENESS,
     PROCESSES,

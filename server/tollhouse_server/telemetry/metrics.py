@@ -74,6 +74,13 @@ class Metrics:
         self._key_rotations_failing = gauge(declared.KEY_ROTATIONS_FAILING, registry)
         self._keys_overdue = gauge(declared.KEYS_OVERDUE, registry)
         self._unusual_key_use = counter(declared.UNUSUAL_KEY_USE, registry)
+        self._waiting_calls = Family(gauge(declared.WAITING_CALLS, registry))
+        self._call_wait = Family(histogram(declared.CALL_WAIT, registry))
+        self._shed_calls = counter(declared.SHED_CALLS, registry)
+        self._placed_calls = gauge(declared.PLACED_CALLS, registry)
+        self._account_used = Family(gauge(declared.ACCOUNT_USED, registry))
+        self._account_limit = Family(gauge(declared.ACCOUNT_LIMIT, registry))
+        self._account_cooling = Family(gauge(declared.ACCOUNT_COOLING, registry))
         self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
@@ -163,6 +170,31 @@ class Metrics:
     def unusual_key_use(self, *, account: str, metric: str) -> None:
         """Note an hour in which a key of the account was used far more than usual; `metric` is calls or cost."""
         self._unusual_key_use[account, metric].inc()
+
+    def calls_waiting(self, *, priority: str, count: int) -> None:
+        """Set how many calls of a class wait for a place."""
+        self._waiting_calls[(priority,)].set(count)
+
+    def call_waited(self, *, priority: str, seconds: float) -> None:
+        """Note how long a call had to wait for its place."""
+        self._call_wait[(priority,)].observe(seconds)
+
+    def call_shed(self, *, priority: str) -> None:
+        """Note a call that was refused because too many waited."""
+        self._shed_calls[(priority,)].inc()
+
+    def calls_placed(self, count: int) -> None:
+        """Set how many calls have a place."""
+        self._placed_calls.set(count)
+
+    def account_use(self, *, account: str, model: str, metric: str, used: int, limit: int) -> None:
+        """Set what this process used of an account's limit; `model` is `all` where the limit is over all of them."""
+        self._account_used[account, model, metric].set(used)
+        self._account_limit[account, model, metric].set(limit)
+
+    def account_cooling(self, *, account: str, model: str, seconds: float) -> None:
+        """Set for how long an account cools down for a model, 0 when it does not."""
+        self._account_cooling[account, model].set(seconds)
 
     # --- ledger ---
 

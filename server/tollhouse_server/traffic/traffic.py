@@ -1,45 +1,68 @@
 """Generation's only door to the room: a call gets a place at one of its targets, now or after its turn in the queue."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tollhouse_server.routing.targets import Target
+from tollhouse_server.errors import DeadlineTooShort, Overloaded, TollhouseError
+from tollhouse_server.routing.priorities import Priority
+from tollhouse_server.routing.targets import Account, Target
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.traffic.breakers import Breakers
+from tollhouse_server.traffic.bucket_reports import SECTION as BUCKETS
+from tollhouse_server.traffic.bucket_reports import BucketReports
+from tollhouse_server.traffic.buckets import Bucket, Buckets, amounts_of
+from tollhouse_server.traffic.outlets import Outlet, Outlets
+from tollhouse_server.traffic.places import Place
+from tollhouse_server.traffic.queue import FlowKey, GroupKey, Queue, Waiter, put_back
+from tollhouse_server.traffic.report_store import Exchange
+from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.traffic.terms import PlaceRequest
 
+_SHORTEST_CALL_SECONDS = 0.05
+_MOST_OF_DEADLINE = 0.5
+"""Of a deadline that is left to the call itself, however long such calls take."""
+_SMOOTHING = 0.05
+_SHORTEST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 60.0
 
-class Place:
-    """A place at a target, taken from the account's buckets; exactly one of its methods ends it."""
-
-    __slots__ = ("target",)
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-
-    def succeeded(
-        self,
-        seconds: float,
-        *,
-        input_tokens: int | None = None,
-        images: int | None = None,
-        cost_nanos: int | None = None,
-    ) -> None:
-        """Note that the call was served in `seconds`, and what it really used; None leaves the estimate standing."""
-
-    def failed(self, seconds: float) -> None:
-        """Note a failure that counts for the breaker: 500, 503, 504, no connection, a broken exchange."""
-
-    def ignored(self) -> None:
-        """Note an end that says nothing of the target's health: a 400, 403, 404, or a caller who hung up."""
-
-    def exhausted(self, retry_after_seconds: float | None, violations: Sequence[Mapping[str, Any]]) -> None:
-        """Note a 429 with RetryInfo's delay and QuotaFailure's violations: the account cools down for the model."""
-
-    def release(self) -> None:
-        """Give the place back unused: nothing was sent."""
+Room = tuple[Target, Outlet]
 
 
 class Traffic:
-    """Places of this process."""
+    """Places of this process. `weights` says how much a (tenant, department) weighs against others, 1 unless named."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Iterable[Account],
+        breakers: Breakers,
+        metrics: Metrics,
+        max_calls: int = 512,
+        max_waiting: int = 1000,
+        weights: Mapping[FlowKey, float] | None = None,
+        buckets: Buckets | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.buckets = buckets or Buckets(clock=clock, chance=chance)
+        self.buckets.reconfigure(accounts)
+        self.queue = Queue(weights or {})
+        self.in_flight = 0
+        self.bucket_reports = BucketReports(self.buckets, metrics, clock=clock)
+        self._breakers = breakers
+        self._outlets = Outlets(self.buckets, breakers, chance)
+        self._metrics = metrics
+        self._max_calls = max_calls
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_dispatching = False
+        self._dispatch_again = False
+        self._granted_at = clock()
+        self._grant_seconds = 0.0
 
     async def place(self, request: PlaceRequest) -> Place:
         """Return a place at the lowest rank that has room, waiting for it within the deadline.
@@ -50,4 +73,218 @@ class Traffic:
             UpstreamExhausted: every account is out of quota past the deadline.
             DeadlineTooShort: the call's turn did not come in time.
         """
-        return Place(request.targets[0])
+        now = self._clock()
+        amounts = amounts_of(input_tokens=request.input_tokens, images=request.images, cost_nanos=request.cost_nanos)
+        if not self.queue.length and self.in_flight < self._max_calls and now < request.deadline:
+            room = self._outlets.choose(request.targets, amounts, now, ())
+            if room is not None:
+                return self._take(room, amounts, now)
+        return await self._wait(request, amounts, now)
+
+    def reconfigure(self, accounts: Iterable[Account]) -> None:
+        """Take the accounts of a new catalogue."""
+        self.buckets.reconfigure(accounts)
+        self._outlets.forget()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again for whoever waits: shares, breakers or accounts have changed."""
+        if not self.queue.length:
+            return
+        for group in self.queue.groups.values():
+            group.blocked_until = float("-inf")
+        self._dispatch()
+
+    def _take(self, room: Room, amounts: list[int], now: float) -> Place:
+        target, outlet = room
+        self.in_flight += 1
+        self._breakers.begin(outlet.key)
+        return Place(target, outlet, amounts, outlet.bucket.take(int(now), amounts), self, begun_at=now)
+
+    def ended(self, bucket: Bucket) -> None:
+        """Note that a place was given back; to be called by it alone."""
+        self.in_flight -= 1
+        if self.queue.length:
+            for other in self.buckets.together_with(bucket):
+                self.queue.unblock(other)
+            self._dispatch()
+
+    @property
+    def now(self) -> float:
+        """Return the moment by the clock that all here go by."""
+        return self._clock()
+
+    @property
+    def breakers(self) -> Breakers:
+        """Return whom places tell how calls ended."""
+        return self._breakers
+
+    # --- waiting ---
+
+    async def _wait(self, request: PlaceRequest, amounts: list[int], now: float) -> Place:
+        gives_up_at = self._gives_up_at(request, now)
+        if gives_up_at <= now:
+            raise DeadlineTooShort
+        if (refusal := self._outlets.refusal(request.targets, now, gives_up_at)) is not None:
+            raise refusal
+        answer: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(request, amounts, answer, enqueued_at=now, gives_up_at=gives_up_at)
+        self.queue.add(waiter, _group_key(request.targets), lambda: self._outlets.buckets_of(request.targets))
+        self._dispatch()
+        if self._shed():
+            self._dispatch()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._abandon(waiter, answer)
+            raise
+
+    def _gives_up_at(self, request: PlaceRequest, now: float) -> float:
+        """Return until when to wait, so that time is left for the call itself."""
+        usual_seconds = min(bucket.seconds for bucket in self._outlets.buckets_of(request.targets))
+        left_seconds = request.deadline - now
+        return request.deadline - min(left_seconds * _MOST_OF_DEADLINE, max(usual_seconds, _SHORTEST_CALL_SECONDS))
+
+    def _abandon(self, waiter: Waiter, answer: asyncio.Future[Place]) -> None:
+        """Leave the queue, or give back the place that was granted when it was too late."""
+        if waiter in waiter.flow.waiters:
+            self.queue.remove(waiter)
+            self._dispatch()
+        elif answer.done() and not answer.cancelled() and answer.exception() is None:
+            answer.result().release()
+
+    def _shed(self) -> bool:
+        """Refuse the least important waiters that are too many; True when there were any."""
+        queue, shed = self.queue, False
+        while queue.length > self._max_waiting or (
+            queue.waiting[Priority.SHEDDABLE] and queue.length > self._max_waiting // 2
+        ):
+            waiter = queue.least_important()
+            if waiter is None:
+                break
+            priority = waiter.flow.priority.name
+            error = Overloaded(priority=priority, waiting=queue.length, retry_after_seconds=self._drained_in_seconds())
+            self._metrics.call_shed(priority=priority)
+            self._refuse(waiter, error)
+            shed = True
+        return shed
+
+    def _drained_in_seconds(self) -> float:
+        """Estimate how long those who wait now will need."""
+        estimate = self.queue.length * self._grant_seconds
+        return min(max(estimate, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+
+    def _refuse(self, waiter: Waiter, error: TollhouseError) -> None:
+        self.queue.remove(waiter)
+        if not waiter.answer.done():
+            waiter.answer.set_exception(error)
+
+    # --- granting ---
+
+    def _dispatch(self) -> None:
+        """Give places to whoever waits and may have one. Breakers that change meanwhile may ask for it once more."""
+        if self._is_dispatching:
+            self._dispatch_again = True
+            return
+        self._is_dispatching = True
+        try:
+            self._dispatch_again = True
+            while self._dispatch_again:
+                self._dispatch_again = False
+                self._grant_in_order()
+        finally:
+            self._is_dispatching = False
+        self._set_timer()
+
+    def _grant_in_order(self) -> None:
+        queue, now = self.queue, self._clock()
+        order = queue.order()
+        withheld: set[Bucket] = set()
+        is_owed_due = True
+        while queue.length and self.in_flight < self._max_calls:
+            if is_owed_due and (owed := queue.owed()) is not None:
+                is_owed_due = self._grant(owed, now, withheld, is_owed=True)
+                continue
+            waiter = queue.next(order)
+            if waiter is None:
+                return
+            group = waiter.group
+            if group.blocked_until > now:
+                withheld.update(group.short_of)
+            elif self._grant(waiter, now, withheld, is_owed=False):
+                put_back(order, group)
+            else:
+                self._block(waiter, now, withheld)
+
+    def _grant(self, waiter: Waiter, now: float, withheld: set[Bucket], *, is_owed: bool) -> bool:
+        """Give a waiter a place if there is room; True also when he has gone, so that he is in nobody's way."""
+        if waiter.answer.done():
+            self.queue.remove(waiter)
+            return True
+        room = self._outlets.choose(waiter.request.targets, waiter.amounts, now, withheld)
+        if room is None:
+            return False
+        self.queue.grant(waiter, is_owed=is_owed)
+        waiter.answer.set_result(self._take(room, waiter.amounts, now))
+        self._grant_seconds += (now - self._granted_at - self._grant_seconds) * _SMOOTHING
+        self._granted_at = now
+        self._metrics.call_waited(priority=waiter.flow.priority.name, seconds=now - waiter.enqueued_at)
+        return True
+
+    def _block(self, waiter: Waiter, now: float, withheld: set[Bucket]) -> None:
+        """Note until when a group has no room; its first waiter goes before others at what he waits for."""
+        group = waiter.group
+        outlook = self._outlets.outlook(waiter.request.targets, waiter.amounts, now)
+        if withheld.isdisjoint(group.buckets):
+            group.blocked_until = outlook.room_at
+        group.short_of = outlook.short_of
+        withheld.update(outlook.short_of)
+
+    def _set_timer(self) -> None:
+        """Wake up when the first waiter gives up, or time makes room for the first group."""
+        moments = [group.blocked_until for group in self.queue.groups.values()]
+        now = self._clock()
+        wake_at = min((moment for moment in moments if moment > now), default=float("inf"))
+        if (deadline := self.queue.first_deadline()) is not None:
+            wake_at = min(wake_at, deadline)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_at != float("inf"):
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - now), self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._timer = None
+        for waiter in self.queue.expired(self._clock()):
+            self._refuse(waiter, DeadlineTooShort())
+        self._dispatch()
+
+    # --- reports ---
+
+    def join(self, reports: Reports) -> None:
+        """Take part in the reports of this process; they must have been given `bucket_reports` as their tally."""
+        reports.contribute(BUCKETS, self.bucket_reports.section)
+        reports.contribute("queue", self._queue_section)
+        reports.on_heard(self._heard)
+
+    def _heard(self, exchange: Exchange) -> None:
+        self.bucket_reports.heard(exchange)
+        self.wake()
+
+    def _queue_section(self) -> dict[str, Any]:
+        """Return the section `queue`, and set the gauges that say the same."""
+        waiting = {priority.name: self.queue.waiting[priority] for priority in Priority}
+        for priority, count in waiting.items():
+            self._metrics.calls_waiting(priority=priority, count=count)
+        self._metrics.calls_placed(self.in_flight)
+        oldest_at = self.queue.oldest()
+        return {
+            "waiting": waiting,
+            "oldest_seconds": 0.0 if oldest_at is None else self._clock() - oldest_at,
+            "in_flight": self.in_flight,
+            "max_calls": self._max_calls,
+        }
+
+
+def _group_key(targets: Sequence[Target]) -> GroupKey:
+    return tuple((target.rank, target.account_id, target.region, target.model) for target in targets)
