@@ -21,6 +21,8 @@ from tollhouse_server.routing.catalogue import RouteRequest, TierChoice
 from tollhouse_server.routing.catalogue_file import CatalogueFile, packaged_catalogue
 from tollhouse_server.routing.live import LiveCatalogue, seed
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
+from tollhouse_server.routing.targets import AccountLimit, AccountMetric
+from tollhouse_server.upstream.protocol import UpstreamKind
 
 from tests.drivers.postgres import TestDatabase
 
@@ -117,6 +119,50 @@ async def test_an_account_whose_address_left_the_settings_is_not_routed_to(datab
     await live.reload()
 
     assert live.current.accounts() == ()
+
+
+async def test_an_account_whose_proxy_left_the_settings_is_not_routed_to(database: Database) -> None:
+    """A call that must leave through a proxy does not leave without it; the account may be renamed all the same."""
+    async with database.transaction() as session:
+        await account_store.update_account(session, "acme", {"egress": "hong-kong"}, addresses=ADDRESSES)
+    without = Addresses(base_urls=ADDRESSES.base_urls)
+    live = LiveCatalogue(database, without)
+
+    await live.reload()
+
+    assert live.current.accounts() == ()
+    async with database.transaction() as session:
+        await account_store.update_account(session, "acme", {"display_name": "Acme"}, addresses=without)
+        with pytest.raises(InvalidRequest, match=r"account\.egress: the settings name no proxy"):
+            await account_store.update_account(session, "acme", {"egress": "tokyo"}, addresses=without)
+
+
+async def test_an_account_is_loaded_with_its_way_its_owner_and_its_limits(database: Database) -> None:
+    """What routing and traffic need to know of an account stands in the catalogue."""
+    limits = (
+        AccountLimit(metric=AccountMetric.REQUESTS_PER_MINUTE, amount=600),
+        AccountLimit(metric=AccountMetric.SPEND_PER_10_MINUTES, amount=10**10, model="gemini-3.8-flash"),
+    )
+    row = AccountRow(
+        account_id="near",
+        kind="vertex",
+        project="acme-prod",
+        base_url_key="vertex",
+        region="global",
+        egress="hong-kong",
+        environment="live",
+    )
+    async with database.transaction() as session:
+        await account_store.create_account(session, row, addresses=ADDRESSES, limits=limits)
+    live = LiveCatalogue(database, ADDRESSES)
+
+    await live.reload()
+
+    [loaded] = [one for one in live.current.accounts() if one.account_id == "near"]
+    assert (loaded.kind, loaded.project, loaded.endpoint) == (UpstreamKind.VERTEX, "acme-prod", "vertex")
+    assert (loaded.base_url, loaded.egress_url) == ("https://aiplatform.googleapis.com", "http://me:word@127.0.0.1:2")
+    assert (loaded.tenant_id, loaded.environment, loaded.limits) == ("", "live", limits)
+    assert "word" not in repr(loaded)
 
 
 async def test_accounts_and_keys_live_a_whole_life(database: Database) -> None:

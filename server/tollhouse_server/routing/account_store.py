@@ -32,6 +32,7 @@ _Row = TypeVar("_Row", AccountRow, UpstreamKeyRow)
 _ACCOUNT_FIELDS = frozenset(
     {"display_name", "project", "base_url_key", "region", "egress", "tenant_id", "environment", "state"}
 )
+_WAY = {"endpoint": "base_url_key", "egress": "egress", "region": "region", "google_project": "project"}
 _KEY_FIELDS = frozenset({"display_name", "vault_version", "fingerprint", "state"})
 
 
@@ -217,7 +218,12 @@ def _check_way(row: AccountRow, changes: Mapping[str, Any], addresses: Addresses
     """Refuse what a change makes wrong; an account whose address has left the settings may still be renamed."""
     before = addresses.violations(row)
     after = addresses.violations(AccountRow(**{**row.model_dump(), **changes}))
-    _refuse(tuple(violation for violation in after if violation not in before))
+    set_anew = {
+        f"account.{name}"
+        for name, column in _WAY.items()
+        if column in changes and changes[column] != getattr(row, column)
+    }
+    _refuse(tuple(violation for violation in after if violation not in before or violation.path in set_anew))
 
 
 def _refuse(violations: tuple[FieldViolation, ...]) -> None:

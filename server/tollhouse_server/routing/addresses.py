@@ -55,7 +55,8 @@ class Addresses:
             yield "egress", _one_of(sorted(self.egress_urls), "the settings name no proxy")
         if row.region and not _REGION_FORM.fullmatch(row.region):
             yield "region", "must be lower-case letters, digits and hyphens"
-        if not row.region and (row.kind == UpstreamKind.VERTEX or REGION in self.base_urls.get(row.base_url_key, "")):
+        has_regions = row.base_url_key in fitting and REGION in self.base_urls[row.base_url_key]
+        if not row.region and (row.kind == UpstreamKind.VERTEX or has_regions):
             yield "region", "is required for this upstream"
         if row.kind == UpstreamKind.VERTEX and not _PROJECT_FORM.fullmatch(row.project):
             yield "google_project", "must be the id of a Google Cloud project: Vertex AI needs one"
