@@ -7,7 +7,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tollhouse_server import wiring
 from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rows import run_sql
@@ -18,6 +17,9 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import KILL_AFTER_DRAIN_SECONDS, ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
+from tollhouse_server.wiring import outside
+from tollhouse_server.wiring.housekeeper import open_housekeeper
+from tollhouse_server.wiring.worker import open_worker
 
 
 async def serve(settings: Settings) -> None:
@@ -68,12 +70,12 @@ def claim_ports(settings: Settings) -> dict[str, int]:
 
 async def _check_parts(settings: Settings) -> None:
     """Look for PostgreSQL and Vault before starting processes that would only say the same several times."""
-    database, vault = Database(wiring.required_dsn(settings)), wiring.gateway_vault(settings)
+    database, vault = Database(outside.required_dsn(settings)), outside.gateway_vault(settings)
     try:
         async with database.transaction() as session:
             # A session connects only when it is asked something.
             await run_sql(session, "SELECT 1")
-        await wiring.read_pepper(vault)
+        await outside.read_pepper(vault)
     finally:
         await vault.close()
         await database.close()
@@ -90,7 +92,7 @@ async def migrate_and_seed(settings: Settings) -> None:
         problem = FieldViolation(path="TOLLHOUSE_POSTGRES_OWNER_DSN", description="must be set to migrate")
         raise InvalidRequest(violations=(problem,))
     await migrate(settings.postgres_owner_dsn.get_secret_value())
-    database = Database(wiring.required_dsn(settings))
+    database = Database(outside.required_dsn(settings))
     try:
         await seed_catalogue(database, [], addresses_of(settings))
     finally:
@@ -99,9 +101,9 @@ async def migrate_and_seed(settings: Settings) -> None:
 
 async def print_administrator_key(settings: Settings) -> None:
     """Print a new key of the platform's administrator: the way in, for a new deployment and after a lost key."""
-    database, vault = Database(wiring.required_dsn(settings)), wiring.gateway_vault(settings)
+    database, vault = Database(outside.required_dsn(settings)), outside.gateway_vault(settings)
     try:
-        key = await create_administrator_key(database, await wiring.read_pepper(vault))
+        key = await create_administrator_key(database, await outside.read_pepper(vault))
     finally:
         await vault.close()
         await database.close()
@@ -112,7 +114,7 @@ async def work(settings: Settings, ready_fd: int) -> None:
     """Be a worker until SIGTERM, then drain."""
     stop = asyncio.Event()
     stop_on_signals(stop, at_most_seconds=settings.drain_seconds + KILL_AFTER_DRAIN_SECONDS)
-    async with wiring.open_worker(settings) as worker:
+    async with open_worker(settings) as worker:
         tune_garbage_collection()
         _say_ready(ready_fd)
         await stop.wait()
@@ -123,7 +125,7 @@ async def keep_house(settings: Settings, ready_fd: int) -> None:
     """Be the housekeeper until SIGTERM."""
     stop = asyncio.Event()
     stop_on_signals(stop, at_most_seconds=KILL_AFTER_DRAIN_SECONDS)
-    async with wiring.open_housekeeper(settings):
+    async with open_housekeeper(settings):
         _say_ready(ready_fd)
         await stop.wait()
 

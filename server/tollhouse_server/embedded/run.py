@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from tollhouse_server import wiring
 from tollhouse_server.bootstrap import migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.embedded import demo
@@ -23,6 +22,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
+from tollhouse_server.wiring import outside
 
 RUN_FILE = "run.json"
 _KEYS_FILE = "demo-keys.json"
@@ -94,13 +94,13 @@ async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:
     async with AsyncExitStack() as stack:
         database = Database(parts.app_dsn)
         stack.push_async_callback(database.close)
-        vault, custodian = wiring.gateway_vault(settings), wiring.custodian_vault(settings)
+        vault, custodian = outside.gateway_vault(settings), outside.custodian_vault(settings)
         stack.push_async_callback(vault.close)
         stack.push_async_callback(custodian.close)
         await seed_catalogue(database, [demo.demo_account()], addresses_of(settings))
         secret = settings.gemini_api_key
         await demo.ensure_upstream_key(database, custodian, secret.get_secret_value() if secret else None)
-        pepper = await wiring.read_pepper(vault)
+        pepper = await outside.read_pepper(vault)
         return await demo.ensure_demo(database, pepper, parts.directory.secrets / _KEYS_FILE)
 
 

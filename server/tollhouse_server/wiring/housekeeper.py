@@ -1,0 +1,74 @@
+"""The housekeeper: does what needs no caller."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import DBAPIError
+
+from tollhouse_server.audit.store import forget_old_requests
+from tollhouse_server.background import background
+from tollhouse_server.database.engine import Database
+from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.ledger import connections
+from tollhouse_server.ledger.housekeeping import Housekeeping
+from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
+from tollhouse_server.ledger.workers import Sweeper
+from tollhouse_server.reporting.retention import Retention
+from tollhouse_server.reporting.rollup_findings import rollup_findings
+from tollhouse_server.reporting.rollups import RollUps
+from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
+from tollhouse_server.wiring.outside import required_dsn
+
+_log = structlog.get_logger(__name__)
+
+_CHORE_SECONDS = 3600.0
+_GOODBYE_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
+    """Build the housekeeper and let it work until the block is left.
+
+    Raises:
+        StoreUnavailable: PostgreSQL cannot be reached.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        metrics.process_started(role="housekeeper")
+        parts = await open_ledger(settings, stack, metrics)
+        database = Database(required_dsn(settings), pool_size=2)
+        stack.push_async_callback(database.close)
+        tasks = await stack.enter_async_context(background())
+        stack.callback(connections.hurry, parts.pool)
+        parts.run_in(tasks)
+        housekeeping = Housekeeping(parts.pool, metrics)
+        tasks.keep(partial(_forget_old_requests, database))
+        tasks.keep(Sweeper(parts.pool, parts.tick, liveness(settings), suspense_policy(settings)).run)
+        tasks.keep(housekeeping.run)
+        tasks.keep(RollUps(database, metrics).run)
+        tasks.keep(Retention(database, months=settings.usage_retention_months).run)
+        verification = LedgerVerification(database, rollup_findings)
+        tasks.keep(NightlyVerification(parts.pool, verification, metrics).run)
+        yield housekeeping
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await parts.say_goodbye()
+
+
+async def _forget_old_requests(database: Database) -> None:
+    """Drop the answers kept for repeated administrative requests once they are a day old, every hour."""
+    while True:
+        try:
+            async with database.transaction() as session:
+                await forget_old_requests(session)
+        except StoreUnavailable as error:
+            _log.warning("chore_postponed", chore="old administrative requests", detail=error.detail)
+        except DBAPIError as error:
+            _log.error("chore_failed", chore="old administrative requests", error=type(error.orig).__name__)
+        await asyncio.sleep(_CHORE_SECONDS)

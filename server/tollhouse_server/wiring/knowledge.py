@@ -1,0 +1,68 @@
+"""What a worker keeps in memory."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.api.department_moves import DueMoves
+from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import EpochWatch, Topic
+from tollhouse_server.identity.directory import Directory
+from tollhouse_server.pricing.book import LivePriceBook
+from tollhouse_server.routing.addresses import addresses_of
+from tollhouse_server.routing.live import LiveCatalogue
+from tollhouse_server.settings import Settings
+from tollhouse_server.tenancy.project_paths import ProjectPaths
+from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """What a worker keeps in memory and the epochs keep current."""
+
+    watch: EpochWatch
+    catalogue: LiveCatalogue
+    prices: LivePriceBook
+    directory: Directory
+    authorizer: Authorizer
+    project_paths: ProjectPaths
+    keys: KeyRing
+
+
+async def open_knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
+    """Load what a worker must know before it serves.
+
+    Raises:
+        StoreUnavailable: PostgreSQL cannot be reached.
+    """
+    watch = EpochWatch(database)
+    watch.before_reading(DueMoves(database).carry_out)
+    catalogue, prices, keys = LiveCatalogue(database, addresses_of(settings)), LivePriceBook(database), KeyRing(vault)
+
+    async def expect_keys() -> None:
+        found = [
+            UpstreamKeyRef(account_id=key.account_id, key_id=key.key_id, version=key.vault_version)
+            for account in catalogue.current.accounts()
+            for key in catalogue.current.keys_of(account.account_id)
+        ]
+        await keys.expect(found)
+
+    watch.on_change(Topic.CATALOGUE, catalogue.reload)
+    watch.on_change(Topic.ACCOUNTS, catalogue.reload)
+    watch.on_change(Topic.ACCOUNTS, expect_keys)
+    watch.on_change(Topic.PRICES, prices.reload)
+    knowledge = Knowledge(
+        watch=watch,
+        catalogue=catalogue,
+        prices=prices,
+        directory=Directory(database, watch, pepper),
+        authorizer=Authorizer(database, watch),
+        project_paths=ProjectPaths(database, watch),
+        keys=keys,
+    )
+    await watch.refresh()
+    return knowledge

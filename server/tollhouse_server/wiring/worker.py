@@ -1,0 +1,173 @@
+"""A worker: serves calls."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from tollhouse_server import services
+from tollhouse_server.api.chain import Chain
+from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.transports.grpcio import GrpcioServer
+from tollhouse_server.background import background
+from tollhouse_server.custody.key_use import KeyUse
+from tollhouse_server.custody.key_watch import KeyWatch
+from tollhouse_server.custody.quarantine import Quarantine
+from tollhouse_server.database.engine import Database
+from tollhouse_server.generation.attempts import Attempts
+from tollhouse_server.generation.departures import Departures
+from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.generate import Generation
+from tollhouse_server.generation.keys import KeyChooser
+from tollhouse_server.generation.plans import Planner
+from tollhouse_server.generation.streaming import Streaming
+from tollhouse_server.ledger import connections
+from tollhouse_server.routing.addresses import addresses_of
+from tollhouse_server.routing.catalogue import Catalogue
+from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
+from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
+from tollhouse_server.wiring.outside import custodian_vault, derived, gateway_vault, read_pepper, required_dsn
+from tollhouse_server.wiring.traffic import open_traffic
+
+_log = structlog.get_logger(__name__)
+
+_GAUGE_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker that serves. `port` is where it listens."""
+
+    port: int
+    server: GrpcioServer
+    calls: DetachedCalls
+    ledger: LedgerParts
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls, let those under way end, make every settlement durable, and say goodbye.
+
+        Without the database this would never end: what is not settled some seconds after the time is up goes to
+        suspense, as the attempts of any process that ended do.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + seconds
+        try:
+            async with asyncio.timeout(seconds + _SETTLE_SECONDS):
+                await self.server.stop(seconds)
+                await self.calls.drain(max(0.0, ends_at - loop.time()))
+                await self.ledger.say_goodbye()
+        except TimeoutError:
+            _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
+    """Build a worker and serve until the block is left.
+
+    Raises:
+        TollhouseError: PostgreSQL or Vault cannot be used; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        metrics.process_started(role="worker")
+        database = Database(required_dsn(settings))
+        stack.push_async_callback(database.close)
+        vault, custodian = gateway_vault(settings), custodian_vault(settings)
+        stack.push_async_callback(vault.close)
+        stack.push_async_callback(custodian.close)
+        pepper = await read_pepper(vault)
+        knowledge = await open_knowledge(settings, database, vault, pepper)
+        ledger = await open_ledger(settings, stack, metrics)
+        tasks = await stack.enter_async_context(background())
+        stack.callback(connections.hurry, ledger.pool)
+        ledger.run_in(tasks)
+        traffic = open_traffic(settings, database, knowledge, metrics)
+        session = await stack.enter_async_context(open_session())
+        calls = DetachedCalls(tasks.group)
+        quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
+        key_watch = KeyWatch(quarantine, key_use)
+        generation = Generation(
+            planner=Planner(
+                lambda: knowledge.catalogue.current,
+                lambda: knowledge.prices.current,
+                output_cap_tokens=settings.default_output_cap_tokens,
+                stream_step_tokens=settings.stream_step_tokens,
+            ),
+            departures=Departures(
+                traffic=traffic.traffic,
+                retries=traffic.retries,
+                keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, key_watch.is_out),
+                key_watch=key_watch,
+            ),
+            attempts=Attempts(ledger.ledger),
+            upstream=GeminiUpstream(session),
+            calls=calls,
+            metrics=metrics,
+            max_attempts=settings.max_attempts,
+            upstream_timeout_seconds=settings.upstream_timeout_seconds,
+            settle_grace_seconds=settings.settle_grace_seconds,
+        )
+        methods = services.all_methods(
+            services.ServiceParts(
+                database=database,
+                mutations=Mutations(database, derived(pepper, "mutations")),
+                pages=PageTokens(derived(pepper, "pages")),
+                authorizer=knowledge.authorizer,
+                catalogue=knowledge.catalogue,
+                prices=knowledge.prices,
+                custodian=custodian,
+                addresses=addresses_of(settings),
+                pepper=pepper,
+                project_paths=knowledge.project_paths,
+                output_cap_tokens=settings.default_output_cap_tokens,
+                generation=GenerationService(
+                    generation=generation,
+                    streaming=Streaming(generation),
+                    project_paths=knowledge.project_paths,
+                ),
+            )
+        )
+        chain = Chain(
+            directory=knowledge.directory,
+            authorizer=knowledge.authorizer,
+            metrics=metrics,
+            default_deadline_seconds=settings.default_deadline_seconds,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        server = GrpcioServer(chain, methods, settings)
+        for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
+            tasks.keep(run)
+        traffic.run_in(tasks)
+        tasks.keep(partial(_gauges, metrics, knowledge, ledger))
+        yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger)
+
+
+async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -> None:
+    """Tell the metrics how this process is, every few seconds."""
+    while True:
+        state = knowledge.keys.state
+        metrics.queued_works(ledger.tick.queued)
+        metrics.vault_seen(up=state.vault_reachable)
+        metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
+        metrics.epoch_staleness(knowledge.watch.staleness_seconds)
+        metrics.upstream_keys(state="held", count=state.held_keys)
+        metrics.upstream_keys(state="unreadable", count=state.unreadable_keys)
+        metrics.upstream_key_age(state="active", seconds=_oldest_key_seconds(knowledge.catalogue.current))
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
+def _oldest_key_seconds(catalogue: Catalogue) -> float:
+    """Return the age of the oldest active upstream key, zero where there is none."""
+    keys = [key for account in catalogue.accounts() for key in catalogue.keys_of(account.account_id)]
+    return max(((datetime.now(UTC) - key.created_at).total_seconds() for key in keys), default=0.0)
