@@ -14,7 +14,8 @@ from typing import NamedTuple
 from tollhouse_server.traffic.outcome_window import OutcomeWindow
 from tollhouse_server.traffic.verdicts import Verdict
 
-_ROUNDING_SECONDS = 1e-6
+_SAME_MOMENT_SECONDS = 0.25
+"""By how much a caller may measure from before `begin`. No call begins so shortly before a breaker turns half-open."""
 
 
 class BreakerKey(NamedTuple):
@@ -198,7 +199,7 @@ class Breakers:
         """
         now = self._clock()
         breaker = self._breakers.get(key)
-        if breaker is None or now - seconds < breaker.changed_at - _ROUNDING_SECONDS:
+        if breaker is None or now - seconds < breaker.changed_at - _SAME_MOMENT_SECONDS:
             return
         breaker.touched_at = now
         if breaker.state is State.HALF_OPEN and breaker.probes and seconds <= self._policy.probe_seconds:

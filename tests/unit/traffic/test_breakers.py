@@ -267,6 +267,17 @@ def test_calls_from_before_the_outage_prove_nothing(bench: Bench) -> None:
     assert bench.state() is State.CLOSED
 
 
+def test_a_probe_counts_though_its_time_is_measured_from_before_it_began(bench: Bench) -> None:
+    """Whoever reads the clock, chooses a target and then begins is not taken for a call from before the outage."""
+    bench.fail()
+    bench.now += POLICY.delay_seconds
+    for _ in range(2):
+        bench.breakers.begin(KEY)
+        bench.breakers.record(KEY, Verdict.SUCCESS, 0.2)
+
+    assert bench.state() is State.CLOSED
+
+
 def test_an_order_stands_above_what_was_seen(bench: Bench) -> None:
     """Held closed, a failing target is used; held open, a healthy one is not; released, it is as it would have been."""
     bench.fail()
