@@ -70,7 +70,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    script: Callable[[Wire], Awaitable[None]], *, context: ssl.SSLContext | None = None
+    script: Callable[[Wire], Awaitable[None]], *, context: ssl.SSLContext | None = None, limit: int = 64 * 1024 * 1024
 ) -> AsyncIterator[Server]:
     """Run a script for every connection; the connection ends with it."""
     server = Server("")
@@ -83,7 +83,7 @@ async def serving(
             await script(Wire(reader, writer))
         writer.close()
 
-    running = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, limit=64 * 1024 * 1024)
+    running = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, limit=limit)
     port = running.sockets[0].getsockname()[1]
     server.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
     try:

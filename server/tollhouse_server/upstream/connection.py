@@ -19,6 +19,8 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_WAITING_BYTES = 1024 * 1024
 """So much of an answer is held for a slow reader before the server is made to wait."""
+_SMALL_REQUEST_BYTES = 64 * 1024
+"""So much the kernel takes at once: such a request is not on its way for long."""
 
 
 class Connection(asyncio.Protocol):
@@ -50,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._timeout_seconds, self._silence_seconds = timeout_seconds, silence_seconds
         self._heard_at = now = self._loop.time()
         self._ends_at = now + timeout_seconds
-        self._unsent_bytes = len(request)
+        self._unsent_bytes = len(request) if len(request) > _SMALL_REQUEST_BYTES else 0
         self._watch_from(now)
         self._transport.write(request)
 
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
             self._fail(Broken(f"no whole answer within {self._timeout_seconds:g} s"))
             return
         if silence is not None and now >= self._heard_at + silence:
-            if self._waiter is not None and not 0 < self._unsent < self._unsent_bytes:
+            if self._waiter is not None and self._unsent >= self._unsent_bytes:
                 self._fail(Broken(f"silent for {silence:g} s"))
                 return
             # A large request that still moves is no silence.

@@ -5,6 +5,7 @@ import base64
 import socket
 import ssl
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from aiohappyeyeballs import start_connection
@@ -22,6 +23,7 @@ _PORTS = {"http": 80, "https": 443}
 class Proxy:
     """An HTTP proxy to leave through; `authorization` is a header's value, empty for none."""
 
+    secure: bool
     host: str
     port: int
     authorization: str
@@ -78,13 +80,15 @@ def _parse_proxy(egress_url: str) -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or parts.scheme != "http":
-        raise NotSent("the egress proxy is not an http URL")
+    if not host or parts.scheme not in _PORTS:
+        raise NotSent("the egress proxy is not an http or https URL")
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(host=host, port=port or _PORTS["http"], authorization=authorization)
+    return Proxy(
+        secure=parts.scheme == "https", host=host, port=port or _PORTS[parts.scheme], authorization=authorization
+    )
 
 
 async def dial(origin: Origin, context: ssl.SSLContext, seconds: float) -> Connection:
@@ -115,16 +119,17 @@ async def _dial(origin: Origin, context: ssl.SSLContext) -> Connection:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if origin.proxy and origin.secure:
         return await _tunnel(origin, origin.proxy, context, sock)
-    secured = context if origin.secure else None
-    _, connection = await loop.create_connection(
-        Connection, sock=sock, ssl=secured, server_hostname=origin.host if secured else None
-    )
+    _, connection = await loop.create_connection(Connection, sock=sock, **_tls(first, context))
     return connection
+
+
+def _tls(first: Origin | Proxy, context: ssl.SSLContext) -> dict[str, Any]:
+    return {"ssl": context, "server_hostname": first.host} if first.secure else {}
 
 
 async def _tunnel(origin: Origin, proxy: Proxy, context: ssl.SSLContext, sock: socket.socket) -> Connection:
     """Have the proxy connect us with the origin, and speak TLS with that."""
-    reader, writer = await asyncio.open_connection(sock=sock)
+    reader, writer = await asyncio.open_connection(sock=sock, **_tls(proxy, context))
     try:
         target = f"{origin.host}:{origin.port}" if ":" not in origin.host else f"[{origin.host}]:{origin.port}"
         credentials = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""

@@ -8,15 +8,19 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import orjson
+
 from tollhouse_server.upstream import answers
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.http import open_transport as open_session
-from tollhouse_server.upstream.protocol import UpstreamCall
+from tollhouse_server.upstream.protocol import Method, UpstreamCall
 
 __all__ = ["ATTEMPT_HEADER", "GeminiUpstream", "open_session"]
 
 ATTEMPT_HEADER = "x-tollhouse-attempt-id"
 """Carries our attempt id upstream; the simulator's call log is matched with the ledger by it. Google ignores it."""
+
+_COUNTED_MEMBERS = frozenset({"contents", "generateContentRequest"})
 
 
 class GeminiUpstream:
@@ -31,7 +35,7 @@ class GeminiUpstream:
         Raises:
             NotSent, Refused, Broken: see `protocol`.
         """
-        async with self._exchange(call, "") as answer:
+        async with self._exchange(call, call.method, _body(call)) as answer:
             return await answers.read_object(answer)
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
@@ -40,22 +44,29 @@ class GeminiUpstream:
         Raises:
             NotSent, Refused, Broken: see `protocol`; Broken also when the stream ends in the middle of an event.
         """
-        async with self._exchange(call, "?alt=sse") as answer:
+        async with self._exchange(call, f"{call.method}?alt=sse", call.body) as answer:
             async for chunk in answers.read_events(answer):
                 yield chunk
 
-    def _exchange(self, call: UpstreamCall, query: str) -> AbstractAsyncContextManager[HttpAnswer]:
+    def _exchange(self, call: UpstreamCall, method: str, body: bytes) -> AbstractAsyncContextManager[HttpAnswer]:
         where = call.destination
         return self._transport.exchange(
             "POST",
-            f"{where.base_url}/{where.api_version}/models/{where.model}:{call.method}{query}",
+            f"{where.base_url}/{where.api_version}/models/{where.model}:{method}",
             headers={
-                "x-goog-api-key": call.key,
+                "x-goog-api-key": call.key.strip(),
                 "content-type": "application/json",
                 ATTEMPT_HEADER: str(call.attempt_id),
             },
-            body=call.body,
+            body=body,
             timeout_seconds=call.timeout_seconds,
             silence_seconds=call.silence_seconds,
             egress_url=where.egress_url,
         )
+
+
+def _body(call: UpstreamCall) -> bytes:
+    """Return the body; countTokens takes contents alone, or a whole request in a wrapper that names the model."""
+    if call.method is not Method.COUNT_TOKENS or orjson.loads(call.body).keys() <= _COUNTED_MEMBERS:
+        return call.body
+    return b'{"generateContentRequest":{"model":"models/%b",%b}' % (call.destination.model.encode(), call.body[1:])

@@ -187,6 +187,8 @@ class _Exchange:
     async def __aenter__(self) -> Self:
         request = _head(self._pool.origin, *self._head, body_bytes=len(self._body)) + self._body
         seconds, silence_seconds = self._patience
+        if seconds <= 0:
+            raise NotSent("no time is left")
         connection = self._pool.idle()
         if connection is None:
             loop = asyncio.get_running_loop()
