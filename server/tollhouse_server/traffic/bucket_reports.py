@@ -145,32 +145,35 @@ class BucketReports:
     def _share(
         self, key: Key, caps: Caps, cap: Cap, said: Sequence[tuple[HeardReport, Entry]], process_key: str
     ) -> None:
-        used = caps.window.sums[cap.metric]
-        others = dict(_claims(cap.metric, said))
+        claims = dict(_claims(cap.metric, said))
+        used_by_living = int(sum(claim.used for claim in claims.values()))
         if cap.metric == DAY:
-            # Whoever has ended today can be seen in the day's count alone.
-            others = {one: claim for one, claim in others.items() if one in _living(said)}
-            gone = self._elsewhere_today.get(key, 0) - sum(claim.used for claim in others.values())
-            others["gone"] = Claim(max(0, gone), 0, max(0, gone))
-        cap.elsewhere = int(sum(claim.used for claim in others.values()))
-        own = Claim(used, _demand(cap.metric, caps.window.sums, self._wanted(*key)), cap.share)
-        cap.share = share_of(process_key, {**others, process_key: own}, cap.limit)
+            # Who has ended today is seen in the day's count alone.
+            gone = max(0, self._elsewhere_today.get(key, 0) - used_by_living)
+        else:
+            gone = _used_by_dead(cap.metric, said)
+        cap.elsewhere = used_by_living + gone
+        sums = caps.window.sums
+        claims[process_key] = Claim(sums[cap.metric], _demand(cap.metric, sums, self._wanted(*key)), cap.share)
+        cap.share = share_of(process_key, claims, max(0, cap.limit - gone))
 
 
 def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[tuple[str, Claim]]:
-    """Yield what other processes claim; what is dead claims what it used until its window has passed."""
+    """Yield what other living processes claim."""
     name = NAMES[metric]
     for report, entry in said:
-        used = entry["used"].get(name, 0)
         if report.age_seconds <= LIVING_SECONDS:
+            used = entry["used"].get(name, 0)
             demand = _demand(metric, _amounts(entry["used"]), _amounts(entry["wanted"]))
             yield report.process_key, Claim(used, demand, entry["shares"].get(name, used))
-        elif report.age_seconds <= WINDOW_SECONDS.get(metric, 0.0) + 1.0:
-            yield report.process_key, Claim(used, 0, used)
 
 
-def _living(said: Sequence[tuple[HeardReport, Entry]]) -> set[str]:
-    return {report.process_key for report, _ in said if report.age_seconds <= LIVING_SECONDS}
+def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
+    """Return what the dead have used, each until the window that it was in has passed."""
+    name, kept_seconds = NAMES[metric], WINDOW_SECONDS[metric] + 1.0
+    return sum(
+        entry["used"].get(name, 0) for report, entry in said if LIVING_SECONDS < report.age_seconds <= kept_seconds
+    )
 
 
 def _demand(metric: int, used: Sequence[int], wanted: Sequence[int]) -> int:
