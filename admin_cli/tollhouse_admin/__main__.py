@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ledger": ("ledger", "What is in suspense, and whether the ledger adds up."),
     "prices": ("prices", "What a unit of each model costs, with effective dates."),
     "accounts": ("accounts", "The Google Cloud projects with which Gemini is called."),
+    "routes": ("routes", "Where a call would go and why, tiers, and routing policies."),
     "targets": ("targets", "Where the calls of each tier can go, and how it is going there."),
     "breakers": ("breakers", "Targets that are left alone because they fail, or by order."),
     "upstream": ("upstream", "The live state of every target."),

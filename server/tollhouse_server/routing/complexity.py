@@ -7,7 +7,7 @@ the most that the policy lets it add. Words are English ones: in other languages
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tollhouse_server.routing.policies import AutoRouter, AutoThreshold
 from tollhouse_server.routing.requirements import Requirements, asks_to_think
@@ -27,22 +27,22 @@ DEFAULT_POINTS: Final[Mapping[str, int]] = {
 }
 """The most that each feature adds to the score."""
 
-DEFAULT_THRESHOLDS: Final = (
+DEFAULT_THRESHOLDS: Final[tuple[AutoThreshold, ...]] = (
     AutoThreshold(tier="flash-lite", min_score=0),
     AutoThreshold(tier="flash", min_score=15),
     AutoThreshold(tier="pro", min_score=45),
 )
 
-SAMPLE_CHARACTERS: Final = 4_096
-"""How much of the latest text is looked at."""
+SAMPLE_CHARACTERS: Final = 2_048
+"""How much of the latest text is looked at: of a long one its beginning and its end, where instructions stand."""
 
 _LARGE_TOKENS: Final = 8_000
 _MANY_TURNS: Final = 10
 _LONG_ANSWER_TOKENS: Final = 8_192
 _DEEP_THINKING_TOKENS: Final = 8_192
-# Signs that are rare in prose; a fifth of a text of code is easily made of them and of its line ends.
-_CODE_SIGNS: Final = "{}()=;<>[]_"
-_CODE_FULL_PERCENT: Final = 15
+# Signs that are rare in prose; a tenth of a text of code is easily made of them.
+_CODE_SIGNS: Final = "{}()=;<>"
+_CODE_FULL_PERCENT: Final = 10
 _WORDS: Final = (
     "why",
     "prove",
@@ -58,8 +58,7 @@ _WORDS: Final = (
 _LEVELS: Final[Mapping[str, int]] = {"MINIMAL": 0, "LOW": 25, "MEDIUM": 60, "HIGH": 100}
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(NamedTuple):
     """One thing that was looked at: what was found, and what it added."""
 
     name: str
@@ -79,11 +78,13 @@ class AutoChoice:
 
 def choose_tier(body: Mapping[str, Any], needs: Requirements, router: AutoRouter) -> AutoChoice:
     """Return the tier for a request in Gemini's REST JSON; `needs` is what `requirements_of` says of it."""
-    most = {**DEFAULT_POINTS, **router.points}
+    most = {**DEFAULT_POINTS, **router.points} if router.points else DEFAULT_POINTS
     features = tuple(
-        Feature(name, value, most[name] * min(100, level) // 100) for name, value, level in _found(body, needs)
+        Feature(name, value, most[name] * max(0, min(100, level)) // 100) for name, value, level in _found(body, needs)
     )
-    thresholds = tuple(sorted(router.thresholds or DEFAULT_THRESHOLDS, key=lambda one: one.min_score))
+    thresholds = DEFAULT_THRESHOLDS
+    if router.thresholds:
+        thresholds = tuple(sorted(router.thresholds, key=lambda one: one.min_score))
     score = sum(one.points for one in features)
     reached = [one.tier for one in thresholds if score >= one.min_score]
     return AutoChoice(
@@ -127,8 +128,8 @@ def _latest_text(contents: Any) -> str:
         for part in reversed(parts if isinstance(parts, list) else [parts]):
             text = part.get("text") if isinstance(part, dict) else None
             if isinstance(text, str) and text:
-                found.append(text[-room:])
-                room -= len(found[-1])
+                found.append(text if len(text) <= room else text[: room // 2] + text[-(room // 2) :])
+                room -= len(text)
                 if room <= 0:
                     return "\n".join(reversed(found))
     return "\n".join(reversed(found))
