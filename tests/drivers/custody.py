@@ -20,7 +20,7 @@ from tollhouse_server.database.rows import insert, run_sql
 from tollhouse_server.names import KeyRotationName
 from tollhouse_server.routing import account_store
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
-from tollhouse_server.simulator.client import RunningSimulator
+from tollhouse_server.simulator.client import SimulatorClient
 from tollhouse_server.upstream.gemini import GeminiUpstream
 from tollhouse_server.upstream.protocol import Destination
 from tollhouse_server.vault.client import VaultClient
@@ -126,15 +126,25 @@ class CrashingProbe:
             return await self.inner.check(account_id, secret)
 
 
+class Refusal:
+    """An upstream that takes no new key."""
+
+    async def check(self, account_id: str, secret: SecretText) -> ProbeVerdict:
+        del account_id, secret
+        return ProbeVerdict.REFUSED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rig:
     """One account with one key, and what its rotation works with."""
 
     database: Database
     vault: VaultClient
-    simulator: RunningSimulator
+    simulator: SimulatorClient
     upstream: GeminiUpstream
     account_id: str = field(default_factory=lambda: f"account-{uuid4().hex[:8]}")
+    refuses: bool = False
+    """Whether the upstream refuses every new key."""
     pace: Pace = AT_ONCE
     kind: ProviderKind = ProviderKind.SIMULATOR
     drain_seconds: int = 0
@@ -149,7 +159,9 @@ class Rig:
         return ApiKeysProvider(self.vault, address)
 
     @property
-    def probe(self) -> UpstreamProbe:
+    def probe(self) -> Probe:
+        if self.refuses:
+            return Refusal()
         where = Destination(base_url=self.simulator.url, api_version="v1beta", model=MODEL)
         return UpstreamProbe(self.upstream, lambda _: where)
 

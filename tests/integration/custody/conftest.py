@@ -1,10 +1,13 @@
-"""A rig of its own for each test; the simulator is one for the module."""
+"""A rig of its own for each test; the simulator is one for all."""
 
-from collections.abc import AsyncIterator
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tollhouse_server.database.engine import Database
-from tollhouse_server.simulator.client import running_simulator
+from tollhouse_server.simulator.client import SimulatorClient
 from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
@@ -28,10 +31,25 @@ async def custodian(openbao: TestOpenBao) -> AsyncIterator[VaultClient]:
     await vault.close()
 
 
+@pytest.fixture(scope="package")
+def simulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A simulator that takes only keys it knows, for all tests; no loop owns it, as each of them has its own."""
+    directory = tmp_path_factory.mktemp("simulator")
+    configuration = directory / "configuration.json"
+    configuration.write_text('{"only_known_keys": true}')
+    files = ["--log", str(directory / "calls.sqlite"), "--config", str(configuration)]
+    command = [sys.executable, "-m", "tollhouse_server.simulator", "--port", "0", "--exit-with-stdin", *files]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().decode().removeprefix("simulator ready url=").split()[0]
+        process.terminate()
+
+
 @pytest.fixture
-async def rig(database: Database, custodian: VaultClient) -> AsyncIterator[Rig]:
-    """An account with one key, at a simulator that takes only keys it knows."""
-    async with running_simulator(only_known_keys=True) as simulator, open_session() as session:
+async def rig(database: Database, custodian: VaultClient, simulator_url: str) -> AsyncIterator[Rig]:
+    """An account with one key of the simulator's."""
+    async with SimulatorClient(simulator_url) as simulator, open_session() as session:
         rig = Rig(database=database, vault=custodian, simulator=simulator, upstream=GeminiUpstream(session))
         await rig.add_account()
         yield rig

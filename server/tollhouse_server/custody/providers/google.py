@@ -150,7 +150,8 @@ def _resource(order: KeyOrder) -> str:
 def _live(client: Any, name: str) -> Any:
     """The key's metadata, None where there is none or it was deleted (Google keeps those for 30 days)."""
     try:
-        key = client.get_key(name=name, timeout=_CALL_SECONDS)
+        # Here as below, no retry of the library's own: ours are paced by the rotation, and told of.
+        key = client.get_key(name=name, timeout=_CALL_SECONDS, retry=None)
     except exceptions.NotFound:
         return None
     return None if key.delete_time else key
@@ -160,7 +161,7 @@ def _find(client: Any, name: str) -> IssuedKey | None:
     key = _live(client, name)
     if key is None:
         return None
-    held = client.get_key_string(name=key.name, timeout=_CALL_SECONDS)
+    held = client.get_key_string(name=key.name, timeout=_CALL_SECONDS, retry=None)
     return IssuedKey(provider_key=key.name, secret=SecretText(held.key_string))
 
 
@@ -172,7 +173,7 @@ def _issue(client: Any, order: KeyOrder) -> IssuedKey | None:
     request = {"parent": _parent(order), "key": key, "key_id": order.key_id}
     # Conflict: another process was quicker, or this one before it crashed.
     with suppress(exceptions.Conflict):
-        client.create_key(request=request, timeout=_CALL_SECONDS).result(timeout=_OPERATION_SECONDS)
+        client.create_key(request=request, timeout=_CALL_SECONDS, retry=None).result(timeout=_OPERATION_SECONDS)
     found = _find(client, _resource(order))
     if found is None:
         raise exceptions.NotFound(f"{_resource(order)} was created and is not there")  # type: ignore[no-untyped-call]
@@ -185,7 +186,7 @@ def _retire(client: Any, provider_key: str, secret: SecretText | None) -> bool:
     if key is not None:
         # NotFound: deleted by another process between the two calls.
         with suppress(exceptions.NotFound):
-            client.delete_key(name=key.name, timeout=_CALL_SECONDS).result(timeout=_OPERATION_SECONDS)
+            client.delete_key(name=key.name, timeout=_CALL_SECONDS, retry=None).result(timeout=_OPERATION_SECONDS)
     return True
 
 
@@ -193,13 +194,14 @@ def _name_of(client: Any, secret: SecretText | None) -> str:
     if secret is None:
         return ""
     try:
-        return str(client.lookup_key(request={"key_string": secret.reveal()}, timeout=_CALL_SECONDS).name)
+        asked = {"key_string": secret.reveal()}
+        return str(client.lookup_key(request=asked, timeout=_CALL_SECONDS, retry=None).name)
     except exceptions.NotFound:
         return ""
 
 
 def _strays(client: Any, parent: str, ended: frozenset[str]) -> tuple[str, ...]:
-    keys = client.list_keys(parent=parent, timeout=_CALL_SECONDS)
+    keys = client.list_keys(parent=parent, timeout=_CALL_SECONDS, retry=None)
     return tuple(
         key.name for key in keys if key.name.rpartition("/")[2] in ended and key.display_name.startswith(_NAME_PREFIX)
     )
