@@ -109,7 +109,7 @@ async def answering(*answers: bytes, context: ssl.SSLContext | None = None) -> A
 
 
 @asynccontextmanager
-async def proxying(refusal: bytes = b"") -> AsyncIterator[Server]:
+async def proxying(refusal: bytes = b"", *, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Run an HTTP proxy: CONNECT and plain requests; with a refusal, that is all it says."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -132,7 +132,7 @@ async def proxying(refusal: bytes = b"") -> AsyncIterator[Server]:
         tasks.add(back)
         await _pump(wire.reader, writer)
 
-    async with serving(script) as proxy:
+    async with serving(script, context=context) as proxy:
         yield proxy
         for task in tasks:
             task.cancel()

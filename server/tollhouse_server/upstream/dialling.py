@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from tollhouse_server.upstream.protocol import NotSent
 _DIAL_SECONDS = 5.0
 _HAPPY_EYEBALLS_SECONDS = 0.25
 """Head start of one address over the next, as RFC 8305 recommends."""
+_MAX_HEAD_BYTES = 64 * 1024
+# Nothing may come after it: in a tunnel the client speaks first.
+_TUNNEL_STANDS = re.compile(rb"HTTP/1\.[01] 2\d\d(?: [^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -100,7 +104,7 @@ async def dial(origin: Origin, context: ssl.SSLContext, seconds: float) -> Conne
     try:
         async with asyncio.timeout(min(seconds, _DIAL_SECONDS)):
             return await _dial(origin, context)
-    except (OSError, TimeoutError, UnicodeError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+    except (OSError, TimeoutError, UnicodeError) as error:
         raise NotSent(
             f"no connection to {'the egress proxy' if origin.proxy else 'the upstream'}: {_say(error)}"
         ) from error
@@ -127,24 +131,41 @@ def _tls(first: Origin | Proxy, context: ssl.SSLContext) -> dict[str, Any]:
     return {"ssl": context, "server_hostname": first.host} if first.secure else {}
 
 
+class _Knocking(asyncio.Protocol):
+    """Waits for a proxy's answer to CONNECT. Not a StreamWriter: one that is forgotten closes its transport."""
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._head = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        is_whole = b"\r\n\r\n" in self._head
+        if (is_whole or len(self._head) > _MAX_HEAD_BYTES) and not self.answered.done():
+            self.answered.set_result(self._head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(exc or ConnectionAbortedError())
+
+
 async def _tunnel(origin: Origin, proxy: Proxy, context: ssl.SSLContext, sock: socket.socket) -> Connection:
     """Have the proxy connect us with the origin, and speak TLS with that."""
-    reader, writer = await asyncio.open_connection(sock=sock, **_tls(proxy, context))
+    loop = asyncio.get_running_loop()
+    transport, knocking = await loop.create_connection(_Knocking, sock=sock, **_tls(proxy, context))
     try:
-        target = f"{origin.host}:{origin.port}" if ":" not in origin.host else f"[{origin.host}]:{origin.port}"
+        target = f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
         credentials = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
-        writer.write(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{credentials}\r\n".encode())
-        status = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1:2]
-        if not status or not status[0].startswith(b"2"):
-            raise NotSent(f"the egress proxy refused the tunnel ({b''.join(status)[:3].decode('latin-1')})")
+        transport.write(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{credentials}\r\n".encode())
+        if not _TUNNEL_STANDS.fullmatch(await knocking.answered):
+            raise NotSent("the egress proxy refused the tunnel")
         connection = Connection()
-        secured = await asyncio.get_running_loop().start_tls(
-            writer.transport, connection, context, server_hostname=origin.host
-        )
+        secured = await loop.start_tls(transport, connection, context, server_hostname=origin.host)
         if secured is None:
             raise NotSent("the connection ended before TLS began")
+        # A transport that changes to TLS does not tell the protocol of its beginning.
         connection.connection_made(secured)
     except BaseException:
-        writer.transport.abort()
+        transport.abort()
         raise
     return connection
