@@ -194,3 +194,4 @@ async def test_calls_without_a_token_are_unauthenticated(simulator: RunningSimul
         error = (await answer.json())["error"]
 
     assert (error["code"], error["status"]) == (401, "UNAUTHENTICATED")
+    assert error["details"][0]["reason"] == "CREDENTIALS_MISSING"

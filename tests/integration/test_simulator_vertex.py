@@ -229,6 +229,21 @@ def recorded_on_vertex() -> Iterator[dict[str, Any]]:
             yield entry
 
 
+async def test_billable_characters_are_counted_as_recorded(simulator: RunningSimulator) -> None:
+    """White space is not billed; the recorded count is the real API's."""
+    account = await simulator.issue_service_account_key("P")
+    [recorded] = [each for each in recorded_on_vertex() if each["response"].get("totalBillableCharacters") == 47]
+
+    async with (
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {refresh(account)}"}) as http,
+        http.post(simulator.url + recorded["path"], json=recorded["request"]) as answer,
+    ):
+        given = await answer.json()
+
+    assert set(given) == set(recorded["response"])
+    assert given["totalBillableCharacters"] == 47
+
+
 async def test_answers_have_the_fields_of_the_recorded_ones(simulator: RunningSimulator) -> None:
     """Every field of a recorded Vertex answer of a plain prompt is in ours, apart from those named here."""
     not_simulated = {"avgLogprobs", "logprobsResult", "groundingMetadata"}

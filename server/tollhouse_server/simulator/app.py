@@ -104,7 +104,7 @@ class _Split:
             await self._admin_app(scope, receive, send)
             return
         request = Request(scope, receive)
-        if not self._simulator.capacity.is_limited:
+        if not self._simulator.capacity.is_limited or _is_control_plane(scope["path"]):
             response = await self._response(request)
             await response(scope, receive, send)
             return
@@ -133,6 +133,11 @@ class _Split:
         if path in OPENAI_PATHS:
             return OpenAIDoor(self._simulator.door).answer
         return self._simulator.door.answer
+
+
+def _is_control_plane(path: str) -> bool:
+    """Whether a path is of those that Google serves from hosts of their own, which an overloaded model leaves alone."""
+    return path == TOKEN_PATH or path.startswith(API_KEYS_PREFIX)
 
 
 def _defect(request: Request, error: Exception) -> Response:
