@@ -80,6 +80,17 @@ TARGET = Layout(
         "breaker.change_time",
     ]
 )
+NARROW_TARGET = Layout(
+    [
+        ("tier", lambda one: last_id(one.tier)),
+        ("account", lambda one: last_id(one.account) or "none"),
+        "model",
+        ("breaker", lambda one: _state(one.breaker) if one.account else ""),
+        ("head_room", lambda one: head_room_text(one).partition(" (")[0]),
+        ("in_flight", lambda one: one.in_flight_count),
+        ("errors", lambda one: _errors(one.breaker)),
+    ]
+)
 BREAKER = Layout(
     [
         ("account", lambda one: last_id(one.account)),
@@ -89,6 +100,14 @@ BREAKER = Layout(
         ("errors", _errors),
         ("mean_seconds", _mean_seconds),
         *("change_time", "probe_time"),
+    ]
+)
+NARROW_BREAKER = Layout(
+    [
+        ("account", lambda one: last_id(one.account)),
+        *("region", "model"),
+        ("breaker", _state),
+        ("errors", _errors),
     ]
 )
 ORDER = Layout(

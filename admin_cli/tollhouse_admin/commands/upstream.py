@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,11 +26,13 @@ from tollhouse_admin.connection import PAGE_SIZE
 from tollhouse_admin.failures import ExitCode, Failure
 from tollhouse_admin.output import Format, show_list, table_text, write_json, write_table
 from tollhouse_admin.rendering import as_json, enum_text
-from tollhouse_admin.traffic_layouts import BREAKER, TARGET
+from tollhouse_admin.traffic_layouts import BREAKER, NARROW_BREAKER, NARROW_TARGET, TARGET
 
 app = noun("Upstream: the live state of every target.")
 
 _REFRESH_SECONDS = 2.0
+_WIDE = 150
+"""Columns of a terminal from which on everything is shown."""
 _STYLES = {
     pb.BREAKER_STATE_OPEN: "red",
     pb.BREAKER_STATE_HALF_OPEN: "yellow",
@@ -68,7 +70,7 @@ def status(
     """Show every target, refreshed every two seconds until q or Ctrl-C; a pipe or file gets one picture."""
     if session.options.output is not Format.TABLE:
         _write(session.options.output, _picture(session))
-    elif once or not sys.stdout.isatty():
+    elif once or not sys.stdout.isatty() or Console().is_dumb_terminal:
         picture = _picture(session)
         sys.stdout.write(f"{picture.headline()}\n")
         write_table(TARGET.titles, [TARGET.row(one) for one in picture.targets], caption="\ntargets:")
@@ -112,7 +114,7 @@ def _watch(session: Session) -> None:
     failure: Failure | None = None
     with _keys() as has_keys, Live(screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_screen(picture, failure), refresh=True)
+            live.update(_screen(picture, failure, is_wide=live.console.width >= _WIDE), refresh=True)
             if _wants_to_leave(has_keys=has_keys):
                 return
             try:
@@ -123,14 +125,16 @@ def _watch(session: Session) -> None:
                 failure = error
 
 
-def _screen(picture: Picture, failure: Failure | None) -> Group:
+def _screen(picture: Picture, failure: Failure | None, *, is_wide: bool) -> Group:
     parts: list[Any] = [Text(picture.headline(), style="bold")]
     if failure is not None:
         parts.append(Text(failure.line(), style="red"))
-    parts.append(_table(TARGET, picture.targets, [one.breaker.state for one in picture.targets]))
-    if picture.troubled:
-        parts.append(_table(BREAKER, picture.troubled, [one.state for one in picture.troubled]))
+    target, breaker = (TARGET, BREAKER) if is_wide else (NARROW_TARGET, NARROW_BREAKER)
     parts.append(Text("q ends", style="dim"))
+    if picture.troubled:
+        parts.append(_table(breaker, picture.troubled, [one.state for one in picture.troubled]))
+    # Last, since it is the longest: what a terminal has no room for is cut off.
+    parts.append(_table(target, picture.targets, [one.breaker.state for one in picture.targets]))
     return Group(*parts)
 
 
@@ -155,7 +159,7 @@ def _keys() -> Iterator[bool]:
         tty.setcbreak(terminal)
         yield True
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 def _wants_to_leave(*, has_keys: bool) -> bool:

@@ -26,11 +26,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def start(terminal: int, *arguments: str) -> "subprocess.Popen[bytes]":
+def start(terminal: int, *arguments: str, kind: str = "dumb") -> "subprocess.Popen[bytes]":
     """Start the program on a terminal, configured as this process is."""
     return subprocess.Popen(
         [sys.executable, "-c", _LET_CTRL_C_END, "-m", "tollhouse_admin", *arguments],
-        env={**os.environ, "PYTHONPATH": SOURCES, "TERM": "dumb"},
+        env={**os.environ, "PYTHONPATH": SOURCES, "TERM": kind},
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
