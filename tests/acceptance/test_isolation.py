@@ -107,6 +107,7 @@ def names_of(stack: RunningStack) -> dict[str, str]:
         "LimitService": _LIMIT,
         "LimitIncreaseService": "tenants/demo/limitIncreases/for-isolation",
         "LedgerService": f"tenants/demo/suspense/{UUID(int=0)}",
+        "RoutingPolicyService": "tenants/demo/departments/research/routingPolicy",
     }
 
 
@@ -151,6 +152,8 @@ def value_of(field: str, service: str, names: dict[str, str]) -> str:
 
 def absent(name: str) -> str:
     """Return a name of the same kind that nothing bears."""
+    if name.endswith("/routingPolicy"):
+        return f"{absent(name.removesuffix('/routingPolicy'))}/routingPolicy"
     return "tenants/ghost" if name == "tenants/demo" else f"{name.rpartition('/')[0]}/{'z' * 12}"
 
 

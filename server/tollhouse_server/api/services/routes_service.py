@@ -119,7 +119,7 @@ class RouteService:
     def _price(self, answer: pb.ResolveRouteResponse, target: Target, question: RouteRequest) -> None:
         """Write the first target's prices and, for a body, what it can cost there; without a price nothing."""
         try:
-            prices = self._price_book().terms(target.model, question.at)
+            prices = self._price_book().terms(target.model, question.at, endpoint=target.endpoint)
             answer.prices.extend(model_prices(prices))
             if question.body is None or question.method == "countTokens":
                 return
