@@ -19,11 +19,6 @@ ReadReports = Callable[[AsyncSession], Awaitable[Sequence[Report]]]
 """Reads the reports of the processes that live."""
 
 
-async def no_reports(_session: AsyncSession) -> Sequence[Report]:
-    """Return nothing, where processes do not report."""
-    return ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficView:
     """The traffic at one moment."""

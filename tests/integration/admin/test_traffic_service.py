@@ -1,14 +1,12 @@
 """Targets, breakers and their orders as operators see and give them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import accounts_pb2
 from tollhouse.admin.v1 import traffic_pb2 as pb
 from tollhouse.v1 import generation_pb2
@@ -29,7 +27,7 @@ from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.catalogue import Catalogue, CatalogueParts
 from tollhouse_server.routing.models import Alias, Model, Tier, TierChoice
 from tollhouse_server.routing.targets import Account, AccountLimit, AccountMetric
-from tollhouse_server.traffic.account_use import Report
+from tollhouse_server.traffic import report_store
 from tollhouse_server.traffic.breaker_orders import BreakerOrders
 from tollhouse_server.traffic.breaker_reports import section_of
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers
@@ -78,30 +76,26 @@ def catalogue() -> Catalogue:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a process reported."""
-
-    sections: Mapping[str, Any]
-    reported_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
 class Desk:
     """The service over a plane, with reports that a test writes."""
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
-        self.reports: list[Report] = []
         plane.handlers["TrafficService"] = TrafficService(
             plane.database,
             Mutations(plane.database, b"fingerprints"),
             PageTokens(b"pages"),
             catalogue=catalogue,
-            reports=self.read,
+            reports=report_store.list_living,
         )
 
-    async def read(self, _session: AsyncSession) -> Sequence[Report]:
-        return self.reports
+    async def say(self, *reports: Mapping[str, Any]) -> None:
+        """Publish what so many processes report."""
+        async with self.plane.database.transaction() as session:
+            for number, sections in enumerate(reports):
+                await report_store.exchange(
+                    session, process_key=f"process {number}", sections=sections, counts=(), today="2026-11-21"
+                )
 
     async def order(self, kind: Any = pb.OpenBreakerRequest, **fields: Any) -> pb.BreakerOrder:
         answer: pb.BreakerOrder = await self.plane.call(
@@ -136,9 +130,9 @@ def failing(*verdicts: Verdict, key: BreakerKey = EAST) -> Breakers:
     return breakers
 
 
-def said_of(breakers: Breakers, **sections: Any) -> Said:
+def said_of(breakers: Breakers) -> Mapping[str, Any]:
     """The report of a process with these breakers."""
-    return Said({"breakers": section_of(breakers.snapshot()), **sections})
+    return {"breakers": section_of(breakers.snapshot())}
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -289,7 +283,7 @@ async def test_custodians_see_and_do_not_order_and_tenants_see_nothing(desk: Des
 async def test_a_breaker_is_as_bad_as_in_the_process_that_sees_it_worst(desk: Desk) -> None:
     """Calls of all processes are summed up."""
     ill, well = failing(*[Verdict.FAILURE] * 5), failing(*[Verdict.SUCCESS] * 3, Verdict.FAILURE)
-    desk.reports = [said_of(ill), said_of(well), said_of(failing(Verdict.SUCCESS, key=WEST))]
+    await desk.say(said_of(ill), said_of(well), said_of(failing(Verdict.SUCCESS, key=WEST)))
 
     east, west = await desk.breakers()
     troubled = await desk.breakers(troubled_only=True)
@@ -315,7 +309,7 @@ async def test_what_an_order_holds_is_seen_before_anybody_calls(desk: Desk) -> N
 
 async def test_targets_come_by_tier_and_rank_with_their_health(desk: Desk) -> None:
     """Also choices that no account serves: a tier that looks longer than it is."""
-    desk.reports = [said_of(failing(*[Verdict.FAILURE] * 5))]
+    await desk.say(said_of(failing(*[Verdict.FAILURE] * 5)))
 
     answer = await desk.plane.call(pb.ListTargetsRequest())
 
@@ -335,10 +329,10 @@ async def test_head_room_is_what_all_processes_leave(desk: Desk) -> None:
     bucket = {"account": "east", "model": "flash", "limits": {}, "cooling_seconds": 0.0}
     use = {"REQUESTS_PER_MINUTE": 30, "CONCURRENT_CALLS": 2}
     learned = {**bucket, "used": use, "limits": {"REQUESTS_PER_MINUTE": 80}, "cooling_seconds": 5.0}
-    desk.reports = [
-        Said({"buckets": [{**bucket, "used": use}], "queue": {"waiting": {"BATCH": 4, "CRITICAL": 0}}}),
-        Said({"buckets": [learned], "queue": {"waiting": {"BATCH": 1}}}),
-    ]
+    await desk.say(
+        {"buckets": [{**bucket, "used": use}], "queue": {"waiting": {"BATCH": 4, "CRITICAL": 0}}},
+        {"buckets": [learned], "queue": {"waiting": {"BATCH": 1}}},
+    )
 
     answer = await desk.plane.call(pb.ListTargetsRequest(account="accounts/east"))
 
