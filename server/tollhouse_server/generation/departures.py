@@ -117,11 +117,13 @@ class Departures:
     def note_served(self, trial: Trial, bill: Bill, *, seconds: float) -> None:
         """Take note of an attempt that was served."""
         place, usage, cost_nanos = trial.stage.place, bill.usage, bill.priced.cost_nanos
+        # Google counts what it charges itself, which a relay's surcharge is no part of.
+        list_nanos = cost_nanos - bill.priced.surcharge_nanos
         place.succeeded(
             seconds,
             input_tokens=usage.input_tokens if usage else None,
             images=usage.images if usage else None,
-            cost_nanos=cost_nanos,
+            cost_nanos=list_nanos,
         )
         if trial.way.call.method is not Method.STREAM:
             self._patience.note(place.target.model, trial.way.call.method, seconds)

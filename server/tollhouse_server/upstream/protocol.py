@@ -37,7 +37,7 @@ class Destination:
     model: str
     project: str = ""
     region: str = ""
-    egress_url: str = ""
+    egress_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
