@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import pytest
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.errors import EtagMismatch, SecretMissing, VaultDenied, VaultUnavailable
@@ -192,6 +194,57 @@ async def test_a_wrong_secret_id_is_denied_without_showing_it(
         await vault.probe()
 
     assert CANARY not in f"{raised.value!r} {raised.value} {raised.value.__cause__!r}"
+
+
+async def wrapped_files(openbao: TestOpenBao, directory: Path, path: str = "") -> AppRoleFiles:
+    """The gateway's ids, its secret_id wrapped in a token that is good for one use."""
+    address, wrapped = openbao.endpoint.address, directory / "wrapped"
+    token = json.loads(openbao.endpoint.unseal_file.read_text())["root_token"]
+    headers = {"X-Vault-Token": token, "X-Vault-Wrap-TTL": "60s"}
+    url = f"{address}/v1/{path or 'auth/approle/role/gateway/secret-id'}"
+    async with aiohttp.ClientSession(headers=headers) as session, session.put(url, json={"policies": []}) as answer:
+        wrapped.write_text((await answer.json())["wrap_info"]["token"] + "\n")
+    return AppRoleFiles(role_id_file=openbao.endpoint.gateway.role_id_file, secret_id_file=wrapped)
+
+
+async def test_a_wrapped_secret_id_is_unwrapped_once_and_kept_in_memory(
+    openbao: TestOpenBao, login: Login, tmp_path: Path
+) -> None:
+    """Log-ins after the first need it again, and the token gives it only once."""
+    files = await wrapped_files(openbao, tmp_path)
+    vault = login(files)
+    first = await vault.read_secret(PEPPER_PATH)
+    async with privileged(openbao) as api:
+        await api.put("sys/leases/revoke-prefix/auth/approle/login")
+
+    assert await vault.read_secret(PEPPER_PATH) == first
+    with pytest.raises(VaultDenied, match="used it already") as raised:
+        await login(files).read_secret(PEPPER_PATH)
+    assert files.secret_id_file.read_text().strip() not in str(raised.value)
+
+
+async def test_the_processes_of_a_server_share_what_was_unwrapped(
+    openbao: TestOpenBao, login: Login, tmp_path: Path
+) -> None:
+    """The one that starts the others unwraps it and hands it on."""
+    files = await wrapped_files(openbao, tmp_path)
+    secret_id = await login(files).unwrapped_secret_id()
+
+    others = [login(replace(files, secret_id=secret_id)) for _ in range(3)]
+
+    assert secret_id is not None
+    assert all([await other.read_secret(PEPPER_PATH) for other in others])
+    assert await login(openbao.endpoint.gateway).unwrapped_secret_id() is None
+
+
+async def test_a_token_that_wraps_something_else_is_not_used(
+    openbao: TestOpenBao, login: Login, tmp_path: Path
+) -> None:
+    """Whoever swaps the file cannot have us log in with what he chose."""
+    swapped = await wrapped_files(openbao, tmp_path, "auth/token/create")
+
+    with pytest.raises(VaultDenied, match="something else"):
+        await login(swapped).probe()
 
 
 async def test_a_missing_secret_id_file_is_denied_and_named(openbao: TestOpenBao, login: Login, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """The key ring against a real OpenBao: it serves from memory when Vault is sealed or gone, and recovers by itself."""
 
 import asyncio
+import json
+import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.errors import SecretMissing
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
@@ -48,7 +53,7 @@ async def test_a_sealed_vault_leaves_the_ring_serving_and_unsealing_makes_it_fre
 ) -> None:
     """Serving goes on from memory; the state says that it is stale, then that it is fresh again."""
     key = await stored_key(custodian)
-    ring = KeyRing(vault, refresh_seconds=REFRESH_SECONDS)
+    ring = KeyRing(vault, refresh_seconds=REFRESH_SECONDS, retry_seconds=REFRESH_SECONDS)
     await ring.expect([key])
     running = asyncio.create_task(ring.run())
 
@@ -73,7 +78,7 @@ async def test_a_key_expected_while_vault_is_gone_is_loaded_when_it_is_back(
 ) -> None:
     """Stopping the process altogether is no different."""
     held, later = await stored_key(custodian), await stored_key(custodian, "later")
-    ring = KeyRing(vault, refresh_seconds=REFRESH_SECONDS)
+    ring = KeyRing(vault, refresh_seconds=REFRESH_SECONDS, retry_seconds=REFRESH_SECONDS)
     await ring.expect([held])
 
     await openbao.server.stop()
@@ -87,6 +92,58 @@ async def test_a_key_expected_while_vault_is_gone_is_loaded_when_it_is_back(
     running.cancel()
     assert (gone.vault_reachable, gone.complete, gone.held_keys) == (False, False, 1)
     assert ring.secret(later.account_id, later.key_id).reveal() == "later"
+
+
+async def test_a_revoked_token_costs_no_key_and_is_replaced(
+    openbao: TestOpenBao, vault: VaultClient, custodian: VaultClient
+) -> None:
+    """The next look logs in again, within one pause."""
+    held, later = await stored_key(custodian), await stored_key(custodian, "later")
+    ring = KeyRing(vault, refresh_seconds=3600)
+    await ring.expect([held])
+    running = asyncio.create_task(ring.run())
+    root = json.loads(openbao.endpoint.unseal_file.read_text())["root_token"]
+    async with OpenBaoApi(openbao.endpoint.address, token=root) as api:
+        await api.put("sys/leases/revoke-prefix/auth/approle/login")
+
+    while_revoked = ring.secret(held.account_id, held.key_id)
+    ring.expect_soon([held, later])
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while not ring.state.complete:  # noqa: ASYNC110 - the ring has no event for it
+            await asyncio.sleep(0.02)
+
+    running.cancel()
+    assert while_revoked.reveal() == CANARY
+    assert ring.state.vault_reachable
+
+
+async def test_a_vault_that_stands_still_holds_nobody_and_is_found_when_it_goes_on(
+    openbao: TestOpenBao, vault: VaultClient, custodian: VaultClient
+) -> None:
+    """What is new is asked for in the background; what is held is served meanwhile; recovery needs no restart."""
+    held, later = await stored_key(custodian), await stored_key(custodian, "later")
+    ring = KeyRing(vault, refresh_seconds=REFRESH_SECONDS, retry_seconds=REFRESH_SECONDS)
+    await ring.expect([held])
+    running = asyncio.create_task(ring.run())
+    assert openbao.server.child is not None
+    pid = openbao.server.child.pid
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        asked_at = time.monotonic()
+        ring.expect_soon([held, later])
+        waited_seconds = time.monotonic() - asked_at
+        await until_reachable(ring, reachable=False)
+        meanwhile = ring.secret(held.account_id, held.key_id)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while not ring.state.complete:  # noqa: ASYNC110 - the ring has no event for it
+            await asyncio.sleep(0.02)
+
+    running.cancel()
+    assert waited_seconds < 0.1
+    assert meanwhile.reveal() == CANARY
 
 
 async def test_the_version_told_is_the_version_served(vault: VaultClient, custodian: VaultClient) -> None:

@@ -203,6 +203,8 @@ class Rotations:
         if new is None or new.state != KeyState.ACTIVE:
             await self._begin_roll_back(facts, _changed(new))
             return
+        # While Vault is away there may be workers that have not read the new key: they need the old one.
+        await self._vault.read_secret(upstream_key_path(new.account_id, new.key_id), version=new.vault_version)
         async with self._database.transaction() as session:
             await store.move(session, claimed, Step.DRAIN, wait_seconds=claimed.drain_seconds)
             await self._still_used(session, facts)

@@ -10,11 +10,11 @@ from typing import Any, ParamSpec, TypeVar
 import structlog
 
 from tollhouse_server.errors import InvalidRequest, SecretMissing, TollhouseError, VaultDenied, VaultUnavailable
-from tollhouse_server.vault.approle import AppRoleFiles
+from tollhouse_server.vault.approle import AppRoleFiles, is_wrapping_token
 from tollhouse_server.vault.connection import Connection, Operation, VaultAddress
 from tollhouse_server.vault.lease import Lease
 from tollhouse_server.vault.paths import SECRETS_MOUNT, TRANSIT_MOUNT
-from tollhouse_server.vault.secret_text import SecretFields
+from tollhouse_server.vault.secret_text import SecretFields, SecretText
 
 # Threads that a slow Vault may hold; asyncio's own pool is shared with everything else.
 CALLS_AT_ONCE = 4
@@ -74,6 +74,17 @@ class VaultClient:
     async def close(self) -> None:
         """Close the connections."""
         await asyncio.to_thread(self._connection.close)
+
+    async def unwrapped_secret_id(self) -> SecretText | None:
+        """Return the secret_id if the file holds a wrapping token, for the processes that this one starts; else None.
+
+        Raises:
+            VaultDenied: somebody has used the token already, or it has expired.
+        """
+        text = await asyncio.to_thread(self._approle.secret_id_file.read_text)
+        if not is_wrapping_token(text.strip()):
+            return None
+        return await self._in_thread(self._connection.secret_id, self._approle)
 
     async def probe(self) -> None:
         """Return if Vault is there, unsealed, and takes our token."""

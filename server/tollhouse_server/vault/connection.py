@@ -1,10 +1,12 @@
 """The synchronous side: hvac, its requests, and its errors turned into ours. Runs in threads."""
 
+import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import hvac  # type: ignore[import-untyped]
 import hvac.exceptions  # type: ignore[import-untyped]
@@ -18,9 +20,11 @@ from tollhouse_server.errors import (
     VaultDenied,
     VaultUnavailable,
 )
-from tollhouse_server.vault.approle import AppRoleFiles
+from tollhouse_server.vault.approle import AppRoleFiles, is_wrapping_token
+from tollhouse_server.vault.secret_text import SecretText
 
 LOGIN_PATH = "auth/approle/login"
+UNWRAP_PATH = "sys/wrapping/unwrap"
 CAS_REFUSAL = "check-and-set"
 UNAVAILABLE = (
     requests.RequestException,
@@ -32,6 +36,9 @@ UNAVAILABLE = (
     hvac.exceptions.UnexpectedError,
 )
 DENIED = (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized)
+
+# What may be in a wrapping token: whoever swaps the file for one of his own wraps something else.
+_WRAPPED_BY: Final = re.compile(r"auth/[^/]+/role/[^/]+/secret-id")
 
 Answer = TypeVar("Answer")
 Operation = Callable[[hvac.Client], Answer]
@@ -57,6 +64,9 @@ class Connection:
         # No proxy, netrc or certificate bundle from the environment: secrets go to the stated address only.
         self._session.trust_env = False
         self._session.verify = str(address.ca_file) if address.ca_file else True
+        # The wrapping token that was used up, and what was in it: in memory alone, and never again to be had.
+        self._unwrapped: tuple[str, SecretText] | None = None
+        self._unwrapping = threading.Lock()
 
     def client(self, token: str) -> hvac.Client:
         """Return an hvac client with `token`; empty for none, as None would have hvac look in the home directory."""
@@ -77,7 +87,7 @@ class Connection:
             VaultDenied: a file cannot be read, or Vault does not take what is in it.
         """
         with _our_errors(LOGIN_PATH):
-            role_id, secret_id = _read_id(files.role_id_file), _read_id(files.secret_id_file)
+            role_id, secret_id = _read_id(files.role_id_file), self.secret_id(files).reveal()
             try:
                 answer = self.client("").auth.approle.login(role_id=role_id, secret_id=secret_id, use_token=False)
             except hvac.exceptions.InvalidRequest as error:
@@ -85,6 +95,36 @@ class Connection:
                 raise VaultDenied(path=LOGIN_PATH) from error
             granted = answer["auth"]
             return granted["client_token"], float(granted["lease_duration"]), bool(granted["renewable"])
+
+    def secret_id(self, files: AppRoleFiles) -> SecretText:
+        """Return the role's secret_id: what the file holds, or what its wrapping token gives, once.
+
+        Raises:
+            VaultUnavailable: Vault is stopped, sealed or slow.
+            VaultDenied: the file cannot be read, or its wrapping token is used up, expired or not for a secret_id.
+        """
+        text = _read_id(files.secret_id_file)
+        if not is_wrapping_token(text):
+            return SecretText(text)
+        if files.secret_id is not None:
+            return files.secret_id
+        with self._unwrapping:
+            if self._unwrapped is None or self._unwrapped[0] != text:
+                self._unwrapped = (text, self._unwrap(text, files.secret_id_file))
+            return self._unwrapped[1]
+
+    def _unwrap(self, token: str, file: Path) -> SecretText:
+        denied = f"{UNWRAP_PATH} (the wrapping token in {file}"
+        with _our_errors(UNWRAP_PATH):
+            try:
+                # The look comes first: it uses nothing up.
+                wrapped = self.client("").adapter.post("/v1/sys/wrapping/lookup", json={"token": token})["data"]
+                if not _WRAPPED_BY.fullmatch(str(wrapped["creation_path"])):
+                    raise VaultDenied(path=f"{denied} holds something else than a secret_id)")
+                return SecretText(self.client(token).sys.unwrap()["data"]["secret_id"])
+            except (hvac.exceptions.InvalidRequest, *DENIED) as error:
+                # Used by us before a restart, or by somebody who should not have it: that is what wrapping tells.
+                raise VaultDenied(path=f"{denied} has expired, or somebody has used it already)") from error
 
     def call(self, client: hvac.Client, operation: Operation[Answer], path: str) -> Answer:
         """Return what `operation` does; an error names `path`.

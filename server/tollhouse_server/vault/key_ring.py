@@ -74,11 +74,21 @@ class KeyRing:
     """Last-known-good upstream keys. `expect` says which; `run` keeps them current; `secret` never waits."""
 
     def __init__(
-        self, vault: SecretReader, *, refresh_seconds: float = 15.0, clock: Callable[[], float] = time.monotonic
+        self,
+        vault: SecretReader,
+        *,
+        refresh_seconds: float = 15.0,
+        retry_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare an empty ring."""
+        """Prepare an empty ring; `retry_seconds` is how long it waits where Vault did not answer or lacked a key.
+
+        A look at a Vault that hangs takes eleven seconds: with the pause after it, keys are fresh within half a minute
+        of its return.
+        """
         self._vault = vault
         self._refresh_seconds = refresh_seconds
+        self._retry_seconds = retry_seconds
         self._clock = clock
         self._expected: dict[tuple[str, str], UpstreamKeyRef] = {}
         self._held: dict[tuple[str, str], _Held] = {}
@@ -112,9 +122,14 @@ class KeyRing:
 
     async def expect(self, keys: Collection[UpstreamKeyRef]) -> KeyRingState:
         """Hold exactly these keys from now on: load new ones and new versions, forget the others at once."""
+        self.expect_soon(keys)
+        return await self.refresh()
+
+    def expect_soon(self, keys: Collection[UpstreamKeyRef]) -> None:
+        """Do as `expect`, but leave the loading to `run`: who calls must not wait for a Vault that hangs."""
         self._expected = {(key.account_id, key.key_id): key for key in keys}
         self._held = {name: held for name, held in self._held.items() if name in self._expected}
-        return await self.refresh()
+        self.request_refresh()
 
     def request_refresh(self) -> None:
         """Have `run` refresh now: after an upstream refused a key, or a notice of change."""
@@ -139,10 +154,13 @@ class KeyRing:
     async def run(self) -> None:
         """Refresh every `refresh_seconds` and on request, until cancelled."""
         while True:
-            await self.refresh()
+            # Before the look, not after: what is asked for during it is looked for after it.
             self._wanted.clear()
+            state = await self.refresh()
+            is_good = state.vault_reachable and state.complete
             try:
-                await asyncio.wait_for(self._wanted.wait(), self._refresh_seconds)
+                async with asyncio.timeout(self._refresh_seconds if is_good else self._retry_seconds):
+                    await self._wanted.wait()
             except TimeoutError:
                 continue
 

@@ -100,3 +100,35 @@ async def test_a_requested_refresh_does_not_wait_for_the_interval(vault: FakeVau
 
     running.cancel()
     assert ring.state.complete
+
+
+async def test_what_is_asked_for_during_a_look_is_looked_for_after_it(vault: FakeVault) -> None:
+    """A change that comes while Vault is being asked must not wait for the next round."""
+    ring = KeyRing(vault, refresh_seconds=3600, retry_seconds=3600)
+    late = UpstreamKeyRef(account_id="acme", key_id="k2", version=1)
+    vault.secrets[upstream_key_path("acme", "k2")] = "secret-2"
+    ring.expect_soon([KEY])
+    running = asyncio.create_task(ring.run())
+    while not vault.reads:  # noqa: ASYNC110 - the vault has no event for it
+        await asyncio.sleep(0)
+
+    ring.expect_soon([KEY, late])
+    async with asyncio.timeout(5):
+        while not ring.state.complete or ring.state.held_keys < 2:  # noqa: ASYNC110 - the ring has no event for it
+            await asyncio.sleep(0)
+
+    running.cancel()
+    assert ring.secret("acme", "k2").reveal() == "secret-2"
+
+
+async def test_expecting_soon_forgets_at_once_and_asks_nobody(vault: FakeVault) -> None:
+    """A revoked key is out of memory before Vault is asked for anything."""
+    ring = KeyRing(vault)
+    await ring.expect([KEY])
+    reads = len(vault.reads)
+
+    ring.expect_soon([])
+
+    with pytest.raises(SecretMissing):
+        ring.secret("acme", "k1")
+    assert len(vault.reads) == reads
