@@ -56,10 +56,10 @@ def _level(least: Mapping[str, float], wanted: Mapping[str, float], limit: int) 
 
 
 def _whole(parts: Mapping[str, float], claims: Mapping[str, Claim], limit: int) -> dict[str, int]:
-    """Round down, and give what that leaves to those who want most: a limit of one belongs to somebody."""
+    """Round down, and give what that leaves to those who want more than that: a limit of one belongs to somebody."""
     whole = {key: int(part + 1e-6) for key, part in parts.items()}
     left = limit - sum(whole.values())
-    for key in sorted(claims, key=lambda key: (-claims[key].demand, key)):
+    for key in sorted(claims, key=lambda key: (whole[key] >= claims[key].demand, whole[key], -claims[key].demand, key)):
         if left <= 0:
             break
         whole[key] += 1

@@ -53,7 +53,7 @@ class Traffic:
         self.in_flight = 0
         self.bucket_reports = BucketReports(self.buckets, metrics, clock=clock)
         self._breakers = breakers
-        self._outlets = Outlets(self.buckets, breakers, chance)
+        self.outlets = Outlets(self.buckets, breakers, chance)
         self._metrics = metrics
         self._max_calls = max_calls
         self._max_waiting = max_waiting
@@ -76,7 +76,7 @@ class Traffic:
         now = self._clock()
         amounts = amounts_of(input_tokens=request.input_tokens, images=request.images, cost_nanos=request.cost_nanos)
         if not self.queue.length and self.in_flight < self._max_calls and now < request.deadline:
-            room = self._outlets.choose(request.targets, amounts, now, ())
+            room = self.outlets.choose(request.targets, amounts, now, ())
             if room is not None:
                 return self._take(room, amounts, now)
         return await self._wait(request, amounts, now)
@@ -84,7 +84,7 @@ class Traffic:
     def reconfigure(self, accounts: Iterable[Account]) -> None:
         """Take the accounts of a new catalogue."""
         self.buckets.reconfigure(accounts)
-        self._outlets.forget()
+        self.outlets.forget()
         self.wake()
 
     def wake(self) -> None:
@@ -125,11 +125,11 @@ class Traffic:
         gives_up_at = self._gives_up_at(request, now)
         if gives_up_at <= now:
             raise DeadlineTooShort
-        if (refusal := self._outlets.refusal(request.targets, now, gives_up_at)) is not None:
+        if (refusal := self.outlets.refusal(request.targets, now, gives_up_at)) is not None:
             raise refusal
         answer: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         waiter = Waiter(request, amounts, answer, enqueued_at=now, gives_up_at=gives_up_at)
-        self.queue.add(waiter, _group_key(request.targets), lambda: self._outlets.buckets_of(request.targets))
+        self.queue.add(waiter, _group_key(request.targets), lambda: self.outlets.buckets_of(request.targets))
         self._dispatch()
         if self._shed():
             self._dispatch()
@@ -141,7 +141,7 @@ class Traffic:
 
     def _gives_up_at(self, request: PlaceRequest, now: float) -> float:
         """Return until when to wait, so that time is left for the call itself."""
-        usual_seconds = min(bucket.seconds for bucket in self._outlets.buckets_of(request.targets))
+        usual_seconds = min(bucket.seconds for bucket in self.outlets.buckets_of(request.targets))
         left_seconds = request.deadline - now
         return request.deadline - min(left_seconds * _MOST_OF_DEADLINE, max(usual_seconds, _SHORTEST_CALL_SECONDS))
 
@@ -221,7 +221,7 @@ class Traffic:
         if waiter.answer.done():
             self.queue.remove(waiter)
             return True
-        room = self._outlets.choose(waiter.request.targets, waiter.amounts, now, withheld)
+        room = self.outlets.choose(waiter.request.targets, waiter.amounts, now, withheld)
         if room is None:
             return False
         self.queue.grant(waiter, is_owed=is_owed)
@@ -234,7 +234,7 @@ class Traffic:
     def _block(self, waiter: Waiter, now: float, withheld: set[Bucket]) -> None:
         """Note until when a group has no room; its first waiter goes before others at what he waits for."""
         group = waiter.group
-        outlook = self._outlets.outlook(waiter.request.targets, waiter.amounts, now)
+        outlook = self.outlets.outlook(waiter.request.targets, waiter.amounts, now)
         if withheld.isdisjoint(group.buckets):
             group.blocked_until = outlook.room_at
         group.short_of = outlook.short_of

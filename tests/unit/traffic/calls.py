@@ -6,7 +6,7 @@ from tollhouse_server.traffic.terms import PlaceRequest
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 MODEL = "gemini-2.5-flash"
-FOREVER = 1e12
+FOREVER = 1e7
 
 
 def account(*limits: AccountLimit, account_id: str = "acme") -> Account:
