@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tollhouse_server.names import domain_of
 from tollhouse_server.routing.models import TierChoice
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.upstream.protocol import UpstreamKind
@@ -154,8 +155,13 @@ class Policies:
 
     def __init__(self, policies: Mapping[str, RoutingPolicy]) -> None:
         self._policies = dict(policies)
-        self._tenants = frozenset(scope.split("/", 2)[1] for scope in policies)
+        self._tenants = frozenset(domain_of(scope) for scope in policies)
         self._effective: dict[tuple[str, tuple[str, ...], str], EffectivePolicy] = {}
+        self.department_weights: Mapping[tuple[str, str], int] = {
+            (domain_of(scope), department): weight
+            for scope, policy in policies.items()
+            for department, weight in policy.department_weights.items()
+        }
 
     def effective(self, tenant_id: str, department_path: tuple[str, ...] = (), project_id: str = "") -> EffectivePolicy:
         """Return what is in force for a project, or with "" for a department, or with an empty path for a tenant."""
