@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -74,12 +75,14 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Run a script for every connection; the connection ends with it."""
     server = Server("")
-    writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
-        writers.add(writer)
-        with suppress(ConnectionError):
+        if task := asyncio.current_task():
+            tasks.add(task)
+        # Cancelled when the test ends; a stream's own callback would report that as a mistake.
+        with suppress(ConnectionError, asyncio.CancelledError):
             await script(Wire(reader, writer))
         writer.close()
 
@@ -90,8 +93,9 @@ async def serving(
         yield server
     finally:
         running.close()
-        for writer in writers:
-            writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

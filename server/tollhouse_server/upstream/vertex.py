@@ -5,9 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import orjson
-
-from tollhouse_server.upstream import answers, vertex_embeddings
+from tollhouse_server.upstream import answers, vertex_bodies, vertex_embeddings
 from tollhouse_server.upstream.gemini import ATTEMPT_HEADER
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.protocol import Method, UpstreamCall
@@ -33,8 +31,9 @@ class VertexUpstream:
         if call.method is Method.EMBED:
             asked = vertex_embeddings.question(call.body, call.destination.model)
             return asked.answer(await self._unary(call, asked.method, asked.body))
-        body = _counted(call.body) if call.method is Method.COUNT_TOKENS else call.body
-        return await self._unary(call, call.method, body)
+        if call.method is Method.COUNT_TOKENS:
+            return await self._unary(call, call.method, vertex_bodies.counted(call.body))
+        return await self._unary(call, call.method, vertex_bodies.generated(call.body, call.destination))
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes.
@@ -42,7 +41,8 @@ class VertexUpstream:
         Raises:
             NotSent, Refused, Broken: see `protocol`; Broken also when the stream ends in the middle of an event.
         """
-        async with self._answer(call, f"{call.method}?alt=sse", call.body) as answer:
+        body = vertex_bodies.generated(call.body, call.destination)
+        async with self._answer(call, f"{call.method}?alt=sse", body) as answer:
             async for chunk in answers.read_events(answer):
                 yield chunk
 
@@ -85,11 +85,3 @@ class VertexUpstream:
             silence_seconds=call.silence_seconds,
             egress_url=where.egress_url,
         )
-
-
-def _counted(body: bytes) -> bytes:
-    """Return the body of countTokens without the wrapper in which the Developer API wants a whole request."""
-    inner = orjson.loads(body).get("generateContentRequest")
-    if inner is None:
-        return body
-    return orjson.dumps({name: value for name, value in inner.items() if name != "model"})
