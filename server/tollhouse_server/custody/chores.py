@@ -137,7 +137,9 @@ class Custody:
             order = KeyOrder(
                 account_id=account.account_id, project=account.project, key_id="", old_key_id="", old_version=0
             )
-            provider = self._providers[policies[account.account_id].provider]
+            provider = self._providers.get(policies[account.account_id].provider)
+            if provider is None:
+                continue
             try:
                 for name in await provider.strays(order, ended=ended[account.account_id]):
                     await provider.retire(order, provider_key=name, secret=None)

@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
+from tollhouse_server.errors import TollhouseError
+from tollhouse_server.routing.catalogue import Catalogue
+from tollhouse_server.routing.route import RouteRequest
+from tollhouse_server.routing.targets import Account
 from tollhouse_server.upstream.protocol import (
     Broken,
     Destination,
@@ -28,6 +33,48 @@ class ProbeVerdict(StrEnum):
     REFUSED = "REFUSED"
     UNKNOWN = "UNKNOWN"
     """The upstream did not answer, or not about the key."""
+
+
+def destinations(catalogue: Callable[[], Catalogue]) -> Callable[[str], Destination | None]:
+    """Return what finds a destination for an account's keys: any model of the catalogue that can count tokens there."""
+
+    def find(account_id: str) -> Destination | None:
+        current = catalogue()
+        account = next((one for one in current.accounts() if one.account_id == account_id), None)
+        if account is None:
+            return None
+        models = [model.model for model in current.list_models() if account.kind in model.upstreams]
+        return next((found for model in models if (found := _at(current, account, model)) is not None), None)
+
+    return find
+
+
+def _at(catalogue: Catalogue, account: Account, model: str) -> Destination | None:
+    request = RouteRequest(
+        method=Method.COUNT_TOKENS.value,
+        at=datetime.now(UTC),
+        model=model,
+        tenant_id=account.tenant_id,
+        environment=account.environment,
+        kinds=frozenset({account.kind}),
+    )
+    try:
+        targets = catalogue.resolve(request).targets
+    except TollhouseError:
+        # Shut down, or not for counting tokens: another model will do.
+        return None
+    for target in targets:
+        if target.account_id == account.account_id:
+            return Destination(
+                kind=target.kind,
+                base_url=target.base_url,
+                api_version=target.api_version,
+                model=target.model,
+                project=target.project,
+                region=target.region,
+                egress_url=target.egress_url,
+            )
+    return None
 
 
 class Probe(Protocol):

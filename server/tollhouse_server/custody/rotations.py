@@ -22,7 +22,7 @@ from tollhouse_server.custody.rotation_store import Overtaken
 from tollhouse_server.custody.tables import KeyRotationRow
 from tollhouse_server.custody.terms import KeyState, Outcome, ProviderKind, Step
 from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import EtagMismatch, SecretMissing, StoreUnavailable, TollhouseError
+from tollhouse_server.errors import EtagMismatch, KeyProviderFailed, SecretMissing, StoreUnavailable, TollhouseError
 from tollhouse_server.routing import account_store
 from tollhouse_server.routing.tables import UpstreamKeyRow
 from tollhouse_server.vault.key_ring import KEY_FIELD, upstream_key_path
@@ -145,7 +145,7 @@ class Rotations:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     async def _stage(self, facts: _Facts) -> None:
-        provider = self._providers[ProviderKind(facts.claimed.provider)]
+        provider = self._provider(facts)
         issued = await provider.find(facts.order) or await provider.issue(facts.order)
         if issued is None:
             await self._put_off(facts.claimed, store.WAITS_FOR_PERSON, self._pace.manual_seconds)
@@ -258,14 +258,20 @@ class Rotations:
 
     # --- what steps share ---------------------------------------------------------------------------------------------
 
+    def _provider(self, facts: _Facts) -> KeyProvider:
+        kind = ProviderKind(facts.claimed.provider)
+        if kind not in self._providers:
+            raise KeyProviderFailed(provider=kind.value, detail="this server is not set up for it")
+        return self._providers[kind]
+
     async def _unrecorded(self, facts: _Facts) -> UpstreamKeyRow | None:
         """A key that was issued by who crashed before it could be written down."""
-        issued = await self._providers[ProviderKind(facts.claimed.provider)].find(facts.order)
+        issued = await self._provider(facts).find(facts.order)
         # What a person has written into Vault stays his: nothing of ours was made of it yet.
         return _staged(facts.order, issued, 1) if issued is not None and issued.provider_key else None
 
     async def _retire_at_provider(self, facts: _Facts, key: UpstreamKeyRow) -> bool:
-        provider = self._providers[ProviderKind(facts.claimed.provider)]
+        provider = self._provider(facts)
         secret: SecretText | None = None
         if not key.provider_key:
             try:

@@ -11,7 +11,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import InvalidRequest, RotationUnderWay, WrongState
 from tollhouse_server.names import KeyRotationName
 
-from tests.drivers.custody import Rig
+from tests.drivers.custody import Boundaries, Crash, Rig
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.plane import Plane
 
@@ -104,6 +104,26 @@ async def test_a_rotation_is_cancelled_before_its_key_is_used_and_not_after(plan
     assert cancelled.step == pb.KeyRotation.STEP_ROLL_BACK
     assert ended.state == pb.KeyRotation.STATE_CANCELLED
     await finish(rig, later)
+    await rig.assert_in_order()
+
+
+@pytest.mark.parametrize("boundary", ["after issue", "after write to Vault"])
+async def test_a_key_that_nobody_has_written_down_is_taken_back_too(plane: Plane, rig: Rig, boundary: str) -> None:
+    """Issued by a process that crashed, then the rotation was cancelled: the id under which it lives is known."""
+    plain = Boundaries()
+    first = await plane.call(pb.RotateUpstreamKeyRequest(name=first_of(rig)))
+    await rig.machine(plain).advance()
+    await plane.call(pb.CancelKeyRotationRequest(name=first.name))
+    await finish(rig, first)
+    second = await plane.call(pb.RotateUpstreamKeyRequest(name=first_of(rig)))
+    with pytest.raises(Crash):
+        await rig.machine(Boundaries(crash_at=plain.passed.index(boundary))).advance()
+    alive = await rig.live_at_provider()
+
+    await plane.call(pb.CancelKeyRotationRequest(name=second.name))
+    await finish(rig, second)
+
+    assert len(alive) == 2
     await rig.assert_in_order()
 
 
