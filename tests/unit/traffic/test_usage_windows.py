@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tollhouse_server.routing.targets import AccountLimit, AccountMetric
-from tollhouse_server.traffic.buckets import amounts_of
+from tollhouse_server.traffic.buckets import Buckets, amounts_of
 from tollhouse_server.traffic.caps import Caps
 from tollhouse_server.traffic.days import PacificDay
 from tollhouse_server.traffic.quota_failures import learned_limits
 from tollhouse_server.traffic.usage_window import IMAGES, METRICS, REQUESTS, SPEND, TOKENS, UsageWindow
+
+from tests.unit.traffic.calls import account
 
 SECONDS = st.floats(min_value=0, max_value=400, allow_nan=False)
 CALLS = st.lists(st.tuples(SECONDS, st.integers(0, 1000), st.integers(0, 1000)), min_size=1, max_size=60)
@@ -180,7 +182,8 @@ def test_what_is_heard_again_over_others_does_not_grow_younger() -> None:
     caps.learn(REQUESTS, 10, learned_at=0.0, now=0.0)
 
     for at in range(1, 600):
-        caps.learn(REQUESTS, 10, learned_at=at * 0.001, now=float(at))
+        ((_, amount, learned_at),) = caps.learned()
+        caps.learn(REQUESTS, amount, learned_at=learned_at + 0.5, now=float(at))
     caps.apply(601.0)
 
     assert caps.in_force[0].limit == 11
@@ -233,3 +236,27 @@ def test_a_quota_failure_without_words_teaches_nothing() -> None:
 def test_every_metric_has_its_place_in_the_amounts() -> None:
     """A metric without one would be limited by nothing."""
     assert len(amounts()) == len(METRICS) == len(AccountMetric)
+
+
+def test_the_models_that_limits_name_are_known_before_the_first_call() -> None:
+    """Their shares must have been agreed upon by then."""
+    buckets = Buckets()
+    limits = [AccountLimit(metric=AccountMetric.REQUESTS_PER_MINUTE, amount=1, model=model) for model in ("", "m")]
+
+    buckets.reconfigure([account(*limits)])
+
+    assert sorted((account_id, model) for account_id, model, _ in buckets.parts()) == [("acme", ""), ("acme", "m")]
+
+
+def test_an_account_that_is_gone_is_forgotten_and_one_that_stays_keeps_its_use() -> None:
+    """A new catalogue is no new minute."""
+    buckets = Buckets(clock=lambda: 0.0)
+    limited_account = account(AccountLimit(metric=AccountMetric.REQUESTS_PER_MINUTE, amount=1, model="m"))
+    buckets.reconfigure([limited_account, account(account_id="gone")])
+    buckets.bucket("acme", "m").take(0, amounts())
+    buckets.bucket("gone", "m")
+
+    buckets.reconfigure([limited_account])
+
+    assert [bucket.account_id for bucket in buckets] == ["acme"]
+    assert buckets.bucket("acme", "m").room(0, amounts()) == 0
