@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Upstream attempts per call, the first included."""
 
+    max_calls_upstream: Annotated[int, Field(ge=1)] = 512
+    """Calls that a worker has upstream at a time; further ones wait in the queue, by priority and fair share."""
+
+    max_calls_waiting: Annotated[int, Field(ge=1)] = 1000
+    """Calls that wait in a worker's queue; beyond it the least important are refused at once."""
+
     default_output_cap_tokens: Annotated[int, Field(ge=1)] = 8192
     """The ceiling's output bound for a caller who set no `max_output_tokens`; it is sent upstream, so it binds."""
 

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server import services
-from tollhouse_server.api.chain import Chain
+from tollhouse_server.api.chain import Chain, Method
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
@@ -33,7 +33,9 @@ from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
-from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.upstream.protocol import Upstream
+from tollhouse_server.upstream.upstreams import open_upstreams
+from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
 from tollhouse_server.wiring.outside import custodian_vault, derived, gateway_vault, read_pepper, required_dsn
@@ -89,54 +91,26 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         pepper = await read_pepper(vault)
         knowledge = await open_knowledge(settings, database, vault, pepper)
         ledger = await open_ledger(settings, stack, metrics)
+        upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, ledger.pool)
-        ledger.run_in(tasks)
         traffic = open_traffic(settings, database, knowledge, metrics)
-        session = await stack.enter_async_context(open_session())
-        calls = DetachedCalls(tasks.group)
         quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
-        key_watch = KeyWatch(quarantine, key_use)
-        generation = Generation(
-            planner=Planner(
-                lambda: knowledge.catalogue.current,
-                lambda: knowledge.prices.current,
-                output_cap_tokens=settings.default_output_cap_tokens,
-                stream_step_tokens=settings.stream_step_tokens,
-            ),
-            departures=Departures(
-                traffic=traffic.traffic,
-                retries=traffic.retries,
-                keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, key_watch.is_out),
-                key_watch=key_watch,
-            ),
+        departures = Departures(
+            traffic=traffic.traffic,
+            retries=traffic.retries,
+            keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, quarantine.is_out),
+            key_watch=KeyWatch(quarantine, key_use),
+        )
+        calls = DetachedCalls(tasks.group)
+        generation = _generation(
+            settings,
+            knowledge=knowledge,
+            departures=departures,
             attempts=Attempts(ledger.ledger),
-            upstream=GeminiUpstream(session),
+            upstream=upstreams,
             calls=calls,
             metrics=metrics,
-            max_attempts=settings.max_attempts,
-            upstream_timeout_seconds=settings.upstream_timeout_seconds,
-            settle_grace_seconds=settings.settle_grace_seconds,
-        )
-        methods = services.all_methods(
-            services.ServiceParts(
-                database=database,
-                mutations=Mutations(database, derived(pepper, "mutations")),
-                pages=PageTokens(derived(pepper, "pages")),
-                authorizer=knowledge.authorizer,
-                catalogue=knowledge.catalogue,
-                prices=knowledge.prices,
-                custodian=custodian,
-                addresses=addresses_of(settings),
-                pepper=pepper,
-                project_paths=knowledge.project_paths,
-                output_cap_tokens=settings.default_output_cap_tokens,
-                generation=GenerationService(
-                    generation=generation,
-                    streaming=Streaming(generation),
-                    project_paths=knowledge.project_paths,
-                ),
-            )
         )
         chain = Chain(
             directory=knowledge.directory,
@@ -145,12 +119,77 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             default_deadline_seconds=settings.default_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
         )
+        methods = _methods(
+            settings,
+            database=database,
+            custodian=custodian,
+            pepper=pepper,
+            knowledge=knowledge,
+            generation=generation,
+        )
         server = GrpcioServer(chain, methods, settings)
+        ledger.run_in(tasks)
+        traffic.run_in(tasks)
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
-        traffic.run_in(tasks)
         tasks.keep(partial(_gauges, metrics, knowledge, ledger))
         yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger)
+
+
+def _generation(
+    settings: Settings,
+    *,
+    knowledge: Knowledge,
+    departures: Departures,
+    attempts: Attempts,
+    upstream: Upstream,
+    calls: DetachedCalls,
+    metrics: Metrics,
+) -> Generation:
+    return Generation(
+        planner=Planner(
+            lambda: knowledge.catalogue.current,
+            lambda: knowledge.prices.current,
+            output_cap_tokens=settings.default_output_cap_tokens,
+            stream_step_tokens=settings.stream_step_tokens,
+        ),
+        departures=departures,
+        attempts=attempts,
+        upstream=upstream,
+        calls=calls,
+        metrics=metrics,
+        max_attempts=settings.max_attempts,
+        upstream_timeout_seconds=settings.upstream_timeout_seconds,
+        settle_grace_seconds=settings.settle_grace_seconds,
+    )
+
+
+def _methods(
+    settings: Settings,
+    *,
+    database: Database,
+    custodian: VaultClient,
+    pepper: bytes,
+    knowledge: Knowledge,
+    generation: Generation,
+) -> list[Method]:
+    parts = services.ServiceParts(
+        database=database,
+        mutations=Mutations(database, derived(pepper, "mutations")),
+        pages=PageTokens(derived(pepper, "pages")),
+        authorizer=knowledge.authorizer,
+        catalogue=knowledge.catalogue,
+        prices=knowledge.prices,
+        custodian=custodian,
+        addresses=addresses_of(settings),
+        pepper=pepper,
+        project_paths=knowledge.project_paths,
+        output_cap_tokens=settings.default_output_cap_tokens,
+        generation=GenerationService(
+            generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
+        ),
+    )
+    return services.all_methods(parts)
 
 
 async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -> None:
