@@ -61,7 +61,7 @@ def test_what_is_none_of_ours_stays(configuration: Any) -> None:
 
 def test_a_wrapped_count_is_unwrapped() -> None:
     """Vertex counts the request itself."""
-    request = {"contents": [], "systemInstruction": {}}
+    request: dict[str, Any] = {"contents": [], "systemInstruction": {}}
 
     assert json.loads(counted(json.dumps({"generateContentRequest": {"model": "m", **request}}).encode())) == request
     assert counted(b'{"contents": []}') == b'{"contents": []}'
