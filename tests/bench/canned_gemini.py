@@ -1,9 +1,10 @@
 """A server that says the same whatever it is asked: a process of its own, so that only the client's time is counted.
 
-`python -m tests.bench.canned_gemini` prints its port and serves until its standard input ends.
+`python -m tests.bench.canned_gemini [certificate and key]` prints its port and serves until its standard input ends.
 """
 
 import asyncio
+import ssl
 import sys
 from typing import cast
 
@@ -56,7 +57,7 @@ class _Canned(asyncio.Protocol):
         self._pieces(CHUNKS)
 
     def _pieces(self, left: int) -> None:
-        """Send a chunk a loop turn, so that the client gets them one by one as from a model."""
+        """Send a chunk a millisecond, so that the client gets them one by one as from a model."""
         if not left:
             self._transport.write(b"0\r\n\r\n")
             return
@@ -66,7 +67,11 @@ class _Canned(asyncio.Protocol):
 
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Canned, "127.0.0.1", 0)
+    context = None
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
+    server = await loop.create_server(_Canned, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
     await loop.run_in_executor(None, sys.stdin.read)
 
