@@ -22,7 +22,9 @@ from tollhouse_server.routing import account_store
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 from tollhouse_server.simulator.client import SimulatorClient
 from tollhouse_server.upstream.gemini import GeminiUpstream
+from tollhouse_server.upstream.http import Transport
 from tollhouse_server.upstream.protocol import Destination
+from tollhouse_server.upstream.tokens import AccessTokens
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.key_ring import upstream_key_path
 from tollhouse_server.vault.secret_text import SecretFields, SecretText
@@ -141,7 +143,7 @@ class Rig:
     database: Database
     vault: VaultClient
     simulator: SimulatorClient
-    upstream: GeminiUpstream
+    transport: Transport
     account_id: str = field(default_factory=lambda: f"account-{uuid4().hex[:8]}")
     refuses: bool = False
     """Whether the upstream refuses every new key."""
@@ -155,15 +157,18 @@ class Rig:
 
     @property
     def provider(self) -> ApiKeysProvider:
-        address = ApiKeysAddress(endpoint=self.simulator.url, token=TOKEN, provider="SIMULATOR")
-        return ApiKeysProvider(self.vault, address)
+        return self.provider_at(ApiKeysAddress(endpoint=self.simulator.url, token=TOKEN, provider="SIMULATOR"))
+
+    def provider_at(self, address: ApiKeysAddress) -> ApiKeysProvider:
+        tokens = AccessTokens(self.transport, token_urls=[f"{self.simulator.url}/token"])
+        return ApiKeysProvider(self.vault, tokens, address)
 
     @property
     def probe(self) -> Probe:
         if self.refuses:
             return Refusal()
         where = Destination(base_url=self.simulator.url, api_version="v1beta", model=MODEL)
-        return UpstreamProbe(self.upstream, lambda _: where)
+        return UpstreamProbe(GeminiUpstream(self.transport), lambda _: where)
 
     def order(self, key_id: str) -> KeyOrder:
         return KeyOrder(account_id=self.account_id, project=self.project, key_id=key_id, old_key_id="", old_version=0)

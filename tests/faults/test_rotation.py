@@ -24,7 +24,7 @@ from tollhouse_server.names import KeyRotationName
 from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.simulator.client import running_simulator
-from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.upstream.http import open_transport
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
@@ -200,12 +200,12 @@ async def test_rotations_under_load_survive_a_crash_at_every_boundary(
     custodian, gateway = vaults
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(running_simulator(only_known_keys=True))
-        session = await stack.enter_async_context(open_session())
+        transport = await stack.enter_async_context(open_transport())
         rigs = []
         for made in lane_databases:
             database = Database(made.app_dsn)
             stack.push_async_callback(database.close)
-            parts: dict[str, Any] = {"vault": custodian, "simulator": simulator, "upstream": GeminiUpstream(session)}
+            parts: dict[str, Any] = {"vault": custodian, "simulator": simulator, "transport": transport}
             rigs.append(Rig(database=database, pace=LOADED, drain_seconds=1, **parts))
         each = -(-ROTATIONS // lanes)
         done = await asyncio.gather(*(lane(number, rig, gateway, each) for number, rig in enumerate(rigs)))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from tollhouse_server.database.engine import Database
 from tollhouse_server.simulator.client import SimulatorClient
-from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.upstream.http import open_transport
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 
@@ -49,7 +49,7 @@ def simulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def rig(database: Database, custodian: VaultClient, simulator_url: str) -> AsyncIterator[Rig]:
     """An account with one key of the simulator's."""
-    async with SimulatorClient(simulator_url) as simulator, open_session() as session:
-        rig = Rig(database=database, vault=custodian, simulator=simulator, upstream=GeminiUpstream(session))
+    async with SimulatorClient(simulator_url) as simulator, open_transport() as transport:
+        rig = Rig(database=database, vault=custodian, simulator=simulator, transport=transport)
         await rig.add_account()
         yield rig

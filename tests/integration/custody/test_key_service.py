@@ -214,7 +214,7 @@ async def test_a_policy_has_defaults_bounds_and_a_credential_that_nobody_sees(pl
             await plane.call(pb.UpdateKeyPolicyRequest(key_policy=google, provider_credential=credential))
         assert canary not in str(raised.value)
 
-    credential = json.dumps({"client_email": "rotator@example.test", "private_key": canary})
+    credential = json.dumps({"client_email": "a@b.test", "private_key": canary, "token_uri": "https://c.test"})
     after = await plane.call(pb.UpdateKeyPolicyRequest(key_policy=google, provider_credential=credential))
 
     held = await rig.vault.read_secret(f"custody/{rig.account_id}")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tollhouse_server.custody.providers.google import ApiKeysAddress, ApiKeysProvider
+from tollhouse_server.custody.providers.google import ApiKeysAddress
 from tollhouse_server.custody.rotation_store import Overtaken, claim, move
 from tollhouse_server.custody.terms import Step
 from tollhouse_server.database.rows import run_sql
@@ -146,7 +146,7 @@ async def test_a_provider_that_fails_is_asked_again(rig: Rig, method: str) -> No
 
 async def test_a_provider_that_cannot_be_reached_says_so_without_details_of_the_request(rig: Rig) -> None:
     """Key strings are in the paths of some requests."""
-    unreachable = ApiKeysProvider(rig.vault, ApiKeysAddress(endpoint="http://127.0.0.1:9", token="t"))
+    unreachable = rig.provider_at(ApiKeysAddress(endpoint="http://127.0.0.1:9", token="t"))
 
     with pytest.raises(KeyProviderFailed) as raised:
         await unreachable.find(rig.order("any"))

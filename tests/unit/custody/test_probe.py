@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tollhouse_server.custody.probe import ProbeVerdict, UpstreamProbe
+from tollhouse_server.custody.probe import ProbeVerdict, UpstreamProbe, destinations
+from tollhouse_server.routing.models import Capability
 from tollhouse_server.upstream.protocol import Broken, Destination, NotSent, Refused, UpstreamCall, UpstreamError
 from tollhouse_server.vault.secret_text import SecretText
+
+from tests.unit.routing.build import account, catalogue, model
 
 SOMEWHERE = Destination(base_url="http://nowhere", api_version="v1", model="gemini-2.5-flash")
 KEY_INVALID = {"error": {"code": 400, "details": [{"reason": "API_KEY_INVALID"}]}}
@@ -57,3 +60,15 @@ async def test_an_account_that_is_not_served_tells_nothing() -> None:
     probe = UpstreamProbe(Answering(None), lambda _: None)
 
     assert await probe.check("main", SecretText("secret")) is ProbeVerdict.UNKNOWN
+
+
+def test_a_probe_goes_to_the_account_whose_key_it_is() -> None:
+    """With any model there that can count tokens, at the account's own address."""
+    counting = model("counts", Capability.COUNT_TOKENS)
+    found = destinations(lambda: catalogue(model("does-not"), counting, accounts=(account("a"), account("b"))))
+
+    there = found("b")
+
+    assert there is not None
+    assert (there.base_url, there.model, there.project) == ("http://b", "counts", "b")
+    assert found("unknown") is None

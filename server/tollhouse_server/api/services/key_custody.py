@@ -30,7 +30,7 @@ from tollhouse_server.vault.secret_text import SecretFields
 ROTATABLE = (KeyState.ACTIVE, KeyState.DISABLED, KeyState.QUARANTINED)
 _ENDED = (KeyState.REVOKED, KeyState.RETIRED)
 _POLICY_FIELDS = frozenset({"provider", "rotation_period_days", "drain_seconds"})
-_CREDENTIAL_PARTS = frozenset({"client_email", "private_key"})
+_CREDENTIAL_PARTS = frozenset({"client_email", "private_key", "token_uri"})
 
 
 class Custodian(Protocol):

@@ -5,28 +5,25 @@ CreateKeyRequest.key_id, read November 2026).
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from google.api_core import exceptions
-from google.auth import credentials as google_credentials
 from google.auth import exceptions as auth_exceptions
-from google.oauth2 import credentials as user_credentials
-from google.oauth2 import service_account
+from google.oauth2.credentials import Credentials
 
 from tollhouse_server.custody.providers.manual import SecretReader
 from tollhouse_server.custody.providers.protocol import IssuedKey, KeyOrder
 from tollhouse_server.errors import KeyProviderFailed, SecretMissing
 from tollhouse_server.telemetry.redaction import redacted
+from tollhouse_server.upstream.protocol import NotSent, Refused
 from tollhouse_server.vault.secret_text import SecretText
 
 CREDENTIAL_FIELD: Final = "credential"
 DEFAULT_ENDPOINT: Final = "https://apikeys.googleapis.com"
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _TARGET: Final = "generativelanguage.googleapis.com"
 _CALL_SECONDS: Final = 10.0
 _OPERATION_SECONDS: Final = 25.0
@@ -52,16 +49,26 @@ class ApiKeysAddress:
     """Which API. `token` is what an account without a service account in Vault shows; the simulator takes any."""
 
     endpoint: str = DEFAULT_ENDPOINT
-    token_endpoint: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
     token: str = ""
     provider: str = "GOOGLE"
+
+
+class Bearers(Protocol):
+    """Gives access tokens for service accounts' keys; `upstream.tokens.AccessTokens` is one.
+
+    google-auth's own would ask hosts that no setting names for the regions that an account may be used in.
+    """
+
+    async def bearer(self, key: str, *, egress_url: str, timeout_seconds: float) -> str:
+        """Return the token that stands behind "Bearer" for a key; raises Refused or NotSent."""
 
 
 class ApiKeysProvider:
     """Issues API keys in the account's Google Cloud project. Calls block, so they go to threads."""
 
-    def __init__(self, vault: SecretReader, address: ApiKeysAddress = ApiKeysAddress()) -> None:
+    def __init__(self, vault: SecretReader, bearers: Bearers, address: ApiKeysAddress = ApiKeysAddress()) -> None:
         self._vault = vault
+        self._bearers = bearers
         self._address = address
 
     async def find(self, order: KeyOrder) -> IssuedKey | None:
@@ -99,39 +106,35 @@ class ApiKeysProvider:
     async def _call(self, order: KeyOrder, work: Callable[[Any], Answer]) -> Answer:
         if not order.project:
             raise self._failed(f"account {order.account_id} names no Google Cloud project")
+        bearer = await self._bearer(order.account_id)
         try:
-            credentials = await self._credentials(order.account_id)
-            return await asyncio.to_thread(lambda: work(self._client(credentials)))
+            return await asyncio.to_thread(lambda: work(self._client(bearer)))
         except _FAILURES as error:
             raise self._failed(_told(error)) from error
 
-    async def _credentials(self, account_id: str) -> google_credentials.Credentials:
+    async def _bearer(self, account_id: str) -> str:
         path = credential_path(account_id)
         try:
-            fields = await self._vault.read_secret(path)
+            credential = (await self._vault.read_secret(path)).get(CREDENTIAL_FIELD)
         except SecretMissing:
-            if not self._address.token:
-                raise
-            return user_credentials.Credentials(token=self._address.token)  # type: ignore[no-untyped-call]
-        if CREDENTIAL_FIELD not in fields:
+            credential = self._address.token
+        if not credential:
             raise SecretMissing(path=path)
         try:
-            # Where tokens come from is the deployment's to say, not a credential's.
-            facts = json.loads(fields[CREDENTIAL_FIELD]) | {"token_uri": self._address.token_endpoint}
-            made: google_credentials.Credentials = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
-                facts, scopes=_SCOPES
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            # Not `from`: what cannot be parsed may be the secret itself.
-            raise self._failed(f"what lies at {path} in Vault is not a service account's key") from None
-        return made
+            return await self._bearers.bearer(credential, egress_url="", timeout_seconds=_CALL_SECONDS)
+        except Refused as error:
+            told = redacted(str(error.error.get("message", error)))
+            raise self._failed(f"no access token for the service account: {told}") from error
+        except NotSent as error:
+            raise self._failed(f"no access token for the service account: {error}") from error
 
-    def _client(self, credentials: google_credentials.Credentials) -> Any:
+    def _client(self, bearer: str) -> Any:
         # Importing it takes half a second, which only a process that rotates keys should pay.
         from google.cloud.api_keys_v2 import ApiKeysClient  # noqa: PLC0415
         from google.cloud.api_keys_v2.services.api_keys.transports.rest import ApiKeysRestTransport  # noqa: PLC0415
 
         where = urlsplit(self._address.endpoint)
+        credentials = Credentials(token=bearer)  # type: ignore[no-untyped-call]
         transport = ApiKeysRestTransport(host=where.netloc, url_scheme=where.scheme, credentials=credentials)
         return ApiKeysClient(transport=transport)
 
