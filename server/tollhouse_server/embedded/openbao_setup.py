@@ -11,11 +11,10 @@ from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.files import make_private_directory, write_secret_file
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
-from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH, SECRETS_MOUNT, TRANSIT_MOUNT
+from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH, RECEIPTS_KEY, SECRETS_MOUNT, TRANSIT_MOUNT
 
 PEPPER_BYTES = 32
 MOUNT_TIMEOUT_SECONDS = 10.0
-RECEIPTS_KEY = "receipts"
 
 
 async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, token_max_ttl_seconds: int) -> None:

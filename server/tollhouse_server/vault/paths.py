@@ -6,3 +6,6 @@ TRANSIT_MOUNT = "transit"
 # Below the secrets mount; Base64 of the secret under which API keys are digested.
 PEPPER_PATH = "gateway/api-key-pepper"
 PEPPER_FIELD = "value"
+
+# The key below the transit mount that signs receipts. The gateway may sign with it, and nothing else.
+RECEIPTS_KEY = "receipts"
