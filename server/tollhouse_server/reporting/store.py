@@ -6,7 +6,7 @@ Days that are over are read from their roll-ups instead (`rollup_store.py`); whi
 """
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -49,9 +49,6 @@ LONGEST_CALL: Final = timedelta(hours=1)
 """All attempts of one call begin within this time: far beyond any deadline that a server grants."""
 
 _CLOCKS_APART: Final = timedelta(minutes=1)
-
-# An id may be anything; a moment of this time is one that every calendar has.
-_LAST_MILLISECOND: Final = 221_845_392_000_000
 
 
 async def begin_snapshot(session: AsyncSession) -> None:
@@ -193,24 +190,11 @@ async def find_attempt(session: AsyncSession, scope: Scope, call_id: UUID) -> li
 async def find_attempts(
     session: AsyncSession, scope: Scope, attempt_ids: Collection[UUID]
 ) -> dict[UUID, list[UsageRecord]]:
-    """Return all records of each of many attempts, the oldest first; attempts that are not of the scope are left out."""
-    query = (
-        select(RECORD)
-        .where(
-            *in_scope(RECORD, scope),
-            RECORD.c.attempt_id.in_(attempt_ids),
-            # Leaves out the partitions of months before the first of them.
-            RECORD.c.settled_at >= min(map(_made_at, attempt_ids)) - LONGEST_CALL,
-        )
-        .order_by(RECORD.c.attempt_id, RECORD.c.settled_at)
-    )
+    """Return all records of each of many attempts, the oldest first; those that are not of the scope are left out."""
+    attempt, moment = RECORD.c.attempt_id, RECORD.c.settled_at
+    query = select(RECORD).where(*in_scope(RECORD, scope), attempt.in_(attempt_ids)).order_by(attempt, moment)
     records = map(_record, await _rows(session, query))
     return {attempt_id: list(group) for attempt_id, group in groupby(records, key=attrgetter("attempt_id"))}
-
-
-def _made_at(attempt_id: UUID) -> datetime:
-    """Return when an id was made, by the clock of its maker; the year 9000 at the latest for one that nobody made."""
-    return datetime.fromtimestamp(min(attempt_id.int >> 80, _LAST_MILLISECOND) / 1000, UTC)
 
 
 async def _attempt(session: AsyncSession, scope: Scope, attempt_id: UUID) -> list[UsageRecord]:
