@@ -12,6 +12,7 @@ from typing import Any
 from tollhouse_server.routing.targets import Account
 from tollhouse_server.traffic.caps import Caps
 from tollhouse_server.traffic.days import PacificDay
+from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM, Pace, Taker
 from tollhouse_server.traffic.quota_failures import learned_limits
 from tollhouse_server.traffic.usage_window import DAY, IMAGES, IN_FLIGHT, METRICS, SPEND, TOKENS, Slot
 
@@ -34,6 +35,7 @@ class Bucket:
         "groups",
         "model",
         "over_all",
+        "pace",
         "seconds",
         "wanted",
     )
@@ -43,6 +45,7 @@ class Bucket:
         self.model = model
         self.caps = Caps(days)
         self.over_all: Caps | None = None
+        self.pace = Pace()
         self.cooling_until = float("-inf")
         self.cooling_steps = 0
         self.seconds = 0.0
@@ -59,10 +62,28 @@ class Bucket:
             room = min(room, self.over_all.room(second, amounts))
         return room
 
-    def take(self, second: int, amounts: list[int]) -> tuple[Slot, Slot | None]:
+    def holds_back(self, taker: Taker, room: float, now: float) -> bool:
+        """Tell whether a department must leave the room that there is to others for the moment."""
+        if room >= UNPACED_ROOM or not self.pace.is_greedy(taker):
+            return False
+        return room < KEPT_ROOM or self.pace.until > now
+
+    def take(self, taker: Taker, amounts: list[int], now: float) -> tuple[Slot, Slot | None]:
         """Count a call that begins."""
+        second, over_all = int(now), self.over_all
+        if self.caps.in_force or over_all is not None:
+            self._keep_pace(taker, amounts, now)
         slot = self.caps.window.take(second, amounts)
-        return slot, self.over_all.window.take(second, amounts) if self.over_all is not None else None
+        return slot, over_all.window.take(second, amounts) if over_all is not None else None
+
+    def _keep_pace(self, taker: Taker, amounts: list[int], now: float) -> None:
+        pace = self.pace
+        if pace.is_greedy(taker):
+            seconds = self.caps.pace_seconds(amounts)
+            if self.over_all is not None:
+                seconds = max(seconds, self.over_all.pace_seconds(amounts))
+            pace.until = max(pace.until, now) + seconds
+        pace.took(taker, int(now))
 
     def correct(self, slots: tuple[Slot, Slot | None], *, tokens: int, images: int, nanos: int) -> None:
         """Count what a call used more, or less, than it took."""

@@ -5,9 +5,12 @@ from typing import Final
 
 from tollhouse_server.routing.targets import AccountLimit
 from tollhouse_server.traffic.days import PacificDay
-from tollhouse_server.traffic.usage_window import METRICS, UsageWindow
+from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM
+from tollhouse_server.traffic.usage_window import IMAGES, METRICS, REQUESTS, SPEND, TOKENS, WINDOW_SECONDS, UsageWindow
 
 UNLIMITED: Final = float("inf")
+
+_PACED = frozenset({REQUESTS, TOKENS, IMAGES, SPEND})
 
 _DECAY_SECONDS = 600.0
 _DECAY_GROWTH = 1.1
@@ -115,6 +118,18 @@ class Caps:
             elif (share - used) / share < room:
                 room = (share - used) / share
         return room
+
+    def pace_seconds(self, amounts: list[int]) -> float:
+        """Return how long such calls are apart when they use what is scarce evenly, without what is kept for others."""
+        sums = self.window.sums
+        return max(
+            (
+                amounts[cap.metric] * WINDOW_SECONDS[cap.metric] / (cap.share * (1.0 - KEPT_ROOM))
+                for cap in self.in_force
+                if cap.metric in _PACED and cap.share > sums[cap.metric] > cap.share * (1.0 - UNPACED_ROOM)
+            ),
+            default=0.0,
+        )
 
     def frees_at(self, amounts: list[int]) -> float:
         """Return the first moment at which time makes room in a window that has none for these amounts."""

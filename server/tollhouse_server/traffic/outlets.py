@@ -7,6 +7,7 @@ from tollhouse_server.errors import TargetsUnhealthy, TollhouseError, UpstreamEx
 from tollhouse_server.routing.targets import Target
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers
 from tollhouse_server.traffic.buckets import Bucket, Buckets
+from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM, Taker
 
 _NEVER = float("inf")
 
@@ -22,10 +23,14 @@ class Outlet:
 
 
 class Outlook(NamedTuple):
-    """When a call that has no room may have it, infinity if only an event can bring it; and which buckets are full."""
+    """When a call that has no room may have it, infinity if only an event can bring it; and which buckets are full.
+
+    `is_held_back` says that there is room which is left to other departments.
+    """
 
     room_at: float
     short_of: tuple[Bucket, ...]
+    is_held_back: bool
 
 
 class Outlets(dict[tuple[str, str, str], Outlet]):
@@ -47,7 +52,7 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
         self.clear()
 
     def choose(
-        self, targets: Sequence[Target], amounts: list[int], now: float, withheld: Collection[Bucket]
+        self, targets: Sequence[Target], taker: Taker, amounts: list[int], now: float, withheld: Collection[Bucket]
     ) -> tuple[Target, Outlet] | None:
         """Return a target of the lowest rank that has room now, by chance in proportion to head-room times weight."""
         second, rank, total = int(now), -1, 0.0
@@ -63,6 +68,8 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
             if bucket.cooling_until > now or bucket in withheld:
                 continue
             room = bucket.room(second, amounts)
+            if room < UNPACED_ROOM and bucket.holds_back(taker, room, now):
+                continue
             if room and admits(outlet.key):
                 total += room * target.weight
                 found.append((total, target, outlet))
@@ -75,16 +82,20 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
                     return target, outlet
         return found[-1][1], found[-1][2]
 
-    def outlook(self, targets: Sequence[Target], amounts: list[int], now: float) -> Outlook:
+    def outlook(self, targets: Sequence[Target], taker: Taker, amounts: list[int], now: float) -> Outlook:
         """Return what a call waits for that has no room at any of `targets`."""
-        short_of, room_at = [], _NEVER
+        short_of, room_at, second, is_held_back = [], _NEVER, int(now), False
         for outlet in self._of(targets):
-            barred_until = self._barred_until(outlet, now)
-            if barred_until <= now:
-                short_of.append(outlet.bucket)
-                barred_until = outlet.bucket.frees_at(int(now), amounts)
-            room_at = min(room_at, barred_until)
-        return Outlook(room_at, tuple(short_of))
+            bucket, barred_until = outlet.bucket, self._barred_until(outlet, now)
+            if barred_until > now:
+                room_at = min(room_at, barred_until)
+            elif (room := bucket.room(second, amounts)) and bucket.holds_back(taker, room, now):
+                is_held_back = True
+                room_at = min(room_at, bucket.pace.until if room >= KEPT_ROOM else second + 1.0)
+            else:
+                short_of.append(bucket)
+                room_at = min(room_at, bucket.frees_at(second, amounts))
+        return Outlook(room_at, tuple(short_of), is_held_back)
 
     def refusal(self, targets: Sequence[Target], now: float, gives_up_at: float) -> TollhouseError | None:
         """Return what to say when it is certain that no target will have room in time, None when one may have."""

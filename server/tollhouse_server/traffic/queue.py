@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.traffic.buckets import Bucket
+from tollhouse_server.traffic.pace import Taker
 from tollhouse_server.traffic.terms import PlaceRequest
 
 LOWER_CLASSES_SHARE: Final = 0.05
@@ -58,12 +59,13 @@ class Group:
 class Waiter:
     """A call that waits. `answer` is whatever its owner waits on; this module does not look at it."""
 
-    __slots__ = ("amounts", "answer", "enqueued_at", "flow", "gives_up_at", "group", "number", "request")
+    __slots__ = ("amounts", "answer", "enqueued_at", "flow", "gives_up_at", "group", "number", "request", "taker")
 
     def __init__(
         self, request: PlaceRequest, amounts: list[int], answer: Any, *, enqueued_at: float, gives_up_at: float
     ) -> None:
         self.request = request
+        self.taker: Taker = (request.priority, request.tenant_id, request.department_id)
         self.amounts = amounts
         self.answer = answer
         self.enqueued_at = enqueued_at
@@ -75,6 +77,7 @@ class Waiter:
 
 Turn = tuple[Priority, float, int, Group, Flow]
 Order = list[Turn]
+Aside = tuple[Group, list[tuple[float, int, Flow]], tuple[float, int, Flow]]
 
 
 class _Depths:
@@ -194,6 +197,11 @@ class Queue:
                 group = heappop(order)[3]
                 return next(iter(group.lines[turn[4]]))
         return None
+
+    def set_aside(self, waiter: Waiter) -> Aside:
+        """Take the turn away from the one who has it in his group, until it is pushed back."""
+        turns = waiter.group.turns[waiter.flow.priority]
+        return waiter.group, turns, heappop(turns)
 
     def owed(self) -> Waiter | None:
         """Return who of the lower classes has a turn by the part that is guaranteed to them; None while none is due."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappush
 from typing import Any
 
 from tollhouse_server.errors import DeadlineTooShort, Overloaded, TollhouseError
@@ -14,9 +15,10 @@ from tollhouse_server.traffic.breakers import Breakers
 from tollhouse_server.traffic.bucket_reports import SECTION as BUCKETS
 from tollhouse_server.traffic.bucket_reports import BucketReports
 from tollhouse_server.traffic.buckets import Bucket, Buckets, amounts_of
-from tollhouse_server.traffic.outlets import Outlet, Outlets
+from tollhouse_server.traffic.outlets import Outlet, Outlets, Outlook
+from tollhouse_server.traffic.pace import Taker
 from tollhouse_server.traffic.places import Place
-from tollhouse_server.traffic.queue import FlowKey, GroupKey, Queue, Waiter, put_back
+from tollhouse_server.traffic.queue import Aside, FlowKey, Group, GroupKey, Queue, Waiter, put_back
 from tollhouse_server.traffic.report_store import Exchange
 from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.traffic.terms import PlaceRequest
@@ -76,9 +78,10 @@ class Traffic:
         now = self._clock()
         amounts = amounts_of(input_tokens=request.input_tokens, images=request.images, cost_nanos=request.cost_nanos)
         if not self.queue.length and self.in_flight < self._max_calls and now < request.deadline:
-            room = self.outlets.choose(request.targets, amounts, now, ())
+            taker = (request.priority, request.tenant_id, request.department_id)
+            room = self.outlets.choose(request.targets, taker, amounts, now, ())
             if room is not None:
-                return self._take(room, amounts, now)
+                return self._take(room, taker, amounts, now)
         return await self._wait(request, amounts, now)
 
     def reconfigure(self, accounts: Iterable[Account]) -> None:
@@ -95,11 +98,11 @@ class Traffic:
             group.blocked_until = float("-inf")
         self._dispatch()
 
-    def _take(self, room: Room, amounts: list[int], now: float) -> Place:
+    def _take(self, room: Room, taker: Taker, amounts: list[int], now: float) -> Place:
         target, outlet = room
         self.in_flight += 1
         self._breakers.begin(outlet.key)
-        return Place(target, outlet, amounts, outlet.bucket.take(int(now), amounts), self, begun_at=now)
+        return Place(target, outlet, amounts, outlet.bucket.take(taker, amounts, now), self, begun_at=now)
 
     def ended(self, bucket: Bucket) -> None:
         """Note that a place was given back; to be called by it alone."""
@@ -198,47 +201,47 @@ class Traffic:
 
     def _grant_in_order(self) -> None:
         queue, now = self.queue, self._clock()
-        order = queue.order()
-        withheld: set[Bucket] = set()
+        order, this_round = queue.order(), _Round()
         is_owed_due = True
         while queue.length and self.in_flight < self._max_calls:
             if is_owed_due and (owed := queue.owed()) is not None:
-                is_owed_due = self._grant(owed, now, withheld, is_owed=True)
+                is_owed_due = self._grant(owed, now, this_round.withheld, is_owed=True)
                 continue
             waiter = queue.next(order)
             if waiter is None:
-                return
+                break
             group = waiter.group
             if group.blocked_until > now:
-                withheld.update(group.short_of)
-            elif self._grant(waiter, now, withheld, is_owed=False):
+                this_round.withheld.update(group.short_of)
+            elif self._grant(waiter, now, this_round.withheld, is_owed=False) or self._passes_on(
+                waiter, now, this_round
+            ):
                 put_back(order, group)
-            else:
-                self._block(waiter, now, withheld)
+        this_round.end(is_complete=self.in_flight < self._max_calls)
 
     def _grant(self, waiter: Waiter, now: float, withheld: set[Bucket], *, is_owed: bool) -> bool:
         """Give a waiter a place if there is room; True also when he has gone, so that he is in nobody's way."""
         if waiter.answer.done():
             self.queue.remove(waiter)
             return True
-        room = self.outlets.choose(waiter.request.targets, waiter.amounts, now, withheld)
+        room = self.outlets.choose(waiter.request.targets, waiter.taker, waiter.amounts, now, withheld)
         if room is None:
             return False
         self.queue.grant(waiter, is_owed=is_owed)
-        waiter.answer.set_result(self._take(room, waiter.amounts, now))
+        waiter.answer.set_result(self._take(room, waiter.taker, waiter.amounts, now))
         self._grant_seconds += (now - self._granted_at - self._grant_seconds) * _SMOOTHING
         self._granted_at = now
         self._metrics.call_waited(priority=waiter.flow.priority.name, seconds=now - waiter.enqueued_at)
         return True
 
-    def _block(self, waiter: Waiter, now: float, withheld: set[Bucket]) -> None:
-        """Note until when a group has no room; its first waiter goes before others at what he waits for."""
+    def _passes_on(self, waiter: Waiter, now: float, this_round: "_Round") -> bool:
+        """Note what a waiter without room waits for; True if he only leaves it to others, so that these may go."""
         group = waiter.group
-        outlook = self.outlets.outlook(waiter.request.targets, waiter.amounts, now)
-        if withheld.isdisjoint(group.buckets):
-            group.blocked_until = outlook.room_at
-        group.short_of = outlook.short_of
-        withheld.update(outlook.short_of)
+        outlook = self.outlets.outlook(waiter.request.targets, waiter.taker, waiter.amounts, now)
+        this_round.block(group, outlook)
+        if outlook.is_held_back:
+            this_round.aside.append(self.queue.set_aside(waiter))
+        return outlook.is_held_back
 
     def _set_timer(self) -> None:
         """Wake up when the first waiter gives up, or time makes room for the first group."""
@@ -284,6 +287,38 @@ class Traffic:
             "in_flight": self.in_flight,
             "max_calls": self._max_calls,
         }
+
+
+class _Round:
+    """What is found out in one round of granting: which buckets are kept for whom, and who is passed over."""
+
+    __slots__ = ("aside", "room_at", "withheld")
+
+    def __init__(self) -> None:
+        self.withheld: set[Bucket] = set()
+        """Buckets in which somebody waits for room: nobody whose turn comes later may take it away."""
+        self.room_at: dict[Group, float] = {}
+        self.aside: list[Aside] = []
+
+    def block(self, group: Group, outlook: Outlook) -> None:
+        """Note when a group may have room; what others wait for may come at any time."""
+        room_at = outlook.room_at if self.withheld.isdisjoint(group.buckets) else float("-inf")
+        if group in self.room_at:
+            group.short_of += outlook.short_of
+            room_at = min(room_at, self.room_at[group])
+        else:
+            group.short_of = outlook.short_of
+        self.room_at[group] = room_at
+        self.withheld.update(outlook.short_of)
+
+    def end(self, *, is_complete: bool) -> None:
+        """Remember for the next round what still holds then, and give those passed over their turn back."""
+        passed_over = {group for group, _, _ in self.aside}
+        for group, room_at in self.room_at.items():
+            if is_complete or group not in passed_over:
+                group.blocked_until = room_at
+        for _, turns, turn in self.aside:
+            heappush(turns, turn)
 
 
 def _group_key(targets: Sequence[Target]) -> GroupKey:

@@ -7,8 +7,6 @@ import pytest
 from tollhouse_server.errors import UpstreamExhausted
 from tollhouse_server.routing.targets import AccountMetric, Target
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers
-from tollhouse_server.traffic.buckets import Buckets
-from tollhouse_server.traffic.queue import Queue, Waiter, put_back
 
 from tests.unit.traffic import virtual_time
 from tests.unit.traffic.calls import MODEL, account, request, target
@@ -306,20 +304,3 @@ async def test_requests_of_the_day_that_are_used_up_are_refused_with_the_hour_of
         await traffic.place(request(deadline=now() + 0.5))
 
     assert refused.value.retry_after_seconds == pytest.approx(traffic.buckets.days.ends_at() - now(), abs=1)
-
-
-def test_a_turn_taken_in_one_group_counts_in_the_others() -> None:
-    """A department with calls for many models does not get a turn for each."""
-    queue, bucket = Queue({}), Buckets().bucket("acme", MODEL)
-    order = []
-    for number, (department, model) in enumerate([("loud", "a"), ("loud", "b"), ("quiet", "b")]):
-        waiter = Waiter(request(department=department), [1] * 6, None, enqueued_at=0.0, gives_up_at=number + 1.0)
-        queue.add(waiter, ((0, "acme", "", model),), lambda: [bucket])
-    turns = queue.order()
-
-    while (first := queue.next(turns)) is not None:
-        queue.grant(first, is_owed=False)
-        put_back(turns, first.group)
-        order.append(first.request.department_id)
-
-    assert order == ["loud", "quiet", "loud"]

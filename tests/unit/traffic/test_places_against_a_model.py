@@ -130,7 +130,7 @@ class Run:
         assert first is not None
         if self.traffic.in_flight >= MOST_CALLS:
             return False
-        return self.traffic.outlets.choose(first.request.targets, first.amounts, now, ()) is not None
+        return self.traffic.outlets.choose(first.request.targets, first.taker, first.amounts, now, ()) is not None
 
 
 async def settled() -> None:

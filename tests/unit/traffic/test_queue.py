@@ -9,10 +9,12 @@ from tollhouse_server.errors import DeadlineTooShort, Overloaded, TargetsUnhealt
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.targets import AccountMetric
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers, Forced
+from tollhouse_server.traffic.buckets import Buckets
 from tollhouse_server.traffic.places import Place
+from tollhouse_server.traffic.queue import Queue, Waiter, put_back
 from tollhouse_server.traffic.traffic import Traffic
 
-from tests.unit.traffic.calls import account, request, target
+from tests.unit.traffic.calls import MODEL, account, request, target
 from tests.unit.traffic.virtual_time import now
 from tests.unit.traffic.virtual_traffic import in_virtual_time, limit, places, start, traffic_of
 
@@ -281,3 +283,99 @@ async def test_a_department_that_was_away_does_not_come_back_with_turns_saved_up
     order = await served_in_order(traffic, tasks, first)
 
     assert Counter(order[:10])["early"] >= 4
+
+
+def test_a_turn_taken_in_one_group_counts_in_the_others() -> None:
+    """A department with calls for many models does not get a turn for each."""
+    queue, bucket = Queue({}), Buckets().bucket("acme", MODEL)
+    order = []
+    for number, (department, model) in enumerate([("loud", "a"), ("loud", "b"), ("quiet", "c")]):
+        waiter = Waiter(request(department=department), [1] * 6, None, enqueued_at=0.0, gives_up_at=number + 1.0)
+        queue.add(waiter, ((0, "acme", "", model),), lambda: [bucket])
+    turns = queue.order()
+
+    while (first := queue.next(turns)) is not None:
+        queue.grant(first, is_owed=False)
+        put_back(turns, first.group)
+        order.append(first.request.department_id)
+
+    assert order == ["loud", "quiet", "loud"]
+
+
+# --- pace ---
+
+
+async def call(traffic: Traffic, department: str, waits: list[float]) -> None:
+    """Make one call of a second, and note how long it had to wait."""
+    asked_at = now()
+    try:
+        place = await traffic.place(request(department=department, deadline=now() + 30))
+    except (DeadlineTooShort, Overloaded):
+        waits.append(float("inf"))
+        return
+    waits.append(now() - asked_at)
+    await asyncio.sleep(1.0)
+    place.succeeded(1.0)
+
+
+async def load(traffic: Traffic, department: str, every_seconds: float, waits: list[float]) -> None:
+    """Make calls for four minutes."""
+    async with asyncio.TaskGroup() as group:
+        until = now() + 240
+        while now() < until:
+            group.create_task(call(traffic, department, waits))
+            await asyncio.sleep(every_seconds)
+
+
+async def waits_of(traffic: Traffic) -> tuple[list[float], list[float]]:
+    """Return the waits of a quiet department, and of one with fifty times its load."""
+    quiet: list[float] = []
+    loud: list[float] = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load(traffic, "quiet", 1.0, quiet))
+        group.create_task(load(traffic, "loud", 0.02, loud))
+    return quiet, loud
+
+
+@in_virtual_time
+async def test_fifty_times_the_load_on_one_window_does_not_delay_a_quiet_department() -> None:
+    """Its quota lasts for the minute, whoever else wants all of it in the first seconds."""
+    traffic = traffic_of(account(limit(600)))
+
+    quiet, loud = await waits_of(traffic)
+
+    assert sorted(quiet)[int(len(quiet) * 0.99)] <= 0.1
+    assert sum(wait < 60 for wait in loud + quiet) >= 0.85 * 4 * 600
+
+
+@in_virtual_time
+async def test_fifty_times_the_load_on_the_calls_in_flight_does_not_delay_a_quiet_department() -> None:
+    """It gets the first place that becomes free."""
+    traffic = traffic_of(max_calls=30)
+
+    quiet, loud = await waits_of(traffic)
+
+    assert sorted(quiet)[int(len(quiet) * 0.99)] <= 0.1
+    assert sum(wait < 60 for wait in loud) >= 0.9 * 240 * 29
+
+
+@in_virtual_time
+async def test_a_department_that_is_alone_may_take_a_whole_window_at_once() -> None:
+    """Quota that nobody else wants is not kept from who wants it."""
+    traffic = traffic_of(account(limit(200)))
+
+    await places(traffic, 200)
+
+    assert traffic.buckets.caps("acme", MODEL).window.sums[0] == 200
+
+
+@in_virtual_time
+async def test_departments_that_take_alike_are_not_paced() -> None:
+    """Nobody among them takes from the others."""
+    traffic = traffic_of(account(limit(200)))
+
+    for _ in range(100):
+        for department in ("one", "two"):
+            await places(traffic, 1, request(department=department))
+
+    assert now() < 1001

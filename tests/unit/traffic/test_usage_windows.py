@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.targets import AccountLimit, AccountMetric
 from tollhouse_server.traffic.buckets import Buckets, amounts_of
 from tollhouse_server.traffic.caps import Caps
@@ -253,7 +254,7 @@ def test_an_account_that_is_gone_is_forgotten_and_one_that_stays_keeps_its_use()
     buckets = Buckets(clock=lambda: 0.0)
     limited_account = account(AccountLimit(metric=AccountMetric.REQUESTS_PER_MINUTE, amount=1, model="m"))
     buckets.reconfigure([limited_account, account(account_id="gone")])
-    buckets.bucket("acme", "m").take(0, amounts())
+    buckets.bucket("acme", "m").take((Priority.DEFAULT, "acme", "sales"), amounts(), 0.0)
     buckets.bucket("gone", "m")
 
     buckets.reconfigure([limited_account])
