@@ -145,6 +145,15 @@ class LimitIncreaseName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceName(_Name):
+    """Something that runs models itself."""
+
+    template = "tenants/{tenant}/devices/{device}"
+    tenant: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierName(_Name):
     """A tier of the catalogue."""
 
@@ -256,7 +265,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves"
+    kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/routingPolicy|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|tiers/[a-z0-9.-]{1,63}"

@@ -8,6 +8,7 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     departments_pb2,
+    devices_pb2,
     ledger_pb2,
     limit_alerts_pb2,
     limit_increases_pb2,
@@ -34,11 +35,13 @@ from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
+from tollhouse_server.api.services.on_device_service import OnDeviceService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
@@ -52,6 +55,7 @@ from tollhouse_server.api.services.usage_exports_service import UsageExportServi
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.database.engine import Database
+from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.ledger.verification import LedgerVerification
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
@@ -88,7 +92,7 @@ def all_methods(parts: ServiceParts) -> list[Method]:
 def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
     database, mutations, pages = parts.database, parts.mutations, parts.pages
     return [
-        (_descriptor(generation_pb2, "GenerationService"), parts.generation, _routes(parts)),
+        (_descriptor(generation_pb2, "GenerationService"), parts.generation, _routes(parts), _on_device(parts)),
         (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
         (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages)),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
@@ -98,6 +102,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
         ),
         (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),
         (_descriptor(limit_alerts_pb2, "LimitAlertService"), LimitAlertService(database, pages)),
@@ -135,6 +140,17 @@ def _routes(parts: ServiceParts) -> RouteService:
         price_book=lambda: parts.prices.current,
         project_paths=parts.project_paths,
         output_cap_tokens=parts.output_cap_tokens,
+    )
+
+
+def _on_device(parts: ServiceParts) -> OnDeviceService:
+    return OnDeviceService(
+        OnDeviceBooks(
+            parts.database,
+            catalogue=lambda: parts.catalogue.current,
+            price_book=lambda: parts.prices.current,
+            project_paths=parts.project_paths,
+        )
     )
 
 

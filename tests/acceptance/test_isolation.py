@@ -14,6 +14,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.type.money_pb2 import Money
 from tollhouse.admin.v1 import api_keys_pb2 as keys
 from tollhouse.admin.v1 import api_keys_pb2_grpc as keys_grpc
+from tollhouse.admin.v1 import devices_pb2 as devices
+from tollhouse.admin.v1 import devices_pb2_grpc as devices_grpc
 from tollhouse.admin.v1 import limit_increases_pb2 as increases
 from tollhouse.admin.v1 import limit_increases_pb2_grpc as increases_grpc
 from tollhouse.admin.v1 import limits_pb2 as limits
@@ -28,10 +30,12 @@ from tollhouse_server.access.roles import ROLES
 from tollhouse_server.api.permissions import rules
 
 from tests.drivers.callers import bearer, reason_of
+from tests.drivers.devices import FieldDevice
 from tests.drivers.stack import RunningStack
 
 _PROJECT = "tenants/demo/departments/research/projects/assistant"
 _LIMIT = "tenants/demo/limits/research-monthly-budget"
+_DEVICE = "tenants/demo/devices/for-isolation"
 _RIVAL = "tenants/rival"
 _TENANT_ROLES = tuple(sorted(name for name in ROLES if name not in {"platform-admin", "key-custodian"}))
 # The parent of what a service lists or creates, where it is not the tenant itself.
@@ -60,6 +64,7 @@ def rival(running_stack: RunningStack) -> Iterator[Rival]:
             tenants.CreateTenantRequest(tenant_id="rival"), metadata=metadata
         )
         ask_for_increase(channel, metadata)
+        add_device(channel, metadata)
         yield Rival({role: add_person(channel, metadata, role) for role in _TENANT_ROLES}, names_of(running_stack))
 
 
@@ -72,6 +77,14 @@ def ask_for_increase(channel: grpc.Channel, metadata: Any) -> None:
             parent="tenants/demo", limit_increase_id="for-isolation", limit_increase=increase
         ),
         metadata=metadata,
+    )
+
+
+def add_device(channel: grpc.Channel, metadata: Any) -> None:
+    """Register a device of tenant demo, so that there is one."""
+    device = devices.Device(project=_PROJECT, public_key=FieldDevice(_DEVICE).public_key)
+    devices_grpc.DeviceServiceStub(channel).CreateDevice(
+        devices.CreateDeviceRequest(parent="tenants/demo", device_id="for-isolation", device=device), metadata=metadata
     )
 
 
@@ -106,6 +119,7 @@ def names_of(stack: RunningStack) -> dict[str, str]:
         "RoleService": f"tenants/demo/roleGrants/{grant}",
         "LimitService": _LIMIT,
         "LimitIncreaseService": "tenants/demo/limitIncreases/for-isolation",
+        "DeviceService": _DEVICE,
         "LedgerService": f"tenants/demo/suspense/{UUID(int=0)}",
         "RoutingPolicyService": "tenants/demo/departments/research/routingPolicy",
     }

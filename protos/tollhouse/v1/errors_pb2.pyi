@@ -200,6 +200,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     nothing was sent. Not worth repeating. Sample: "Rule health-data of tenants/acme keeps this call on the device; it
     cannot be sent to a model in the cloud."
     """
+    REASON_DEVICE_KEY_IN_USE: _Reason.ValueType  # 43
+    """ALREADY_EXISTS. The public key belongs to another device of the tenant, perhaps a deleted one: a key is one device's
+    for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
+    another device of tenants/acme; make a new one."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -371,6 +376,11 @@ REASON_ON_DEVICE_ONLY: Reason.ValueType  # 42
 """FAILED_PRECONDITION. The call must be answered on the device, because it says so or because the routing policy does;
 nothing was sent. Not worth repeating. Sample: "Rule health-data of tenants/acme keeps this call on the device; it
 cannot be sent to a model in the cloud."
+"""
+REASON_DEVICE_KEY_IN_USE: Reason.ValueType  # 43
+"""ALREADY_EXISTS. The public key belongs to another device of the tenant, perhaps a deleted one: a key is one device's
+for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
+another device of tenants/acme; make a new one."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tollhouse.v1 import devices_pb2 as tollhouse_dot_v1_dot_devices__pb2
 from tollhouse.v1 import generation_pb2 as tollhouse_dot_v1_dot_generation__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -61,6 +62,11 @@ class GenerationServiceStub:
                 request_serializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.FromString,
                 _registered_method=True)
+        self.ReportOnDeviceUsage = channel.unary_unary(
+                '/tollhouse.v1.GenerationService/ReportOnDeviceUsage',
+                request_serializer=tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -107,6 +113,15 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOnDeviceUsage(self, request, context):
+        """Books what devices did by themselves, from receipts that they have signed; it costs nothing, and no limit counts it.
+        Each receipt is answered for itself: one that is refused does not keep the others from being booked. Safe to repeat
+        at any time: a receipt is booked once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +149,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.ResolveRoute,
                     request_deserializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.FromString,
                     response_serializer=tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.SerializeToString,
+            ),
+            'ReportOnDeviceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOnDeviceUsage,
+                    request_deserializer=tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageRequest.FromString,
+                    response_serializer=tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -273,6 +293,33 @@ class GenerationService:
             '/tollhouse.v1.GenerationService/ResolveRoute',
             tollhouse_dot_v1_dot_generation__pb2.ResolveRouteRequest.SerializeToString,
             tollhouse_dot_v1_dot_generation__pb2.ResolveRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOnDeviceUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.v1.GenerationService/ReportOnDeviceUsage',
+            tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageRequest.SerializeToString,
+            tollhouse_dot_v1_dot_devices__pb2.ReportOnDeviceUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

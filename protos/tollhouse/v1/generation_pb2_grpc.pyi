@@ -9,6 +9,7 @@ Tollhouse's and never reach Google.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tollhouse.v1 import devices_pb2 as _devices_pb2
 from tollhouse.v1 import generation_pb2 as _generation_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -56,6 +57,11 @@ class GenerationServiceStub:
     """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
     changes nothing; how busy or broken a target is at the moment plays no part.
     """
+    ReportOnDeviceUsage: _grpc.UnaryUnaryMultiCallable[_devices_pb2.ReportOnDeviceUsageRequest, _devices_pb2.ReportOnDeviceUsageResponse]
+    """Books what devices did by themselves, from receipts that they have signed; it costs nothing, and no limit counts it.
+    Each receipt is answered for itself: one that is refused does not keep the others from being booked. Safe to repeat
+    at any time: a receipt is booked once.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -80,6 +86,11 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     ResolveRoute: _aio.UnaryUnaryMultiCallable[_generation_pb2.ResolveRouteRequest, _generation_pb2.ResolveRouteResponse]  # type: ignore[assignment]
     """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
     changes nothing; how busy or broken a target is at the moment plays no part.
+    """
+    ReportOnDeviceUsage: _aio.UnaryUnaryMultiCallable[_devices_pb2.ReportOnDeviceUsageRequest, _devices_pb2.ReportOnDeviceUsageResponse]  # type: ignore[assignment]
+    """Books what devices did by themselves, from receipts that they have signed; it costs nothing, and no limit counts it.
+    Each receipt is answered for itself: one that is refused does not keep the others from being booked. Safe to repeat
+    at any time: a receipt is booked once.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,6 +143,17 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_generation_pb2.ResolveRouteResponse, _abc.Awaitable[_generation_pb2.ResolveRouteResponse]]:
         """Explains where a call would go and why, or that it should be answered on the device. Sends nothing, books nothing,
         changes nothing; how busy or broken a target is at the moment plays no part.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportOnDeviceUsage(
+        self,
+        request: _devices_pb2.ReportOnDeviceUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_devices_pb2.ReportOnDeviceUsageResponse, _abc.Awaitable[_devices_pb2.ReportOnDeviceUsageResponse]]:
+        """Books what devices did by themselves, from receipts that they have signed; it costs nothing, and no limit counts it.
+        Each receipt is answered for itself: one that is refused does not keep the others from being booked. Safe to repeat
+        at any time: a receipt is booked once.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
+from tollhouse.v1 import devices_pb2 as tollhouse_dot_v1_dot_devices__pb2
 from tollhouse.v1 import errors_pb2 as tollhouse_dot_v1_dot_errors__pb2
 from tollhouse.v1 import generation_pb2 as tollhouse_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollhouse/v1/usage.proto\x12\x0ctollhouse.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19tollhouse/v1/errors.proto\x1a\x1dtollhouse/v1/generation.proto\"\xcf\x01\n\x0cUsageSummary\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06groups\x18\x04 \x03(\x0b\x32\x18.tollhouse.v1.UsageGroup\x12\'\n\x05total\x18\x05 \x01(\x0b\x32\x18.tollhouse.v1.UsageGroup\"\xfd\x01\n\nUsageGroup\x12<\n\ndimensions\x18\x01 \x03(\x0b\x32(.tollhouse.v1.UsageGroup.DimensionsEntry\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tollhouse.v1.Usage\x12 \n\x04\x63ost\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rsuspense_cost\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x03\n\x0bUsageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x12\n\ncredential\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05route\x18\x07 \x01(\x0b\x32\x13.tollhouse.v1.Route\x12\"\n\x05usage\x18\x08 \x01(\x0b\x32\x13.tollhouse.v1.Usage\x12 \n\x04\x63ost\x18\t \x01(\x0b\x32\x12.google.type.Money\x12-\n\x05state\x18\n \x01(\x0e\x32\x1e.tollhouse.v1.UsageRecordState\x12\x35\n\x06labels\x18\x0b \x03(\x0b\x32%.tollhouse.v1.UsageRecord.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc7\x02\n\x16GetUsageSummaryRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n\x08group_by\x18\x04 \x03(\x0e\x32\x1c.tollhouse.v1.UsageDimensionB\x13\xbaH\x10\x92\x01\r\x10\x03\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x42\t\n\x07_parent\"\xdc\x01\n\x11ListLimitsRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x42\t\n\x07_parent\"W\n\x12ListLimitsResponse\x12(\n\x06limits\x18\x01 \x03(\x0b\x32\x18.tollhouse.v1.LimitState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x02\n\x17ListUsageRecordsRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_parent\"e\n\x18ListUsageRecordsResponse\x12\x30\n\rusage_records\x18\x01 \x03(\x0b\x32\x19.tollhouse.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x01\n\x11GetReceiptRequest\x12y\n\x06parent\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$H\x00\x88\x01\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x42\t\n\x07_parent*\xdc\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aUSAGE_DIMENSION_DEPARTMENT\x10\x01\x12\x1b\n\x17USAGE_DIMENSION_PROJECT\x10\x02\x12\x1e\n\x1aUSAGE_DIMENSION_CREDENTIAL\x10\x03\x12\x18\n\x14USAGE_DIMENSION_TIER\x10\x04\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06*\xba\x01\n\x10UsageRecordState\x12\"\n\x1eUSAGE_RECORD_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aUSAGE_RECORD_STATE_SETTLED\x10\x01\x12\x1f\n\x1bUSAGE_RECORD_STATE_SUSPENSE\x10\x02\x12\x1e\n\x1aUSAGE_RECORD_STATE_REFUSED\x10\x03\x12!\n\x1dUSAGE_RECORD_STATE_ADJUSTMENT\x10\x04\x32\xdd\x02\n\x0cUsageService\x12S\n\x0fGetUsageSummary\x12$.tollhouse.v1.GetUsageSummaryRequest\x1a\x1a.tollhouse.v1.UsageSummary\x12O\n\nListLimits\x12\x1f.tollhouse.v1.ListLimitsRequest\x1a .tollhouse.v1.ListLimitsResponse\x12\x61\n\x10ListUsageRecords\x12%.tollhouse.v1.ListUsageRecordsRequest\x1a&.tollhouse.v1.ListUsageRecordsResponse\x12\x44\n\nGetReceipt\x12\x1f.tollhouse.v1.GetReceiptRequest\x1a\x15.tollhouse.v1.Receiptb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tollhouse/v1/usage.proto\x12\x0ctollhouse.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1atollhouse/v1/devices.proto\x1a\x19tollhouse/v1/errors.proto\x1a\x1dtollhouse/v1/generation.proto\"\xff\x01\n\x0cUsageSummary\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x06groups\x18\x04 \x03(\x0b\x32\x18.tollhouse.v1.UsageGroup\x12\'\n\x05total\x18\x05 \x01(\x0b\x32\x18.tollhouse.v1.UsageGroup\x12.\n\ton_device\x18\x06 \x01(\x0b\x32\x1b.tollhouse.v1.OnDeviceUsage\"\xfd\x01\n\nUsageGroup\x12<\n\ndimensions\x18\x01 \x03(\x0b\x32(.tollhouse.v1.UsageGroup.DimensionsEntry\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.tollhouse.v1.Usage\x12 \n\x04\x63ost\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12)\n\rsuspense_cost\x18\x05 \x01(\x0b\x32\x12.google.type.Money\x1a\x31\n\x0f\x44imensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x03\n\x0bUsageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x12\n\ncredential\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nsettled_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05route\x18\x07 \x01(\x0b\x32\x13.tollhouse.v1.Route\x12\"\n\x05usage\x18\x08 \x01(\x0b\x32\x13.tollhouse.v1.Usage\x12 \n\x04\x63ost\x18\t \x01(\x0b\x32\x12.google.type.Money\x12-\n\x05state\x18\n \x01(\x0e\x32\x1e.tollhouse.v1.UsageRecordState\x12\x35\n\x06labels\x18\x0b \x03(\x0b\x32%.tollhouse.v1.UsageRecord.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc7\x02\n\x16GetUsageSummaryRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x43\n\x08group_by\x18\x04 \x03(\x0e\x32\x1c.tollhouse.v1.UsageDimensionB\x13\xbaH\x10\x92\x01\r\x10\x03\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x42\t\n\x07_parent\"\xdc\x01\n\x11ListLimitsRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x42\t\n\x07_parent\"W\n\x12ListLimitsResponse\x12(\n\x06limits\x18\x01 \x03(\x0b\x32\x18.tollhouse.v1.LimitState\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x02\n\x17ListUsageRecordsRequest\x12\x7f\n\x06parent\x18\x01 \x01(\tBj\xbaHgre2c^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?$H\x00\x88\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_parent\"e\n\x18ListUsageRecordsResponse\x12\x30\n\rusage_records\x18\x01 \x03(\x0b\x32\x19.tollhouse.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x01\n\x11GetReceiptRequest\x12y\n\x06parent\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$H\x00\x88\x01\x01\x12\x1c\n\nrequest_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x42\t\n\x07_parent*\xdc\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aUSAGE_DIMENSION_DEPARTMENT\x10\x01\x12\x1b\n\x17USAGE_DIMENSION_PROJECT\x10\x02\x12\x1e\n\x1aUSAGE_DIMENSION_CREDENTIAL\x10\x03\x12\x18\n\x14USAGE_DIMENSION_TIER\x10\x04\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06*\xba\x01\n\x10UsageRecordState\x12\"\n\x1eUSAGE_RECORD_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aUSAGE_RECORD_STATE_SETTLED\x10\x01\x12\x1f\n\x1bUSAGE_RECORD_STATE_SUSPENSE\x10\x02\x12\x1e\n\x1aUSAGE_RECORD_STATE_REFUSED\x10\x03\x12!\n\x1dUSAGE_RECORD_STATE_ADJUSTMENT\x10\x04\x32\xdd\x02\n\x0cUsageService\x12S\n\x0fGetUsageSummary\x12$.tollhouse.v1.GetUsageSummaryRequest\x1a\x1a.tollhouse.v1.UsageSummary\x12O\n\nListLimits\x12\x1f.tollhouse.v1.ListLimitsRequest\x1a .tollhouse.v1.ListLimitsResponse\x12\x61\n\x10ListUsageRecords\x12%.tollhouse.v1.ListUsageRecordsRequest\x1a&.tollhouse.v1.ListUsageRecordsResponse\x12\x44\n\nGetReceipt\x12\x1f.tollhouse.v1.GetReceiptRequest\x1a\x15.tollhouse.v1.Receiptb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,32 +61,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRECEIPTREQUEST'].fields_by_name['parent']._serialized_options = b'\272Har_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$'
   _globals['_GETRECEIPTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_GETRECEIPTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_USAGEDIMENSION']._serialized_start=2346
-  _globals['_USAGEDIMENSION']._serialized_end=2566
-  _globals['_USAGERECORDSTATE']._serialized_start=2569
-  _globals['_USAGERECORDSTATE']._serialized_end=2755
-  _globals['_USAGESUMMARY']._serialized_start=188
-  _globals['_USAGESUMMARY']._serialized_end=395
-  _globals['_USAGEGROUP']._serialized_start=398
-  _globals['_USAGEGROUP']._serialized_end=651
-  _globals['_USAGEGROUP_DIMENSIONSENTRY']._serialized_start=602
-  _globals['_USAGEGROUP_DIMENSIONSENTRY']._serialized_end=651
-  _globals['_USAGERECORD']._serialized_start=654
-  _globals['_USAGERECORD']._serialized_end=1089
-  _globals['_USAGERECORD_LABELSENTRY']._serialized_start=1044
-  _globals['_USAGERECORD_LABELSENTRY']._serialized_end=1089
-  _globals['_GETUSAGESUMMARYREQUEST']._serialized_start=1092
-  _globals['_GETUSAGESUMMARYREQUEST']._serialized_end=1419
-  _globals['_LISTLIMITSREQUEST']._serialized_start=1422
-  _globals['_LISTLIMITSREQUEST']._serialized_end=1642
-  _globals['_LISTLIMITSRESPONSE']._serialized_start=1644
-  _globals['_LISTLIMITSRESPONSE']._serialized_end=1731
-  _globals['_LISTUSAGERECORDSREQUEST']._serialized_start=1734
-  _globals['_LISTUSAGERECORDSREQUEST']._serialized_end=2054
-  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_start=2056
-  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_end=2157
-  _globals['_GETRECEIPTREQUEST']._serialized_start=2160
-  _globals['_GETRECEIPTREQUEST']._serialized_end=2343
-  _globals['_USAGESERVICE']._serialized_start=2758
-  _globals['_USAGESERVICE']._serialized_end=3107
+  _globals['_USAGEDIMENSION']._serialized_start=2422
+  _globals['_USAGEDIMENSION']._serialized_end=2642
+  _globals['_USAGERECORDSTATE']._serialized_start=2645
+  _globals['_USAGERECORDSTATE']._serialized_end=2831
+  _globals['_USAGESUMMARY']._serialized_start=216
+  _globals['_USAGESUMMARY']._serialized_end=471
+  _globals['_USAGEGROUP']._serialized_start=474
+  _globals['_USAGEGROUP']._serialized_end=727
+  _globals['_USAGEGROUP_DIMENSIONSENTRY']._serialized_start=678
+  _globals['_USAGEGROUP_DIMENSIONSENTRY']._serialized_end=727
+  _globals['_USAGERECORD']._serialized_start=730
+  _globals['_USAGERECORD']._serialized_end=1165
+  _globals['_USAGERECORD_LABELSENTRY']._serialized_start=1120
+  _globals['_USAGERECORD_LABELSENTRY']._serialized_end=1165
+  _globals['_GETUSAGESUMMARYREQUEST']._serialized_start=1168
+  _globals['_GETUSAGESUMMARYREQUEST']._serialized_end=1495
+  _globals['_LISTLIMITSREQUEST']._serialized_start=1498
+  _globals['_LISTLIMITSREQUEST']._serialized_end=1718
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=1720
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=1807
+  _globals['_LISTUSAGERECORDSREQUEST']._serialized_start=1810
+  _globals['_LISTUSAGERECORDSREQUEST']._serialized_end=2130
+  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_start=2132
+  _globals['_LISTUSAGERECORDSRESPONSE']._serialized_end=2233
+  _globals['_GETRECEIPTREQUEST']._serialized_start=2236
+  _globals['_GETRECEIPTREQUEST']._serialized_end=2419
+  _globals['_USAGESERVICE']._serialized_start=2834
+  _globals['_USAGESERVICE']._serialized_end=3183
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
+from tollhouse.v1 import devices_pb2 as _devices_pb2
 from tollhouse.v1 import errors_pb2 as _errors_pb2
 from tollhouse.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
@@ -106,6 +107,7 @@ class UsageSummary(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    ON_DEVICE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The scope."""
     @_builtins.property
@@ -124,6 +126,10 @@ class UsageSummary(_message.Message):
     def total(self) -> Global___UsageGroup:
         """The whole period. Its group values are empty."""
 
+    @_builtins.property
+    def on_device(self) -> _devices_pb2.OnDeviceUsage:
+        """What devices reported in the period, in no group and not in the total: it cost nothing. Absent means nothing."""
+
     def __init__(
         self,
         *,
@@ -132,10 +138,11 @@ class UsageSummary(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         groups: _abc.Iterable[Global___UsageGroup] | None = ...,
         total: Global___UsageGroup | None = ...,
+        on_device: _devices_pb2.OnDeviceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "on_device", b"on_device", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "groups", b"groups", "parent", b"parent", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "groups", b"groups", "on_device", b"on_device", "parent", b"parent", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,7 @@ _TREE_READ = (
     | _on("departments", *_READ)
     | _on("projects", *_READ)
     | _on("routingPolicies", "get")
+    | _on("devices", *_READ)
     | _LIMITS_READ
 )
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
@@ -45,7 +46,9 @@ _MONEY_READ = (
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
 _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
-_CALL = _on("generation", "generate", "embed", "countTokens", "resolveRoute") | _on("usage", *_READ)
+_CALL = _on("generation", "generate", "embed", "countTokens", "resolveRoute", "reportOnDeviceUsage") | _on(
+    "usage", *_READ
+)
 
 _TENANT = (
     _TREE_READ
@@ -59,6 +62,7 @@ _TENANT = (
     | _on("apiKeys", "create", "update", "revoke")
     | _on("roleGrants", "create", "delete")
     | _on("limits", *_CHANGE)
+    | _on("devices", *_CHANGE, "revoke")
     | _on("routingPolicies", "update", "delete")
     | _on("suspense", "resolve")
     | _ASK_FOR_MORE
@@ -70,6 +74,7 @@ _DEPARTMENT = (
     | _CALL
     | _on("departments", *_CHANGE)
     | _on("projects", *_CHANGE)
+    | _on("devices", *_CHANGE, "revoke")
     | _on("apiKeys", *_READ, "create", "update", "revoke")
     | _ASK_FOR_MORE
 )
@@ -99,7 +104,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("tenant-admin", "Everything inside one tenant.", _TENANT),
             Role(
                 "department-admin",
-                "The tree, projects and API keys of a department and below; asks for increases of its limits.",
+                "The tree, projects, API keys and devices of a department and below; asks for increases of its limits.",
                 _DEPARTMENT,
             ),
             Role(

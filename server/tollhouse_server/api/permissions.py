@@ -114,6 +114,7 @@ def _rules() -> Iterator[Rule]:
     yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke")
     yield from _role_rules()
     yield from _limit_rules()
+    yield from _device_rules()
     yield from _platform_rules()
     yield from _routing_rules()
     yield from _traffic_rules()
@@ -158,6 +159,18 @@ def _limit_rules() -> Iterator[Rule]:
         named = "parent" if verb in ("request", "list") else "name"
         rpc = f"{_ADMIN}.LimitIncreaseService.{method}"
         yield Rule(rpc=rpc, permission=f"limitIncreases.{verb}", fields=("scope", named))
+
+
+def _device_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.DeviceService"
+    above = ("device.project", "parent")
+    yield Rule(rpc=f"{service}.CreateDevice", permission="devices.create", fields=above)
+    yield Rule(rpc=f"{service}.ListDevices", permission="devices.list", fields=("scope", "parent"))
+    yield Rule(rpc=f"{service}.UpdateDevice", permission="devices.update", fields=("scope", "device.name"))
+    # Whoever holds a permission on a part of the tree names it in `scope`; the handler holds the device to be there.
+    for verb in ("get", "revoke", "delete"):
+        rpc = f"{service}.{verb.capitalize()}Device"
+        yield Rule(rpc=rpc, permission=f"devices.{verb}", fields=("scope", "name"))
 
 
 def _platform_rules() -> Iterator[Rule]:
@@ -211,6 +224,7 @@ def _caller_rules() -> Iterator[Rule]:
         ("GenerationService.CountTokens", "generation.countTokens"),
         ("GenerationService.EmbedContent", "generation.embed"),
         ("GenerationService.ResolveRoute", "generation.resolveRoute"),
+        ("GenerationService.ReportOnDeviceUsage", "generation.reportOnDeviceUsage"),
         ("UsageService.GetUsageSummary", "usage.get"),
         ("UsageService.ListLimits", "usage.list"),
         ("UsageService.ListUsageRecords", "usage.list"),

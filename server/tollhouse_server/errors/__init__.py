@@ -7,6 +7,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
+from tollhouse_server.errors.devices import DeviceKeyInUse
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
 from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
@@ -43,6 +44,7 @@ __all__ = [
     "BudgetCutOff",
     "CredentialsInvalid",
     "DeadlineTooShort",
+    "DeviceKeyInUse",
     "DuplicateRequest",
     "EtagMismatch",
     "ExportMismatch",

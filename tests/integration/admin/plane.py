@@ -16,6 +16,7 @@ from tollhouse_server.api.permissions import permission_for, rules
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.departments_service import DepartmentService
+from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
@@ -70,6 +71,7 @@ class Plane:
             PrincipalService(database, mutations, pages),
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),
             RoleService(database, mutations, pages, authorizer),
+            DeviceService(database, mutations, pages),
             LimitService(database, mutations, pages),
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),

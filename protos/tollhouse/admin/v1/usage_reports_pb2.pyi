@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import date_pb2 as _date_pb2
 from google.type import money_pb2 as _money_pb2
+from tollhouse.v1 import devices_pb2 as _devices_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -183,6 +184,7 @@ class MonthReport(_message.Message):
     GENERATE_TIME_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    ON_DEVICE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant or department that the report is about."""
     month: _builtins.str
@@ -207,6 +209,10 @@ class MonthReport(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageLine]:
         """The parts, ordered by the dimensions in the order in which they were asked for."""
 
+    @_builtins.property
+    def on_device(self) -> _devices_pb2.OnDeviceUsage:
+        """What devices reported in the month, in no line and not in the totals: it cost nothing. Absent means nothing."""
+
     def __init__(
         self,
         *,
@@ -217,10 +223,11 @@ class MonthReport(_message.Message):
         generate_time: _timestamp_pb2.Timestamp | None = ...,
         totals: Global___UsageTotals | None = ...,
         lines: _abc.Iterable[Global___UsageLine] | None = ...,
+        on_device: _devices_pb2.OnDeviceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "generate_time", b"generate_time", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "generate_time", b"generate_time", "on_device", b"on_device", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "generate_time", b"generate_time", "lines", b"lines", "month", b"month", "parent", b"parent", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "generate_time", b"generate_time", "lines", b"lines", "month", b"month", "on_device", b"on_device", "parent", b"parent", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,10 +6,12 @@ from google.type.date_pb2 import Date
 from tollhouse.admin.v1 import usage_reports_pb2 as pb
 
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.device_messages import use_message
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.usage_requests import RecordsPage, require_scope
 from tollhouse_server.api.values import money, timestamp
 from tollhouse_server.database.engine import Database
+from tollhouse_server.devices.store import sum_use
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.names import AccountName, parse_scope
 from tollhouse_server.reporting import store
@@ -36,6 +38,7 @@ class UsageReportService:
             await require_scope(session, scope)
         async with self._database.transaction() as session:
             report = await month_report(session, scope, month=request.month, dimensions=dimensions)
+            on_device = await sum_use(session, scope, start=report.period.start, end=report.period.end)
         return pb.MonthReport(
             parent=request.parent,
             month=report.month,
@@ -44,6 +47,7 @@ class UsageReportService:
             generate_time=timestamp(report.generated_at),
             totals=_totals(report.totals),
             lines=map(_line, report.lines),
+            on_device=use_message(on_device) if on_device.receipts else None,
         )
 
     async def list_usage_records(self, request: pb.ListUsageRecordsRequest, call: Call) -> pb.ListUsageRecordsResponse:

@@ -9,12 +9,14 @@ from tollhouse.v1 import errors_pb2, generation_pb2
 from tollhouse.v1 import usage_pb2 as pb
 
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.device_messages import use_message
 from tollhouse_server.api.outcomes import line_message, usage_message
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.usage_requests import RecordsPage, period_of, require_scope
 from tollhouse_server.api.values import limit_unit, money, selected, timestamp
 from tollhouse_server.database.engine import Database
+from tollhouse_server.devices.store import sum_use
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import limit_store
 from tollhouse_server.ledger.terms import Metric, RecordKind
@@ -51,12 +53,14 @@ class UsageService:
             if period.end - period.start > LONGEST_SUMMARY:
                 raise invalid("start_time", f"must be at most {LONGEST_SUMMARY.days} days before the end")
             summary = await usage_summary(session, scope, period, dimensions=dimensions, zone=_ZONE)
+            on_device = await sum_use(session, scope, start=period.start, end=period.end)
         return pb.UsageSummary(
             parent=str(scope),
             start_time=timestamp(period.start),
             end_time=timestamp(period.end),
             groups=map(_group, summary.groups),
             total=_group(Group(keys={}, sums=summary.total)),
+            on_device=use_message(on_device) if on_device.receipts else None,
         )
 
     async def list_limits(self, request: pb.ListLimitsRequest, call: Call) -> pb.ListLimitsResponse:

@@ -1,0 +1,50 @@
+"""GenerationService.ReportOnDeviceUsage: what devices did by themselves, from their signed receipts."""
+
+from collections import Counter
+
+import structlog
+from tollhouse.v1 import devices_pb2 as pb
+
+from tollhouse_server.api.call import Call
+from tollhouse_server.api.device_messages import outcome_message, sealed_receipt, sums_of, use_message
+from tollhouse_server.api.permissions import own_scope
+from tollhouse_server.devices.booking import OnDeviceBooks
+from tollhouse_server.devices.terms import Outcome, Verdict
+from tollhouse_server.names import ProjectName
+
+_log = structlog.get_logger(__name__)
+
+
+class OnDeviceService:
+    """Takes reports; which devices there are is the DeviceService's."""
+
+    def __init__(self, books: OnDeviceBooks) -> None:
+        self._books = books
+
+    async def report_on_device_usage(
+        self, request: pb.ReportOnDeviceUsageRequest, call: Call
+    ) -> pb.ReportOnDeviceUsageResponse:
+        project = ProjectName.parse(request.parent or own_scope(call.principal), "parent")
+        reported = [sealed_receipt(one) for one in request.receipts]
+        outcomes = await self._books.take(project, reported, dry_run=request.validate_only)
+        _tell(outcomes, project, call)
+        verdicts = Counter(one.verdict for one in outcomes)
+        return pb.ReportOnDeviceUsageResponse(
+            outcomes=map(outcome_message, outcomes),
+            accepted=use_message(sums_of(outcomes)),
+            duplicate_count=verdicts[Verdict.DUPLICATE],
+            refused_count=verdicts[Verdict.REFUSED],
+        )
+
+
+def _tell(outcomes: list[Outcome], project: ProjectName, call: Call) -> None:
+    """Log how many receipts were refused and why: forgeries must not go unseen."""
+    refusals = Counter(one.refusal.value for one in outcomes if one.refusal is not None)
+    if refusals:
+        _log.warning(
+            "on_device_receipts_refused",
+            project=str(project),
+            credential=call.principal.credential_id,
+            correlation_id=call.correlation_id,
+            refusals=dict(refusals),
+        )
