@@ -24,7 +24,7 @@ from tollhouse.admin.v1 import (
     usage_exports_pb2,
     usage_reports_pb2,
 )
-from tollhouse.v1 import catalog_pb2, generation_pb2, usage_pb2
+from tollhouse.v1 import catalog_pb2, generation_pb2, receipts_pb2, usage_pb2
 
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.chain import Method
@@ -45,6 +45,7 @@ from tollhouse_server.api.services.on_device_service import OnDeviceService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
+from tollhouse_server.api.services.receipts_service import ReceiptService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
@@ -64,6 +65,8 @@ from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.traffic.report_store import list_living
 from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.vault.paths import RECEIPTS_KEY
+from tollhouse_server.vault.signing import Purpose, SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class ServiceParts:
     generation: GenerationService
     project_paths: ProjectPaths
     output_cap_tokens: int
+    gateway: VaultClient | None = None
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -127,6 +131,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
+        (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
         (
             _descriptor(catalog_pb2, "CatalogService"),
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
@@ -152,6 +157,11 @@ def _on_device(parts: ServiceParts) -> OnDeviceService:
             project_paths=parts.project_paths,
         )
     )
+
+
+def _receipts_key(parts: ServiceParts) -> SigningKey:
+    # The custodian's policy does not let him sign: without the gateway's client, that is what callers hear.
+    return SigningKey(parts.gateway or parts.custodian, RECEIPTS_KEY, purpose=Purpose.RECEIPTS)
 
 
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:

@@ -229,9 +229,13 @@ def _caller_rules() -> Iterator[Rule]:
         ("UsageService.ListLimits", "usage.list"),
         ("UsageService.ListUsageRecords", "usage.list"),
         ("UsageService.GetReceipt", "usage.get"),
+        ("ReceiptService.GetCallReceipt", "usage.get"),
+        ("ReceiptService.SignReceipts", "usage.get"),
     )
     for method, permission in own:
         fields = ("call.parent", "parent") if method.endswith(".ResolveRoute") else ("parent",)
         yield Rule(rpc=f"{_CALLERS}.{method}", permission=permission, fields=fields, own=True)
+    # What signatures are checked with is public.
+    yield Rule(rpc=f"{_CALLERS}.ReceiptService.GetReceiptKeys", permission=None)
     for method in ("ListTiers", "GetTier", "ListModels", "GetModel"):
         yield Rule(rpc=f"{_CALLERS}.CatalogService.{method}", permission=None)
