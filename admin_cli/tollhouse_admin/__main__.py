@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "count-tokens": ("count_tokens", "Count the tokens of a prompt."),
     "models": ("models", "Which tiers and models there are, and what they cost."),
     "usage": ("usage", "What the caller used, may still use, and its receipts."),
+    "receipts": ("receipts", "What the ledger keeps of calls, signed; checked without a server."),
     "report": ("report", "What was used and what it cost, for finance."),
     "exports": ("usage_exports", "Months of usage records: exported, confirmed, dropped."),
     "tenants": ("tenants", "The companies or subsidiaries that share one Tollhouse."),

@@ -145,3 +145,10 @@ def parse_month(text: str, *, today: date) -> str:
     if not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", text):
         raise wrong_usage(f"{text!r} is not a month", "Write it like 2026-11, this or last.")
     return text
+
+
+def month_moments(month: str) -> tuple[Timestamp, Timestamp]:
+    """Return the first moment of a month `YYYY-MM` in UTC, and that of the next one."""
+    start = datetime.fromisoformat(f"{month}-01").replace(tzinfo=UTC)
+    end = (start + timedelta(days=31)).replace(day=1)
+    return _timestamp(start, month), _timestamp(end, month)
