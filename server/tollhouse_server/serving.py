@@ -31,6 +31,7 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     served = settings.model_copy(update=claim_ports(settings))
+    served = await outside.with_unwrapped_secret_ids(served)
     await _check_parts(served)
     with tempfile.TemporaryDirectory(prefix="tollhouse-metrics-") as directory:
         plan = ProcessPlan(

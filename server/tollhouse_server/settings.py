@@ -69,7 +69,12 @@ class Settings(BaseSettings):
     vault_secret_id_file: Path | None = None
     vault_custodian_role_id_file: Path | None = None
     vault_custodian_secret_id_file: Path | None = None
-    """AppRole credentials of the gateway (reads keys) and of the key custodian (writes them, never reads others)."""
+    """AppRole credentials of the gateway (reads keys) and of the key custodian (writes them, never reads others). The
+    secret_id's file may hold a wrapping token instead, which is used once, when the server starts."""
+
+    vault_secret_id: SecretStr | None = None
+    vault_custodian_secret_id: SecretStr | None = None
+    """What the wrapping tokens held. Set by the server for the processes that it starts, not by people."""
 
     gemini_api_key: SecretStr | None = Field(default=None, validation_alias="GEMINI_API_KEY")
     """A real Gemini key for the embedded start; without one the simulator answers. Not prefixed: Google's own name."""
@@ -92,6 +97,12 @@ class Settings(BaseSettings):
 
     upstream_token_urls: Annotated[tuple[str, ...], NoDecode] = ("https://oauth2.googleapis.com/token",)
     """The only OAuth endpoints that a service account's key may name: a JSON list of https URLs."""
+
+    api_keys_url: str = "https://apikeys.googleapis.com"
+    """Google's API Keys API, at which keys of accounts with the provider `google` are rotated."""
+
+    simulator_url: str | None = None
+    """Where the simulator is reached, so that its keys can be rotated too; the embedded start sets it."""
 
     max_message_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_metadata_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024

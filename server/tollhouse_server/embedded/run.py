@@ -85,7 +85,12 @@ def _embedded_settings(settings: Settings, parts: RunningStack) -> dict[str, obj
 def _simulated(settings: Settings, base_url: str) -> dict[str, object]:
     """Return the settings by which the simulator is every kind of upstream; what a user has named himself stays."""
     simulated = {"vertex": base_url, "openai_compatible": base_url}
-    return {"gemini_base_url": base_url, "upstream_addresses": simulated | settings.upstream_addresses}
+    return {
+        "gemini_base_url": base_url,
+        "upstream_addresses": simulated | settings.upstream_addresses,
+        "upstream_token_urls": (*settings.upstream_token_urls, f"{base_url}/token"),
+        "simulator_url": base_url,
+    }
 
 
 async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:

@@ -13,10 +13,14 @@ from tollhouse_server.upstream.vertex import VertexUpstream
 
 
 class Upstreams:
-    """An Upstream that asks the client of the destination's kind; a kind without one is a mistake in the program."""
+    """An Upstream that asks the client of the destination's kind; a kind without one is a mistake in the program.
 
-    def __init__(self, clients: Mapping[UpstreamKind, Upstream]) -> None:
+    `tokens` are those of service accounts, for whoever else speaks to Google.
+    """
+
+    def __init__(self, clients: Mapping[UpstreamKind, Upstream], tokens: AccessTokens) -> None:
         self._clients = dict(clients)
+        self.tokens = tokens
 
     async def call(self, call: UpstreamCall) -> dict[str, Any]:
         """Send a unary call and return the whole answer: see Upstream."""
@@ -38,6 +42,6 @@ async def open_upstreams(*, token_urls: Collection[str] = (GOOGLE_TOKEN_URL,)) -
             UpstreamKind.OPENAI_COMPATIBLE: OpenAICompatibleUpstream(transport),
         }
         try:
-            yield Upstreams(clients)
+            yield Upstreams(clients, tokens)
         finally:
             await tokens.close()

@@ -22,6 +22,7 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
 
@@ -44,9 +45,11 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         parts = await open_ledger(settings, stack, metrics)
         database = Database(required_dsn(settings), pool_size=2)
         stack.push_async_callback(database.close)
+        custody = await open_custody(settings, stack, metrics)
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, parts.pool)
         parts.run_in(tasks)
+        custody.run_in(tasks)
         housekeeping = Housekeeping(parts.pool, metrics)
         tasks.keep(partial(_forget_old_requests, database))
         tasks.keep(Sweeper(parts.pool, parts.tick, liveness(settings), suspense_policy(settings)).run)

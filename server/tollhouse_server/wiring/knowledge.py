@@ -44,12 +44,13 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
     catalogue, prices, keys = LiveCatalogue(database, addresses_of(settings)), LivePriceBook(database), KeyRing(vault)
 
     async def expect_keys() -> None:
+        # Never waits: a Vault that hangs must not make what this process knows of revocations grow old.
         found = [
             UpstreamKeyRef(account_id=key.account_id, key_id=key.key_id, version=key.vault_version)
             for account in catalogue.current.accounts()
             for key in catalogue.current.keys_of(account.account_id)
         ]
-        await keys.expect(found)
+        keys.expect_soon(found)
 
     watch.on_change(Topic.CATALOGUE, catalogue.reload)
     watch.on_change(Topic.ACCOUNTS, catalogue.reload)
@@ -65,4 +66,5 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
         keys=keys,
     )
     await watch.refresh()
+    await keys.refresh()
     return knowledge

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 
 import structlog
+from pydantic import SecretStr
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.settings import Settings
@@ -12,6 +13,7 @@ from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
+from tollhouse_server.vault.secret_text import SecretText
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +37,11 @@ def gateway_vault(settings: Settings) -> VaultClient:
     """
     if settings.vault_role_id_file is None or settings.vault_secret_id_file is None:
         raise missing("TOLLHOUSE_VAULT_ROLE_ID_FILE and TOLLHOUSE_VAULT_SECRET_ID_FILE")
-    files = AppRoleFiles(role_id_file=settings.vault_role_id_file, secret_id_file=settings.vault_secret_id_file)
+    files = AppRoleFiles(
+        role_id_file=settings.vault_role_id_file,
+        secret_id_file=settings.vault_secret_id_file,
+        secret_id=_unwrapped(settings.vault_secret_id),
+    )
     return VaultClient(_vault_address(settings), files)
 
 
@@ -48,7 +54,35 @@ def custodian_vault(settings: Settings) -> VaultClient:
     role, secret = settings.vault_custodian_role_id_file, settings.vault_custodian_secret_id_file
     if role is None or secret is None:
         raise missing("TOLLHOUSE_VAULT_CUSTODIAN_ROLE_ID_FILE and TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID_FILE")
-    return VaultClient(_vault_address(settings), AppRoleFiles(role_id_file=role, secret_id_file=secret))
+    files = AppRoleFiles(
+        role_id_file=role, secret_id_file=secret, secret_id=_unwrapped(settings.vault_custodian_secret_id)
+    )
+    return VaultClient(_vault_address(settings), files)
+
+
+async def with_unwrapped_secret_ids(settings: Settings) -> Settings:
+    """Return settings with the secret_ids for which files hold wrapping tokens: the first who asks gets them.
+
+    Raises:
+        VaultDenied: somebody has used a token already, or it has expired.
+        VaultUnavailable: Vault does not answer.
+    """
+    update: dict[str, SecretStr] = {}
+    for name, client in (
+        ("vault_secret_id", gateway_vault(settings)),
+        ("vault_custodian_secret_id", custodian_vault(settings)),
+    ):
+        try:
+            found = await client.unwrapped_secret_id()
+        finally:
+            await client.close()
+        if found is not None:
+            update[name] = SecretStr(found.reveal())
+    return settings.model_copy(update=update)
+
+
+def _unwrapped(secret_id: SecretStr | None) -> SecretText | None:
+    return None if secret_id is None else SecretText(secret_id.get_secret_value())
 
 
 async def read_pepper(vault: VaultClient) -> bytes:

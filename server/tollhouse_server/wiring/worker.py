@@ -21,6 +21,7 @@ from tollhouse_server.custody.key_use import KeyUse
 from tollhouse_server.custody.key_watch import KeyWatch
 from tollhouse_server.custody.quarantine import Quarantine
 from tollhouse_server.database.engine import Database
+from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
@@ -55,6 +56,7 @@ class Worker:
     server: GrpcioServer
     calls: DetachedCalls
     ledger: LedgerParts
+    key_use: KeyUse
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, let those under way end, make every settlement durable, and say goodbye.
@@ -69,6 +71,9 @@ class Worker:
                 await self.server.stop(seconds)
                 await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
+                await self.key_use.publish()
+        except StoreUnavailable as error:
+            _log.warning("key_use_not_published", detail=error.detail)
         except TimeoutError:
             _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
 
@@ -133,7 +138,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
         tasks.keep(partial(_gauges, metrics, knowledge, ledger))
-        yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger)
+        yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger, key_use=key_use)
 
 
 def _generation(
