@@ -160,6 +160,33 @@ def _upstream(board: Dashboard) -> Dashboard:
                 span=24,
             )
         )
+        .with_panel(
+            lines(
+                "Breakers",
+                "The worst over processes: 0 closed, 1 half-open, 2 open. tollhouse breakers list says more.",
+                "short",
+                {
+                    "{{account}} {{region}} {{model}}": "max by (account, region, model) (tollhouse_breaker_state) > 0",
+                    "held by orders": "sum(max by (account, region, model) (tollhouse_breaker_forced))",
+                },
+            )
+        )
+        .with_panel(
+            lines(
+                "Breaker changes",
+                "An hour, in all processes, by the state that they came to.",
+                "short",
+                {"{{state}}": "sum by (state) (increase(tollhouse_breaker_changes_total[1h]))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Retries refused",
+                "A second: further attempts that would have been more than a tenth of the calls.",
+                "reqps",
+                {"refused": f"sum(rate(tollhouse_retries_refused_total{RATE}))"},
+            )
+        )
     )
 
 
