@@ -82,7 +82,7 @@ class Bucket:
             seconds = self.caps.pace_seconds(amounts)
             if self.over_all is not None:
                 seconds = max(seconds, self.over_all.pace_seconds(amounts))
-            pace.until = max(pace.until, now) + seconds
+            pace.until = max(pace.until, now) + seconds / pace.greedy_part
         pace.took(taker, int(now))
 
     def correct(self, slots: tuple[Slot, Slot | None], *, tokens: int, images: int, nanos: int) -> None:

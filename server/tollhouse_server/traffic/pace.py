@@ -12,7 +12,7 @@ from tollhouse_server.routing.priorities import Priority
 UNPACED_ROOM: Final = 0.5
 KEPT_ROOM: Final = 0.1
 
-_GREEDY = 1.5
+_GREEDY = 1.25
 """Times the mean of those who take in the same class."""
 _FADE_SECONDS = 60
 _FADED = 0.01
@@ -25,10 +25,12 @@ Taker = tuple[Priority, str, str]
 class Pace:
     """How much each department has taken lately. Calls of greedy ones go on at `until`."""
 
-    __slots__ = ("_calls", "_fades_at", "_sums", "until")
+    __slots__ = ("_calls", "_fades_at", "_sums", "greedy_part", "until")
 
     def __init__(self) -> None:
         self.until = float("-inf")
+        self.greedy_part = 1.0
+        """What the greedy ones take of all, as of the last minute: the pace leaves the others what they take."""
         self._calls: dict[Taker, float] = {}
         self._sums: dict[Priority, tuple[int, float]] = {}
         self._fades_at = 0
@@ -48,10 +50,12 @@ class Pace:
     def is_greedy(self, taker: Taker) -> bool:
         """Tell whether a department takes far more than others of its class."""
         takers, calls = self._sums.get(taker[0], (0, 0.0))
-        return takers > 1 and self._calls.get(taker, 0.0) * takers > _GREEDY * calls
+        return self._calls.get(taker, 0.0) * takers > _GREEDY * calls
 
     def _fade(self, second: int) -> None:
         self._fades_at = second + _FADE_SECONDS
+        greedy = sum(calls for taker, calls in self._calls.items() if self.is_greedy(taker))
+        self.greedy_part = greedy / sum(self._calls.values()) if greedy else 1.0
         self._calls = {taker: calls / 2 for taker, calls in self._calls.items() if calls > _FADED}
         self._sums.clear()
         for (priority, _, _), calls in self._calls.items():
