@@ -149,11 +149,12 @@ class Booked:
 
 async def booked_before(session: AsyncSession, tenant: str, receipts: Sequence[Receipt]) -> Booked:
     """Return what was booked under a number of one of the receipts; their devices must be locked."""
-    asked = func.unnest(
+    numbers = func.unnest(
         _array([one.device.device for one in receipts], String()),
         _array([one.sequence for one in receipts], BigInteger()),
         _array([one.receipt_id for one in receipts], Uuid()),
     ).table_valued("device_id", "sequence", "receipt_id", name="asked")
+    asked = numbers.render_derived()
     query = sa_select(_USED.device_id, _USED.sequence, _USED.receipt_id, _USED.digest)
     of_device = (_USED.tenant_id == tenant) & (_USED.device_id == asked.c.device_id)
     # Each of the two finds its rows by an index of its own.

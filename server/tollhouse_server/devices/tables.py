@@ -4,8 +4,8 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, String
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from tollhouse_server.database.types import INSTANT, NOW
@@ -46,7 +46,7 @@ class OnDeviceUsageRow(SQLModel, table=True):
     digest: bytes
     booked_at: datetime = Field(sa_type=INSTANT)
     started_at: datetime = Field(sa_type=INSTANT)
-    department_path: list[str] = Field(sa_type=ARRAY(String))
+    department_path: list[str] = Field(sa_type=ARRAY(Text))
     project_id: str
     model: str
     task: str
