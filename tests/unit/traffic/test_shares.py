@@ -27,7 +27,8 @@ def test_nobody_gets_more_than_another_who_goes_short(claims: dict[str, Claim], 
     parts = allotments(claims, limit)
 
     short = [parts[key] for key, claim in claims.items() if parts[key] < claim.demand]
-    given_more = [parts[key] for key, claim in claims.items() if parts[key] > claim.used]
+    # One is what rounding may give to anybody.
+    given_more = [parts[key] for key, claim in claims.items() if parts[key] > claim.used + 1]
     assert not short or not given_more or max(given_more) <= min(short) + 1
 
 
