@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.simulator.client import RunningSimulator, running_simulator
 from tollhouse_server.upstream.http import open_transport
@@ -56,6 +58,12 @@ async def key(simulator: RunningSimulator) -> str:
 async def new_key(simulator: RunningSimulator, **settings: Any) -> str:
     """Return the JSON of a new key."""
     return json.dumps(await simulator.issue_service_account_key(PROJECT, **settings))
+
+
+def private_key_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, password: bytes = b"") -> str:
+    """Return a private key as PEM."""
+    lock = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock).decode()
 
 
 def call_to(url: str, key: str, method: Method = Method.GENERATE, **changes: Any) -> UpstreamCall:
@@ -212,6 +220,8 @@ async def test_an_account_without_rights_is_refused_after_one_exchange(
         {"token_uri": "http://127.0.0.1:9/steal"},
         {"type": "authorized_user"},
         {"private_key": "no key"},
+        {"private_key": private_key_of(ec.generate_private_key(ec.SECP256R1()))},
+        {"private_key": private_key_of(rsa.generate_private_key(65537, 2048), password=b"secret")},
         {"client_email": None},
     ],
 )
@@ -268,6 +278,14 @@ async def test_tokens_are_fetched_through_the_egress_proxy(
     assert proxy.seen[0].target == f"{simulator.url}/token"
 
 
+async def test_calls_leave_through_the_egress_proxy(upstreams: Upstreams) -> None:
+    """As on the Developer API."""
+    async with proxying() as proxy, answering(answer(b"{}")) as server:
+        await upstreams.call(call_to(server.url, "a-token", egress_url=proxy.url))
+
+    assert proxy.seen[0].target.startswith(f"{server.url}/v1beta1/projects/")
+
+
 class Clock:
     """A clock that is set by hand."""
 
@@ -311,6 +329,8 @@ async def test_a_token_is_renewed_before_it_ends_and_nobody_waits_for_it(simulat
         assert await bearer() == "token-1"
         await settled()
         assert await bearer() == "token-1"
+        await asyncio.sleep(0.1)
+        assert given == 2
         fails = False
         clock.now += 6
         assert await bearer() == "token-1"

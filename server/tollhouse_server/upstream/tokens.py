@@ -51,7 +51,10 @@ class _Entry:
 
 
 class AccessTokens:
-    """The tokens of one process, in memory only. `token_urls` are the only addresses that a key is shown to."""
+    """The tokens of one process, in memory only, and the exchanges under way, which end with `close` at the latest.
+
+    `token_urls` are the only addresses that a key's signature is shown to.
+    """
 
     def __init__(
         self, transport: Transport, *, token_urls: Collection[str], clock: Callable[[], float] = time.time
@@ -76,12 +79,21 @@ class AccessTokens:
         token = entry.token
         if token is not None and now < token.expires_at - _RENEW_SECONDS:
             return token.value
-        if entry.exchange is None and now >= entry.not_before:
-            entry.exchange = asyncio.create_task(self._exchange(key, egress_url))
-            entry.exchange.add_done_callback(lambda task: self._exchanged(entry, task))
+        exchange = entry.exchange
+        if exchange is None and now >= entry.not_before:
+            exchange = asyncio.create_task(self._exchange(key, egress_url))
+            entry.exchange = exchange
+            exchange.add_done_callback(lambda ended: self._exchanged(entry, ended))
         if token is not None and now < token.expires_at - _UNUSABLE_SECONDS:
             return token.value
-        return (await self._awaited(entry, timeout_seconds)).value
+        if exchange is None:
+            raise NotSent("the token server could not be used just now")
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                # All calls with this key wait for the one exchange; a call that is cancelled does not end it.
+                return (await asyncio.shield(exchange)).value
+        except TimeoutError:
+            raise NotSent("no access token in time") from None
 
     def renewable(self, key: str, token: str, *, used_since: float) -> bool:
         """Forget a key's token that the upstream refused, and tell whether another one may do better.
@@ -127,16 +139,6 @@ class AccessTokens:
             for digest, entry in self._entries.items()
             if entry.exchange is not None or (entry.token is not None and entry.token.expires_at > now)
         }
-
-    async def _awaited(self, entry: _Entry, timeout_seconds: float) -> _Token:
-        """Wait for the exchange that all calls with this key share; a call that is cancelled does not end it."""
-        if entry.exchange is None:
-            raise NotSent("the token server could not be used just now")
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await asyncio.shield(entry.exchange)
-        except TimeoutError:
-            raise NotSent("no access token in time") from None
 
     def _exchanged(self, entry: _Entry, task: asyncio.Task[_Token]) -> None:
         entry.exchange = None
@@ -196,6 +198,7 @@ def _assertion(account: Mapping[str, Any], issued_at: int) -> str:
     Raises:
         Refused: the private key is none.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from google.auth import crypt, jwt  # noqa: PLC0415
 
     claims = {
@@ -208,9 +211,10 @@ def _assertion(account: Mapping[str, Any], issued_at: int) -> str:
     }
     try:
         signer = crypt.RSASigner.from_service_account_info(account)  # type: ignore[no-untyped-call]
-    except ValueError:
-        raise _refused("the key's private key cannot be read") from None
-    return str(jwt.encode(signer, claims).decode())  # type: ignore[no-untyped-call]
+        return str(jwt.encode(signer, claims).decode())  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+        # No key, one of another kind, or one behind a password.
+        raise _refused("the key's private key cannot be used") from None
 
 
 def _token(status: int, body: Mapping[str, Any], asked_at: float) -> _Token:

@@ -115,15 +115,23 @@ async def test_without_the_proxy_nothing_is_sent(transport: PooledTransport, egr
 
 
 @pytest.mark.parametrize(
-    "refusal",
-    [answer(status="407 Proxy Authentication Required"), answer(status="502 Bad Gateway"), b"", b"what?\r\n\r\n"],
-    ids=["407", "502", "nothing", "no HTTP"],
+    ("refusal", "reason"),
+    [
+        (answer(status="407 Proxy Authentication Required"), "refused the tunnel"),
+        (answer(status="502 Bad Gateway"), "refused the tunnel"),
+        (b"HTTP/1.1 200 OK\r\n\r\nmore", "refused the tunnel"),
+        (b"what?\r\n\r\n", "refused the tunnel"),
+        (b"\r\n", "no connection to the egress proxy"),
+    ],
+    ids=["407", "502", "talks", "no HTTP", "nothing"],
 )
-async def test_a_refused_tunnel_is_not_sent(transport: PooledTransport, secure: Server, refusal: bytes) -> None:
+async def test_a_refused_tunnel_is_not_sent(
+    transport: PooledTransport, secure: Server, refusal: bytes, reason: str
+) -> None:
     """The request stands behind the tunnel that never was."""
-    async with proxying(refusal or b"\r\n") as proxy:
-        with pytest.raises(NotSent):
-            await ask(transport, secure.url, proxy.url, seconds=0.3)
+    async with proxying(refusal) as proxy:
+        with pytest.raises(NotSent, match=reason):
+            await ask(transport, secure.url, proxy.url)
 
     assert (len(proxy.seen), secure.seen) == (1, [])
 

@@ -1,11 +1,14 @@
 """One door to all kinds: each call reaches the client of its kind."""
 
+import ssl
 from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from tollhouse_server.upstream.protocol import Destination, Method, UpstreamCall, UpstreamKind
+from tollhouse_server.upstream.http import PooledTransport
+from tollhouse_server.upstream.protocol import Destination, Method, Upstream, UpstreamCall, UpstreamKind
+from tollhouse_server.upstream.tokens import AccessTokens
 from tollhouse_server.upstream.upstreams import Upstreams, open_upstreams
 
 from tests.drivers.wire import answer, answering
@@ -24,6 +27,11 @@ class Named:
         yield self._answer | {"method": call.method}
 
 
+def upstreams_of(clients: dict[UpstreamKind, Upstream]) -> Upstreams:
+    """Build the door to these."""
+    return Upstreams(clients, AccessTokens(PooledTransport(ssl.create_default_context()), token_urls=()))
+
+
 def call_of(kind: UpstreamKind, url: str = "") -> UpstreamCall:
     """Build a call."""
     where = Destination(kind=kind, base_url=url, api_version="v1", model="m", project="p", region="r")
@@ -36,7 +44,7 @@ def call_of(kind: UpstreamKind, url: str = "") -> UpstreamCall:
 @pytest.mark.parametrize("kind", UpstreamKind)
 async def test_the_client_of_the_kind_is_asked(kind: UpstreamKind) -> None:
     """Unary and streaming."""
-    upstreams = Upstreams({each: Named(each) for each in UpstreamKind})
+    upstreams = upstreams_of({each: Named(each) for each in UpstreamKind})
 
     whole = await upstreams.call(call_of(kind))
     chunks = [chunk async for chunk in upstreams.stream(call_of(kind))]
@@ -46,7 +54,7 @@ async def test_the_client_of_the_kind_is_asked(kind: UpstreamKind) -> None:
 
 async def test_a_kind_without_a_client_is_a_mistake() -> None:
     """No call is sent to another kind instead."""
-    upstreams = Upstreams({UpstreamKind.GEMINI_API: Named("gemini")})
+    upstreams = upstreams_of({UpstreamKind.GEMINI_API: Named("gemini")})
 
     with pytest.raises(KeyError):
         await upstreams.call(call_of(UpstreamKind.VERTEX))
