@@ -29,7 +29,7 @@ def dashboard() -> Dashboard:
         .time("now-1h", "now")
         .timezone("browser")
     )
-    return _parts(_verification(_ledger(_upstream(_calls(_overview(board))))))
+    return _parts(_verification(_ledger(_places(_upstream(_calls(_overview(board)))))))
 
 
 def _overview(board: Dashboard) -> Dashboard:
@@ -185,6 +185,61 @@ def _upstream(board: Dashboard) -> Dashboard:
                 "A second: further attempts that would have been more than a tenth of the calls.",
                 "reqps",
                 {"refused": f"sum(rate(tollhouse_retries_refused_total{RATE}))"},
+            )
+        )
+    )
+
+
+def _places(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Places at upstream accounts"))
+        .with_panel(
+            lines(
+                "Calls that wait",
+                "Calls without a place yet, by priority; and those that have one.",
+                "short",
+                {
+                    "{{priority}}": "sum by (priority) (tollhouse_waiting_calls)",
+                    "placed": "sum(tollhouse_placed_calls)",
+                },
+            )
+        )
+        .with_panel(
+            lines(
+                "Wait for a place",
+                "Of the calls that had to wait.",
+                "s",
+                quantiles("tollhouse_call_wait_seconds", "priority"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Calls shed",
+                "A second: refused because too many waited.",
+                "reqps",
+                {"{{priority}}": f"sum by (priority) (rate(tollhouse_shed_calls_total{RATE}))"},
+            )
+        )
+        .with_panel(
+            lines(
+                "Use of accounts' limits",
+                "Part of each limit that is used in its running window.",
+                "percentunit",
+                {
+                    "{{account}} {{model}} {{metric}}": (
+                        "sum by (account, model, metric) (tollhouse_account_used_amount)"
+                        " / min by (account, model, metric) (tollhouse_account_limit_amount)"
+                    )
+                },
+                span=16,
+            )
+        )
+        .with_panel(
+            lines(
+                "Accounts cooling down",
+                "For how long they still get no calls after a 429.",
+                "s",
+                {"{{account}} {{model}}": "max by (account, model) (tollhouse_account_cooling_seconds) > 0"},
             )
         )
     )

@@ -28,12 +28,11 @@ FlowKey = tuple[str, str]
 class Flow:
     """The waiters of one department in one class, and the virtual time at which its next turn begins."""
 
-    __slots__ = ("cost", "key", "priority", "starts_at", "waiters")
+    __slots__ = ("key", "priority", "starts_at", "waiters")
 
-    def __init__(self, key: FlowKey, priority: Priority, weight: float) -> None:
+    def __init__(self, key: FlowKey, priority: Priority) -> None:
         self.key = key
         self.priority = priority
-        self.cost = 1.0 / weight
         self.starts_at = 0.0
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
 
@@ -221,7 +220,7 @@ class Queue:
         priority = flow.priority
         self.remove(waiter)
         self._virtual_time[priority] = max(self._virtual_time[priority], flow.starts_at)
-        flow.starts_at += flow.cost
+        flow.starts_at += 1.0 / self._weights.get(flow.key, 1.0)
         self._turns_given += 1
         self._served[priority] = self._turns_given
         if is_owed:
@@ -266,7 +265,7 @@ class Queue:
         if found is None:
             if len(flows) >= _MOST_IDLE_FLOWS:
                 self._forget_flows(flows, self._virtual_time[request.priority])
-            found = flows[key] = Flow(key, request.priority, self._weights.get(key, 1.0))
+            found = flows[key] = Flow(key, request.priority)
         return found
 
     def _forget_flows(self, flows: dict[FlowKey, Flow], virtual_time: float) -> None:

@@ -21,6 +21,7 @@ UNITS = (
     "_findings",
     "_tenants",
     "_differences",
+    "_amount",
 )
 BOUNDED_LABELS = {
     "rpc",
@@ -35,6 +36,9 @@ BOUNDED_LABELS = {
     "state",
     "role",
     "part",
+    "priority",
+    "metric",
+    "account",
 }
 
 
