@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "projects": ("projects", "What spends money within a department."),
     "principals": ("principals", "The users and service accounts of a tenant."),
     "keys": ("keys", "The API keys with which Tollhouse is called."),
+    "devices": ("devices", "What runs models itself, and reports it with signed receipts."),
     "roles": ("roles", "Who may do what, and where."),
     "limits": ("limits", "Quotas and budgets."),
     "ledger": ("ledger", "What is in suspense, and whether the ledger adds up."),

@@ -11,6 +11,7 @@ from tollhouse.admin.v1.usage_reports_pb2_grpc import UsageReportServiceStub
 
 from tollhouse_admin.amounts import dollars_of, dollars_text, parse_moment, parse_month
 from tollhouse_admin.command import LIST, READ, Session, command, noun
+from tollhouse_admin.on_device_use import show_on_device
 from tollhouse_admin.output import Format, Layout, note, show_list, write_csv, write_json, write_table
 from tollhouse_admin.rendering import Cell, as_json, cells, enum_number
 from tollhouse_admin.scopes import Department, Project, Scope, Tenant, department_name, scope_of, tenant_name
@@ -83,6 +84,7 @@ def _show_month(form: Format, report: pb.MonthReport, split: Sequence[Dimension]
         write_csv(titles, rows)
     else:
         write_table(titles, rows, caption=f"{report.parent}, {report.month}")
+    show_on_device(form, report.on_device)
     note(_totals(report))
 
 

@@ -11,6 +11,7 @@ from tollhouse.v1.usage_pb2_grpc import UsageServiceStub
 
 from tollhouse_admin.amounts import dollars_of, dollars_of_nanos, parse_moment
 from tollhouse_admin.command import LIST, READ, Group, Session, command, noun
+from tollhouse_admin.on_device_use import show_on_device
 from tollhouse_admin.output import Format, Layout, show_list, show_one, write_csv, write_json, write_table
 from tollhouse_admin.rendering import Cell, as_json, enum_number
 from tollhouse_admin.scopes import Department, Project, Scope, Tenant, scope_of
@@ -97,6 +98,7 @@ def _show_summary(form: Format, answer: usage_pb2.UsageSummary, dimensions: Sequ
         if dimensions:
             total[0] = "total"
         write_table(titles, [*rows, total], caption=f"{answer.parent}, {period}")
+    show_on_device(form, answer.on_device)
 
 
 def _group_row(group: usage_pb2.UsageGroup, dimensions: Sequence[str]) -> list[Cell]:
