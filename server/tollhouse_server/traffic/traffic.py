@@ -61,6 +61,7 @@ class Traffic:
         self._max_waiting = max_waiting
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = float("inf")
         self._is_dispatching = False
         self._dispatch_again = False
         self._granted_at = clock()
@@ -200,6 +201,8 @@ class Traffic:
         self._set_timer()
 
     def _grant_in_order(self) -> None:
+        if self.in_flight >= self._max_calls:
+            return
         queue, now = self.queue, self._clock()
         order, this_round = queue.order(), _Round()
         is_owed_due = True
@@ -250,14 +253,21 @@ class Traffic:
         wake_at = min((moment for moment in moments if moment > now), default=float("inf"))
         if (deadline := self.queue.first_deadline()) is not None:
             wake_at = min(wake_at, deadline)
+        if wake_at != self._wakes_at:
+            self._cancel_timer()
+            if wake_at != float("inf"):
+                self._wakes_at = wake_at
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(max(0.0, wake_at - now), self._wake_up)
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if wake_at != float("inf"):
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - now), self._wake_up)
+        self._timer = None
+        self._wakes_at = float("inf")
 
     def _wake_up(self) -> None:
-        self._timer = None
+        self._cancel_timer()
         for waiter in self.queue.expired(self._clock()):
             self._refuse(waiter, DeadlineTooShort())
         self._dispatch()
