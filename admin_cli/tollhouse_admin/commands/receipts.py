@@ -263,7 +263,7 @@ def _findings_writer(form: Format, counts: Counter[Verdict]) -> Iterator[Write]:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(FINDINGS)
         yield lambda number, found: writer.writerow(
-            [number, found.verdict.value, found.attempt_id, _dollars(found), one_line(found.detail)]
+            [number, found.verdict.value, one_line(found.attempt_id), _dollars(found), one_line(found.detail)]
         )
     else:
         yield _write_as_text

@@ -131,6 +131,9 @@ class SigningKey:
     async def _prove(self, leaves: Sequence[bytes]) -> Sequence[Proof]:
         tree, size = tree_over(leaves), len(leaves)
         signature = await self._vault.sign(self.name, signed_message(self._purpose, size, tree.root))
+        if signature.key_version not in self._public_keys:
+            # The key was rotated: whoever asks for the public ones next must be told of the new one.
+            self._fresh_until = float("-inf")
         return [
             Proof(tree_size=size, leaf_index=index, path=tree.path(index), signature=signature) for index in range(size)
         ]
