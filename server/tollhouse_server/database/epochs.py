@@ -35,6 +35,9 @@ class Topic(StrEnum):
     BREAKERS = "breakers"
 
 
+_KNOWN = frozenset(topic.value for topic in Topic)
+
+
 async def bump(session: AsyncSession, topic: Topic) -> None:
     """Announce, at the commit of `session`, that everyone's snapshot of `topic` is out of date."""
     await run_sql(session, "UPDATE epoch SET value = value + 1 WHERE topic = :topic", {"topic": topic.value})
@@ -97,7 +100,8 @@ class EpochWatch:
         asked_at = time.monotonic()
         async with self._database.transaction() as session:
             rows = (await run_sql(session, "SELECT topic, value FROM epoch")).all()
-        epochs = {Topic(row.topic): row.value for row in rows}
+        # A newer server's migration may have brought topics that this one keeps nothing of.
+        epochs = {Topic(row.topic): row.value for row in rows if row.topic in _KNOWN}
         moved = {topic for topic, value in epochs.items() if self._seen.get(topic) != value}
         loaded = [
             await reload() for reload in dict.fromkeys(reload for topic, reload in self._reloads if topic in moved)

@@ -23,9 +23,8 @@ from tollhouse_server.traffic.places import Place
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.terms import PlaceRequest
 from tollhouse_server.traffic.traffic import Traffic
+from tollhouse_server.traffic.verdicts import Verdict, verdict_of
 from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused
-
-_FAILURES = frozenset({500, 503, 504})
 
 
 class KeyWatch(Protocol):
@@ -53,7 +52,7 @@ class Departures:
 
         Raises:
             NoUpstreamKey, ModelUnpriced: no target can be asked.
-            Overloaded, TargetsUnhealthy, DeadlineTooShort: none could be in time.
+            Overloaded, TargetsUnhealthy, UpstreamExhausted, DeadlineTooShort: none could be in time.
         """
         self._retries.note_call()
         return await self._place(way)
@@ -98,10 +97,10 @@ class Departures:
     def note_outage(self, trial: Trial, outage: Outage, *, seconds: float) -> None:
         """Take note of an attempt that is known to have cost nothing."""
         place, key, has_other_key = trial.stage.place, trial.stage.key.meta, False
-        if isinstance(outage, NotSent) or outage.http_status in _FAILURES:
-            place.failed(seconds)
-        elif is_out_of_quota(outage):
+        if isinstance(outage, Refused) and is_out_of_quota(outage):
             place.exhausted(retry_delay_seconds(outage), quota_violations(outage))
+        elif verdict_of(outage) is Verdict.FAILURE:
+            place.failed(seconds)
         else:
             place.ignored()
         if isinstance(outage, Refused) and is_key_refused(outage):

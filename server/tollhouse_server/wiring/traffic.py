@@ -1,11 +1,13 @@
 """The traffic of one process."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tollhouse_server.background import Background
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import Topic
+from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.routing.live_weights import LiveWeights
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -34,7 +36,7 @@ class TrafficParts:
         tasks.keep(self.reports.run)
 
 
-def open_traffic(settings: Settings, database: Database, knowledge: Knowledge, metrics: Metrics) -> TrafficParts:
+async def open_traffic(settings: Settings, database: Database, knowledge: Knowledge, metrics: Metrics) -> TrafficParts:
     """Build the traffic of a worker; it follows the catalogue that `knowledge` has in force."""
     catalogue = knowledge.catalogue
     breakers = Breakers(on_change=breaker_events(metrics))
@@ -50,6 +52,9 @@ def open_traffic(settings: Settings, database: Database, knowledge: Knowledge, m
     traffic.join(reports)
     reports.contribute(breaker_reports.SECTION, lambda: breaker_reports.section_of(breakers.snapshot()))
     orders = BreakerOrders(database, breakers)
+    with suppress(StoreUnavailable):
+        # The first share of each account's limits, for the first calls.
+        await reports.exchange()
 
     async def follow_orders() -> None:
         await orders.reload()

@@ -99,7 +99,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, ledger.pool)
-        traffic = open_traffic(settings, database, knowledge, metrics)
+        traffic = await open_traffic(settings, database, knowledge, metrics)
         quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
         departures = Departures(
             traffic=traffic.traffic,
