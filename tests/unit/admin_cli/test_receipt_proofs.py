@@ -143,6 +143,36 @@ def test_what_is_no_receipt_is_forged(text: str | bytes) -> None:
     assert JUDGE.verify(text).verdict is Verdict.FORGED
 
 
+def left_over(text: str) -> str:
+    """Return another Base64 of the same 64 or 32 bytes: the last character has bits that nobody reads."""
+    last = text.rstrip("=")[-1]
+    return text.replace(f"{last}=", f"{chr(ord(last) + 1)}=")
+
+
+@pytest.mark.parametrize("member", ["signature", "path"])
+def test_what_could_be_written_in_two_ways_is_taken_in_one(member: str) -> None:
+    """Bits without a meaning cannot carry anything unseen."""
+    receipt = json.loads(FIVE.lines[0])
+    if member == "signature":
+        receipt["signature"]["value"] = left_over(receipt["signature"]["value"])
+    else:
+        receipt["path"][0] = left_over(receipt["path"][0])
+
+    assert JUDGE.verify(json.dumps(receipt)).verdict is Verdict.FORGED
+
+
+@pytest.mark.parametrize("change", [{"leafIndex": 1}, {"treeSize": True}, {"leafIndex": False}, {"treeSize": 0}])
+def test_a_receipt_that_stands_alone_has_one_place(change: dict[str, Any]) -> None:
+    """Where there is no path, too, nothing of the proof can be changed."""
+    alone = signed([record()])
+    judge = alone.verifier()
+
+    changed = judge.verify(json.dumps(json.loads(alone.lines[0]) | change))
+
+    assert judge.verify(alone.lines[0]).verdict is Verdict.VALID
+    assert changed.verdict is Verdict.FORGED
+
+
 def test_the_record_of_one_does_not_stand_with_the_proof_of_another() -> None:
     """Both are genuine; together they are not."""
     first, second = json.loads(FIVE.lines[0]), json.loads(FIVE.lines[1])
