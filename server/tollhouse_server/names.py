@@ -21,6 +21,8 @@ _FORMS = {
     "attempt": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     "tier": "[a-z0-9][a-z0-9.-]{0,62}",
     "month": "20[0-9]{2}-(?:0[1-9]|1[0-2])",
+    "model": "[a-z0-9][a-z0-9.-]{0,127}",
+    "alias": "[a-z0-9][a-z0-9.-]{0,127}",
     "version": "current|[1-9][0-9]{0,17}",
 }
 
@@ -162,6 +164,22 @@ class TierName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelName(_Name):
+    """A model of the catalogue."""
+
+    template = "models/{model}"
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class AliasName(_Name):
+    """Another name of a model."""
+
+    template = "aliases/{alias}"
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
 class SuspenseName(_Name):
     """An attempt that is or was in suspense; the attempt's id is a UUID."""
 
@@ -268,7 +286,7 @@ def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/routingPolicy|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|tiers/[a-z0-9.-]{1,63}"
+    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 

@@ -13,6 +13,7 @@ from tollhouse.admin.v1 import (
     limit_alerts_pb2,
     limit_increases_pb2,
     limits_pb2,
+    models_pb2,
     prices_pb2,
     principals_pb2,
     projects_pb2,
@@ -41,6 +42,7 @@ from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
+from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
@@ -123,6 +125,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(upstream_keys_pb2, "UpstreamKeyService"),
             UpstreamKeyService(database, mutations, pages, parts.custodian),
         ),
+        (_descriptor(models_pb2, "ModelService"), ModelService(database, mutations, pages)),
         (_descriptor(routing_policies_pb2, "RoutingPolicyService"), RoutingPolicyService(database, mutations)),
         (
             _descriptor(traffic_pb2, "TrafficService"),

@@ -122,13 +122,18 @@ def names_of(stack: RunningStack) -> dict[str, str]:
         "DeviceService": _DEVICE,
         "LedgerService": f"tenants/demo/suspense/{UUID(int=0)}",
         "RoutingPolicyService": "tenants/demo/departments/research/routingPolicy",
+        "ModelService": "models/gemini-3.8-flash",
     }
 
 
 def foreign_rpcs() -> list[str]:
-    """Return every RPC whose request names something of a tenant."""
+    """Return every RPC whose request names something of a tenant, and those of the catalogue that all tenants share."""
     platform = ("AccountService", "UpstreamKeyService", "UsageExportService")
-    return sorted(rule.rpc for rule in rules().values() if rule.fields and service_of(rule.rpc) not in platform)
+    return sorted(
+        rule.rpc
+        for rule in rules().values()
+        if (rule.fields and service_of(rule.rpc) not in platform) or service_of(rule.rpc) == "ModelService"
+    )
 
 
 def service_of(rpc: str) -> str:

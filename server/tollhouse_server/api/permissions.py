@@ -193,6 +193,10 @@ def _routing_rules() -> Iterator[Rule]:
     for verb in ("get", "set"):
         rpc = f"{_ADMIN}.RoutingPolicyService.{verb.capitalize()}TierTargets"
         yield Rule(rpc=rpc, permission=f"tierTargets.{verb}", fields=("name",))
+    yield from _standard("ModelService", "models", "Model", "create get list update delete", parent="")
+    yield from _standard("ModelService", "aliases", "Alias", "create get update delete", parent="")
+    yield Rule(rpc=f"{_ADMIN}.ModelService.ImportCatalogue", permission="catalogue.import")
+    yield Rule(rpc=f"{_ADMIN}.ModelService.GetCatalogueFile", permission="catalogue.get")
 
 
 def _traffic_rules() -> Iterator[Rule]:

@@ -52,11 +52,18 @@ async def seed(session: AsyncSession, *, accounts: Iterable[AccountRow], address
     A packaged file is stored once per revision, and never over what an administrator edited or imported.
     """
     await seed_prices(session)
-    parsed = packaged_catalogue()
-    if await store.seeded_revision(session) < parsed.revision:
-        await store.store_catalogue(session, parsed)
+    await _seed_catalogue(session)
     for account in accounts:
         try:
             await account_store.get_account(session, account.account_id)
         except ResourceNotFound:
             await account_store.create_account(session, account, addresses=addresses)
+
+
+async def _seed_catalogue(session: AsyncSession) -> None:
+    parsed = packaged_catalogue()
+    if await store.seeded_revision(session) >= (parsed.revision or 0):
+        return
+    overruled = await store.store_catalogue(session, parsed)
+    if overruled:
+        _log.warning("aliases_gave_way_to_models", aliases=overruled, revision=parsed.revision)

@@ -10,13 +10,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
-from tollhouse_server.database.rows import check_version
+from tollhouse_server.database.rows import change, check_version, insert
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.account_store import limits_of
 from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.catalogue import CatalogueParts
-from tollhouse_server.routing.catalogue_file import CatalogueFile, ModelEntry, TierEntry
+from tollhouse_server.routing.catalogue_file import CatalogueFile, TierEntry
+from tollhouse_server.routing.model_store import Origin, put_packaged
 from tollhouse_server.routing.models import Alias, Capability, Model, Tier, TierChoice
 from tollhouse_server.routing.policy_store import load_policies
 from tollhouse_server.routing.tables import (
@@ -32,8 +33,6 @@ from tollhouse_server.routing.tables import (
 from tollhouse_server.routing.targets import Account, AccountLimit, UpstreamKeyMeta
 from tollhouse_server.upstream.protocol import UpstreamKind
 
-_PACKAGED = "PACKAGED"
-
 
 async def seeded_revision(session: AsyncSession) -> int:
     """Return the revision of the newest packaged catalogue that was stored, 0 before the first; locks the catalogue."""
@@ -41,75 +40,64 @@ async def seeded_revision(session: AsyncSession) -> int:
     return (await session.exec(select(func.coalesce(func.max(CatalogueRevisionRow.revision), 0)))).one()
 
 
-async def store_catalogue(session: AsyncSession, parsed: CatalogueFile) -> None:
-    """Put the packaged catalogue's rows in force; rows that an administrator edited stay as they are."""
-    await _store_models(session, parsed.models)
+async def store_catalogue(session: AsyncSession, parsed: CatalogueFile) -> tuple[str, ...]:
+    """Put the packaged catalogue's rows in force; rows that an administrator edited stay as they are.
+
+    Returns the aliases that an administrator made and that are the names of packaged models now: those are gone.
+    """
+    overruled = await put_packaged(session, parsed.models)
     await _store_tiers(session, parsed.tiers)
     edited = {(row.kind, row.method) for row in await _edited(session, ApiVersionRow)}
     for kind, versions in parsed.api_versions.items():
         for method, api_version in versions.items():
             if (kind.value, method) not in edited:
-                await session.merge(
-                    ApiVersionRow(kind=kind.value, method=method, api_version=api_version, origin=_PACKAGED)
-                )
-    session.add(CatalogueRevisionRow(revision=parsed.revision))
+                await put_api_version(session, kind, method, api_version, origin=Origin.PACKAGED)
+    session.add(CatalogueRevisionRow(revision=parsed.revision or 0))
     await session.flush()
     await bump(session, Topic.CATALOGUE)
+    return overruled
+
+
+async def put_api_version(
+    session: AsyncSession, kind: UpstreamKind, method: str, api_version: str, *, origin: Origin
+) -> None:
+    """Write the API version of a kind of account and a method; who calls has locked the catalogue."""
+    await session.merge(ApiVersionRow(kind=kind.value, method=method, api_version=api_version, origin=origin.value))
 
 
 async def _edited(session: AsyncSession, table: type[SQLModel]) -> Sequence[Any]:
-    return (await session.exec(select(table).where(table.origin != _PACKAGED))).all()  # type: ignore[attr-defined]
-
-
-async def _store_models(session: AsyncSession, entries: Sequence[ModelEntry]) -> None:
-    edited = {row.model for row in await _edited(session, ModelRow)}
-    for entry in entries:
-        if entry.model in edited:
-            continue
-        await session.merge(_model_row(entry))
-        await session.flush()
-        for alias in entry.aliases:
-            await session.merge(
-                ModelAliasRow(alias=alias.alias, model=entry.model, shutdown_at=alias.shutdown_at, origin=_PACKAGED)
-            )
-
-
-def _model_row(entry: ModelEntry) -> ModelRow:
-    return ModelRow(
-        model=entry.model,
-        display_name=entry.display_name,
-        upstreams=[kind.value for kind in entry.upstreams],
-        capabilities=[capability.value for capability in entry.capabilities],
-        input_token_limit=entry.input_token_limit,
-        output_token_limit=entry.output_token_limit,
-        images_per_answer=entry.images_per_answer,
-        grounding_queries=entry.grounding_queries,
-        tool_prompt_tokens=entry.tool_prompt_tokens,
-        shutdown_at=entry.shutdown_at,
-        notice_at=entry.notice_at,
-        successor=entry.successor or "",
-        source=entry.source,
-        origin=_PACKAGED,
-        updated_at=datetime.now(UTC),
-    )
+    return (await session.exec(select(table).where(table.origin != Origin.PACKAGED))).all()  # type: ignore[attr-defined]
 
 
 async def _store_tiers(session: AsyncSession, entries: Sequence[TierEntry]) -> None:
     edited = {row.tier for row in await _edited(session, TierRow)}
     for entry in entries:
-        if entry.tier in edited:
-            continue
-        await session.merge(
-            TierRow(
-                tier=entry.tier,
-                display_name=entry.display_name,
-                description=entry.description,
-                origin=_PACKAGED,
-                updated_at=datetime.now(UTC),
-            )
-        )
-        await session.flush()
-        await _replace_targets(session, entry.tier, [TierChoice(**target.model_dump()) for target in entry.targets])
+        if entry.tier not in edited:
+            await put_tier(session, entry, origin=Origin.PACKAGED)
+
+
+async def put_tier(session: AsyncSession, entry: TierEntry, *, origin: Origin) -> None:
+    """Write a tier as an entry of a file has it; who calls has locked the catalogue and checked the models.
+
+    Raises:
+        ResourceNotFound: a target's account does not exist.
+    """
+    choices = [TierChoice(**target.model_dump()) for target in entry.targets]
+    await _require_accounts(session, choices)
+    texts: dict[str, Any] = {
+        "display_name": entry.display_name,
+        "description": entry.description,
+        "origin": origin.value,
+    }
+    row = await session.get(TierRow, entry.tier, populate_existing=True)
+    if row is None:
+        await insert(session, TierRow(tier=entry.tier, **texts))
+    elif tuple(choices) != await tier_choices(session, entry.tier):
+        # The targets are part of the tier: its version counts up though no column of its own may change.
+        await change(session, row, **texts, updated_at=datetime.now(UTC))
+    else:
+        await change(session, row, **texts)
+    await _replace_targets(session, entry.tier, choices)
 
 
 async def lock_tier(session: AsyncSession, tier: str) -> TierRow:
@@ -142,7 +130,7 @@ async def set_tier_choices(
     """
     row = await lock_tier(session, tier)
     check_version(row, version, f"tiers/{tier}")
-    row.origin, row.version, row.updated_at = "EDITED", row.version + 1, datetime.now(UTC)
+    row.origin, row.version, row.updated_at = Origin.EDITED.value, row.version + 1, datetime.now(UTC)
     await _require_accounts(session, choices)
     with constraints({"tier_target_model_fkey": ResourceNotFound(name="one of the models")}):
         await _replace_targets(session, tier, choices)

@@ -54,6 +54,8 @@ class ModelAliasRow(SQLModel, table=True):
     model: str
     shutdown_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
     origin: str
+    version: int = Field(default=1, sa_type=BigInteger)
+    updated_at: datetime | None = Field(default=None, sa_column=_now())
 
 
 class TierRow(SQLModel, table=True):

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from tollhouse_server.routing.addresses import Addresses
+from tollhouse_server.routing.live import seed
 
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.plane import Plane
@@ -14,3 +16,11 @@ async def plane(fresh_database: TestDatabase) -> AsyncIterator[Plane]:
     plane = await Plane.start(fresh_database.app_dsn)
     yield plane
     await plane.database.close()
+
+
+@pytest.fixture
+async def shop(plane: Plane) -> Plane:
+    """The plane with the packaged catalogue."""
+    async with plane.database.transaction() as session:
+        await seed(session, accounts=(), addresses=Addresses(base_urls={}))
+    return plane

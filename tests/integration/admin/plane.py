@@ -20,6 +20,7 @@ from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
+from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
@@ -77,6 +78,7 @@ class Plane:
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
             RoutingPolicyService(database, mutations),
+            ModelService(database, mutations, pages),
             AccountService(database, mutations, pages, ADDRESSES),
         )
         admin_key = await create_administrator_key(database, PEPPER)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tollhouse.v1 import catalog_pb2
-from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown, NoUpstreamKey, PriceFileInvalid
+from tollhouse_server.errors import InvalidRequest, ModelShutDown, ModelUnknown, NoUpstreamKey
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.catalogue import (
     METHODS,
@@ -205,7 +205,7 @@ def _file(text: str = "") -> str:
         (_file().replace("input_token_limit = 5", 'input_token_limit = "5"'), "models[0].input_token_limit"),
         (_file().replace('{ model = "m" }', '{ model = "q" }'), "tiers[0].targets[0].model"),
         (_file('successor = "q"'), "models[0].successor"),
-        (_file('aliases = [{ alias = "m" }]'), "models[0].aliases"),
+        (_file('aliases = [{ alias = "m" }]'), "models[0].aliases[0].alias"),
         (_file().replace('vertex = {"*" = "v1"}', "vertex = {}"), "api_versions.vertex"),
         (_file("shutdown_at = 2026-01-01T00:00:00"), "models[0].shutdown_at"),
         ("revision =", ""),
@@ -213,7 +213,7 @@ def _file(text: str = "") -> str:
 )
 def test_a_wrong_catalogue_is_refused_with_the_field_named(text: str, path: str) -> None:
     """Unknown keys, blanks, negative numbers, dangling names, doubles, moments without a zone."""
-    with pytest.raises(PriceFileInvalid) as refused:
+    with pytest.raises(InvalidRequest) as refused:
         parse_catalogue(text)
 
     assert path in {violation.path for violation in refused.value.violations}

@@ -17,6 +17,7 @@ from tollhouse_server.api.routing_policy_messages import (
 )
 from tollhouse_server.api.values import etag, timestamp, version_of
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import Topic, lock
 from tollhouse_server.names import Scope, TierName, invalid, parse_scope
 from tollhouse_server.routing import policy_store, store
 from tollhouse_server.routing.tables import RoutingPolicyRow, TierRow
@@ -72,6 +73,8 @@ class RoutingPolicyService:
         version = version_of(request.etag, request.name)
 
         async def act(session: AsyncSession) -> Change[pb.TierTargets]:
+            # First, as all do who change the catalogue: two that lock its rows in another order would deadlock.
+            await lock(session, Topic.CATALOGUE)
             before = await _tier(session, await store.lock_tier(session, tier))
             after = await _tier(session, await store.set_tier_choices(session, tier, choices, version=version))
             return Change(resource=request.name, before=before, after=after, answer=after)
