@@ -6,7 +6,21 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Row, String, Uuid, cast, func, insert, literal, union
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    Uuid,
+    cast,
+    func,
+    insert,
+    literal,
+    true,
+    union,
+)
 from sqlalchemy import select as sa_select
 from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -155,18 +169,21 @@ async def booked_before(session: AsyncSession, tenant: str, receipts: Sequence[R
         _array([one.receipt_id for one in receipts], Uuid()),
     ).table_valued("device_id", "sequence", "receipt_id", name="asked")
     asked = numbers.render_derived()
-    query = sa_select(_USED.device_id, _USED.sequence, _USED.receipt_id, _USED.digest)
-    of_device = (_USED.tenant_id == tenant) & (_USED.device_id == asked.c.device_id)
-    # Each of the two finds its rows by an index of its own.
-    found = union(
-        query.join(asked, of_device & (_USED.sequence == asked.c.sequence)),
-        query.join(asked, of_device & (_USED.receipt_id == asked.c.receipt_id)),
-    )
+    found = union(*(_found(asked, tenant, number) for number in ("sequence", "receipt_id")))
     booked = Booked({}, {})
     connection = await session.connection()
     for device, sequence, receipt_id, digest in (await connection.execute(found)).all():
         booked.by_sequence[device, sequence] = booked.by_id[device, receipt_id] = digest
     return booked
+
+
+def _found(asked: Any, tenant: str, number: str) -> Select[Any]:
+    """Return the query for the rows that have one of the two numbers: one look into that number's index for each."""
+    same = (_USED.device_id == asked.c.device_id) & (_USED[number] == asked.c[number])
+    columns = (_USED.device_id, _USED.sequence, _USED.receipt_id, _USED.digest)
+    # The limit keeps PostgreSQL from joining all that the tenant has ever reported.
+    row = sa_select(*columns).where(_USED.tenant_id == tenant, same).limit(1).lateral(f"by_{number}")
+    return sa_select(row).select_from(asked.join(row, true()))
 
 
 def _array(values: Sequence[object], kind: Any) -> ColumnElement[Any]:
