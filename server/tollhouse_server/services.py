@@ -81,13 +81,13 @@ class ServiceParts:
     authorizer: Authorizer
     catalogue: LiveCatalogue
     prices: LivePriceBook
+    gateway: VaultClient
     custodian: VaultClient
     addresses: Addresses
     pepper: bytes
     generation: GenerationService
     project_paths: ProjectPaths
     output_cap_tokens: int
-    gateway: VaultClient | None = None
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -163,8 +163,7 @@ def _on_device(parts: ServiceParts) -> OnDeviceService:
 
 
 def _receipts_key(parts: ServiceParts) -> SigningKey:
-    # The custodian's policy does not let him sign: without the gateway's client, that is what callers hear.
-    return SigningKey(parts.gateway or parts.custodian, RECEIPTS_KEY, purpose=Purpose.RECEIPTS)
+    return SigningKey(parts.gateway, RECEIPTS_KEY, purpose=Purpose.RECEIPTS)
 
 
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:

@@ -127,6 +127,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         methods = _methods(
             settings,
             database=database,
+            gateway=vault,
             custodian=custodian,
             pepper=pepper,
             knowledge=knowledge,
@@ -173,6 +174,7 @@ def _methods(
     settings: Settings,
     *,
     database: Database,
+    gateway: VaultClient,
     custodian: VaultClient,
     pepper: bytes,
     knowledge: Knowledge,
@@ -185,6 +187,7 @@ def _methods(
         authorizer=knowledge.authorizer,
         catalogue=knowledge.catalogue,
         prices=knowledge.prices,
+        gateway=gateway,
         custodian=custodian,
         addresses=addresses_of(settings),
         pepper=pepper,
@@ -207,6 +210,8 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)
         metrics.upstream_keys(state="held", count=state.held_keys)
         metrics.upstream_keys(state="unreadable", count=state.unreadable_keys)
+        # The greatest of all processes is shown: of keys held that hides the one process that lacks some.
+        metrics.upstream_keys(state="missing", count=state.expected_keys - state.held_keys)
         metrics.upstream_key_age(state="active", seconds=_oldest_key_seconds(knowledge.catalogue.current))
         await asyncio.sleep(_GAUGE_SECONDS)
 
