@@ -34,7 +34,8 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.breakers import Breakers
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.traffic import Traffic
-from tollhouse_server.upstream.gemini import GeminiUpstream, open_session
+from tollhouse_server.upstream.gemini import GeminiUpstream
+from tollhouse_server.upstream.http import open_transport
 from tollhouse_server.upstream.protocol import Method, UpstreamKind
 from tollhouse_server.vault.key_ring import KEY_FIELD, KeyRing, UpstreamKeyRef, upstream_key_path
 from tollhouse_server.vault.secret_text import SecretFields
@@ -204,7 +205,7 @@ async def generation_process(
     async with (
         ledger_view(database.root_dsn) as view,
         ledger_process(database.app_dsn) as ledger,
-        open_session() as session,
+        open_transport() as transport,
         asyncio.TaskGroup() as group,
     ):
         await view.add_tenant()
@@ -243,7 +244,7 @@ async def generation_process(
             ),
             attempts=Attempts(ledger.ledger),
             calls=process.calls,
-            upstream=GeminiUpstream(session),
+            upstream=GeminiUpstream(transport),
             metrics=metrics,
             max_attempts=max_attempts,
             upstream_timeout_seconds=upstream_timeout_seconds,

@@ -10,10 +10,10 @@ import pytest_asyncio
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.pricing.usage import Usage, from_embed, from_generate
 from tollhouse_server.simulator.client import RunningSimulator, running_simulator
-from tollhouse_server.upstream.gemini import ATTEMPT_HEADER
 from tollhouse_server.upstream.http import open_transport
 from tollhouse_server.upstream.openai_compatible import OpenAICompatibleUpstream
 from tollhouse_server.upstream.protocol import (
+    ATTEMPT_HEADER,
     Broken,
     Destination,
     Method,

@@ -9,9 +9,17 @@ import pytest
 import pytest_asyncio
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.simulator.client import RunningSimulator, running_simulator
-from tollhouse_server.upstream.gemini import ATTEMPT_HEADER, GeminiUpstream
+from tollhouse_server.upstream.gemini import GeminiUpstream
 from tollhouse_server.upstream.http import open_transport
-from tollhouse_server.upstream.protocol import Broken, Destination, Method, NotSent, Refused, UpstreamCall
+from tollhouse_server.upstream.protocol import (
+    ATTEMPT_HEADER,
+    Broken,
+    Destination,
+    Method,
+    NotSent,
+    Refused,
+    UpstreamCall,
+)
 
 MODEL = "gemini-3.5-flash"
 BODY: dict[str, Any] = {"contents": [{"parts": [{"text": "How long is the bridge?"}], "role": "user"}]}

@@ -34,14 +34,22 @@ async def read_events(answer: HttpAnswer) -> AsyncGenerator[dict[str, Any], None
         raise Refused(answer.status, error_body(await answer.read()))
     splitter = EventSplitter()
     async for piece in answer.pieces():
-        try:
-            events = splitter.feed(piece)
-        except ValueError as error:
-            raise Broken(str(error)) from None
-        for event in events:
+        for event in split(splitter, piece):
             yield parse(event)
     if not splitter.is_empty:
         raise Broken("the stream ended in the middle of an event")
+
+
+def split(splitter: EventSplitter, piece: bytes) -> list[bytes]:
+    """Return the data of the events that a piece of the answer completes.
+
+    Raises:
+        Broken: an event is too large.
+    """
+    try:
+        return splitter.feed(piece)
+    except ValueError as error:
+        raise Broken(str(error)) from None
 
 
 def parse(body: bytes) -> dict[str, Any]:

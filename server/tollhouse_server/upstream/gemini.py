@@ -12,13 +12,7 @@ import orjson
 
 from tollhouse_server.upstream import answers
 from tollhouse_server.upstream.http import HttpAnswer, Transport
-from tollhouse_server.upstream.http import open_transport as open_session
-from tollhouse_server.upstream.protocol import Method, UpstreamCall
-
-__all__ = ["ATTEMPT_HEADER", "GeminiUpstream", "open_session"]
-
-ATTEMPT_HEADER = "x-tollhouse-attempt-id"
-"""Carries our attempt id upstream; the simulator's call log is matched with the ledger by it. Google ignores it."""
+from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Method, UpstreamCall
 
 _COUNTED_MEMBERS = frozenset({"contents", "generateContentRequest"})
 

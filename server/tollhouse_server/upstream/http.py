@@ -263,5 +263,7 @@ async def open_transport() -> AsyncIterator[Transport]:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     transport = PooledTransport(context)
-    yield transport
-    transport.close()
+    try:
+        yield transport
+    finally:
+        transport.close()

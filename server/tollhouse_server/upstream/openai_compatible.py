@@ -11,12 +11,11 @@ from typing import Any
 import orjson
 
 from tollhouse_server.upstream import answers, openai_answers, openai_request
-from tollhouse_server.upstream.gemini import ATTEMPT_HEADER
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.openai_chunks import ChunkTranslation
 from tollhouse_server.upstream.openai_members import inexpressible
 from tollhouse_server.upstream.openai_refusals import cannot_count, refusal
-from tollhouse_server.upstream.protocol import Broken, Method, Refused, UpstreamCall
+from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Broken, Method, Refused, UpstreamCall
 from tollhouse_server.upstream.sse import EventSplitter
 
 NO_KEY = "none"
@@ -139,11 +138,7 @@ async def _events(answer: HttpAnswer) -> AsyncGenerator[bytes, None]:
     """Yield the data of each event."""
     splitter = EventSplitter()
     async for piece in answer.pieces():
-        try:
-            events = splitter.feed(piece)
-        except ValueError as error:
-            raise Broken(str(error)) from None
-        for event in events:
+        for event in answers.split(splitter, piece):
             yield event
     # A server may leave out the empty line after its last word.
     if not splitter.is_empty:

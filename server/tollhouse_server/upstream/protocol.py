@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
+ATTEMPT_HEADER = "x-tollhouse-attempt-id"
+"""Carries our attempt id upstream; the simulator's call log is matched with the ledger by it. Google ignores it."""
+
 
 class UpstreamKind(StrEnum):
     """The kinds of service behind an account; the simulator can be each of them at another address."""

@@ -6,9 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from tollhouse_server.upstream import answers, vertex_bodies, vertex_embeddings
-from tollhouse_server.upstream.gemini import ATTEMPT_HEADER
 from tollhouse_server.upstream.http import HttpAnswer, Transport
-from tollhouse_server.upstream.protocol import Method, UpstreamCall
+from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Method, UpstreamCall
 from tollhouse_server.upstream.tokens import AccessTokens
 
 _UNAUTHENTICATED = 401

@@ -34,7 +34,7 @@ async def test_silence_is_broken(transport: Transport, said: bytes) -> None:
         with pytest.raises(Broken, match=r"silent for 0\.2 s"):
             await ask(transport, server.url, silence_seconds=0.2)
 
-    assert asyncio.get_running_loop().time() - started_at < 0.39
+    assert asyncio.get_running_loop().time() - started_at < 2.0
 
 
 async def test_who_talks_slowly_is_not_silent_but_must_end_in_time(transport: Transport) -> None:
@@ -44,13 +44,13 @@ async def test_who_talks_slowly_is_not_silent_but_must_end_in_time(transport: Tr
         while await wire.request():
             await wire.say(HEAD)
             for _ in range(10):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
                 await wire.say(b".")
 
     async with serving(script) as server:
-        assert await ask(transport, server.url, silence_seconds=0.06) == b".........."
-        with pytest.raises(Broken, match=r"within 0\.05 s"):
-            await ask(transport, server.url, timeout_seconds=0.05)
+        assert await ask(transport, server.url, silence_seconds=0.4) == b".........."
+        with pytest.raises(Broken, match=r"within 0\.2 s"):
+            await ask(transport, server.url, timeout_seconds=0.2)
 
 
 async def test_a_reader_who_takes_his_time_is_no_silence(transport: Transport) -> None:
