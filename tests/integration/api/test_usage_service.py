@@ -63,7 +63,9 @@ async def test_a_receipt_is_the_one_that_the_call_was_answered_with(books: Books
         attempt_id=called.attempt_id,
         request_id=called.request_id,
         scope=called.scope,
-        route=RouteTaken(tier="flash", model="gemini-3.5-flash", target="gemini_api", account_id="main", attempts=1),
+        route=RouteTaken(
+            tier="flash", model="gemini-3.5-flash", target="gemini_api", account_id="main", region="", tried=()
+        ),
         usage=USAGE,
         priced=Priced(cost_nanos=60, lines=LINES, price_version=1, service_tier="standard"),
         settled_at=settled_at,
