@@ -170,6 +170,20 @@ async def get_key(session: AsyncSession, account_id: str, key_id: str) -> Upstre
     return row
 
 
+async def lock_key(session: AsyncSession, name: UpstreamKeyName, *, version: int | None = None) -> UpstreamKeyRow:
+    """Return a key's metadata, which stays as it is until the transaction ends.
+
+    Raises:
+        ResourceNotFound, EtagMismatch: as they say.
+    """
+    query = select(UpstreamKeyRow).where(
+        UpstreamKeyRow.account_id == name.account, UpstreamKeyRow.key_id == name.upstream_key
+    )
+    row = await find(session, query, name, lock=True)
+    check_version(row, version, str(name))
+    return row
+
+
 async def list_keys(
     session: AsyncSession, account_id: str, *, after: str = "", size: int = 1_000
 ) -> Sequence[UpstreamKeyRow]:
@@ -190,7 +204,7 @@ async def update_key(
         InvalidRequest: a field that cannot be changed.
     """
     _check_fields(changes, _KEY_FIELDS)
-    row = await _locked_key(session, UpstreamKeyName(account_id, key_id), version)
+    row = await lock_key(session, UpstreamKeyName(account_id, key_id), version=version)
     return await _change(session, row, changes)
 
 
@@ -200,7 +214,7 @@ async def delete_key(session: AsyncSession, account_id: str, key_id: str, *, ver
     Raises:
         ResourceNotFound, EtagMismatch: as they say.
     """
-    row = await _locked_key(session, UpstreamKeyName(account_id, key_id), version)
+    row = await lock_key(session, UpstreamKeyName(account_id, key_id), version=version)
     await session.delete(row)
     await session.flush()
     await bump(session, Topic.ACCOUNTS)
@@ -269,15 +283,6 @@ async def _insert(session: AsyncSession, row: _Row) -> _Row:
 
 async def _locked_account(session: AsyncSession, name: AccountName, version: int | None) -> AccountRow:
     row = await find(session, select(AccountRow).where(AccountRow.account_id == name.account), name, lock=True)
-    check_version(row, version, str(name))
-    return row
-
-
-async def _locked_key(session: AsyncSession, name: UpstreamKeyName, version: int | None) -> UpstreamKeyRow:
-    query = select(UpstreamKeyRow).where(
-        UpstreamKeyRow.account_id == name.account, UpstreamKeyRow.key_id == name.upstream_key
-    )
-    row = await find(session, query, name, lock=True)
     check_version(row, version, str(name))
     return row
 

@@ -1,15 +1,19 @@
 """Rotations, revocations and policies as an administrator asks for them."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import pytest
 from tollhouse.admin.v1 import upstream_keys_pb2 as pb
+from tollhouse_server.custody.rotations import KeyVault
 from tollhouse_server.custody.terms import ProviderKind
+from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import InvalidRequest, RotationUnderWay, WrongState
 from tollhouse_server.names import KeyRotationName
+from tollhouse_server.vault.secret_text import SecretFields
 
 from tests.drivers.custody import Boundaries, Crash, Rig
 from tests.drivers.postgres import TestDatabase
@@ -85,6 +89,55 @@ async def test_two_rotations_of_one_key_cannot_cross(plane: Plane, rig: Rig) -> 
         with pytest.raises(RotationUnderWay) as raised:
             await plane.call(crossing(name=first_of(rig)))
         assert raised.value.rotation == started.name
+
+
+async def test_to_start_a_rotation_makes_nobody_load_the_accounts_anew(plane: Plane, rig: Rig) -> None:
+    """No key has changed yet; and whoever announces something must not be waited for with rotations locked."""
+    before = await accounts_epoch(rig)
+
+    await plane.call(pb.RotateUpstreamKeyRequest(name=first_of(rig)))
+
+    assert await accounts_epoch(rig) == before
+
+
+async def accounts_epoch(rig: Rig) -> int:
+    async with rig.database.transaction() as session:
+        return int((await run_sql(session, "SELECT value FROM epoch WHERE topic = 'accounts'")).one().value)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowVault:
+    """Destroys a secret only when it is told to go on."""
+
+    inner: KeyVault
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
+        return await self.inner.read_secret(path, version=version)
+
+    async def write_secret(self, path: str, values: Mapping[str, str], *, cas: int) -> int:
+        return await self.inner.write_secret(path, values, cas=cas)
+
+    async def delete_secret(self, path: str) -> None:
+        self.is_asked.set()
+        await self.may_go_on.wait()
+        await self.inner.delete_secret(path)
+
+
+async def test_a_deletion_that_waits_for_vault_keeps_nobody_else_waiting(plane: Plane, rig: Rig) -> None:
+    """Another key that is refused or revoked meanwhile is announced to everybody at once."""
+    vault = SlowVault(rig.vault)
+    plane.hold_keys(vault)
+    deletion = asyncio.create_task(plane.call(pb.DeleteUpstreamKeyRequest(name=first_of(rig))))
+    await vault.is_asked.wait()
+
+    async with asyncio.timeout(5), rig.database.transaction() as session:
+        await bump(session, Topic.ACCOUNTS)
+    vault.may_go_on.set()
+    await deletion
+
+    assert await rig.keys_in("ACTIVE") == [] == await rig.in_vault()
 
 
 async def test_a_rotation_is_cancelled_before_its_key_is_used_and_not_after(plane: Plane, rig: Rig) -> None:

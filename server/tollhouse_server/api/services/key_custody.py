@@ -59,7 +59,7 @@ class KeyCustodyHandlers:
         name = UpstreamKeyName.parse(request.name)
 
         async def act(session: AsyncSession) -> Change[pb.KeyRotation]:
-            key = await locked_key(session, name, request.etag)
+            key = await account_store.lock_key(session, name, version=version_of(request.etag, str(name)))
             if key.state not in ROTATABLE:
                 raise WrongState(name=str(name), state=key.state, needed="ACTIVE, DISABLED or QUARANTINED")
             after = rotation_message(await start_rotation(session, key, Kind.ROTATION, call))
@@ -71,7 +71,7 @@ class KeyCustodyHandlers:
         name = UpstreamKeyName.parse(request.name)
 
         async def act(session: AsyncSession) -> Change[pb.KeyRotation]:
-            key = await locked_key(session, name, request.etag)
+            key = await account_store.lock_key(session, name, version=version_of(request.etag, str(name)))
             if key.state in _ENDED:
                 raise WrongState(name=str(name), state=key.state, needed="neither REVOKED nor RETIRED")
             after = rotation_message(await start_rotation(session, key, Kind.REVOCATION, call))
@@ -151,18 +151,6 @@ class KeyCustodyHandlers:
         except SecretMissing:
             current = 0
         await self._custodian.write_secret(path, {CREDENTIAL_FIELD: credential}, cas=current)
-
-
-async def locked_key(session: AsyncSession, name: UpstreamKeyName, tag: str) -> UpstreamKeyRow:
-    """Return a key that stays as it is until the transaction ends.
-
-    Raises:
-        ResourceNotFound, EtagMismatch: as they say.
-    """
-    # A change of nothing locks the row and looks at its version.
-    return await account_store.update_key(
-        session, name.account, name.upstream_key, {}, version=version_of(tag, str(name))
-    )
 
 
 async def start_rotation(session: AsyncSession, key: UpstreamKeyRow, kind: Kind, call: Call) -> KeyRotationRow:

@@ -11,9 +11,9 @@ from tollhouse_server.api.services.key_custody import (
     ROTATABLE,
     Custodian,
     KeyCustodyHandlers,
-    locked_key,
     start_rotation,
 )
+from tollhouse_server.api.values import version_of
 from tollhouse_server.custody.rotation_store import bring_key, name_of, open_rotation
 from tollhouse_server.custody.status import standing_of
 from tollhouse_server.custody.terms import KeyState, Kind
@@ -21,7 +21,7 @@ from tollhouse_server.errors import EtagMismatch, ResourceExists, ResourceNotFou
 from tollhouse_server.names import AccountName, UpstreamKeyName
 from tollhouse_server.routing import account_store as store
 from tollhouse_server.routing.tables import UpstreamKeyRow
-from tollhouse_server.vault.key_ring import upstream_key_path
+from tollhouse_server.vault.key_ring import KEY_FIELD, upstream_key_path
 
 __all__ = ["Custodian", "UpstreamKeyService"]
 
@@ -54,7 +54,7 @@ class UpstreamKeyService(KeyCustodyHandlers):
         return await self._mutations.run(call, request, pb.UpstreamKey, act)
 
     async def _write(self, name: UpstreamKeyName, secret: str) -> int:
-        path, values = upstream_key_path(name.account, name.upstream_key), {"key": secret}
+        path, values = upstream_key_path(name.account, name.upstream_key), {KEY_FIELD: secret}
         try:
             return await self._custodian.write_secret(path, values, cas=0)
         except EtagMismatch:
@@ -90,13 +90,14 @@ class UpstreamKeyService(KeyCustodyHandlers):
         name = UpstreamKeyName.parse(request.name)
 
         async def act(session: AsyncSession) -> Change[Empty]:
-            before = key_message(await locked_key(session, name, request.etag))
+            before = key_message(await store.lock_key(session, name, version=version_of(request.etag, request.name)))
             running = await open_rotation(session, name.account, name.upstream_key)
             if running is not None:
                 raise RotationUnderWay(name=request.name, rotation=name_of(running))
-            await store.delete_key(session, name.account, name.upstream_key)
+            # Vault first: while it is slow nobody else must wait for the epoch, which the deletion takes.
             if not request.validate_only:
                 await self._custodian.delete_secret(upstream_key_path(name.account, name.upstream_key))
+            await store.delete_key(session, name.account, name.upstream_key)
             return Change(resource=request.name, before=before, after=None, answer=Empty())
 
         return await self._mutations.run(call, request, Empty, act)
@@ -107,7 +108,7 @@ class UpstreamKeyService(KeyCustodyHandlers):
         name = UpstreamKeyName.parse(text)
 
         async def act(session: AsyncSession) -> Change[pb.UpstreamKey]:
-            row = await locked_key(session, name, tag)
+            row = await store.lock_key(session, name, version=version_of(tag, text))
             before = key_message(row)
             if row.state not in ROTATABLE:
                 raise WrongState(name=text, state=row.state, needed="ACTIVE, DISABLED or QUARANTINED")
@@ -121,7 +122,7 @@ class UpstreamKeyService(KeyCustodyHandlers):
 
 async def _bring(session: AsyncSession, old: UpstreamKeyName, new: UpstreamKeyRow, call: Call) -> None:
     """Let the rotation of `old` that waits for a person go on with `new`; start it where there is none."""
-    key = await locked_key(session, old, "")
+    key = await store.lock_key(session, old)
     if key.state not in ROTATABLE:
         raise WrongState(name=str(old), state=key.state, needed="ACTIVE, DISABLED or QUARANTINED")
     running = await open_rotation(session, old.account, old.upstream_key)
