@@ -164,6 +164,10 @@ class SimulatorClient:
         """Set `propagation_seconds` until a change to an API key counts, `operation_seconds` until it is done."""
         return await self._send("POST", "api-keys", seconds)
 
+    async def add_model(self, model: str, *, like: str) -> None:
+        """Serve one more model, which does as a known one does."""
+        await self._send("POST", "models", {model: {"like": like}})
+
     async def set_pace(self, model: str = "*", **pace: float) -> None:
         """Set `latency_ms` and `tokens_per_second` of one model, or of all."""
         await self._send("POST", "models", {model: pace})

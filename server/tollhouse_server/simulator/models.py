@@ -90,7 +90,12 @@ class ModelList:
         return list(self._models.values())
 
     def set_pace(self, model_id: str, pace: Mapping[str, Any]) -> None:
-        """Set `latency_ms` and `tokens_per_second` of one model, or of all when the id is `*`; KeyError if unknown."""
+        """Set `latency_ms` and `tokens_per_second` of one model, or of all when the id is `*`; KeyError if unknown.
+
+        With `like`, the id of a known model, an unknown one is added that does as that one does.
+        """
+        if "like" in pace and model_id not in self._models:
+            self._models[model_id] = replace(self._models[pace["like"]], id=model_id, name=model_id, source="added")
         chosen = list(self._models) if model_id == "*" else [model_id]
         for each in chosen:
             model = self._models[each]
