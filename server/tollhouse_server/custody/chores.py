@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 from sqlalchemy.exc import DBAPIError
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.audit.store import record
 from tollhouse_server.custody import policy_store
@@ -19,7 +18,6 @@ from tollhouse_server.custody.rotations import Rotations
 from tollhouse_server.custody.tables import KeyRotationRow
 from tollhouse_server.custody.terms import DEFAULT_POLICY, Cause, KeyState, Kind, ProviderKind, Step
 from tollhouse_server.database.engine import Database
-from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RotationUnderWay, StoreUnavailable, TollhouseError
 from tollhouse_server.routing import account_store
 from tollhouse_server.telemetry.metrics import Metrics
@@ -30,8 +28,6 @@ _LANES: Final = 3
 _PAUSE_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 60.0
 _SWEEP_SECONDS: Final = 3600.0
-# Any constant that no other advisory lock of Tollhouse uses: spells "keys".
-_LEADER_LOCK: Final = 0x6B657973
 
 
 class Custody:
@@ -91,7 +87,7 @@ class Custody:
         """
         started = 0
         async with self._database.transaction() as session:
-            if not await _is_leader(session):
+            if not await store.lead(session):
                 return 0
             due = await store.due_keys(session, default_days=DEFAULT_POLICY.rotation_period.days)
         for account_id, key_id in due:
@@ -163,11 +159,6 @@ class Custody:
             self._metrics.key_rotations(step=step.value, count=len(ages), oldest_seconds=max(ages, default=0.0))
         failing = sum(1 for row in rows if row.error and not store.waits_for_person(row))
         self._metrics.key_rotation_troubles(failing=failing, overdue=overdue)
-
-
-async def _is_leader(session: AsyncSession) -> bool:
-    found = await run_sql(session, "SELECT pg_try_advisory_xact_lock(:key) AS held", {"key": _LEADER_LOCK})
-    return bool(found.one().held)
 
 
 def _age_seconds(row: KeyRotationRow) -> float:

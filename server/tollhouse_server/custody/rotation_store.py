@@ -56,19 +56,24 @@ UPDATE upstream_key SET state = :state, version = version + 1, updated_at = now(
 WHERE account_id = :account_id AND key_id = :key_id AND state = ANY(:from_states)
 """
 
-_START_DUE = """
-SELECT k.account_id, k.key_id
+# Keys of servers of one's own do not grow old, unless a policy says otherwise.
+_OVERDUE = """
 FROM upstream_key k JOIN account a USING (account_id) LEFT JOIN key_policy p USING (account_id)
 WHERE a.state = 'ACTIVE' AND k.state = 'ACTIVE' AND (p.account_id IS NOT NULL OR a.kind <> 'openai_compatible')
   AND k.created_at <= now() - make_interval(days => coalesce(p.rotation_period_days, :default_days))
+"""
+
+_COUNT_OVERDUE = f"SELECT count(*) AS keys {_OVERDUE}"
+
+_DUE = f"""
+SELECT k.account_id, k.key_id {_OVERDUE}
   AND NOT EXISTS (
       SELECT FROM key_rotation r
       WHERE r.account_id = k.account_id AND (r.old_key_id = k.key_id OR r.new_key_id = k.key_id)
         AND (r.ended_at IS NULL OR (r.outcome <> 'SUCCEEDED' AND r.ended_at > now() - interval '1 day'))
   )
 ORDER BY k.created_at LIMIT 100
-"""
-
+"""  # noqa: S608 - two constants
 
 # Where somebody else issues keys, only a rotation that was begun for this key in this very transaction takes it.
 _BRING = """
@@ -85,12 +90,16 @@ SET step = 'ROLL_BACK', outcome = 'CANCELLED', error = '', step_at = now(), upda
 WHERE rotation_id = :rotation_id
 """
 
-_COUNT_OVERDUE = """
-SELECT count(*) AS keys
-FROM upstream_key k JOIN account a USING (account_id) LEFT JOIN key_policy p USING (account_id)
-WHERE a.state = 'ACTIVE' AND k.state = 'ACTIVE' AND (p.account_id IS NOT NULL OR a.kind <> 'openai_compatible')
-  AND k.created_at <= now() - make_interval(days => coalesce(p.rotation_period_days, :default_days))
+# A key that was never written down, or is out of use for good: nothing may use it any more.
+_ENDED_NEW_KEYS = """
+SELECT DISTINCT r.new_key_id
+FROM key_rotation r LEFT JOIN upstream_key k ON k.account_id = r.account_id AND k.key_id = r.new_key_id
+WHERE r.account_id = :account_id AND r.kind = 'ROTATION' AND r.ended_at < now() - interval '1 minute'
+  AND (k.key_id IS NULL OR k.state IN ('RETIRED', 'REVOKED'))
 """
+
+# Any constant that no other advisory lock of Tollhouse uses: spells "keys".
+_LEADER_LOCK = 0x6B657973
 
 WAITS_FOR_PERSON = "waits for a person to bring the new key"
 
@@ -275,9 +284,15 @@ async def cancel(session: AsyncSession, name: KeyRotationName) -> KeyRotationRow
     return row
 
 
+async def lead(session: AsyncSession) -> bool:
+    """Tell whether this process is the one that looks for due keys, until its transaction ends."""
+    found = await run_sql(session, "SELECT pg_try_advisory_xact_lock(:key) AS held", {"key": _LEADER_LOCK})
+    return bool(found.one().held)
+
+
 async def due_keys(session: AsyncSession, *, default_days: int) -> Sequence[tuple[str, str]]:
     """Return the account and id of up to 100 active keys that are older than their policy allows and left alone."""
-    rows = (await run_sql(session, _START_DUE, {"default_days": default_days})).all()
+    rows = (await run_sql(session, _DUE, {"default_days": default_days})).all()
     return [(row.account_id, row.key_id) for row in rows]
 
 
@@ -288,16 +303,7 @@ async def count_overdue(session: AsyncSession, *, default_days: int) -> int:
 
 async def ended_new_keys(session: AsyncSession, account_id: str) -> Sequence[str]:
     """Return the ids of keys that rotations of an account have issued and that nothing may use any more."""
-    sql = """
-        SELECT r.new_key_id FROM key_rotation r LEFT JOIN upstream_key k USING (account_id)
-        WHERE r.account_id = :account_id AND r.kind = 'ROTATION' AND r.ended_at < now() - interval '1 minute'
-          AND (k.key_id = r.new_key_id AND k.state IN ('RETIRED', 'REVOKED'))
-        UNION
-        SELECT r.new_key_id FROM key_rotation r
-        WHERE r.account_id = :account_id AND r.kind = 'ROTATION' AND r.ended_at < now() - interval '1 minute'
-          AND NOT EXISTS (SELECT FROM upstream_key k WHERE k.account_id = r.account_id AND k.key_id = r.new_key_id)
-    """
-    return [row.new_key_id for row in (await run_sql(session, sql, {"account_id": account_id})).all()]
+    return [row.new_key_id for row in (await run_sql(session, _ENDED_NEW_KEYS, {"account_id": account_id})).all()]
 
 
 def name_of(row: KeyRotationRow) -> str:

@@ -20,7 +20,7 @@ from tollhouse_server.custody.probe import Probe, ProbeVerdict
 from tollhouse_server.custody.providers.protocol import IssuedKey, KeyOrder, KeyProvider
 from tollhouse_server.custody.rotation_store import Overtaken
 from tollhouse_server.custody.tables import KeyRotationRow
-from tollhouse_server.custody.terms import KeyState, Outcome, ProviderKind, Step
+from tollhouse_server.custody.terms import ROTATABLE, KeyState, Outcome, ProviderKind, Step
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import EtagMismatch, KeyProviderFailed, SecretMissing, StoreUnavailable, TollhouseError
 from tollhouse_server.routing import account_store
@@ -31,7 +31,6 @@ from tollhouse_server.vault.secret_text import SecretFields, SecretText
 _log = structlog.get_logger(__name__)
 
 _RETIRE_BY_HAND: Final = "delete the key at its provider by hand: fingerprint "
-_USED: Final = (KeyState.ACTIVE, KeyState.DISABLED, KeyState.QUARANTINED)
 
 
 class KeyVault(Protocol):
@@ -65,7 +64,7 @@ class Pace:
     longest_retry_seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
     """What a step works with: the rotation as claimed, its keys as they were then, and its order."""
 
@@ -140,7 +139,7 @@ class Rotations:
             old_key_id=claimed.old_key_id,
             old_version=old.vault_version if old else 0,
         )
-        return _Facts(claimed, old, new, order)
+        return _Facts(claimed=claimed, old=old, new=new, order=order)
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -171,8 +170,7 @@ class Rotations:
         if new is None or new.state != KeyState.STAGED:
             await self._begin_roll_back(facts, _changed(new))
             return
-        fields = await self._vault.read_secret(upstream_key_path(new.account_id, new.key_id), version=new.vault_version)
-        verdict = await self._probe.check(claimed.account_id, SecretText(fields[KEY_FIELD]))
+        verdict = await self._probe.check(claimed.account_id, await self._secret(new))
         if verdict is ProbeVerdict.ACCEPTED:
             async with self._database.transaction() as session:
                 await store.move(session, claimed, Step.PROMOTE)
@@ -204,11 +202,11 @@ class Rotations:
             await self._begin_roll_back(facts, _changed(new))
             return
         # While Vault is away there may be workers that have not read the new key: they need the old one.
-        await self._vault.read_secret(upstream_key_path(new.account_id, new.key_id), version=new.vault_version)
+        await self._secret(new)
         async with self._database.transaction() as session:
             await store.move(session, claimed, Step.DRAIN, wait_seconds=claimed.drain_seconds)
             await self._still_used(session, facts)
-            await store.set_state(session, claimed.account_id, claimed.old_key_id, KeyState.DRAINING, of=_USED)
+            await store.set_state(session, claimed.account_id, claimed.old_key_id, KeyState.DRAINING, of=ROTATABLE)
 
     async def _end_drain(self, facts: _Facts) -> None:
         if facts.new is None or facts.new.state != KeyState.ACTIVE:
@@ -237,7 +235,7 @@ class Rotations:
         await self._vault.delete_secret(upstream_key_path(claimed.account_id, claimed.old_key_id))
         async with self._database.transaction() as session:
             await store.move(session, claimed, Step.DESTROY, outcome=Outcome.SUCCEEDED, ended=True)
-            gone = [KeyState.DRAINING, *_USED]
+            gone = [KeyState.DRAINING, *ROTATABLE]
             await store.set_state(session, claimed.account_id, claimed.old_key_id, KeyState.RETIRED, of=gone)
         _log.info("rotation_done", rotation=claimed.rotation_id, kind=claimed.kind, remark=claimed.remark)
 
@@ -252,7 +250,7 @@ class Rotations:
         async with self._database.transaction() as session:
             outcome = Outcome(claimed.outcome or Outcome.FAILED)
             await store.move(session, claimed, Step.ROLL_BACK, outcome=outcome, remark=remark, ended=True)
-            alive = [KeyState.STAGED, KeyState.DRAINING, *_USED]
+            alive = [KeyState.STAGED, KeyState.DRAINING, *ROTATABLE]
             await store.set_state(session, claimed.account_id, claimed.new_key_id, KeyState.RETIRED, of=alive)
         _log.warning("rotation_rolled_back", rotation=claimed.rotation_id, outcome=outcome, error=claimed.error)
 
@@ -271,17 +269,26 @@ class Rotations:
         return _staged(facts.order, issued, 1) if issued is not None and issued.provider_key else None
 
     async def _retire_at_provider(self, facts: _Facts, key: UpstreamKeyRow) -> bool:
-        provider = self._provider(facts)
         secret: SecretText | None = None
         if not key.provider_key:
             try:
-                path = upstream_key_path(key.account_id, key.key_id)
-                fields = await self._vault.read_secret(path, version=key.vault_version)
-                secret = SecretText(fields[KEY_FIELD])
+                secret = await self._secret(key)
             except SecretMissing:
-                # Destroyed already, by an earlier try of a later step.
-                secret = None
-        return await provider.retire(facts.order, provider_key=key.provider_key, secret=secret)
+                # Nobody can tell any more which of the provider's keys it is.
+                return False
+        return await self._provider(facts).retire(facts.order, provider_key=key.provider_key, secret=secret)
+
+    async def _secret(self, key: UpstreamKeyRow) -> SecretText:
+        """Return a key as Vault holds it.
+
+        Raises:
+            SecretMissing: there is no such version, or no key in it.
+        """
+        path = upstream_key_path(key.account_id, key.key_id)
+        fields = await self._vault.read_secret(path, version=key.vault_version)
+        if KEY_FIELD not in fields:
+            raise SecretMissing(path=path)
+        return SecretText(fields[KEY_FIELD])
 
     async def _begin_roll_back(self, facts: _Facts, error: str) -> None:
         """Give the old key back its place, take the new one out of use, and end in failure from there."""

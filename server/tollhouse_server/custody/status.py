@@ -36,10 +36,10 @@ class AccountStanding:
 
     def of(self, key: UpstreamKeyRow) -> KeyStanding:
         """Return how one key of the account stands."""
-        is_active = key.state == KeyState.ACTIVE and key.created_at is not None
+        issued_at = key.created_at if key.state == KeyState.ACTIVE else None
         return KeyStanding(
             rotation=self.rotations.get(key.key_id, ""),
-            due_at=key.created_at + self.rotation_period if is_active and key.created_at else None,
+            due_at=None if issued_at is None else issued_at + self.rotation_period,
             last_use_at=self.last_uses.get(key.key_id),
             unusual_uses=[one for one in self.anomalies if one.key_id == key.key_id],
         )

@@ -13,7 +13,7 @@ def _now() -> Column[datetime]:
 
 
 class KeyPolicyRow(SQLModel, table=True):
-    """How an account's keys are rotated; an account without one is rotated as `policy.DEFAULT` says."""
+    """How an account's keys are rotated; an account without one is rotated as `terms.DEFAULT_POLICY` says."""
 
     __tablename__ = "key_policy"
 
@@ -52,18 +52,6 @@ class KeyRotationRow(SQLModel, table=True):
     step_at: datetime | None = Field(default=None, sa_column=_now())
     updated_at: datetime | None = Field(default=None, sa_column=_now())
     ended_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
-
-
-class KeyUseRow(SQLModel, table=True):
-    """What one key was used for in one hour, over all processes."""
-
-    __tablename__ = "key_use"
-
-    account_id: str = Field(primary_key=True)
-    key_id: str = Field(primary_key=True)
-    hour: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
-    calls: int = Field(sa_type=BigInteger)
-    cost_nanos: int = Field(sa_type=BigInteger)
 
 
 class KeyAnomalyRow(SQLModel, table=True):

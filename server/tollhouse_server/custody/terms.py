@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 
 class KeyState(StrEnum):
@@ -17,6 +18,10 @@ class KeyState(StrEnum):
     REVOKED = "REVOKED"
     RETIRED = "RETIRED"
     """Gone at its provider and in Vault; the metadata stays."""
+
+
+ROTATABLE: Final = (KeyState.ACTIVE, KeyState.DISABLED, KeyState.QUARANTINED)
+"""States in which a key can be replaced, disabled and enabled."""
 
 
 class Step(StrEnum):

@@ -10,6 +10,7 @@ from tollhouse_server.custody.rotation_store import Overtaken, claim, move
 from tollhouse_server.custody.terms import Step
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import KeyProviderFailed
+from tollhouse_server.vault.key_ring import upstream_key_path
 
 from tests.drivers.custody import AT_ONCE, Boundaries, Crash, Rig
 
@@ -85,6 +86,18 @@ async def test_a_refused_key_leaves_the_old_one_in_use_and_the_reason_behind(rig
     assert "refuses the new key" in ended.error
     assert await rig.keys_in("ACTIVE") == ["first"]
     await rig.assert_in_order()
+
+
+async def test_a_key_that_cannot_be_told_at_its_provider_is_left_to_a_person(rig: Rig) -> None:
+    """It came by hand, so that its name there is unknown, and somebody has lost its secret from Vault."""
+    name = await rig.start()
+    await rig.vault.delete_secret(upstream_key_path(rig.account_id, "first"))
+
+    ended = await rig.finish(name)
+
+    assert ended.outcome == "SUCCEEDED"
+    assert "by hand" in ended.remark
+    assert await rig.live_at_provider() == ["first", ended.new_key_id]
 
 
 async def test_whoever_was_overtaken_can_write_nothing(rig: Rig) -> None:

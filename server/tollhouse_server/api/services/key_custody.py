@@ -18,7 +18,7 @@ from tollhouse_server.api.values import version_of
 from tollhouse_server.custody import policy_store, rotation_store
 from tollhouse_server.custody.providers.google import CREDENTIAL_FIELD, credential_path
 from tollhouse_server.custody.tables import KeyRotationRow
-from tollhouse_server.custody.terms import Cause, KeyPolicy, KeyState, Kind, ProviderKind
+from tollhouse_server.custody.terms import ROTATABLE, Cause, KeyPolicy, KeyState, Kind, ProviderKind
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import SecretMissing, WrongState
 from tollhouse_server.names import AccountName, KeyPolicyName, KeyRotationName, UpstreamKeyName, invalid
@@ -27,7 +27,6 @@ from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 from tollhouse_server.upstream.protocol import UpstreamKind
 from tollhouse_server.vault.secret_text import SecretFields
 
-ROTATABLE = (KeyState.ACTIVE, KeyState.DISABLED, KeyState.QUARANTINED)
 _ENDED = (KeyState.REVOKED, KeyState.RETIRED)
 _POLICY_FIELDS = frozenset({"provider", "rotation_period_days", "drain_seconds"})
 _CREDENTIAL_PARTS = frozenset({"client_email", "private_key", "token_uri"})

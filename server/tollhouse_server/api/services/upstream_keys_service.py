@@ -7,16 +7,11 @@ from tollhouse.admin.v1 import upstream_keys_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.key_messages import key_message
 from tollhouse_server.api.mutation import Change, MutationRequest
-from tollhouse_server.api.services.key_custody import (
-    ROTATABLE,
-    Custodian,
-    KeyCustodyHandlers,
-    start_rotation,
-)
+from tollhouse_server.api.services.key_custody import Custodian, KeyCustodyHandlers, start_rotation
 from tollhouse_server.api.values import version_of
 from tollhouse_server.custody.rotation_store import bring_key, name_of, open_rotation
 from tollhouse_server.custody.status import standing_of
-from tollhouse_server.custody.terms import KeyState, Kind
+from tollhouse_server.custody.terms import ROTATABLE, KeyState, Kind
 from tollhouse_server.errors import EtagMismatch, ResourceExists, ResourceNotFound, RotationUnderWay, WrongState
 from tollhouse_server.names import AccountName, UpstreamKeyName
 from tollhouse_server.routing import account_store as store
