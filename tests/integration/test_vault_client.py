@@ -252,8 +252,9 @@ async def test_a_missing_secret_id_file_is_denied_and_named(openbao: TestOpenBao
     missing = tmp_path / "not-mounted"
     vault = login(AppRoleFiles(role_id_file=openbao.endpoint.gateway.role_id_file, secret_id_file=missing))
 
-    with pytest.raises(VaultDenied, match="not-mounted"):
-        await vault.probe()
+    for ask in (vault.probe, vault.unwrapped_secret_id):
+        with pytest.raises(VaultDenied, match="not-mounted"):
+            await ask()
 
 
 async def test_a_sealed_vault_is_unavailable(openbao: TestOpenBao, gateway: VaultClient) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import structlog
 
 from tollhouse_server.errors import InvalidRequest, SecretMissing, TollhouseError, VaultDenied, VaultUnavailable
-from tollhouse_server.vault.approle import AppRoleFiles, is_wrapping_token
+from tollhouse_server.vault.approle import AppRoleFiles
 from tollhouse_server.vault.connection import Connection, Operation, VaultAddress
 from tollhouse_server.vault.lease import Lease
 from tollhouse_server.vault.paths import SECRETS_MOUNT, TRANSIT_MOUNT
@@ -79,12 +79,9 @@ class VaultClient:
         """Return the secret_id if the file holds a wrapping token, for the processes that this one starts; else None.
 
         Raises:
-            VaultDenied: somebody has used the token already, or it has expired.
+            VaultDenied: the file cannot be read, or its token was used already, has expired or is for something else.
         """
-        text = await asyncio.to_thread(self._approle.secret_id_file.read_text)
-        if not is_wrapping_token(text.strip()):
-            return None
-        return await self._in_thread(self._connection.secret_id, self._approle)
+        return await self._in_thread(self._connection.wrapped_secret_id, self._approle)
 
     async def probe(self) -> None:
         """Return if Vault is there, unsealed, and takes our token."""

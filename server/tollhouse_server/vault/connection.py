@@ -104,13 +104,23 @@ class Connection:
             VaultDenied: the file cannot be read, or its wrapping token is used up, expired or not for a secret_id.
         """
         text = _read_id(files.secret_id_file)
-        if not is_wrapping_token(text):
-            return SecretText(text)
+        return self._unwrapped_once(text, files) if is_wrapping_token(text) else SecretText(text)
+
+    def wrapped_secret_id(self, files: AppRoleFiles) -> SecretText | None:
+        """Return what the file's wrapping token gives, once; None where the file holds the secret_id itself.
+
+        Raises:
+            VaultUnavailable, VaultDenied: as `secret_id`.
+        """
+        text = _read_id(files.secret_id_file)
+        return self._unwrapped_once(text, files) if is_wrapping_token(text) else None
+
+    def _unwrapped_once(self, token: str, files: AppRoleFiles) -> SecretText:
         if files.secret_id is not None:
             return files.secret_id
         with self._unwrapping:
-            if self._unwrapped is None or self._unwrapped[0] != text:
-                self._unwrapped = (text, self._unwrap(text, files.secret_id_file))
+            if self._unwrapped is None or self._unwrapped[0] != token:
+                self._unwrapped = (token, self._unwrap(token, files.secret_id_file))
             return self._unwrapped[1]
 
     def _unwrap(self, token: str, file: Path) -> SecretText:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import structlog
-
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.department_moves import DueMoves
 from tollhouse_server.database.engine import Database
@@ -16,8 +14,6 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 
-import structlog
 from pydantic import SecretStr
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
@@ -14,8 +13,6 @@ from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 from tollhouse_server.vault.secret_text import SecretText
-
-_log = structlog.get_logger(__name__)
 
 
 def required_dsn(settings: Settings) -> str:

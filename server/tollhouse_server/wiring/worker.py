@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server import services
 from tollhouse_server.api.chain import Chain, Method
@@ -72,8 +73,8 @@ class Worker:
                 await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
                 await self.key_use.publish()
-        except StoreUnavailable as error:
-            _log.warning("key_use_not_published", detail=error.detail)
+        except (StoreUnavailable, DBAPIError) as error:
+            _log.warning("key_use_not_published", error=type(error).__name__)
         except TimeoutError:
             _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
 
