@@ -26,7 +26,15 @@ def served(at: float | None) -> ServedCall | None:
     """Build a row of the simulator's log."""
     if at is None:
         return None
-    row = {"sequence": 1, "key_id": "k", "project": "p", "model": "m", "method": "generateContent", "usage": {}}
+    row = {
+        "sequence": 1,
+        "key_id": "k",
+        "project": "p",
+        "region": "",
+        "model": "m",
+        "method": "generateContent",
+        "usage": {},
+    }
     more = {"attempt_id": "a", "service_tier": "standard", "fault": None, "image_count": 0, "response_id": None}
     return ServedCall.read({**row, **more, "served_at_ms": int(at * 1000)})
 
