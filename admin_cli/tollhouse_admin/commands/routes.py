@@ -8,6 +8,7 @@ from tollhouse.admin.v1.routing_policies_pb2_grpc import RoutingPolicyServiceStu
 from tollhouse.v1 import generation_pb2
 from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
+from tollhouse_admin.account_options import Upstream
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import CHANGE, READ, Session, command, noun
 from tollhouse_admin.commands import routing_policies
@@ -63,9 +64,7 @@ def explain(
     ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Gemini's method; generateContent.")] = None,
     region: Annotated[str | None, typer.Option(metavar="REGION", help="Only in this region.")] = None,
-    kind: Annotated[
-        list[routing_policies.Upstream] | None, typer.Option(help="Only these upstreams; repeatable.")
-    ] = None,
+    kind: Annotated[list[Upstream] | None, typer.Option(help="Only these upstreams; repeatable.")] = None,
     fallback: Annotated[bool | None, typer.Option("--fallback/--no-fallback", help="Beyond the first choice?")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label of the call.")] = None,
     input_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="Size of the prompt.")] = None,

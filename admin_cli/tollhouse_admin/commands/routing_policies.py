@@ -11,6 +11,7 @@ from tollhouse.admin.v1 import routing_policies_pb2 as pb
 from tollhouse.admin.v1.routing_policies_pb2_grpc import RoutingPolicyServiceStub
 from tollhouse.v1 import generation_pb2
 
+from tollhouse_admin.account_options import Upstream
 from tollhouse_admin.command import CHANGE, DESTROY, READ, Session, command, noun
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.output import Layout
@@ -28,14 +29,6 @@ class Priority(StrEnum):
     DEFAULT = "default"
     BATCH = "batch"
     SHEDDABLE = "sheddable"
-
-
-class Upstream(StrEnum):
-    """Kinds of upstream."""
-
-    GEMINI_API = "gemini-api"
-    VERTEX = "vertex"
-    OPENAI_COMPATIBLE = "openai-compatible"
 
 
 class Field(StrEnum):
