@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from google.api_core import exceptions
 from google.auth import exceptions as auth_exceptions
@@ -18,7 +18,7 @@ from google.oauth2.credentials import Credentials
 from tollhouse_server.custody.providers.manual import SecretReader
 from tollhouse_server.custody.providers.protocol import IssuedKey, KeyOrder
 from tollhouse_server.errors import KeyProviderFailed, SecretMissing
-from tollhouse_server.telemetry.redaction import redacted
+from tollhouse_server.telemetry.redaction import REDACTED, redacted
 from tollhouse_server.upstream.protocol import NotSent, Refused
 from tollhouse_server.vault.secret_text import SecretText
 
@@ -93,7 +93,7 @@ class ApiKeysProvider:
         Raises:
             KeyProviderFailed: see `protocol`.
         """
-        return await self._call(order, lambda client: _retire(client, provider_key, secret))
+        return await self._call(order, lambda client: _retire(client, provider_key, secret), secret=secret)
 
     async def strays(self, order: KeyOrder, *, ended: Collection[str]) -> tuple[str, ...]:
         """Return keys that we have issued and that live although their ids are among the ended ones.
@@ -103,14 +103,17 @@ class ApiKeysProvider:
         """
         return await self._call(order, lambda client: _strays(client, _parent(order), frozenset(ended)))
 
-    async def _call(self, order: KeyOrder, work: Callable[[Any], Answer]) -> Answer:
+    async def _call(
+        self, order: KeyOrder, work: Callable[[Any], Answer], *, secret: SecretText | None = None
+    ) -> Answer:
         if not order.project:
             raise self._failed(f"account {order.account_id} names no Google Cloud project")
         bearer = await self._bearer(order.account_id)
         try:
             return await asyncio.to_thread(lambda: work(self._client(bearer)))
         except _FAILURES as error:
-            raise self._failed(_told(error)) from error
+            # Not `from error`: its own text has the whole URL, and with it the key that is looked up.
+            raise self._failed(_told(error, bearer, secret.reveal() if secret is not None else "")) from None
 
     async def _bearer(self, account_id: str) -> str:
         path = credential_path(account_id)
@@ -210,8 +213,11 @@ def _strays(client: Any, parent: str, ended: frozenset[str]) -> tuple[str, ...]:
     )
 
 
-def _told(error: BaseException) -> str:
-    """What of an error may be shown: Google's messages can repeat what was sent."""
-    if isinstance(error, exceptions.GoogleAPICallError):
-        return redacted(f"{type(error).__name__}: {error.message}")[:500]
-    return type(error).__name__
+def _told(error: BaseException, *secrets: str) -> str:
+    """What of an error may be shown: Google's messages can repeat what was sent, and its library adds the URL."""
+    if not isinstance(error, exceptions.GoogleAPICallError):
+        return type(error).__name__
+    text = f"{type(error).__name__}: {error.message}"
+    for writing in {writing for secret in secrets if secret for writing in (secret, quote(secret), quote_plus(secret))}:
+        text = text.replace(writing, REDACTED)
+    return redacted(text)[:500]
