@@ -39,11 +39,12 @@ class Way:
         """Return the targets that may still serve the call, those of the lowest rank first.
 
         Raises:
-            NoUpstreamKey: none of them has a key, and nothing else has failed.
+            NoUpstreamKey: none of them has a key, and no attempt was made.
         """
         left = [target for target in self.plan.targets if target not in self._closed]
         usable = tuple(target for target in left if has_key(target.account_id))
-        if not usable and not self._failures and not self._unknown:
+        # A call on its way has its key in hand: that no other is left is no reason to end it.
+        if not usable and not self._failures and not self.is_claimed:
             raise NoUpstreamKey(model=left[0].model if left else self.call.model or self.call.tier or "")
         return usable
 

@@ -65,6 +65,25 @@ async def test_a_refused_call_is_served_by_the_next_target(
     await process.assert_nothing_in_flight()
 
 
+async def test_a_key_that_is_refused_while_its_call_is_reserved_costs_the_call_nothing(
+    process: GenerationProcess,
+) -> None:
+    """The call has its key in hand; that no other is left must not end it between its booking and its sending."""
+    view = process.view.connection
+    async with view.transaction():
+        await view.execute("LOCK TABLE attempt")
+        serving = asyncio.create_task(process.generate(call_of()))
+        async with asyncio.timeout(10):
+            while not await view.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+        process.key_watch.refused_keys.add(("main", "key-0"))
+
+    await serving
+
+    assert (await process.record()).kind == RecordKind.SETTLED
+    await process.assert_nothing_in_flight()
+
+
 async def test_a_call_that_could_not_be_sent_is_served_by_the_next_account(
     process: GenerationProcess, account: UpstreamAccount
 ) -> None:
