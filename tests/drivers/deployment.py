@@ -129,9 +129,12 @@ class Deployment:
 
 
 @contextmanager
-def running_deployment(parts: Parts) -> Iterator[Deployment]:
-    """Bring a new deployment up as the documentation says, by commands and RPCs alone, and serve until the end."""
-    administrator_key = prepared(parts)
+def running_deployment(parts: Parts, *, administrator_key: str = "") -> Iterator[Deployment]:
+    """Bring a new deployment up as the documentation says, by commands and RPCs alone, and serve until the end.
+
+    With an administrator's key `prepared` was called before.
+    """
+    administrator_key = administrator_key or prepared(parts)
     output = parts.directory / "serve.out"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -179,7 +182,7 @@ def set_up(gateway: RunningStack) -> str:
         accounts_grpc.AccountServiceStub(channel).CreateAccount(
             accounts.CreateAccountRequest(account_id="main", account=account),
             metadata=metadata,
-            timeout=30,
+            timeout=90,
             wait_for_ready=True,
         )
         upstream_keys_grpc.UpstreamKeyServiceStub(channel).AddUpstreamKey(

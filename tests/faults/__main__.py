@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tollhouse_server.database.engine import Database
 from tollhouse_server.embedded.postgres_roles import APP
@@ -15,10 +16,22 @@ from tests.drivers.deployment import Parts
 from tests.drivers.referee import Finding
 from tests.drivers.stack import RunningStack
 from tests.drivers.verification import findings_in
-from tests.faults import attacks, boundary_campaign, duplicates, random_kills, store_trouble
+from tests.faults import (
+    attacks,
+    boundary_campaign,
+    duplicates,
+    random_kills,
+    rotation_campaign,
+    store_trouble,
+    upstream_matrix,
+    vault_campaign,
+)
+from tests.faults.boundaries import CUSTODY_PLACES
 from tests.faults.journal import FILE, Journal
+from tests.faults.key_rig import key_parts, open_key_rig
 from tests.faults.report import say, table
-from tests.faults.rig import Rig, open_rig, rig_parts
+from tests.faults.rig import Rig, open_rig, rig_parts, running_forks
+from tests.faults.upstream_rig import open_upstream_rig, upstream_parts
 
 _TESTS = "tests"
 CAMPAIGNS = (
@@ -28,22 +41,83 @@ CAMPAIGNS = (
     duplicates.CAMPAIGN,
     attacks.CAMPAIGN,
 )
+_ALL = (*CAMPAIGNS, upstream_matrix.CAMPAIGN, rotation_campaign.CAMPAIGN, vault_campaign.CAMPAIGN, _TESTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for. Exit status 1 when something is wrong that was found now or earlier and not mended."""
     options = _parser().parse_args(arguments)
     journal = Journal.open(options.journal, fresh=options.fresh)
-    chosen = options.campaigns or [*CAMPAIGNS, _TESTS]
-    if set(chosen) - {_TESTS}:
+    chosen = options.campaigns or _ALL
+    if set(chosen) & set(CAMPAIGNS):
         with rig_parts() as (parts, stack):
             try:
                 asyncio.run(_run_all(options, journal, chosen, parts, stack))
             finally:
                 options.journal.with_suffix(".log").write_text(stack.output.read_text())
+    if upstream_matrix.CAMPAIGN in chosen:
+        _run_upstream(options, journal)
+    if rotation_campaign.CAMPAIGN in chosen:
+        _run_rotations(options, journal)
+    if vault_campaign.CAMPAIGN in chosen:
+        _run_vault(options, journal)
     has_failed = _TESTS in chosen and _run_tests() != 0
     sys.stdout.write(table(journal))
     return 1 if has_failed or any(result["findings"] for result in journal.results.values()) else 0
+
+
+def _run_upstream(options: argparse.Namespace, journal: Journal) -> None:
+    """Run the upstream matrix, which has a deployment of its own."""
+    size = upstream_matrix.Size(rate=options.rate, seconds=options.seconds)
+    say(f"{upstream_matrix.CAMPAIGN}: {size.rate:g} calls a second, each trouble for {size.seconds:g} s")
+
+    async def run(*started: Any) -> None:
+        async with open_upstream_rig(*started) as rig:
+            await upstream_matrix.run(
+                rig, journal, seed=options.seed, size=size, only=options.only, again=options.again
+            )
+
+    with upstream_parts() as started:
+        try:
+            asyncio.run(run(*started))
+        finally:
+            options.journal.with_suffix(".upstream.log").write_text(started[1].output.read_text())
+
+
+def _run_rotations(options: argparse.Namespace, journal: Journal) -> None:
+    """Run the rotations of keys, which have a deployment of their own and housekeepers besides."""
+    say(f"{rotation_campaign.CAMPAIGN}: {options.rotations} more")
+
+    async def run(parts: Parts, gateway: RunningStack, forks: RunningStack) -> None:
+        async with open_key_rig(parts, gateway) as rig:
+            await rotation_campaign.run(
+                (rig, forks), journal, seed=options.seed, rotations=options.rotations, accounts=options.accounts
+            )
+
+    with key_parts() as (parts, gateway), running_forks(parts, *CUSTODY_PLACES) as forks:
+        forks.run = gateway.run
+        try:
+            asyncio.run(run(parts, gateway, forks))
+        finally:
+            log = gateway.output.read_text() + forks.output.read_text()
+            options.journal.with_suffix(".rotations.log").write_text(log)
+
+
+def _run_vault(options: argparse.Namespace, journal: Journal) -> None:
+    """Run the troubles of Vault, which have a deployment of their own."""
+    say(f"{vault_campaign.CAMPAIGN}: each trouble for {options.seconds:g} s")
+
+    async def run(parts: Parts, gateway: RunningStack) -> None:
+        async with open_key_rig(parts, gateway) as rig:
+            await vault_campaign.run(
+                rig, journal, seed=options.seed, seconds=options.seconds, only=options.only, again=options.again
+            )
+
+    with key_parts() as (parts, gateway):
+        try:
+            asyncio.run(run(parts, gateway))
+        finally:
+            options.journal.with_suffix(".vault.log").write_text(gateway.output.read_text())
 
 
 async def _run_all(
@@ -103,7 +177,7 @@ def _run_tests() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
-    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join((*CAMPAIGNS, _TESTS))}")
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join(_ALL)}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], metavar="WORDS", help="cases whose names have all of these")
     parser.add_argument("--again", action="store_true", help="run cases that have passed before, too")
@@ -112,6 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--supervisor-kills", type=int, default=1)
     parser.add_argument("--ids", type=int, default=100, help="request ids to repeat; full size 1000")
     parser.add_argument("--resets", type=int, default=1000, help="streams to reset; full size 10000")
+    parser.add_argument("--rate", type=float, default=100.0, help="upstream: calls a second")
+    parser.add_argument("--seconds", type=float, default=60.0, help="upstream, vault: for how long each trouble lasts")
+    parser.add_argument("--rotations", type=int, default=100, help="of keys, in this run; the goal over runs is 1000")
+    parser.add_argument("--accounts", type=int, default=rotation_campaign.ACCOUNTS, help="that rotate at a time")
     parser.add_argument("--journal", type=Path, default=FILE, help="where results are kept")
     return parser
 

@@ -6,7 +6,7 @@ through a gate. So the list and what is struck cannot differ.
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ import tollhouse_server
 ROOT = Path(tollhouse_server.__file__).parent
 PLACES = ("ledger", "generation", "upstream", "database/engine.py")
 """What a worker does between a call's arrival and its answer."""
+
+CUSTODY_PLACES = ("custody", "custody/providers", "database/engine.py")
+"""What a housekeeper does to rotate keys."""
 
 GATE = "__gate__"
 """The global under which a rewritten module finds the gate."""
@@ -39,9 +42,9 @@ class Boundary:
         return f"{self.file}:{self.function}:{self.kind}{self.number}"
 
 
-def files() -> list[Path]:
+def files(among: Sequence[str] = PLACES) -> list[Path]:
     """Return the files that are looked at."""
-    places = [ROOT / place for place in PLACES]
+    places = [ROOT / place for place in among]
     return sorted(path for place in places for path in ([place] if place.is_file() else place.glob("*.py")))
 
 

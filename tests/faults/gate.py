@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import TypeVar
 
-from tests.faults.boundaries import GATE, files, module_name, rewritten
+from tests.faults.boundaries import GATE, PLACES, files, module_name, rewritten
 
 T = TypeVar("T")
 
@@ -116,9 +116,9 @@ class GatedLoader(SourceFileLoader):
 class GateFinder(MetaPathFinder):
     """Finds the modules of the rooms under test before anyone else does."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, places: Sequence[str]) -> None:
         self._gate = gate
-        self.paths = {module_name(path): str(path) for path in files()}
+        self.paths = {module_name(path): str(path) for path in files(places)}
 
     def find_spec(
         self,
@@ -138,14 +138,14 @@ class GateFinder(MetaPathFinder):
         return spec
 
 
-def install() -> Gate:
-    """Put gates into whatever of the rooms is imported from now on.
+def install(places: Sequence[str] = PLACES) -> Gate:
+    """Put gates into whatever of these places is imported from now on.
 
     Raises:
         RuntimeError: some of it was imported before.
     """
     gate = Gate()
-    finder = GateFinder(gate)
+    finder = GateFinder(gate, places)
     too_early = sorted(name for name in finder.paths if name in sys.modules)
     if too_early:
         raise RuntimeError(f"imported before the gates were there: {too_early}")

@@ -233,15 +233,15 @@ class Rig:
 
 
 @contextmanager
-def running_forks(parts: Parts) -> Iterator[RunningStack]:
-    """Run the process that forks workers, its environment the deployment's."""
+def running_forks(parts: Parts, *places: str) -> Iterator[RunningStack]:
+    """Run the process that forks workers, its environment the deployment's; `places` get gates instead of the usual."""
     metrics = parts.directory / "metrics"
     metrics.mkdir()
     output = parts.directory / "driven.out"
     environment = {**parts.environment, **SETTINGS, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.worker"],
+            [sys.executable, "-m", "tests.faults.worker", *places],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,5 +1,7 @@
 """The test's own way into a process of the server: `python -m tests.faults.worker` forks workers with gates in them.
 
+Arguments name the places that get gates; without any it is those of a call's way.
+
 It imports the server once, gates put in, and then forks a worker or a housekeeper for each line on stdin; a start
 takes a fraction of a second instead of two. Each child opens the control socket that the line names: commands come in
 by it, what happens goes out by it. The product knows nothing of all this.
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.faults import gate as gates
+from tests.faults.boundaries import PLACES
 from tests.faults.strikes import strikes
 
 
@@ -64,7 +67,7 @@ class Control:
 
 def main() -> None:
     """Fork a child for each line of stdin, until it ends."""
-    gate = gates.install()
+    gate = gates.install(sys.argv[1:] or PLACES)
     # The server's rooms may be imported only now.
     import tollhouse_server.serving  # noqa: F401, PLC0415
 
