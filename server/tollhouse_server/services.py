@@ -65,7 +65,6 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.tenancy.project_paths import ProjectPaths
-from tollhouse_server.traffic.report_store import list_living
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.paths import RECEIPTS_KEY
 from tollhouse_server.vault.signing import Purpose, SigningKey
@@ -129,7 +128,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(routing_policies_pb2, "RoutingPolicyService"), RoutingPolicyService(database, mutations)),
         (
             _descriptor(traffic_pb2, "TrafficService"),
-            TrafficService(database, mutations, pages, catalogue=lambda: parts.catalogue.current, reports=list_living),
+            TrafficService(database, mutations, pages, lambda: parts.catalogue.current),
         ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),

@@ -8,9 +8,10 @@ from tollhouse.admin.v1 import traffic_pb2 as pb
 from tollhouse_server.api.routing_messages import KIND_NUMBERS, PRIORITY_NUMBERS
 from tollhouse_server.api.values import etag, timestamp
 from tollhouse_server.names import AccountName, TenantName
-from tollhouse_server.traffic.account_use import HeadRoom, Report, waiting_calls
+from tollhouse_server.traffic.account_use import HeadRoom, waiting_calls
 from tollhouse_server.traffic.breaker_overview import BreakerOverview
 from tollhouse_server.traffic.breakers import State
+from tollhouse_server.traffic.report_store import ProcessReport
 from tollhouse_server.traffic.tables import BreakerOrderRow
 from tollhouse_server.traffic.target_list import ListedTarget
 from tollhouse_server.traffic.traffic_view import TrafficView
@@ -80,7 +81,7 @@ def target_message(one: ListedTarget, seen: TrafficView) -> pb.Target:
     return message
 
 
-def waiting_messages(reports: Sequence[Report]) -> list[pb.WaitingCalls]:
+def waiting_messages(reports: Sequence[ProcessReport]) -> list[pb.WaitingCalls]:
     """Return how many calls wait, by priority."""
     waiting = waiting_calls(reports)
     return [

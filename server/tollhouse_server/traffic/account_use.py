@@ -1,29 +1,21 @@
-"""What all processes together use of an account, and what is left of its limits.
+"""What all processes together use of an account, and what is left of its limits; and how many calls wait.
 
-Section "buckets" of a report is a list with an entry for each account and model ("" for all models): `account`,
-`model`, `used` and `limits` by metric, `cooling_seconds`. Section "queue" has `waiting`, calls by priority.
+Read from processes' reports: section "buckets" is as in `bucket_reports`, section "queue" has `waiting`, calls by
+priority.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.targets import Account, AccountMetric
+from tollhouse_server.traffic.bucket_reports import SECTION as BUCKETS
+from tollhouse_server.traffic.report_store import ProcessReport
 
-BUCKETS = "buckets"
 QUEUE = "queue"
-
-
-class Report(Protocol):
-    """What one process said last."""
-
-    @property
-    def reported_at(self) -> datetime: ...
-    @property
-    def sections(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +37,7 @@ class AccountUse:
     cooling_until: datetime | None = None
 
 
-def use_of(account: Account, model: str, reports: Iterable[Report]) -> AccountUse:
+def use_of(account: Account, model: str, reports: Iterable[ProcessReport]) -> AccountUse:
     """Return what all processes use of an account for one model, and over all models where it has such limits."""
     own, over_all = _Sums(account, model), _Sums(account, "")
     for report in reports:
@@ -59,7 +51,7 @@ def use_of(account: Account, model: str, reports: Iterable[Report]) -> AccountUs
     )
 
 
-def waiting_calls(reports: Iterable[Report]) -> Mapping[Priority, int]:
+def waiting_calls(reports: Iterable[ProcessReport]) -> Mapping[Priority, int]:
     """Return how many calls wait, by priority."""
     waiting: Counter[Priority] = Counter()
     for report in reports:

@@ -1,6 +1,6 @@
 """What operators see of the traffic: what all living processes have reported, put together."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,22 +8,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.routing.targets import Account
-from tollhouse_server.traffic import breaker_store
-from tollhouse_server.traffic.account_use import AccountUse, Report, use_of
+from tollhouse_server.traffic import breaker_store, report_store
+from tollhouse_server.traffic.account_use import AccountUse, use_of
 from tollhouse_server.traffic.breaker_overview import BreakerOverview, overview_of
 from tollhouse_server.traffic.breaker_reports import SECTION, breakers_of
 from tollhouse_server.traffic.breakers import BreakerKey, Forced
+from tollhouse_server.traffic.report_store import ProcessReport
 from tollhouse_server.traffic.target_list import ListedTarget, targets_of
-
-ReadReports = Callable[[AsyncSession], Awaitable[Sequence[Report]]]
-"""Reads the reports of the processes that live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficView:
     """The traffic at one moment."""
 
-    reports: Sequence[Report]
+    reports: Sequence[ProcessReport]
     targets: Sequence[ListedTarget]
     breakers: Mapping[BreakerKey, BreakerOverview]
 
@@ -32,9 +30,9 @@ class TrafficView:
         return use_of(account, model, self.reports)
 
 
-async def view(session: AsyncSession, read: ReadReports, catalogue: Catalogue, at: datetime) -> TrafficView:
+async def view(session: AsyncSession, catalogue: Catalogue, at: datetime) -> TrafficView:
     """Return the traffic as it was at the processes' last reports."""
-    reports, targets = await read(session), targets_of(catalogue, at)
+    reports, targets = await report_store.list_living(session), targets_of(catalogue, at)
     orders = {breaker_store.pattern_of(row): Forced(row.forced) for row in await breaker_store.list_orders(session)}
     breakers = overview_of(
         [(report.reported_at, breakers_of(report.sections.get(SECTION, ()))) for report in reports],

@@ -86,7 +86,6 @@ class Desk:
             Mutations(plane.database, b"fingerprints"),
             PageTokens(b"pages"),
             catalogue=catalogue,
-            reports=report_store.list_living,
         )
 
     async def say(self, *reports: Mapping[str, Any]) -> None:

@@ -21,29 +21,26 @@ from tollhouse_server.routing.account_store import get_account
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.traffic import breaker_store as store
 from tollhouse_server.traffic.breakers import BreakerKey, Forced
-from tollhouse_server.traffic.traffic_view import ReadReports, TrafficView, view
+from tollhouse_server.traffic.traffic_view import TrafficView, view
 
 _Entry = TypeVar("_Entry")
 _OrderRequest = pb.OpenBreakerRequest | pb.CloseBreakerRequest
 
 
 class TrafficService:
-    """Reads what processes report, and gives and takes back orders; `reports` are those of living processes."""
+    """Reads what processes report, and gives and takes back orders."""
 
     def __init__(
         self,
         database: Database,
         mutations: Mutations,
         pages: PageTokens,
-        *,
         catalogue: Callable[[], Catalogue],
-        reports: ReadReports,
     ) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
         self._catalogue = catalogue
-        self._reports = reports
 
     async def list_targets(self, request: pb.ListTargetsRequest, call: Call) -> pb.ListTargetsResponse:
         now = datetime.now(UTC)
@@ -140,7 +137,7 @@ class TrafficService:
 
     async def _view(self, now: datetime) -> TrafficView:
         async with self._database.transaction() as session:
-            return await view(session, self._reports, self._catalogue(), now)
+            return await view(session, self._catalogue(), now)
 
     def _page(
         self, request: ListRequest, entries: Sequence[_Entry], position: Callable[[_Entry], str]
