@@ -18,6 +18,8 @@ from tollhouse_server.upstream.protocol import Broken
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """No answer is larger, decompressed: pictures come back at some MB each."""
 _MAX_HEAD_BYTES = 64 * 1024
+_MAX_BYTES_OF_A_HEADER = 1024 * 1024
+"""So much may come without a header's end or a byte of the body; the parser keeps what is no whole header yet."""
 _MAX_WAITING_BYTES = 1024 * 1024
 """So much of an answer is held for a slow reader before the server is made to wait."""
 _SMALL_REQUEST_BYTES = 64 * 1024
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._fruitless_bytes = 0
         self._pieces: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._paused = False
@@ -125,8 +128,11 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self._heard_at = self._loop.time()
+        self._fruitless_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._fruitless_bytes > _MAX_BYTES_OF_A_HEADER:
+                raise ValueError("the head is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
             # What a callback raised is the context of what the parser raises.
             self._fail(Broken(f"the answer cannot be read: {error.__context__ or error}"))
@@ -134,7 +140,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._alive = False
-        if not self._under_way or self._complete:
+        # Where we have given it up ourselves, its end is not the end of the answer.
+        if not self._under_way or self._complete or self._error is not None:
             return
         whole = self._inflate is None or self._inflate.is_whole
         if exc is None and self._status and self._ends_with_connection and whole:
@@ -166,6 +173,7 @@ class Connection(asyncio.Protocol):
         self._status = status
 
     def on_body(self, body: bytes) -> None:
+        self._fruitless_bytes = 0
         if self._inflate is None:
             self._keep(body)
             return

@@ -17,8 +17,11 @@ class Inflating:
         """Yield what the next bytes decompress to, nothing for bytes that are only the beginning of something.
 
         Raises:
-            ValueError: they are not compressed that way.
+            ValueError: they are not compressed that way, or come after the end.
         """
+        if self._inflater.eof:
+            # zlib would keep them all, and copy them for each that comes.
+            raise ValueError("bytes after the end of the compressed body")
         piece = b""
         # A full piece can leave output behind although all input is consumed.
         while compressed or len(piece) == _PIECE_BYTES:

@@ -1,6 +1,7 @@
 """The transport against servers that say every wrong thing: what was certainly not sent, what may have been charged."""
 
 import asyncio
+import contextlib
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -300,3 +301,46 @@ async def test_an_answer_that_is_not_read_takes_its_connection_along(transport: 
 
         assert await ask(transport, server.url) == b"mine"
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"HTTP/1.1 200 OK\r\nx-a: ",
+        b"HTTP/1.1 200 OK\r\n",
+        CHUNKED + b"2\r\n{}\r\n0\r\nx-a: ",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"{}"),
+    ],
+    ids=["header's value", "header's name", "trailer", "after gzip"],
+)
+async def test_what_never_ends_is_not_kept(transport: Transport, begun: bytes) -> None:
+    """A header, or bytes behind a compressed body, that go on and on: the server is left, and nothing piles up."""
+    said = 0
+
+    async def script(wire: Wire) -> None:
+        nonlocal said
+        await wire.request()
+        await wire.say(begun)
+        while said < 64:
+            await wire.say(b"a" * 1024 * 1024)
+            said += 1
+
+    async with serving(script) as server:
+        with contextlib.suppress(Broken):
+            await ask(transport, server.url)
+
+    # The kernels' buffers take some.
+    assert said < 32
+
+
+async def test_time_that_is_up_is_not_the_end_of_an_answer(transport: Transport) -> None:
+    """An answer that ends with its connection is not whole because we have closed that."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.say(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        await asyncio.Event().wait()
+
+    async with serving(script) as server:
+        with pytest.raises(Broken):
+            await ask(transport, server.url, timeout_seconds=0.2)
