@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from tollhouse_server.errors import TollhouseError, UpstreamExhausted, UpstreamRefused, UpstreamUnavailable
 from tollhouse_server.telemetry.redaction import redacted, redacted_value
 from tollhouse_server.upstream.protocol import NotSent, Refused
@@ -16,6 +18,11 @@ Outage = NotSent | Refused
 """An attempt that is known to have cost nothing."""
 
 _CALLERS_OWN = frozenset({400, 404, 413, 422})
+_LONGEST_DELAY_SECONDS = 86_400.0
+# Status, ErrorInfo, details and grpc-message repeat the words, and a caller's gRPC takes 8 KiB of trailers.
+_MAX_MESSAGE_BYTES = 800
+_MAX_DETAILS_BYTES = 1500
+_MAX_STATUS_BYTES = 50
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
@@ -38,8 +45,8 @@ def is_out_of_quota(error: Refused) -> bool:
 
 def quota_violations(error: Refused) -> tuple[Mapping[str, Any], ...]:
     """Return what Google's QuotaFailure names as passed, empty where the answer has none."""
-    named = [violation for detail in _details(error.error) for violation in detail.get("violations") or ()]
-    return tuple(violation for violation in named if isinstance(violation, Mapping))
+    lists = [found for detail in _details(error.error) if isinstance(found := detail.get("violations"), list)]
+    return tuple(violation for named in lists for violation in named if isinstance(violation, Mapping))
 
 
 def refusal_of(errors: Sequence[Outage]) -> TollhouseError:
@@ -48,24 +55,50 @@ def refusal_of(errors: Sequence[Outage]) -> TollhouseError:
     if isinstance(last, Refused) and not may_go_elsewhere(last):
         return UpstreamRefused(
             http_status=last.http_status,
-            status=str(last.error.get("status", "UNKNOWN")),
-            upstream_message=redacted(str(last.error.get("message", "no message"))),
-            body=redacted_value(last.body),
+            status=_status(last),
+            upstream_message=_message(last),
+            body=_told(last),
         )
     exhausted = [error for error in errors if isinstance(error, Refused) and is_out_of_quota(error)]
     if len(exhausted) == len(errors):
         delays = [delay for delay in (retry_delay_seconds(error) for error in exhausted) if delay is not None]
-        return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=redacted_value(exhausted[-1].body))
+        return UpstreamExhausted(retry_after_seconds=min(delays, default=None), body=_told(exhausted[-1]))
     return UpstreamUnavailable(attempts=len(errors), last_error=str(last))
 
 
 def retry_delay_seconds(error: Refused) -> float | None:
-    """Return the delay that Google's RetryInfo asks for, in seconds."""
+    """Return the delay that RetryInfo asks for, in seconds; a day at the most, after which every quota is new."""
     for detail in _details(error.error):
         found = _SECONDS.fullmatch(str(detail.get("retryDelay", "")))
         if found:
-            return float(found[1])
+            return min(float(found[1]), _LONGEST_DELAY_SECONDS)
     return None
+
+
+def _status(error: Refused) -> str:
+    return _cut(redacted(str(error.error.get("status", "UNKNOWN"))), _MAX_STATUS_BYTES)
+
+
+def _message(error: Refused) -> str:
+    return _cut(redacted(str(error.error.get("message", "no message"))), _MAX_MESSAGE_BYTES)
+
+
+def _told(error: Refused) -> dict[str, Any]:
+    """Return the body as the caller gets it: redacted, and its details as far as there is room for them."""
+    details, room = [], _MAX_DETAILS_BYTES
+    for detail in _details(error.error):
+        told = redacted_value(detail)
+        size = len(orjson.dumps(told))
+        if size <= room:
+            details.append(told)
+            room -= size
+    code = error.error.get("code", error.http_status)
+    return {"error": {"code": code, "status": _status(error), "message": _message(error), "details": details}}
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    whole = text.encode()
+    return text if len(whole) <= most_bytes else whole[: most_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
 def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -7,37 +7,57 @@ import orjson
 
 from tollhouse_server.upstream.http import HttpAnswer
 from tollhouse_server.upstream.protocol import Broken, Refused
+from tollhouse_server.upstream.refusal_bodies import read_refusal
 from tollhouse_server.upstream.sse import EventSplitter
 
+_OK = 200
+_REDIRECTION = 300
 
-async def read_object(answer: HttpAnswer) -> dict[str, Any]:
-    """Return a unary answer.
+
+async def read_object(answer: HttpAnswer, *, secret: str = "") -> dict[str, Any]:
+    """Return a unary answer; `secret` is what a refusal must not quote.
 
     Raises:
-        Refused: the status is another than 200.
+        Refused: the status is no success.
         Broken: the answer is not a JSON object, or not whole.
     """
-    body = await answer.read()
-    if answer.status != 200:
-        raise Refused(answer.status, error_body(body))
-    return parse(body)
+    await check_status(answer, secret=secret)
+    return parse(await answer.read())
 
 
-async def read_events(answer: HttpAnswer) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield the JSON object of each server-sent event.
+async def read_events(answer: HttpAnswer, *, secret: str = "") -> AsyncGenerator[dict[str, Any], None]:
+    """Yield the JSON object of each server-sent event; `secret` is what a refusal must not quote.
 
     Raises:
-        Refused: the status is another than 200.
+        Refused: the status is no success.
         Broken: an event is not a JSON object, or the stream ends in the middle of one.
     """
-    if answer.status != 200:
-        raise Refused(answer.status, error_body(await answer.read()))
+    await check_status(answer, secret=secret)
     splitter = EventSplitter()
     async for piece in answer.pieces():
         for event in split(splitter, piece):
             yield parse(event)
     if not splitter.is_empty:
         raise Broken("the stream ended in the middle of an event")
+
+
+async def check_status(answer: HttpAnswer, *, secret: str) -> None:
+    """Let an answer pass whose status is 200.
+
+    Raises:
+        Refused: the status is no success.
+        Broken: it is another success, which nobody sends who did not do something for it.
+    """
+    if answer.status == _OK:
+        return
+    raise_if_success(answer.status)
+    raise Refused(answer.status, await read_refusal(answer, secret=secret))
+
+
+def raise_if_success(status: int) -> None:
+    """Raise Broken for a status such as 203, which a relay gives an answer that it has changed."""
+    if _OK <= status < _REDIRECTION:
+        raise Broken(f"the upstream answered HTTP {status}")
 
 
 def split(splitter: EventSplitter, piece: bytes) -> list[bytes]:
@@ -65,12 +85,3 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise Broken("the answer is not a JSON object")
     return parsed
-
-
-def error_body(body: bytes) -> dict[str, Any]:
-    """Parse the body of a refusal; whatever is no JSON object is empty."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

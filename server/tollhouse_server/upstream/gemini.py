@@ -30,7 +30,7 @@ class GeminiUpstream:
             NotSent, Refused, Broken: see `protocol`.
         """
         async with self._exchange(call, call.method, _body(call)) as answer:
-            return await answers.read_object(answer)
+            return await answers.read_object(answer, secret=call.key.strip())
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
         """Send a streaming call and yield each chunk as it comes.
@@ -39,7 +39,7 @@ class GeminiUpstream:
             NotSent, Refused, Broken: see `protocol`; Broken also when the stream ends in the middle of an event.
         """
         async with self._exchange(call, f"{call.method}?alt=sse", call.body) as answer:
-            async for chunk in answers.read_events(answer):
+            async for chunk in answers.read_events(answer, secret=call.key.strip()):
                 yield chunk
 
     def _exchange(self, call: UpstreamCall, method: str, body: bytes) -> AbstractAsyncContextManager[HttpAnswer]:

@@ -16,6 +16,7 @@ from tollhouse_server.upstream.openai_chunks import ChunkTranslation
 from tollhouse_server.upstream.openai_members import inexpressible
 from tollhouse_server.upstream.openai_refusals import cannot_count, refusal
 from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Broken, Method, Refused, UpstreamCall
+from tollhouse_server.upstream.refusal_bodies import read_refusal
 from tollhouse_server.upstream.sse import EventSplitter
 
 NO_KEY = "none"
@@ -116,7 +117,8 @@ class OpenAICompatibleUpstream:
             egress_url=call.destination.egress_url,
         ) as answer:
             if answer.status != 200:
-                raise refusal(answer.status, answer.headers, await answer.read(), key=key)
+                answers.raise_if_success(answer.status)
+                raise refusal(answer.status, answer.headers, await read_refusal(answer, secret=key))
             yield answer
 
 

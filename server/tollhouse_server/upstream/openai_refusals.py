@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tollhouse_server.upstream.answers import error_body
 from tollhouse_server.upstream.protocol import Refused
 
 _TYPE = "type.googleapis.com/google.rpc."
@@ -26,9 +25,9 @@ _STATUSES = {
 _DETAILS = ("code", "type", "param")
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, *, key: str) -> Refused:
-    """Return an error answer in Gemini's shape; a server that quotes the key is not quoted."""
-    reported = _reported(error_body(body.replace(key.encode(), b"[key]") if key else body))
+def refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Refused:
+    """Return an error answer in Gemini's shape."""
+    reported = _reported(body)
     message = reported.get("message")
     error: dict[str, Any] = {
         "code": status,

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 import orjson
 
-from tollhouse_server.upstream import answers
 from tollhouse_server.upstream.http import Transport
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
+from tollhouse_server.upstream.refusal_bodies import read_refusal
 
 GOOGLE_TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -164,7 +164,7 @@ class AccessTokens:
                 timeout_seconds=_EXCHANGE_SECONDS,
                 egress_url=egress_url,
             ) as answer:
-                status, body = answer.status, answers.error_body(await answer.read())
+                status, body = answer.status, await read_refusal(answer)
         except Broken as error:
             # The model was asked nothing: however the exchange broke, the call was not sent.
             raise NotSent(f"no access token: {error}") from error

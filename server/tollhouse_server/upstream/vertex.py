@@ -56,10 +56,12 @@ class VertexUpstream:
         token = await self._token(call, until)
         async with self._exchange(call, token, method, body, until=until) as answer:
             if answer.status != _UNAUTHENTICATED or not self._tokens.renewable(call.key, token, used_since=since):
+                await answers.check_status(answer, secret=token)
                 yield answer
                 return
         token = await self._token(call, until)
         async with self._exchange(call, token, method, body, until=until) as answer:
+            await answers.check_status(answer, secret=token)
             yield answer
 
     async def _token(self, call: UpstreamCall, until: float) -> str:

@@ -9,6 +9,7 @@ from tollhouse_server.upstream.openai_answers import embedded, generated
 from tollhouse_server.upstream.openai_refusals import refusal
 from tollhouse_server.upstream.openai_usage import usage_metadata
 from tollhouse_server.upstream.protocol import Broken
+from tollhouse_server.upstream.refusal_bodies import refusal_body
 
 
 def completion(message: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def test_embeddings_stand_in_the_order_of_their_texts() -> None:
 )
 def test_an_error_is_told_in_geminis_shape(body: bytes, message: str) -> None:
     """Whatever way the server spells its errors, and with the time to wait."""
-    refused = refusal(429, {"retry-after": "2.5"}, body, key="sk-1")
+    refused = refusal(429, {"retry-after": "2.5"}, refusal_body(body, 429))
 
     assert refused.http_status == 429
     assert (refused.error["status"], refused.error["message"]) == ("RESOURCE_EXHAUSTED", message)
@@ -171,19 +172,21 @@ def test_an_error_is_told_in_geminis_shape(body: bytes, message: str) -> None:
 @pytest.mark.parametrize("header", ["soon", "", "Wed, 99 Nov 2026 00:00:00 GMT", "1e300"])
 def test_an_unreadable_wait_is_none(header: str) -> None:
     """Nonsense does not become a delay."""
-    assert "details" not in refusal(503, {"retry-after": header}, b"", key="").error
+    assert "details" not in refusal(503, {"retry-after": header}, {}).error
 
 
 def test_a_date_to_come_back_at_is_a_delay() -> None:
     """One that has passed means now."""
-    refused = refusal(503, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, b"", key="")
+    refused = refusal(503, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, {})
 
     assert refused.error["details"] == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0s"}]
 
 
 def test_a_server_that_quotes_the_key_is_not_quoted() -> None:
     """Secrets stay out of errors."""
-    refused = refusal(401, {}, b'{"error": {"message": "Incorrect API key: sk-canary"}}', key="sk-canary")
+    said = b'{"error": {"message": "Incorrect API key: sk\\/canary"}}'
+
+    refused = refusal(401, {}, refusal_body(said, 401, secret="sk/canary"))
 
     assert "canary" not in str(refused.body)
     assert refused.error["status"] == "UNAUTHENTICATED"
