@@ -44,10 +44,10 @@ SELECT process_key, reported_at, sections FROM process_report
 WHERE reported_at > clock_timestamp() - make_interval(secs => :seconds) ORDER BY process_key
 """
 
-_FORGET = (
-    "DELETE FROM process_report WHERE reported_at < clock_timestamp() - make_interval(secs => :seconds)",
-    "DELETE FROM account_day WHERE day < CURRENT_DATE - 2 AND CAST(:seconds AS float) > 0",
-)
+_FORGET_REPORTS = "DELETE FROM process_report WHERE reported_at < clock_timestamp() - make_interval(secs => :seconds)"
+
+# The days are Pacific ones, the database's may be any: two back is over everywhere.
+_FORGET_DAYS = "DELETE FROM account_day WHERE day < CURRENT_DATE - 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +127,8 @@ async def list_living(session: AsyncSession) -> Sequence[ProcessReport]:
 
 async def forget_old(session: AsyncSession) -> None:
     """Delete what nobody reads any more."""
-    for statement in _FORGET:
-        await run_sql(session, statement, {"seconds": 2 * READ_SECONDS})
+    await run_sql(session, _FORGET_REPORTS, {"seconds": 2 * READ_SECONDS})
+    await run_sql(session, _FORGET_DAYS)
 
 
 def _json(value: Any) -> Any:
