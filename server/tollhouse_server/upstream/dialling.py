@@ -5,7 +5,7 @@ import base64
 import re
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,12 +25,13 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """An HTTP proxy to leave through; `authorization` is a header's value, empty for none."""
+    """An HTTP proxy to leave through; `authorization` is a header's value, empty for none, `secrets` what is in it."""
 
     secure: bool
     host: str
     port: int
-    authorization: str
+    authorization: str = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,11 @@ class Origin:
         if self.proxy is None or self.secure or not self.proxy.authorization:
             return ""
         return f"proxy-authorization: {self.proxy.authorization}\r\n"
+
+    @property
+    def proxy_secrets(self) -> tuple[str, ...]:
+        """Return what a plain proxy is told with each request, and could say back in an answer of its own."""
+        return self.proxy.secrets if self.proxy and not self.secure else ()
 
 
 def parse_origin(base: str, egress_url: str) -> Origin:
@@ -86,12 +92,17 @@ def _parse_proxy(egress_url: str) -> Proxy:
         host, port = None, None
     if not host or parts.scheme not in _PORTS:
         raise NotSent("the egress proxy is not an http or https URL")
-    authorization = ""
+    authorization, secrets = "", tuple[str, ...]()
     if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+        password = unquote(parts.password or "")
+        pair = base64.b64encode(f"{unquote(parts.username)}:{password}".encode()).decode()
+        authorization, secrets = f"Basic {pair}", (pair, password)
     return Proxy(
-        secure=parts.scheme == "https", host=host, port=port or _PORTS[parts.scheme], authorization=authorization
+        secure=parts.scheme == "https",
+        host=host,
+        port=port or _PORTS[parts.scheme],
+        authorization=authorization,
+        secrets=secrets,
     )
 
 

@@ -5,6 +5,7 @@ from the account's settings and never from the environment, and nothing is ever 
 """
 
 import asyncio
+import json
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -18,6 +19,8 @@ from tollhouse_server.upstream.protocol import Broken, NotSent
 
 _KEEP_ALIVE_SECONDS = 30.0
 _PROXY_WANTS_CREDENTIALS = 407
+_FIRST_ERROR = 300
+_IN_PLACE_OF_SECRETS = b"[proxy]"
 
 
 class HttpAnswer(Protocol):
@@ -229,11 +232,29 @@ class _Exchange:
             size += len(piece)
             if size > MAX_ANSWER_BYTES:
                 raise Broken(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return _unquoted(body, self._proxy_secrets) if self._proxy_secrets else body
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
+        if self._proxy_secrets:
+            # A secret may stand across two pieces, and nobody waits for those of a refusal.
+            yield await self.read()
+            return
         while piece := await self._connection.piece():
             yield piece
+
+    @property
+    def _proxy_secrets(self) -> tuple[str, ...]:
+        """What a plain proxy, which answers errors itself, was told and may say back in them."""
+        return self._pool.origin.proxy_secrets if self.status >= _FIRST_ERROR else ()
+
+
+def _unquoted(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    """Return a body without what must not be shown, also as JSON writes it."""
+    for secret in secrets:
+        for writing in {secret, json.dumps(secret)[1:-1]} - {""}:
+            body = body.replace(writing.encode(), _IN_PLACE_OF_SECRETS)
+    return body
 
 
 def _head(origin: Origin, method: str, path: str, headers: Mapping[str, str], *, body_bytes: int) -> bytes:

@@ -1,8 +1,11 @@
 """Calls that leave through a proxy: a real one, on a connection of the operating system's."""
 
+import base64
+import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import uvloop
@@ -162,3 +165,19 @@ async def test_the_certificate_is_for_the_host(transport: PooledTransport, secur
         await ask(transport, secure.url.replace("127.0.0.1", "localhost"))
 
     assert await ask(transport, secure.url) == b"secure"
+
+
+async def test_a_proxy_that_says_back_its_password_is_not_quoted(transport: PooledTransport) -> None:
+    """Only a plain one sees a request whose refusal is read; in a tunnel it sees none."""
+    password = 'open "sesame"'
+    pair = base64.b64encode(f"somebody:{password}".encode()).decode()
+    said = json.dumps({"error": {"message": f"Basic {pair} is somebody:{password}"}}).encode()
+    async with answering(answer(said, status="403 Forbidden")) as proxy:
+        asked = proxy.url.replace("//", f"//somebody:{quote(password)}@")
+        async with transport.exchange("POST", NOBODY, headers={}, timeout_seconds=5, egress_url=asked) as whole:
+            read = await whole.read()
+        async with transport.exchange("POST", NOBODY, headers={}, timeout_seconds=5, egress_url=asked) as by_pieces:
+            pieces = b"".join([piece async for piece in by_pieces.pieces()])
+
+    assert proxy.seen[0].headers["proxy-authorization"] == f"Basic {pair}"
+    assert read == pieces == b'{"error": {"message": "Basic [proxy] is somebody:[proxy]"}}'
