@@ -108,7 +108,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_DEADLINE_TOO_SHORT: _Reason.ValueType  # 19
     """DEADLINE_EXCEEDED. The deadline ended before the call could be sent; nothing was booked. Worth repeating with more
-    time. Sample: "The deadline ended before the call could be sent upstream; nothing was booked."
+    time, or after RetryInfo, which is there when the call has waited for a place upstream. Sample: "The deadline ended
+    before the call could be sent upstream; nothing was booked."
     """
     REASON_RESOURCE_NOT_FOUND: _Reason.ValueType  # 20
     """NOT_FOUND. The resource does not exist. Not worth repeating. Sample: "tenants/acme/limits/monthly does not exist." """
@@ -285,7 +286,8 @@ available."
 """
 REASON_DEADLINE_TOO_SHORT: Reason.ValueType  # 19
 """DEADLINE_EXCEEDED. The deadline ended before the call could be sent; nothing was booked. Worth repeating with more
-time. Sample: "The deadline ended before the call could be sent upstream; nothing was booked."
+time, or after RetryInfo, which is there when the call has waited for a place upstream. Sample: "The deadline ended
+before the call could be sent upstream; nothing was booked."
 """
 REASON_RESOURCE_NOT_FOUND: Reason.ValueType  # 20
 """NOT_FOUND. The resource does not exist. Not worth repeating. Sample: "tenants/acme/limits/monthly does not exist." """

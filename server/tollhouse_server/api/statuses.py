@@ -171,6 +171,7 @@ _DETAILS: Mapping[type[TollhouseError], tuple[Callable[[Any], Message | None], .
     errors.BudgetCutOff: (_retry_info, _quota_failure, _limit_state),
     errors.UpstreamExhausted: (_retry_info, _upstream_error),
     errors.UpstreamRefused: (_upstream_error,),
+    errors.DeadlineTooShort: (_retry_info,),
     errors.Overloaded: (_retry_info,),
     errors.TargetsUnhealthy: (_retry_info,),
 }

@@ -61,9 +61,13 @@ class DuplicateRequest(TollhouseError):
 
 @dataclass(eq=False, kw_only=True)
 class DeadlineTooShort(TollhouseError):
-    """The caller's deadline ended before the call could be dispatched; nothing was sent upstream."""
+    """The caller's deadline ended before the call could be dispatched; nothing was sent upstream.
+
+    `retry_after_seconds` is for one who has waited for a place in vain: how long those in front of him need.
+    """
 
     reason = "DEADLINE_TOO_SHORT"
+    retry_after_seconds: float | None = None
 
     def message(self) -> str:
         return "The deadline ended before the call could be sent upstream; nothing was booked. Allow more time."

@@ -149,5 +149,6 @@ class Departures:
                 images=min(first.ceiling.images, 1),
                 cost_nanos=first.ceiling.fixed_nanos,
                 deadline=call.deadline,
+                weight=way.plan.weight,
             )
         )

@@ -126,6 +126,7 @@ class Plan:
         self.targets = route.targets
         self.choice = route.choice
         self.priority = route.policy.granted(call.priority)
+        self.weight = route.policy.queue_weight(call.scope.department_path)
         self.resend_unknown = route.policy.may_resend_unknown(call.resend_unknown)
         self.notices = (*_priority_notice(call, self.priority), *map(_retiring_notice, route.retiring))
         self._stop_at = stop_at

@@ -119,11 +119,6 @@ class Catalogue:
         """Return the routing policy in force for a project, or with "" for a department, or with () for a tenant."""
         return self._policies.effective(tenant_id, department_path, project_id)
 
-    @property
-    def department_weights(self) -> Mapping[tuple[str, str], int]:
-        """Return the shares of busy accounts that tenants have given to departments, by tenant and department."""
-        return self._policies.department_weights
-
     def resolve(self, request: RouteRequest) -> Route:
         """Return where a call can go; there is at least one target.
 

@@ -157,11 +157,6 @@ class Policies:
         self._policies = dict(policies)
         self._tenants = frozenset(domain_of(scope) for scope in policies)
         self._effective: dict[tuple[str, tuple[str, ...], str], EffectivePolicy] = {}
-        self.department_weights: Mapping[tuple[str, str], int] = {
-            (domain_of(scope), department): weight
-            for scope, policy in policies.items()
-            for department, weight in policy.department_weights.items()
-        }
 
     def effective(self, tenant_id: str, department_path: tuple[str, ...] = (), project_id: str = "") -> EffectivePolicy:
         """Return what is in force for a project, or with "" for a department, or with an empty path for a tenant."""

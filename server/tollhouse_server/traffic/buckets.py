@@ -22,6 +22,9 @@ _LONGEST_STATED_COOLING_SECONDS = 600.0
 """A day's quota is out for hours, and Google says so; what is raised meanwhile should be found all the same."""
 _JITTER = 0.1
 _SMOOTHING = 0.1
+_DEVIATION_SMOOTHING = 0.25
+_DEVIATIONS = 3.0
+"""So many mean deviations above the mean, which is nearly all (Jacobson 1988 has four, for a time-out)."""
 
 
 class Bucket:
@@ -32,6 +35,7 @@ class Bucket:
         "caps",
         "cooling_steps",
         "cooling_until",
+        "deviation_seconds",
         "groups",
         "model",
         "over_all",
@@ -50,6 +54,8 @@ class Bucket:
         self.cooling_steps = 0
         self.seconds = 0.0
         """How long served calls take, smoothed."""
+        self.deviation_seconds = 0.0
+        """By how much they differ from that."""
         self.wanted = [0] * len(METRICS)
         """What waiting calls would take; a share is asked for it."""
         self.groups: dict[Any, None] = {}
@@ -121,8 +127,18 @@ class Bucket:
 
     def served(self, seconds: float) -> None:
         """Note how long a call took; the account answers, so the next 429 is a first one again."""
-        self.seconds += (seconds - self.seconds) * _SMOOTHING if self.seconds else seconds
+        if self.seconds:
+            error = seconds - self.seconds
+            self.seconds += error * _SMOOTHING
+            self.deviation_seconds += (abs(error) - self.deviation_seconds) * _DEVIATION_SMOOTHING
+        else:
+            self.seconds = seconds
         self.cooling_steps = 0
+
+    @property
+    def most_seconds(self) -> float:
+        """Return what nearly all calls take at the most."""
+        return self.seconds + _DEVIATIONS * self.deviation_seconds
 
 
 class Buckets:

@@ -46,7 +46,8 @@ class Place:
         """Note that the call was served in `seconds`, and what it really used; None leaves the estimate standing."""
         if self._is_open:
             amounts = self._amounts
-            self._outlet.bucket.served(seconds)
+            # What comes before and after the exchange takes of the caller's time, too.
+            self._outlet.bucket.served(max(seconds, self._traffic.now - self._begun_at))
             self._outlet.bucket.correct(
                 self._slots,
                 tokens=0 if input_tokens is None else input_tokens - amounts[TOKENS],

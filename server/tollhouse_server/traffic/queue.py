@@ -6,12 +6,13 @@ first comes first. Calls with the same targets form a group: those for a target 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Final
 
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.traffic.buckets import Bucket
+from tollhouse_server.traffic.lines import Line
 from tollhouse_server.traffic.pace import Taker
 from tollhouse_server.traffic.terms import PlaceRequest
 
@@ -28,11 +29,12 @@ FlowKey = tuple[str, str]
 class Flow:
     """The waiters of one department in one class, and the virtual time at which its next turn begins."""
 
-    __slots__ = ("key", "priority", "starts_at", "waiters")
+    __slots__ = ("key", "priority", "starts_at", "waiters", "weight")
 
     def __init__(self, key: FlowKey, priority: Priority) -> None:
         self.key = key
         self.priority = priority
+        self.weight = 1.0
         self.starts_at = 0.0
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
 
@@ -50,7 +52,7 @@ class Group:
         self.buckets = buckets
         self.blocked_until = float("-inf")
         self.short_of: tuple[Bucket, ...] = ()
-        self.lines: dict[Flow, OrderedDict[Waiter, None]] = {}
+        self.lines: dict[Flow, Line] = {}
         self.turns: tuple[list[tuple[float, int, Flow]], ...] = tuple([] for _ in Priority)
         self.waiting = 0
 
@@ -107,8 +109,7 @@ class _Depths:
 class Queue:
     """All waiters of one process."""
 
-    def __init__(self, weights: Mapping[FlowKey, float]) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._flows: tuple[dict[FlowKey, Flow], ...] = tuple({} for _ in Priority)
         self._virtual_time = [0.0] * len(Priority)
         self._served = [0] * len(Priority)
@@ -126,6 +127,7 @@ class Queue:
         self._numbers += 1
         waiter.number = self._numbers
         flow = waiter.flow = self._flow(waiter.request)
+        flow.weight = waiter.request.weight
         group = waiter.group = self.groups.get(key) or self._make_group(key, buckets())
         if not flow.waiters:
             # Who was away does not save up turns.
@@ -135,7 +137,7 @@ class Queue:
         line = group.lines.get(flow)
         if line is None:
             group.blocked_until = float("-inf")
-            line = group.lines[flow] = OrderedDict()
+            line = group.lines[flow] = Line(waiter.enqueued_at)
             heappush(group.turns[flow.priority], (flow.starts_at, waiter.number, flow))
         line[waiter] = None
         self._count(waiter, 1)
@@ -218,15 +220,21 @@ class Queue:
         """Take out the waiter who got a place, and charge his department for the turn."""
         flow = waiter.flow
         priority = flow.priority
+        waiter.group.lines[flow].note_turn()
         self.remove(waiter)
         self._virtual_time[priority] = max(self._virtual_time[priority], flow.starts_at)
-        flow.starts_at += 1.0 / self._weights.get(flow.key, 1.0)
+        flow.starts_at += 1.0 / flow.weight
         self._turns_given += 1
         self._served[priority] = self._turns_given
         if is_owed:
             self._owed -= 1.0
         elif any(self.waiting[priority + 1 :]):
             self._owed = min(self._owed + _OWED_PER_TURN, 1.0)
+
+    def line(self, request: PlaceRequest, group: Group) -> Line | None:
+        """Return the line that a call would join, None where there is none."""
+        flow = self._flows[request.priority].get((request.tenant_id, request.department_id))
+        return group.lines.get(flow) if flow is not None else None
 
     def least_important(self) -> Waiter | None:
         """Return who is shed first: of the least important class, of its department with most waiting, the newest."""

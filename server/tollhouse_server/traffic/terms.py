@@ -12,7 +12,7 @@ class PlaceRequest:
     """A call that wants a place at one of `targets`, of which there is at least one, lowest rank first.
 
     What it is thought to use is taken from the chosen account's buckets until the call ends. `deadline` is the
-    caller's, a moment of `time.monotonic()`, in seconds.
+    caller's, a moment of `time.monotonic()`, in seconds. A department of twice the `weight` gets twice the turns.
     """
 
     targets: Sequence[Target]
@@ -23,3 +23,4 @@ class PlaceRequest:
     images: int
     cost_nanos: int
     deadline: float
+    weight: float = 1.0

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappush
 from typing import Any
 
@@ -15,17 +15,24 @@ from tollhouse_server.traffic.breakers import Breakers
 from tollhouse_server.traffic.bucket_reports import SECTION as BUCKETS
 from tollhouse_server.traffic.bucket_reports import BucketReports
 from tollhouse_server.traffic.buckets import Bucket, Buckets, amounts_of
+from tollhouse_server.traffic.lines import Line
 from tollhouse_server.traffic.outlets import Outlet, Outlets, Outlook
 from tollhouse_server.traffic.pace import Taker
 from tollhouse_server.traffic.places import Place
-from tollhouse_server.traffic.queue import Aside, FlowKey, Group, GroupKey, Queue, Waiter, put_back
+from tollhouse_server.traffic.queue import Aside, Group, GroupKey, Queue, Waiter, put_back
 from tollhouse_server.traffic.report_store import Exchange
 from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.traffic.terms import PlaceRequest
 
 _SHORTEST_CALL_SECONDS = 0.05
+_ANSWER_SECONDS = 0.1
+"""What booking a call and answering it may need, beyond the time at its target."""
 _MOST_OF_DEADLINE = 0.5
 """Of a deadline that is left to the call itself, however long such calls take."""
+_SHORT_LINE = 16
+"""So few may always wait: how fast a line moves says little of each of them."""
+_SHEDDABLE_PATIENCE = 0.5
+"""Of the time that it has, which a sheddable call may have to wait: it gives way before others have to."""
 _SMOOTHING = 0.05
 _SHORTEST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
@@ -34,7 +41,7 @@ Room = tuple[Target, Outlet]
 
 
 class Traffic:
-    """Places of this process. `weights` says how much a (tenant, department) weighs against others, 1 unless named."""
+    """Places of this process."""
 
     def __init__(
         self,
@@ -44,14 +51,13 @@ class Traffic:
         metrics: Metrics,
         max_calls: int = 512,
         max_waiting: int = 1000,
-        weights: Mapping[FlowKey, float] | None = None,
         buckets: Buckets | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.buckets = buckets or Buckets(clock=clock, chance=chance)
         self.buckets.reconfigure(accounts)
-        self.queue = Queue(weights or {})
+        self.queue = Queue()
         self.in_flight = 0
         self.bucket_reports = BucketReports(self.buckets, metrics, clock=clock)
         self._breakers = breakers
@@ -71,7 +77,7 @@ class Traffic:
         """Return a place at the lowest rank that has room, waiting for it within the deadline.
 
         Raises:
-            Overloaded: the call was shed.
+            Overloaded: the call was shed, or its turn would not come in time.
             TargetsUnhealthy: every breaker is open past the deadline.
             UpstreamExhausted: every account is out of quota past the deadline.
             DeadlineTooShort: the call's turn did not come in time.
@@ -131,9 +137,13 @@ class Traffic:
             raise DeadlineTooShort
         if (refusal := self.outlets.refusal(request.targets, now, gives_up_at)) is not None:
             raise refusal
+        key = _group_key(request.targets)
+        self._refuse_if_hopeless(request, key, now, gives_up_at)
         answer: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         waiter = Waiter(request, amounts, answer, enqueued_at=now, gives_up_at=gives_up_at)
-        self.queue.add(waiter, _group_key(request.targets), lambda: self.outlets.buckets_of(request.targets))
+        if not self.queue.length:
+            self._granted_at = now
+        self.queue.add(waiter, key, lambda: self.outlets.buckets_of(request.targets))
         self._dispatch()
         if self._shed():
             self._dispatch()
@@ -144,10 +154,45 @@ class Traffic:
             raise
 
     def _gives_up_at(self, request: PlaceRequest, now: float) -> float:
-        """Return until when to wait, so that time is left for the call itself."""
-        usual_seconds = min(bucket.seconds for bucket in self.outlets.buckets_of(request.targets))
-        left_seconds = request.deadline - now
-        return request.deadline - min(left_seconds * _MOST_OF_DEADLINE, max(usual_seconds, _SHORTEST_CALL_SECONDS))
+        """Return until when to wait, so that time is left for the call itself.
+
+        Whoever waits longest goes next, so under overload all go at this moment: the usual time would be too late for
+        half of them, and each of those is paid for and not heard.
+        """
+        call_seconds = min(bucket.most_seconds for bucket in self.outlets.buckets_of(request.targets))
+        needed_seconds = max(call_seconds, _SHORTEST_CALL_SECONDS) + _ANSWER_SECONDS
+        return request.deadline - min((request.deadline - now) * _MOST_OF_DEADLINE, needed_seconds)
+
+    def _refuse_if_hopeless(self, request: PlaceRequest, key: GroupKey, now: float, gives_up_at: float) -> None:
+        """Tell a caller at once whose turn will not come in time: his next attempt should come when it can work."""
+        group = self.queue.groups.get(key)
+        line = self.queue.line(request, group) if group is not None else None
+        if group is None or line is None or now < group.blocked_until < float("inf"):
+            return
+        patience_seconds = gives_up_at - now
+        if request.priority is Priority.SHEDDABLE:
+            patience_seconds *= _SHEDDABLE_PATIENCE
+        elif len(line) < _SHORT_LINE:
+            return
+        wait_seconds = self._wait_seconds(line, group, now)
+        if wait_seconds is not None and wait_seconds > patience_seconds and line.ends_at > now + patience_seconds / 2:
+            self._metrics.call_shed(priority=request.priority.name)
+            raise Overloaded(
+                priority=request.priority.name,
+                waiting=self.queue.length,
+                retry_after_seconds=_retry_seconds(wait_seconds, line, now),
+            )
+
+    def _wait_seconds(self, line: Line, group: Group, now: float) -> float | None:
+        return line.wait_seconds(now, call_seconds=min(bucket.seconds for bucket in group.buckets))
+
+    def _retry_seconds(self, waiter: Waiter) -> float:
+        """Estimate in how long those who wait in a waiter's line now will have had their turns, or gone."""
+        line, now = waiter.group.lines[waiter.flow], self._clock()
+        wait_seconds = self._wait_seconds(line, waiter.group, now)
+        if wait_seconds is None:
+            wait_seconds = self.queue.length * self._grant_seconds
+        return _retry_seconds(wait_seconds, line, now)
 
     def _abandon(self, waiter: Waiter, answer: asyncio.Future[Place]) -> None:
         """Leave the queue, or give back the place that was granted when it was too late."""
@@ -167,16 +212,11 @@ class Traffic:
             if waiter is None:
                 break
             priority = waiter.flow.priority.name
-            error = Overloaded(priority=priority, waiting=queue.length, retry_after_seconds=self._drained_in_seconds())
+            error = Overloaded(priority=priority, waiting=queue.length, retry_after_seconds=self._retry_seconds(waiter))
             self._metrics.call_shed(priority=priority)
             self._refuse(waiter, error)
             shed = True
         return shed
-
-    def _drained_in_seconds(self) -> float:
-        """Estimate how long those who wait now will need."""
-        estimate = self.queue.length * self._grant_seconds
-        return min(max(estimate, _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
 
     def _refuse(self, waiter: Waiter, error: TollhouseError) -> None:
         self.queue.remove(waiter)
@@ -269,7 +309,7 @@ class Traffic:
     def _wake_up(self) -> None:
         self._cancel_timer()
         for waiter in self.queue.expired(self._clock()):
-            self._refuse(waiter, DeadlineTooShort())
+            self._refuse(waiter, DeadlineTooShort(retry_after_seconds=self._retry_seconds(waiter)))
         self._dispatch()
 
     # --- reports ---
@@ -329,6 +369,10 @@ class _Round:
                 group.blocked_until = room_at
         for _, turns, turn in self.aside:
             heappush(turns, turn)
+
+
+def _retry_seconds(wait_seconds: float, line: Line, now: float) -> float:
+    return min(max(min(wait_seconds, line.ends_at - now), _SHORTEST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
 
 
 def _group_key(targets: Sequence[Target]) -> GroupKey:

@@ -8,7 +8,6 @@ from tollhouse_server.background import Background
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import Topic
 from tollhouse_server.errors import StoreUnavailable
-from tollhouse_server.routing.live_weights import LiveWeights
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic import breaker_reports
@@ -46,7 +45,6 @@ async def open_traffic(settings: Settings, database: Database, knowledge: Knowle
         metrics=metrics,
         max_calls=settings.max_calls_upstream,
         max_waiting=settings.max_calls_waiting,
-        weights=LiveWeights(lambda: catalogue.current),
     )
     reports = Reports(database, traffic.bucket_reports)
     traffic.join(reports)

@@ -5,7 +5,6 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from tollhouse_server.routing.live_weights import LiveWeights
 from tollhouse_server.routing.policies import (
     AutoRouter,
     EffectivePolicy,
@@ -17,7 +16,7 @@ from tollhouse_server.routing.policies import (
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.upstream.protocol import UpstreamKind
 
-from tests.unit.routing.build import ACME, CRM, SALES, catalogue, model
+from tests.unit.routing.build import ACME, CRM, SALES
 
 REGIONS = ("europe-west4", "europe-west1", "us-east1", "", "asia-east2")
 PATTERNS = ("europe-*", "europe-west*", "europe-west4", "us-east1", "global", "a*")
@@ -133,17 +132,3 @@ def test_the_nearest_department_with_a_weight_counts_in_the_queue() -> None:
     assert found.queue_weight(("sales", "emea")) == 2
     assert found.queue_weight(("sales", "apac")) == 5
     assert found.queue_weight(("research",)) == 1
-
-
-def test_weights_of_departments_are_those_of_the_catalogue_of_the_moment() -> None:
-    """The queue keeps one view of them and sees every change."""
-    current = catalogue(model("m"), policies={ACME: RoutingPolicy(department_weights={"sales": 5})})
-    weights = LiveWeights(lambda: current)
-
-    before = dict(weights)
-    current = catalogue(model("m"), policies={ACME: RoutingPolicy(department_weights={"emea": 2})})
-
-    assert before == {("acme", "sales"): 5}
-    assert dict(weights) == {("acme", "emea"): 2}
-    assert weights.get(("acme", "sales"), 1.0) == 1.0
-    assert len(weights) == 1

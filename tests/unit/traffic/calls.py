@@ -43,6 +43,7 @@ def request(
     images: int = 0,
     cost_nanos: int = 100,
     deadline: float = FOREVER,
+    weight: float = 1.0,
 ) -> PlaceRequest:
     """A call that wants a place at one of `targets`, at the one account where there is none."""
     return PlaceRequest(
@@ -54,4 +55,5 @@ def request(
         images=images,
         cost_nanos=cost_nanos,
         deadline=deadline,
+        weight=weight,
     )

@@ -143,10 +143,12 @@ async def test_a_quiet_department_waits_for_one_turn_however_many_of_another_wai
 @in_virtual_time
 async def test_backlogged_departments_take_turns_by_weight() -> None:
     """Twice the weight is twice the turns, at every moment."""
-    traffic = traffic_of(max_calls=1, weights={("acme", "heavy"): 2.0})
+    traffic = traffic_of(max_calls=1)
     first = await traffic.place(request())
+    weights = {"heavy": 2.0, "light": 1.0, "thin": 1.0}
     tasks = {
-        name: [await start(traffic, request(department=name)) for _ in range(30)] for name in ("heavy", "light", "thin")
+        name: [await start(traffic, request(department=name, weight=weight)) for _ in range(30)]
+        for name, weight in weights.items()
     }
 
     order = await served_in_order(traffic, tasks, first)
@@ -287,7 +289,7 @@ async def test_a_department_that_was_away_does_not_come_back_with_turns_saved_up
 
 def test_a_turn_taken_in_one_group_counts_in_the_others() -> None:
     """A department with calls for many models does not get a turn for each."""
-    queue, bucket = Queue({}), Buckets().bucket("acme", MODEL)
+    queue, bucket = Queue(), Buckets().bucket("acme", MODEL)
     order = []
     for number, (department, model) in enumerate([("loud", "a"), ("loud", "b"), ("quiet", "c")]):
         waiter = Waiter(request(department=department), [1] * 6, None, enqueued_at=0.0, gives_up_at=number + 1.0)

@@ -1,7 +1,7 @@
 """Traffic in virtual time, and calls that ask it for places."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
@@ -37,7 +37,6 @@ def traffic_of(
     *accounts: Account,
     max_calls: int = 512,
     max_waiting: int = 1000,
-    weights: Mapping[tuple[str, str], float] | None = None,
     breakers: Breakers | None = None,
 ) -> Traffic:
     return Traffic(
@@ -46,7 +45,6 @@ def traffic_of(
         metrics=Metrics(CollectorRegistry()),
         max_calls=max_calls,
         max_waiting=max_waiting,
-        weights=weights,
         clock=now,
     )
 
