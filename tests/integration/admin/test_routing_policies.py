@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from sqlalchemy import text
 from tollhouse.admin.v1 import routing_policies_pb2 as pb
 from tollhouse.v1 import generation_pb2 as v1
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import (
     EtagMismatch,
     InvalidRequest,
@@ -229,7 +229,7 @@ async def test_a_change_is_on_the_trail_with_what_was_before(company: Plane) -> 
 
     async with company.database.transaction() as session:
         query = "SELECT before, after FROM audit_event WHERE resource = :name ORDER BY after->>'etag'"
-        rows = (await session.execute(text(query), {"name": f"{TENANT}/routingPolicy"})).all()
+        rows = (await run_sql(session, query, {"name": f"{TENANT}/routingPolicy"})).all()
 
     assert rows[-1].before["allowedRegions"] == {"names": ["europe-*"]}
     assert rows[-1].after["allowedRegions"] == {"names": ["global"]}
