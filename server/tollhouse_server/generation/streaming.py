@@ -270,7 +270,8 @@ class StreamProgress:
         self.chunks += 1
         self.response_id = response_id_of(chunk) or self.response_id
         for candidate in _objects(chunk.get("candidates")):
-            index = candidate.get("index", 0)
+            index = candidate.get("index")
+            index = index if type(index) is int else 0
             self._seen.add(index)
             if candidate.get("finishReason"):
                 self._finished.add(index)

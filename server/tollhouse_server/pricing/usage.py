@@ -241,6 +241,8 @@ def _details(report: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int
         modality = str(entry.get("modality", "")).lower()
         known = modality if modality in _MODALITIES else "other"
         by_modality[known] = by_modality.get(known, 0) + _count(entry, "tokenCount")
+    if sum(by_modality.values()) > MAX_TOKENS:
+        raise UsageMissing(detail=f"{names[0]} is more than a count can be")
     return by_modality
 
 

@@ -48,7 +48,8 @@ class _Open:
         call["function"]["name"] = call["function"]["name"] or function.get("name")
         arguments = function.get("arguments")
         if isinstance(arguments, str):
-            call["function"]["arguments"] += arguments
+            begun = call["function"]["arguments"]
+            call["function"]["arguments"] = begun + arguments if isinstance(begun, str) else arguments
         elif arguments:
             call["function"]["arguments"] = arguments
 

@@ -75,6 +75,14 @@ def test_a_count_that_cannot_be_one_is_missing_usage(count: Any) -> None:
         from_generate({"promptTokenCount": count})
 
 
+def test_details_that_sum_to_more_than_a_count_can_be_are_missing_usage() -> None:
+    """Each of them could be a count; the money for all of them would not fit into the ledger."""
+    details = [{"modality": "TEXT", "tokenCount": 2**40}] * 2
+
+    with pytest.raises(UsageMissing):
+        from_generate({"promptTokenCount": 1, "promptTokensDetails": details})
+
+
 def test_a_prompt_blocked_before_the_model_used_nothing() -> None:
     """Vertex blocks a prompt with a report that has no counts: it cost nothing."""
     body = {"promptFeedback": {"blockReason": "MODEL_ARMOR"}, "usageMetadata": {"trafficType": "ON_DEMAND"}}

@@ -83,6 +83,17 @@ def test_a_function_call_that_was_cut_off_is_told() -> None:
     assert 'add({"n)' in last["candidates"][0]["finishMessage"]
 
 
+@pytest.mark.parametrize("begun", [{"a": 1}, 5, True, [1]], ids=repr)
+def test_arguments_in_two_forms_are_the_ones_that_came_last(begun: Any) -> None:
+    """A server that sends an object and then text breaks its protocol, not our worker."""
+    first = {"tool_calls": [{"index": 0, "id": "call-1", "function": {"name": "f", "arguments": begun}}]}
+    second = {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
+
+    [last] = passed_on(chunk(first), chunk(second), chunk(finish="tool_calls"))
+
+    assert last["candidates"][0]["content"]["parts"] == [{"functionCall": {"id": "call-1", "name": "f", "args": {}}}]
+
+
 def test_candidates_end_one_by_one() -> None:
     """The end of one does not hold back the words of another, and only the last chunk is the last."""
     usage = {"choices": [], "usage": USAGE}
