@@ -7,6 +7,7 @@ itself.
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _UNUSABLE_SECONDS = 10.0
 _RETRY_SECONDS = 5.0
 _EXCHANGE_SECONDS = 10.0
 _MAX_TOKENS = 1000
+_REASON = re.compile("[a-z_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,9 @@ def _token(status: int, body: Mapping[str, Any], asked_at: float) -> _Token:
         return _Token(value=value, obtained_at=asked_at, expires_at=asked_at + seconds)
     reason = body.get("error")
     if status in {400, 401, 403} and isinstance(reason, str):
-        raise _refused(f"the token server refused the key: {reason[:100]}")
+        # One of the words of RFC 6749, 5.2; what else stands there may be the assertion.
+        named = f": {reason}" if _REASON.fullmatch(reason) else ""
+        raise _refused(f"the token server refused the key{named}")
     raise NotSent(f"the token server answered {status}")
 
 
