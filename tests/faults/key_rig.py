@@ -48,6 +48,8 @@ FIRST = "first"
 _CONNECTIONS = 12
 _QUIET_SECONDS = 60.0
 _SHOWN = 5
+_TRIES = 6
+_AGAIN_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -176,6 +178,7 @@ class KeyLoad:
     calls: dict[str, int] = field(default_factory=dict)
     failed: list[Finding] = field(default_factory=list)
     slowest_seconds: float = 0.0
+    asked_again: int = 0
 
     async def arrive(self, among: Sequence[Caller], stop: asyncio.Event) -> None:
         """Begin calls until told to stop, then wait for all."""
@@ -190,11 +193,20 @@ class KeyLoad:
         phase, began_at = self.phase, time.monotonic()
         self.calls[phase] = self.calls.get(phase, 0) + 1
         request = prompt(f"[[tokens:40]] Toll {self.dice.getrandbits(64)}", model=self.dice.choice(MODELS))
-        try:
-            outcome: g.Outcome = await (caller.streamed if self.dice.random() < 0.5 else caller.unary)(request)
-            self.rig.referee.receipts[outcome.receipt.attempt_id] = nanos_of(outcome.cost)
-        except grpc.aio.AioRpcError as error:
-            self.failed.append(Finding("a call failed", phase, f"{error.code().name}: {str(error.details())[:200]}"))
+        ask = caller.streamed if self.dice.random() < 0.5 else caller.unary
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                outcome: g.Outcome = await ask(request)
+                self.rig.referee.receipts[outcome.receipt.attempt_id] = nanos_of(outcome.cost)
+                break
+            except grpc.aio.AioRpcError as error:
+                if tries_left and _is_draining(error):
+                    # What every caller does whom a worker that goes tells to ask another.
+                    self.asked_again += 1
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
+                self.failed.append(Finding("a call failed", phase, f"{error.code().name}: {error.details()}"[:250]))
+                break
         self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began_at)
 
     @property
@@ -206,6 +218,11 @@ class KeyLoad:
         """Return the first of the calls that failed, and how many there were."""
         shown = self.failed[:_SHOWN]
         return [*shown, Finding("calls failed", f"{len(self.failed)} of {self.total}")] if self.failed else []
+
+
+def _is_draining(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether a worker that is being stopped has refused a call, as it does before it closes its connections."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in str(error.details())
 
 
 @asynccontextmanager

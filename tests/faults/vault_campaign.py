@@ -227,6 +227,7 @@ async def befall(
         "calls": load.total,
         "calls_away": load.calls.get(AWAY, 0),
         "failed": len(load.failed),
+        "asked_again": load.asked_again,
         "slowest_seconds": round(load.slowest_seconds, 1),
         **told.measured,
         "seconds": round(time.monotonic() - started_at, 1),
