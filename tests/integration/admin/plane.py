@@ -27,8 +27,9 @@ from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
-from tollhouse_server.api.services.upstream_keys_service import Custodian, UpstreamKeyService
+from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.bootstrap import create_administrator_key
+from tollhouse_server.custody.rotations import KeyVault
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS, Directory
@@ -92,7 +93,7 @@ class Plane:
             admin_key=admin_key,
         )
 
-    def hold_keys(self, custodian: Custodian) -> None:
+    def hold_keys(self, custodian: KeyVault) -> None:
         """Serve upstream keys with this Vault."""
         service = UpstreamKeyService(self.database, Mutations(self.database, b"f"), PageTokens(b"p"), custodian)
         self.handlers["UpstreamKeyService"] = service

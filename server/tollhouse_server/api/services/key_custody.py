@@ -1,10 +1,9 @@
 """The part of UpstreamKeyService that is about rotations and policies."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import upstream_keys_pb2 as pb
@@ -17,6 +16,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import version_of
 from tollhouse_server.custody import policy_store, rotation_store
 from tollhouse_server.custody.providers.google import CREDENTIAL_FIELD, credential_path
+from tollhouse_server.custody.rotations import KeyVault
 from tollhouse_server.custody.tables import KeyRotationRow
 from tollhouse_server.custody.terms import ROTATABLE, Cause, KeyPolicy, KeyState, Kind, ProviderKind
 from tollhouse_server.database.engine import Database
@@ -25,30 +25,16 @@ from tollhouse_server.names import AccountName, KeyPolicyName, KeyRotationName, 
 from tollhouse_server.routing import account_store
 from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 from tollhouse_server.upstream.protocol import UpstreamKind
-from tollhouse_server.vault.secret_text import SecretFields
 
 _ENDED = (KeyState.REVOKED, KeyState.RETIRED)
 _POLICY_FIELDS = frozenset({"provider", "rotation_period_days", "drain_seconds"})
 _CREDENTIAL_PARTS = frozenset({"client_email", "private_key", "token_uri"})
 
 
-class Custodian(Protocol):
-    """Vault, seen as the key-custodian's role: it may write upstream keys and nothing else."""
-
-    async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
-        """Return the secret at `path`."""
-
-    async def write_secret(self, path: str, values: Mapping[str, str], *, cas: int) -> int:
-        """Write a version if the current one is `cas`, and return its number."""
-
-    async def delete_secret(self, path: str) -> None:
-        """Destroy every version."""
-
-
 class KeyCustodyHandlers:
     """Starts, shows and cancels rotations, revokes keys, keeps policies."""
 
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, custodian: Custodian) -> None:
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, custodian: KeyVault) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages

@@ -7,7 +7,7 @@ from tollhouse.admin.v1 import upstream_keys_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.key_messages import key_message
 from tollhouse_server.api.mutation import Change, MutationRequest
-from tollhouse_server.api.services.key_custody import Custodian, KeyCustodyHandlers, start_rotation
+from tollhouse_server.api.services.key_custody import KeyCustodyHandlers, start_rotation
 from tollhouse_server.api.values import version_of
 from tollhouse_server.custody.rotation_store import bring_key, name_of, open_rotation
 from tollhouse_server.custody.status import standing_of
@@ -17,8 +17,6 @@ from tollhouse_server.names import AccountName, UpstreamKeyName
 from tollhouse_server.routing import account_store as store
 from tollhouse_server.routing.tables import UpstreamKeyRow
 from tollhouse_server.vault.key_ring import KEY_FIELD, upstream_key_path
-
-__all__ = ["Custodian", "UpstreamKeyService"]
 
 _DRY_RUN_VERSION = 1
 
