@@ -14,8 +14,8 @@ from typing import Any
 from tollhouse_server.errors import UsageMissing
 from tollhouse_server.pricing.skus import Modality
 
-MAX_TOKENS = 2**40
-"""A count above this is garbage, not usage; it also keeps every product within exact reach of BIGINT sums."""
+MAX_TOKENS = 2**27
+"""A count above this, sixty times the largest context there is, is garbage: booked, it would close every budget above."""
 
 _COUNTS = (
     "promptTokenCount",

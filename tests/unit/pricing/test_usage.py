@@ -68,7 +68,7 @@ def test_usage_without_any_count_is_missing(metadata: dict[str, Any] | None) -> 
         from_generate(metadata)
 
 
-@pytest.mark.parametrize("count", [-1, True, "12", 1.5, None, [], 2**41])
+@pytest.mark.parametrize("count", [-1, True, "12", 1.5, None, [], 2**28])
 def test_a_count_that_cannot_be_one_is_missing_usage(count: Any) -> None:
     """Garbage is not read as a number of tokens."""
     with pytest.raises(UsageMissing):
@@ -77,7 +77,7 @@ def test_a_count_that_cannot_be_one_is_missing_usage(count: Any) -> None:
 
 def test_details_that_sum_to_more_than_a_count_can_be_are_missing_usage() -> None:
     """Each of them could be a count; the money for all of them would not fit into the ledger."""
-    details = [{"modality": "TEXT", "tokenCount": 2**40}] * 2
+    details = [{"modality": "TEXT", "tokenCount": 2**27}] * 2
 
     with pytest.raises(UsageMissing):
         from_generate({"promptTokenCount": 1, "promptTokensDetails": details})
