@@ -14,6 +14,16 @@ from typing import NamedTuple
 from tollhouse_server.traffic.outcome_window import OutcomeWindow
 from tollhouse_server.traffic.verdicts import Verdict
 
+_SILENT_SHARE = 0.001
+"""Of its share, what a target gets that does not answer; all of it, where there is no other."""
+_SHARE_AFTER_FAILURE = 0.5
+_MOST_HALVINGS = 10
+_LEAST_SILENCE_SECONDS = 1.0
+_SILENCE_OF_CALLS = 3.0
+_SILENCE_OF_ANSWERS = 20.0
+"""A target with calls under way is silent when none has ended well for three times as long as they take, or for so
+long that twenty should have."""
+
 _SAME_MOMENT_SECONDS = 0.25
 """By how much a caller may measure from before `begin`. No call begins so shortly before a breaker turns half-open."""
 
@@ -64,7 +74,9 @@ class BreakerPolicy:
     """Calls in the window below which the ratio says nothing; as many failures in a row open whatever went before."""
     failure_ratio: float = 0.5
     failures_in_a_row: int = 5
-    """Enough to open while there are fewer calls in the window than `minimum_calls`."""
+    """Enough to open while there are fewer calls in the window than `minimum_calls`, or no call has succeeded for..."""
+    failing_seconds: float = 1.0
+    """... so long. In much traffic a few failures may be those of one moment."""
     delay_seconds: float = 5.0
     delay_growth: float = 2.0
     longest_delay_seconds: float = 120.0
@@ -116,14 +128,17 @@ class _Breaker:
     """What is remembered of one key."""
 
     __slots__ = (
+        "answered_at",
         "changed_at",
         "delay_seconds",
+        "in_flight",
         "probes",
         "retry_at",
         "run",
         "state",
         "successes",
         "touched_at",
+        "waited_since",
         "window",
     )
 
@@ -137,6 +152,10 @@ class _Breaker:
         self.retry_at = 0.0
         self.changed_at = now
         self.touched_at = now
+        self.in_flight = 0
+        self.answered_at = now
+        self.waited_since = now
+        """Since when calls are under way and none has ended well."""
 
 
 class Breakers:
@@ -177,11 +196,27 @@ class Breakers:
             return 0.0
         return breaker.probes[0] + self._policy.probe_seconds - now
 
+    def standing(self, key: BreakerKey) -> float:
+        """Return which part of its share of the calls a target should get while others can take them, more than 0.
+
+        A breaker opens on evidence, which has its price in failed attempts. This costs nothing, so a hint is enough: a
+        failure that no success has followed, or silence. Where there is no other target it changes nothing.
+        """
+        breaker = self._breakers.get(key)
+        if breaker is None or (self._orders and self._forced(key) is not None):
+            return 1.0
+        if breaker.in_flight and self._is_silent(breaker, self._clock()):
+            return _SILENT_SHARE
+        return _SHARE_AFTER_FAILURE ** min(breaker.run, _MOST_HALVINGS) if breaker.run else 1.0
+
     def begin(self, key: BreakerKey) -> None:
         """Note that a call which was admitted goes out; takes a probe's place unless the breaker is closed."""
         now = self._clock()
         breaker = self._breakers.get(key) or self._make(key, now)
         breaker.touched_at = now
+        if not breaker.in_flight:
+            breaker.waited_since = now
+        breaker.in_flight += 1
         if breaker.state is State.CLOSED or self._forced(key) is not None:
             return
         if breaker.state is State.OPEN:
@@ -199,7 +234,12 @@ class Breakers:
         """
         now = self._clock()
         breaker = self._breakers.get(key)
-        if breaker is None or now - seconds < breaker.changed_at - _SAME_MOMENT_SECONDS:
+        if breaker is None:
+            return
+        breaker.in_flight = max(0, breaker.in_flight - 1)
+        if verdict is Verdict.SUCCESS:
+            breaker.waited_since = now
+        if now - seconds < breaker.changed_at - _SAME_MOMENT_SECONDS:
             return
         breaker.touched_at = now
         if breaker.state is State.HALF_OPEN and breaker.probes and seconds <= self._policy.probe_seconds:
@@ -209,6 +249,8 @@ class Breakers:
         failed = verdict is Verdict.FAILURE
         breaker.window.add(now, failed=failed, seconds=seconds)
         breaker.run = breaker.run + 1 if failed else 0
+        if not failed:
+            breaker.answered_at = now
         if self._forced(key) is None:
             self._judge(key, breaker, failed=failed)
 
@@ -250,17 +292,31 @@ class Breakers:
             breaker.successes += 1
             if breaker.successes >= self._policy.probes_to_close:
                 self._change(key, breaker, State.CLOSED, Cause.PROBES_SUCCEEDED)
-        elif breaker.state is State.CLOSED and failed and (cause := self._cause_to_open(breaker)) is not None:
+        elif breaker.state is State.CLOSED and failed and (cause := self._cause_to_open(breaker)):
             self._open(key, breaker, cause)
 
     def _cause_to_open(self, breaker: _Breaker) -> Cause | None:
         policy, window = self._policy, breaker.window
         thin = window.calls < policy.minimum_calls
-        if breaker.run >= (policy.failures_in_a_row if thin else policy.minimum_calls):
+        lasts = self._clock() - breaker.answered_at >= policy.failing_seconds
+        if breaker.run >= (policy.failures_in_a_row if thin or lasts else policy.minimum_calls):
             return Cause.FAILURES_IN_A_ROW
         if not thin and window.failures >= window.calls * policy.failure_ratio:
             return Cause.FAILURE_RATIO
         return None
+
+    def _is_silent(self, breaker: _Breaker, now: float) -> bool:
+        """Tell whether none of the calls under way has ended well for too long."""
+        silence_seconds = now - breaker.waited_since
+        if silence_seconds < _LEAST_SILENCE_SECONDS:
+            return False
+        seen, policy = breaker.window.sums(now), self._policy
+        answers = seen.calls - seen.failures
+        if not answers:
+            return silence_seconds >= policy.delay_seconds
+        usual_seconds = seen.seconds / seen.calls
+        apart_seconds = policy.bucket_seconds * policy.buckets / answers
+        return silence_seconds >= min(usual_seconds * _SILENCE_OF_CALLS, apart_seconds * _SILENCE_OF_ANSWERS)
 
     def _open(self, key: BreakerKey, breaker: _Breaker, cause: Cause) -> None:
         policy, now = self._policy, self._clock()
@@ -273,7 +329,8 @@ class Breakers:
         self._change(key, breaker, State.OPEN, cause)
 
     def _change(self, key: BreakerKey, breaker: _Breaker, state: State, cause: Cause) -> None:
-        before, breaker.state, breaker.changed_at = breaker.state, state, self._clock()
+        now = self._clock()
+        before, breaker.state, breaker.changed_at, breaker.waited_since = breaker.state, state, now, now
         self._tell(key, before, breaker, cause)
         # What made it open must not make it open again once it is closed.
         breaker.run = 0

@@ -54,9 +54,12 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
     def choose(
         self, targets: Sequence[Target], taker: Taker, amounts: list[int], now: float, withheld: Collection[Bucket]
     ) -> tuple[Target, Outlet] | None:
-        """Return a target of the lowest rank that has room now, by chance in proportion to head-room times weight."""
+        """Return a target of the lowest rank that has room now.
+
+        Among several chance decides, in proportion to head-room times weight times standing.
+        """
         second, rank, total = int(now), -1, 0.0
-        admits = self._breakers.admits
+        admits, standing = self._breakers.admits, self._breakers.standing
         found: list[tuple[float, Target, Outlet]] = []
         for target in targets:
             if target.rank != rank:
@@ -71,7 +74,7 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
             if room < UNPACED_ROOM and bucket.holds_back(taker, room, now):
                 continue
             if room and admits(outlet.key):
-                total += room * target.weight
+                total += room * target.weight * standing(outlet.key)
                 found.append((total, target, outlet))
         if not found:
             return None

@@ -37,6 +37,54 @@ async def test_the_account_with_more_head_room_gets_more() -> None:
 
 
 @in_virtual_time
+async def test_calls_keep_off_an_account_that_does_not_answer() -> None:
+    """Its calls are given up seconds later, and its breaker opens then; nobody has to follow them there."""
+    traffic = traffic_of(account(account_id="a"), account(account_id="b"), max_calls=10_000)
+    wanted = request(target("a"), target("b"))
+    hanging = 0
+    for number in range(70):
+        taken = await places(traffic, 10, wanted)
+        await asyncio.sleep(0.1)
+        for place in taken:
+            if number >= 20 and place.target.account_id == "a":
+                hanging += 1
+            else:
+                place.succeeded(0.1)
+
+    assert 20 <= hanging <= 100
+
+
+@in_virtual_time
+async def test_an_account_that_does_not_answer_is_better_than_none() -> None:
+    """Whoever has no other goes there."""
+    traffic = traffic_of(account(account_id="a"), max_calls=10_000)
+    for _ in range(20):
+        await places(traffic, 10, request(target("a")))
+        await asyncio.sleep(0.5)
+
+    assert traffic.in_flight == 200
+
+
+@in_virtual_time
+async def test_an_account_that_has_begun_to_fail_gets_less_before_its_breaker_opens() -> None:
+    """Each failed attempt has its price, so there should be no more of them than prove it dead."""
+    traffic = traffic_of(account(account_id="a"), account(account_id="b"), max_calls=10_000)
+    wanted = request(target("a"), target("b"))
+    failed = 0
+    for number in range(1000):
+        (place,) = await places(traffic, 1, wanted)
+        await asyncio.sleep(0.01)
+        if number >= 500 and place.target.account_id == "a":
+            place.failed(0.01)
+            failed += 1
+        else:
+            place.succeeded(0.01)
+
+    assert 5 <= failed <= 8
+    assert not traffic.breakers.admits(BreakerKey("a", "", MODEL))
+
+
+@in_virtual_time
 async def test_a_further_rank_is_used_only_when_no_target_of_the_lower_has_room() -> None:
     """Ranks are preference, weights are shares."""
     traffic = traffic_of(account(limit(3), account_id="a"), account(account_id="b"))
