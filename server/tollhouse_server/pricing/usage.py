@@ -15,7 +15,7 @@ from tollhouse_server.errors import UsageMissing
 from tollhouse_server.pricing.skus import Modality
 
 MAX_TOKENS = 2**27
-"""A count above this, sixty times the largest context there is, is garbage: booked, it would close every budget above."""
+"""A count above this, sixty times the largest context there is, is garbage: booked, it would close every budget."""
 
 _COUNTS = (
     "promptTokenCount",
