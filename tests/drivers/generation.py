@@ -128,6 +128,7 @@ class GenerationProcess:
     generation: Generation = field(init=False)
     streaming: Streaming = field(init=False)
     traffic: Traffic = field(init=False)
+    retries: RetryBudget = field(default_factory=RetryBudget)
     key_version: int = 0
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -238,7 +239,7 @@ async def generation_process(
             ),
             departures=Departures(
                 traffic=process.traffic,
-                retries=RetryBudget(),
+                retries=process.retries,
                 keys=KeyChooser(lambda: process.catalogue, process.ring, process.key_watch.is_out),
                 key_watch=process.key_watch,
             ),

@@ -26,6 +26,9 @@ from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.traffic.verdicts import Verdict, verdict_of
 from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused
 
+_MOST_OF_TIME_LEFT = 0.5
+"""So much of a caller's time he may wait for the turn of a further attempt; the rest is for the attempt."""
+
 
 class KeyWatch(Protocol):
     """Who takes note of what upstream keys meet, and what they spend."""
@@ -58,12 +61,15 @@ class Departures:
         return await self._place(way)
 
     async def next(self, way: Way, failure: NotSent | Refused | Broken) -> Place:
-        """Wait for the place of the attempt that follows a failure.
+        """Wait for the place of the attempt that follows a failure, and first for its turn among such attempts.
 
         Raises:
             TollhouseError: none may follow, or has a place in time: what the caller is told of the attempts made.
         """
-        if not way.may_go_on or way.call.deadline <= time.monotonic() or not self._retries.may_retry():
+        seconds_left = way.call.deadline - time.monotonic()
+        if not way.may_go_on or seconds_left <= 0 or not way.open_targets(self._keys.has_key):
+            raise way.refusal() from failure
+        if not await self._retries.turn(within_seconds=seconds_left * _MOST_OF_TIME_LEFT):
             raise way.refusal() from failure
         try:
             return await self._place(way)

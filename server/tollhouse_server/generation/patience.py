@@ -57,8 +57,9 @@ class Patience:
 
         `seconds_left` is the caller's: what is left after the silence should do for another attempt.
         """
-        share = max(_LEAST_SECONDS, seconds_left * _SHARE_OF_TIME_LEFT)
+        half = seconds_left * _SHARE_OF_TIME_LEFT
         seen = self._seen.get((model, method))
         if seen is None or not seen.is_telling:
-            return share
-        return min(share, max(_LEAST_SECONDS, seen.longest * _TIMES_THE_LONGEST))
+            return max(_LEAST_SECONDS, half)
+        longest_seconds = seen.longest * _TIMES_THE_LONGEST
+        return min(max(half, min(_LEAST_SECONDS, seconds_left - longest_seconds)), max(_LEAST_SECONDS, longest_seconds))

@@ -247,6 +247,46 @@ async def test_without_leave_to_fall_back_no_other_model_is_asked(
     assert (await process.record()).model == FIRST
 
 
+async def test_a_call_waits_for_its_turn_among_further_attempts(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+) -> None:
+    """Other calls pay for its next attempt, and it has the time; nothing is held meanwhile."""
+    while process.retries.may_retry():
+        pass
+    for _ in range(5):
+        process.retries.note_call()
+    await simulator.add_fault("503", key=account.secrets[0], model=FIRST)
+    serving = asyncio.create_task(process.generate(call_of()))
+    async with asyncio.timeout(10):
+        while not await process.records():  # noqa: ASYNC110 - another process; there is no event for it
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    waits = not serving.done()
+    await process.assert_nothing_in_flight()
+
+    for _ in range(10):
+        process.retries.note_call()
+    answer = await serving
+
+    assert waits
+    assert answer.outcome.route.model == SECOND
+
+
+async def test_a_call_is_told_of_its_failure_at_once_where_its_turn_would_come_too_late(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+) -> None:
+    """Hardly anybody calls, so nobody will pay for another attempt."""
+    while process.retries.may_retry():
+        pass
+    await simulator.add_fault("503", key=account.secrets[0], model=FIRST)
+
+    async with asyncio.timeout(3):
+        with pytest.raises(UpstreamUnavailable):
+            await process.generate(call_of(deadline_seconds=8))
+
+    assert len(await process.records()) == 1
+
+
 async def test_no_further_target_is_asked_when_the_time_is_up(
     process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
 ) -> None:
