@@ -47,6 +47,8 @@ async def _mount_engines(api: OpenBaoApi) -> None:
         await api.put(f"sys/mounts/{TRANSIT_MOUNT}", {"type": "transit"})
     if "approle/" not in await api.get("sys/auth"):
         await api.put("sys/auth/approle", {"type": "approle"})
+    # A secret_id cannot be guessed; but one server with an old one would lock out all the others of its role.
+    await api.put("sys/auth/approle/tune", {"user_lockout_config": {"lockout_disable": True}})
 
 
 async def _configure_secrets(api: OpenBaoApi) -> None:

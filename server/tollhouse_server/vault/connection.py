@@ -1,7 +1,9 @@
 """The synchronous side: hvac, its requests, and its errors turned into ours. Runs in threads."""
 
+import hashlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from tollhouse_server.vault.approle import AppRoleFiles, is_wrapping_token
 from tollhouse_server.vault.secret_text import SecretText
 
 LOGIN_PATH = "auth/approle/login"
+REFUSED_FOR_SECONDS = 300.0
+"""Ids that were refused are not shown again for so long while the files stay as they are: Vault locks a role after five
+log-ins that failed in a quarter of an hour, and with it every server that has the right ids."""
 UNWRAP_PATH = "sys/wrapping/unwrap"
 CAS_REFUSAL = "check-and-set"
 UNAVAILABLE = (
@@ -67,6 +72,8 @@ class Connection:
         # The wrapping token that was used up, and what was in it: in memory alone, and never again to be had.
         self._unwrapped: tuple[str, SecretText] | None = None
         self._unwrapping = threading.Lock()
+        # A digest of the ids that were refused, and when.
+        self._refused: tuple[bytes, float] | None = None
 
     def client(self, token: str) -> hvac.Client:
         """Return an hvac client with `token`; empty for none, as None would have hvac look in the home directory."""
@@ -88,10 +95,14 @@ class Connection:
         """
         with _our_errors(LOGIN_PATH):
             role_id, secret_id = _read_id(files.role_id_file), self.secret_id(files).reveal()
+            digest = hashlib.sha256(f"{role_id}\n{secret_id}".encode()).digest()
+            if self._refused is not None and self._refused[0] == digest and time.monotonic() < self._refused[1]:
+                raise VaultDenied(path=f"{LOGIN_PATH} (refused before with what is in {files.secret_id_file})")
             try:
                 answer = self.client("").auth.approle.login(role_id=role_id, secret_id=secret_id, use_token=False)
             except hvac.exceptions.InvalidRequest as error:
                 # Vault answers 400 to a wrong or revoked secret_id.
+                self._refused = digest, time.monotonic() + REFUSED_FOR_SECONDS
                 raise VaultDenied(path=LOGIN_PATH) from error
             granted = answer["auth"]
             return granted["client_token"], float(granted["lease_duration"]), bool(granted["renewable"])
