@@ -10,8 +10,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.database.integrity import constraints
-from tollhouse_server.database.rows import change, check_version, insert
+from tollhouse_server.database.rows import change, check_version, find, insert
 from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.names import TierName
 from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.account_store import limits_of
 from tollhouse_server.routing.addresses import Addresses
@@ -100,17 +101,13 @@ async def put_tier(session: AsyncSession, entry: TierEntry, *, origin: Origin) -
     await _replace_targets(session, entry.tier, choices)
 
 
-async def lock_tier(session: AsyncSession, tier: str) -> TierRow:
-    """Return a tier, and keep others from changing it until the transaction ends.
+async def get_tier(session: AsyncSession, tier: str, *, lock: bool = False) -> TierRow:
+    """Return a tier; with `lock` nobody else changes it until the transaction ends.
 
     Raises:
         ResourceNotFound: there is no such tier.
     """
-    query = select(TierRow).where(col(TierRow.tier) == tier).with_for_update()
-    row = (await session.exec(query.execution_options(populate_existing=True))).one_or_none()
-    if row is None:
-        raise ResourceNotFound(name=f"tiers/{tier}")
-    return row
+    return await find(session, select(TierRow).where(col(TierRow.tier) == tier), TierName(tier), lock=lock)
 
 
 async def tier_choices(session: AsyncSession, tier: str) -> tuple[TierChoice, ...]:
@@ -128,8 +125,8 @@ async def set_tier_choices(
         ResourceNotFound: there is no such tier, model or account.
         EtagMismatch: the tier has another version.
     """
-    row = await lock_tier(session, tier)
-    check_version(row, version, f"tiers/{tier}")
+    row = await get_tier(session, tier, lock=True)
+    check_version(row, version, str(TierName(tier)))
     row.origin, row.version, row.updated_at = Origin.EDITED.value, row.version + 1, datetime.now(UTC)
     await _require_accounts(session, choices)
     with constraints({"tier_target_model_fkey": ResourceNotFound(name="one of the models")}):

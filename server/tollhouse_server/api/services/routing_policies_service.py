@@ -65,7 +65,7 @@ class RoutingPolicyService:
     async def get_tier_targets(self, request: pb.GetTierTargetsRequest, call: Call) -> pb.TierTargets:
         tier = TierName.parse(request.name).tier
         async with self._database.transaction() as session:
-            return await _tier(session, await store.lock_tier(session, tier))
+            return await _tier(session, await store.get_tier(session, tier))
 
     async def set_tier_targets(self, request: pb.SetTierTargetsRequest, call: Call) -> pb.TierTargets:
         tier = TierName.parse(request.name).tier
@@ -75,7 +75,7 @@ class RoutingPolicyService:
         async def act(session: AsyncSession) -> Change[pb.TierTargets]:
             # First, as all do who change the catalogue: two that lock its rows in another order would deadlock.
             await lock(session, Topic.CATALOGUE)
-            before = await _tier(session, await store.lock_tier(session, tier))
+            before = await _tier(session, await store.get_tier(session, tier, lock=True))
             after = await _tier(session, await store.set_tier_choices(session, tier, choices, version=version))
             return Change(resource=request.name, before=before, after=after, answer=after)
 
