@@ -264,6 +264,8 @@ async def _back(told: Told, key: str, secret: str, back_at: float) -> None:
         fingerprint = await told.rig.root.fetchval(
             "SELECT fingerprint FROM upstream_key WHERE account_id = $1 AND key_id = $2", _ACCOUNT, key
         )
+        if fingerprint is None:
+            return False
         return await told.rig.simulator.count_calls(key_id=fingerprint) > 0 and await told.all_keys_are_held()
 
     await told.until("new_key_taken", is_taken, seconds=BACK_WITHIN_SECONDS, since=back_at)
