@@ -63,18 +63,7 @@ def _at(catalogue: Catalogue, account: Account, model: str) -> Destination | Non
     except TollhouseError:
         # Shut down, or not for counting tokens: another model will do.
         return None
-    for target in targets:
-        if target.account_id == account.account_id:
-            return Destination(
-                kind=target.kind,
-                base_url=target.base_url,
-                api_version=target.api_version,
-                model=target.model,
-                project=target.project,
-                region=target.region,
-                egress_url=target.egress_url,
-            )
-    return None
+    return next((one.destination for one in targets if one.account_id == account.account_id), None)
 
 
 class Probe(Protocol):

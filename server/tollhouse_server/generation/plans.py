@@ -23,7 +23,7 @@ from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Rou
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.route import Retiring
 from tollhouse_server.routing.targets import Target
-from tollhouse_server.upstream.protocol import Destination, Method
+from tollhouse_server.upstream.protocol import Method
 
 _FREE = Ceiling(
     input_tokens=0,
@@ -261,16 +261,3 @@ def _service_tier(body: Mapping[str, Any]) -> str | None:
     """Return the service tier that the request asks for, if any."""
     asked = body.get("serviceTier")
     return asked.lower() if isinstance(asked, str) else None
-
-
-def destination_of(target: Target) -> Destination:
-    """Return where a target is reached."""
-    return Destination(
-        kind=target.kind,
-        base_url=target.base_url,
-        api_version=target.api_version,
-        model=target.model,
-        project=target.project,
-        region=target.region,
-        egress_url=target.egress_url,
-    )

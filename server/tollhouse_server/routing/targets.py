@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from tollhouse_server.upstream.protocol import UpstreamKind
+from tollhouse_server.upstream.protocol import Destination, UpstreamKind
 
 
 class AccountMetric(StrEnum):
@@ -79,3 +79,16 @@ class Target:
     egress_url: str = field(default="", repr=False)
     rank: int = 0
     weight: int = 1
+
+    @property
+    def destination(self) -> Destination:
+        """Return where an attempt goes, as the upstream's clients want it."""
+        return Destination(
+            kind=self.kind,
+            base_url=self.base_url,
+            api_version=self.api_version,
+            model=self.model,
+            project=self.project,
+            region=self.region,
+            egress_url=self.egress_url,
+        )
