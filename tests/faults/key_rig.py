@@ -48,8 +48,7 @@ FIRST = "first"
 _CONNECTIONS = 12
 _QUIET_SECONDS = 60.0
 _SHOWN = 5
-_TRIES = 6
-_AGAIN_SECONDS = 0.05
+_TOLD_BY_WHO_STOPS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 @dataclass(slots=True)
@@ -178,7 +177,10 @@ class KeyLoad:
     calls: dict[str, int] = field(default_factory=dict)
     failed: list[Finding] = field(default_factory=list)
     slowest_seconds: float = 0.0
-    asked_again: int = 0
+    worker_stops: bool = False
+    """Whether a worker is being stopped just now: what it tells those who call it meanwhile is a matter of its own."""
+
+    cut_off: int = 0
 
     async def arrive(self, among: Sequence[Caller], stop: asyncio.Event) -> None:
         """Begin calls until told to stop, then wait for all."""
@@ -193,20 +195,14 @@ class KeyLoad:
         phase, began_at = self.phase, time.monotonic()
         self.calls[phase] = self.calls.get(phase, 0) + 1
         request = prompt(f"[[tokens:40]] Toll {self.dice.getrandbits(64)}", model=self.dice.choice(MODELS))
-        ask = caller.streamed if self.dice.random() < 0.5 else caller.unary
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                outcome: g.Outcome = await ask(request)
-                self.rig.referee.receipts[outcome.receipt.attempt_id] = nanos_of(outcome.cost)
-                break
-            except grpc.aio.AioRpcError as error:
-                if tries_left and _is_draining(error):
-                    # What every caller does whom a worker that goes tells to ask another.
-                    self.asked_again += 1
-                    await asyncio.sleep(_AGAIN_SECONDS)
-                    continue
+        try:
+            outcome: g.Outcome = await (caller.streamed if self.dice.random() < 0.5 else caller.unary)(request)
+            self.rig.referee.receipts[outcome.receipt.attempt_id] = nanos_of(outcome.cost)
+        except grpc.aio.AioRpcError as error:
+            if self.worker_stops and error.code() in _TOLD_BY_WHO_STOPS:
+                self.cut_off += 1
+            else:
                 self.failed.append(Finding("a call failed", phase, f"{error.code().name}: {error.details()}"[:250]))
-                break
         self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began_at)
 
     @property
@@ -218,11 +214,6 @@ class KeyLoad:
         """Return the first of the calls that failed, and how many there were."""
         shown = self.failed[:_SHOWN]
         return [*shown, Finding("calls failed", f"{len(self.failed)} of {self.total}")] if self.failed else []
-
-
-def _is_draining(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether a worker that is being stopped has refused a call, as it does before it closes its connections."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in str(error.details())
 
 
 @asynccontextmanager

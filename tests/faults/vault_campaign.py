@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from tollhouse.admin.v1 import upstream_keys_pb2 as keys
 from tollhouse.admin.v1 import upstream_keys_pb2_grpc as keys_grpc
@@ -24,7 +25,7 @@ from tollhouse_server.vault.approle import ROLES
 from tests.drivers.callers import bearer, reason_of
 from tests.drivers.referee import Finding
 from tests.faults.journal import Journal
-from tests.faults.key_rig import KeyRig, all_workers_serve, calls_on, issued_key, project_of
+from tests.faults.key_rig import KeyLoad, KeyRig, all_workers_serve, calls_on, issued_key, project_of
 from tests.faults.report import say
 
 CAMPAIGN = "vault"
@@ -38,6 +39,8 @@ _REMARK = "Vault cannot be reached; keys in memory keep serving"
 _HEALTHY_SECONDS = 5.0
 _SEEN_WITHIN_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
+_STOP_SECONDS = 45.0
+_TRIES_SECONDS = 15.0
 _SLOW = (3.0, 0.3)
 """A slow Vault stands still for so long, then moves for so long."""
 
@@ -63,6 +66,7 @@ class Told:
     """What the server said of itself during a case."""
 
     rig: KeyRig
+    load: KeyLoad
     findings: list[Finding] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -213,10 +217,10 @@ async def befall(
     rig: KeyRig, case: Case, *, key: str, seed: int, seconds: float
 ) -> tuple[list[Finding], Mapping[str, Any]]:
     """Let Vault get into a trouble under load; return what is wrong, and what was measured."""
-    told, started_at = Told(rig), time.monotonic()
+    started_at = time.monotonic()
     secret = await asyncio.to_thread(issued_key, rig.simulator.url, project_of(_ACCOUNT), key)
     async with calls_on(rig, rate=RATE, seed=seed) as load:
-        load.phase = HEALTHY
+        told, load.phase = Told(rig, load), HEALTHY
         await asyncio.sleep(_HEALTHY_SECONDS)
         load.phase = AWAY
         await _away(told, case, key, secret, seconds)
@@ -227,7 +231,7 @@ async def befall(
         "calls": load.total,
         "calls_away": load.calls.get(AWAY, 0),
         "failed": len(load.failed),
-        "asked_again": load.asked_again,
+        "cut_off_by_a_stopped_worker": load.cut_off,
         "slowest_seconds": round(load.slowest_seconds, 1),
         **told.measured,
         "seconds": round(time.monotonic() - started_at, 1),
@@ -298,8 +302,13 @@ async def _is_refused(told: Told, key: str, secret: str) -> None:
 async def _restart_a_worker(told: Told) -> None:
     """A worker that begins without Vault has no keys: it says so, tries again at a pace, and the others serve."""
     log_before = len(told.rig.gateway.output.read_text())
-    told.rig.children("worker")[0].terminate()
-    await asyncio.sleep(15.0)
+    worker = told.rig.children("worker")[0]
+    told.load.worker_stops = True
+    worker.terminate()
+    await asyncio.to_thread(psutil.wait_procs, [worker], timeout=_STOP_SECONDS)
+    await asyncio.sleep(_LOOK_SECONDS)
+    told.load.worker_stops = False
+    await asyncio.sleep(_TRIES_SECONDS)
     status, text = await told.page("readyz")
     log = told.rig.gateway.output.read_text()[log_before:]
     told.measured |= {"readyz_without_a_worker": f"{status} {text.strip()}", "tries": log.count('"process_ended"')}
