@@ -16,6 +16,7 @@ from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.patience import PAUSE_SECONDS
 from tollhouse_server.generation.plans import Planner
 from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
@@ -167,6 +168,7 @@ class Generation:
             body=stage.stop.body,
             timeout_seconds=min(self._upstream_timeout_seconds, seconds_left + self._settle_grace_seconds),
             silence_seconds=self._departures.silence_seconds(way, stage.place, seconds_left=seconds_left),
+            pause_seconds=PAUSE_SECONDS,
             key=stage.key.secret.reveal(),
         )
 

@@ -2,6 +2,10 @@
 
 from collections import deque
 
+PAUSE_SECONDS = 60.0
+"""A stream that has begun is given up after so long a silence. Nothing can take its place, and models run code and
+search in its midst, so it gets more time than one that has not begun; but not as much as its caller may have."""
+
 _REMEMBERED = 256
 """So many of the latest silences of a model and method are looked back on."""
 

@@ -25,8 +25,12 @@ async def read_object(answer: HttpAnswer, *, secret: str = "") -> dict[str, Any]
     return parse(await answer.read())
 
 
-async def read_events(answer: HttpAnswer, *, secret: str = "") -> AsyncGenerator[dict[str, Any], None]:
+async def read_events(
+    answer: HttpAnswer, *, secret: str = "", pause_seconds: float | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
     """Yield the JSON object of each server-sent event; `secret` is what a refusal must not quote.
+
+    From the first event on the server may keep silent for `pause_seconds`; None: as before it.
 
     Raises:
         Refused: the status is no success.
@@ -36,7 +40,10 @@ async def read_events(answer: HttpAnswer, *, secret: str = "") -> AsyncGenerator
     splitter = EventSplitter()
     async for piece in answer.pieces():
         for event in split(splitter, piece):
-            yield parse(event)
+            chunk = parse(event)
+            if pause_seconds is not None:
+                answer.bear_silence(pause_seconds)
+            yield chunk
     if not splitter.is_empty:
         raise Broken("the stream ended in the middle of an event")
 

@@ -96,6 +96,13 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return piece
 
+    def bear_silence(self, seconds: float) -> None:
+        """Let the server keep silent for so long from now on."""
+        if seconds != self._silence_seconds and self._timer is not None:
+            self._timer.cancel()
+            self._silence_seconds = seconds
+            self._watch_from(self._loop.time())
+
     def end(self) -> bool:
         """End the exchange and tell whether the connection can carry another; if not, it is closed."""
         self._stop_watching()

@@ -39,7 +39,7 @@ class GeminiUpstream:
             NotSent, Refused, Broken: see `protocol`; Broken also when the stream ends in the middle of an event.
         """
         async with self._exchange(call, f"{call.method}?alt=sse", call.body) as answer:
-            async for chunk in answers.read_events(answer, secret=call.key.strip()):
+            async for chunk in answers.read_events(answer, secret=call.key.strip(), pause_seconds=call.pause_seconds):
                 yield chunk
 
     def _exchange(self, call: UpstreamCall, method: str, body: bytes) -> AbstractAsyncContextManager[HttpAnswer]:

@@ -47,6 +47,9 @@ class HttpAnswer(Protocol):
             Broken: it did not come whole.
         """
 
+    def bear_silence(self, seconds: float) -> None:
+        """Let the server keep silent for so long from now on."""
+
 
 class Transport(Protocol):
     """Sends requests."""
@@ -242,6 +245,9 @@ class _Exchange:
             return
         while piece := await self._connection.piece():
             yield piece
+
+    def bear_silence(self, seconds: float) -> None:
+        self._connection.bear_silence(seconds)
 
     @property
     def _proxy_secrets(self) -> tuple[str, ...]:

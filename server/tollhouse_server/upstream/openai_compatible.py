@@ -63,6 +63,8 @@ class OpenAICompatibleUpstream:
                     is_said = True
                     break
                 for chunk in translation.take(answers.parse(event)):
+                    if call.pause_seconds is not None:
+                        answer.bear_silence(call.pause_seconds)
                     yield chunk
             for chunk in translation.end(is_said=is_said):
                 yield chunk

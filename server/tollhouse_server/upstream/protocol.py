@@ -48,7 +48,8 @@ class UpstreamCall:
     """One attempt as it is sent; `body` is Gemini's JSON whatever the kind of upstream.
 
     `timeout_seconds` bounds the whole exchange, `silence_seconds` the time in which not one byte comes (None: not
-    bounded). `key` is what the account's key in Vault says: an API key, a service account's JSON, or a bearer token.
+    bounded), `pause_seconds` the same after a stream's first chunk (None: as before it). `key` is what the key in
+    Vault says: an API key, a service account's JSON, or a bearer token.
     """
 
     attempt_id: UUID
@@ -57,6 +58,7 @@ class UpstreamCall:
     body: bytes
     timeout_seconds: float
     silence_seconds: float | None = None
+    pause_seconds: float | None = None
     key: str = field(repr=False)
 
 

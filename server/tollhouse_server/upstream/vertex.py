@@ -42,7 +42,7 @@ class VertexUpstream:
         """
         body = vertex_bodies.generated(call.body, call.destination)
         async with self._answer(call, f"{call.method}?alt=sse", body) as answer:
-            async for chunk in answers.read_events(answer):
+            async for chunk in answers.read_events(answer, pause_seconds=call.pause_seconds):
                 yield chunk
 
     async def _unary(self, call: UpstreamCall, method: str, body: bytes) -> dict[str, Any]:
