@@ -6,6 +6,7 @@ docs/decisions.
 """
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Mapping
 from typing import cast
@@ -117,6 +118,14 @@ class Connection(asyncio.Protocol):
         """Tell whether a request can be sent."""
         return self._alive and not self._transport.is_closing()
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Tell whether nothing has come, be it the server's farewell, that the event loop has not taken up yet.
+
+        A request that was sent all the same would be broken, and nobody could say any more that it was not served.
+        """
+        return not self._arrivals.poll(0)
+
     def close(self) -> None:
         """Close at once."""
         self._stop_watching()
@@ -127,6 +136,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._arrivals = select.poll()
+        self._arrivals.register(transport.get_extra_info("socket"), select.POLLIN)
         self._alive = True
 
     def data_received(self, data: bytes) -> None:

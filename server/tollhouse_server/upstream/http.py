@@ -136,8 +136,9 @@ class _Pool:
         self._drop_old()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
+            if connection.is_open and connection.is_left_alone:
                 return connection
+            connection.close()
         return None
 
     async def dial(self, seconds: float) -> Connection:
