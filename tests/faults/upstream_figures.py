@@ -116,10 +116,10 @@ class Watch:
                 break
         return differing
 
-    def judge(self, expected: set[Key], *, struck_at: float, mended_at: float) -> list[Finding]:
+    def judge(self, expected: set[Key], allowed: set[Key], *, struck_at: float, mended_at: float) -> list[Finding]:
         """Return which breakers did not open that should, which did that should not, and which are not closed."""
         opened = {key for key, at in self.opened_at.items() if struck_at <= at}
-        unexpected = self.troubled_at.keys() - expected
+        unexpected = self.troubled_at.keys() - expected - allowed
         return [
             *(Finding("a breaker did not open", "/".join(key)) for key in expected - opened),
             *(Finding("a breaker opened on a sound target", "/".join(key)) for key in unexpected),

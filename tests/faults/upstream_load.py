@@ -42,11 +42,16 @@ class Call:
     code: str = ""
     reason: str = ""
     detail: str = ""
+    may_run_out: bool = False
 
     @property
     def broke_midway(self) -> bool:
-        """Tell whether this is a stream that nobody could save, and whose listener was told so."""
-        return self.is_stream and self.chunks > 0 and self.reason == _BROKEN_OFF
+        """Tell whether this is a stream that nobody could save, and whose listener was told so.
+
+        Where one may stand still until its caller's time is up, that is all there is to say.
+        """
+        ran_out = self.may_run_out and self.code == "DEADLINE_EXCEEDED"
+        return self.is_stream and self.chunks > 0 and (self.reason == _BROKEN_OFF or ran_out)
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class Load:
     rate: float
     dice: random.Random
     phase: str = ""
+    may_run_out: bool = False
     calls: list[Call] = field(default_factory=list)
     late_seconds: float = 0.0
     """By how much the callers themselves were too slow at the worst: the machine's share in what is measured."""
@@ -85,6 +91,7 @@ class Load:
             model=dice.choice(MODELS),
             is_stream=dice.random() < _STREAMS,
             deadline_seconds=dice.uniform(_SHORTEST_SECONDS, _LONGEST_SECONDS),
+            may_run_out=self.may_run_out,
         )
         self.calls.append(call)
         request = self._request(call)

@@ -68,17 +68,18 @@ async def befall(rig: UpstreamRig, trouble: Trouble, *, seed: int, size: Size) -
     started_at = time.monotonic()
     async with watching(rig) as watch:
         async with load_on(rig, trouble.kind, rate=size.rate, seed=seed) as load:
-            load.phase = HEALTHY
+            load.phase, load.may_run_out = HEALTHY, trouble.stops_midway
             await asyncio.sleep(size.healthy_seconds)
             load.phase, struck_at = FAULT, time.monotonic()
-            await trouble.strike(rig)
-            await asyncio.sleep(size.seconds)
+            await _last(rig, trouble, struck_at + size.seconds)
             findings = await watch.shown_otherwise("in trouble")
             await trouble.mend(rig)
             load.phase, mended_at = AFTERWARDS, time.monotonic()
             await _calm(watch, mended_at)
         findings += await watch.shown_otherwise("afterwards") + await watch.differences()
-    findings += watch.judge(keys_of(trouble.opens), struck_at=struck_at, mended_at=mended_at) + await rig.verdict()
+    findings += await rig.verdict() + watch.judge(
+        keys_of(trouble.opens), keys_of(trouble.may_open), struck_at=struck_at, mended_at=mended_at
+    )
     attempts = await attempts_since(rig, since)
     measured = {phase: figures(load, phase, attempts) for phase in (HEALTHY, FAULT, AFTERWARDS)}
     findings += judge_calls(load.calls, attempts) + _shares(load, measured[FAULT])
@@ -90,6 +91,15 @@ async def befall(rig: UpstreamRig, trouble: Trouble, *, seed: int, size: Size) -
         "calls": len(load.calls),
         "seconds": round(time.monotonic() - started_at, 1),
     }
+
+
+async def _last(rig: UpstreamRig, trouble: Trouble, until: float) -> None:
+    """Let a trouble strike, and last."""
+    await trouble.strike(rig)
+    while (seconds := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(seconds, trouble.again_seconds or seconds))
+        if trouble.again_seconds is not None:
+            await trouble.strike(rig)
 
 
 async def _calm(watch: Watch, mended_at: float) -> None:

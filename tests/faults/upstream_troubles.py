@@ -23,12 +23,21 @@ async def _clear(rig: UpstreamRig) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Something that befalls a part of the upstream; the breakers of the accounts in `opens` must open, no others."""
+    """Something that befalls a part of the upstream.
+
+    The breakers of the accounts in `opens` must open, those in `may_open` may, no others. With `stops_midway` streams
+    stand still until their callers' time is up.
+    """
 
     name: str
     strike: Act
     mend: Act = _clear
     opens: tuple[str, ...] = ()
+    may_open: tuple[str, ...] = ()
+    stops_midway: bool = False
+    again_seconds: float | None = None
+    """After so long it strikes again; None: once is enough."""
+
     kind: "g.UpstreamKind.ValueType" = g.UPSTREAM_KIND_VERTEX
 
 
@@ -42,10 +51,11 @@ def faults(*plans: tuple[str, dict[str, Any]]) -> Act:
     return strike
 
 
-def region_fault(name: str, kind: str, **settings: Any) -> Trouble:
+def region_fault(name: str, kind: str, *, stops_midway: bool = False, **settings: Any) -> Trouble:
     """Return a trouble of a whole region."""
     plan = (kind, {"region": CENTRAL, **settings})
-    return Trouble(name=name, strike=faults(plan), opens=accounts_in(region="central"))
+    accounts = accounts_in(region="central")
+    return Trouble(name=name, strike=faults(plan), opens=accounts, stops_midway=stops_midway)
 
 
 async def _revoke_service_account(rig: UpstreamRig) -> None:
@@ -89,6 +99,11 @@ async def _revive_region(rig: UpstreamRig) -> None:
     await rig.simulator.open_port(CENTRAL, rig.ports["central"])
 
 
+async def _cut_connections(rig: UpstreamRig) -> None:
+    await _kill_region(rig)
+    await _revive_region(rig)
+
+
 async def _kill_all_but_one(rig: UpstreamRig) -> None:
     await _kill_region(rig)
     await rig.simulator.add_fault("503", project=PROJECTS["a"], region=WEST)
@@ -119,13 +134,19 @@ TROUBLES = (
     region_fault("one region truncating before the first chunk", "truncate"),
     region_fault("one region truncating after the first chunk", "truncate", after_chunks=1),
     region_fault("one region ending streams after the first chunk", "cut", after_chunks=1),
-    region_fault("one region hanging after the first chunk", "hang", after_chunks=1),
+    region_fault("one region hanging after the first chunk", "hang", after_chunks=1, stops_midway=True),
     region_fault("one region answering garbage", "garbage"),
     Trouble(
         name="one region refusing connections",
         strike=_kill_region,
         mend=_revive_region,
         opens=accounts_in(region="central"),
+    ),
+    Trouble(
+        name="one region cutting all connections every two seconds",
+        strike=_cut_connections,
+        may_open=accounts_in(region="central"),
+        again_seconds=2.0,
     ),
     Trouble(name="all but one target dead", strike=_kill_all_but_one, mend=_revive_region, opens=_ALL_BUT_ONE),
     Trouble(
