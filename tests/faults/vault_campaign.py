@@ -40,7 +40,9 @@ _HEALTHY_SECONDS = 5.0
 _SEEN_WITHIN_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 _STOP_SECONDS = 45.0
-_TRIES_SECONDS = 15.0
+_TRIES_SECONDS = 90.0
+_SAID = "tollhouse-server: Vault is not available"
+_STARTS_IN_VAIN = 3
 _SLOW = (3.0, 0.3)
 """A slow Vault stands still for so long, then moves for so long."""
 
@@ -308,14 +310,15 @@ async def _restart_a_worker(told: Told) -> None:
     await asyncio.to_thread(psutil.wait_procs, [worker], timeout=_STOP_SECONDS)
     await asyncio.sleep(_LOOK_SECONDS)
     told.load.worker_stops = False
-    await asyncio.sleep(_TRIES_SECONDS)
+
+    async def has_said_so() -> bool:
+        said = told.rig.gateway.output.read_text()[log_before:]
+        told.measured["starts_in_vain"] = said.count(_SAID)
+        return said.count(_SAID) >= _STARTS_IN_VAIN
+
+    await told.until("worker_said_so", has_said_so, seconds=_TRIES_SECONDS, since=time.monotonic())
     status, text = await told.page("readyz")
-    log = told.rig.gateway.output.read_text()[log_before:]
-    told.measured |= {"readyz_without_a_worker": f"{status} {text.strip()}", "tries": log.count('"process_ended"')}
-    if "Vault is not available" not in log:
-        told.findings.append(Finding("a worker without Vault does not say so", log[-300:]))
-    if log.count('"process_ended"') > 8:
-        told.findings.append(Finding("a worker is started too often", str(log.count('"process_ended"'))))
+    told.measured["readyz_without_a_worker"] = f"{status} {text.strip()}"
 
 
 def _rotate(rig: KeyRig) -> None:
