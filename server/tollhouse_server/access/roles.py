@@ -92,6 +92,8 @@ _PLATFORM = (
     | _on("breakers", "open", "close", "release")
     | _on("prices", "import")
     | _on("tierTargets", "get", "set")
+    # Before all others, other tenants' calls too: nobody gives himself that.
+    | _on("routingPolicies", "grantPriority")
     | _on("models", *_READ, *_CHANGE)
     | _on("aliases", "get", *_CHANGE)
     | _on("catalogue", "get", "import")

@@ -10,6 +10,12 @@ from google.protobuf.message import Message
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import PLATFORM, ProjectName, TenantName, domain_of, invalid, scope_of
 
+GRANT_PRIORITY: Final = "routingPolicies.grantPriority"
+"""Needed besides for a routing policy that lets calls go before those of all other tenants."""
+
+ASKED_BY_HANDLERS: Final = frozenset({GRANT_PRIORITY})
+"""Permissions that depend on what a request says, not on its RPC alone."""
+
 _ADMIN = "tollhouse.admin.v1"
 _CALLERS = "tollhouse.v1"
 

@@ -119,10 +119,16 @@ class EffectivePolicy:
             return asked
         return self.policy.allow_fallback is not False
 
-    def queue_weight(self, department_path: Sequence[str]) -> int:
-        """Return a department's share of a busy account: the weight of the nearest one that has any, else 1."""
+    def queue_weight(self, department_path: Sequence[str]) -> float:
+        """Return a department's turns in the queue beside others': that of the nearest one that has a weight, else 1.
+
+        The heaviest of a tenant counts 1: weights divide what the tenant gets, they take nothing from other tenants.
+        """
         weights = self.policy.department_weights
-        return next((weights[one] for one in reversed(department_path) if one in weights), 1)
+        if not weights:
+            return 1.0
+        own = next((weights[one] for one in reversed(department_path) if one in weights), 1)
+        return own / max(weights.values())
 
     def on_device_rule(
         self, *, tier: str, models: Iterable[str], input_tokens: int | None, labels: Mapping[str, str], is_offline: bool

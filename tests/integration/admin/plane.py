@@ -78,7 +78,7 @@ class Plane:
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
-            RoutingPolicyService(database, mutations),
+            RoutingPolicyService(database, mutations, authorizer),
             ModelService(database, mutations, pages),
             AccountService(database, mutations, pages, ADDRESSES),
         )

@@ -208,6 +208,18 @@ async def test_a_scope_that_is_not_there_has_no_policy(company: Plane, scope: st
         await set_policy(company, scope, allow_fallback=True)
 
 
+async def test_no_tenant_gives_itself_priority_over_others(company: Plane) -> None:
+    """Critical calls go before those of every tenant: that is the platform's to grant."""
+    key = await company.key("acme", "boss", ("tenant-admin", TENANT))
+
+    with pytest.raises(PermissionDenied):
+        await set_policy(company, TENANT, key=key, highest_priority=v1.PRIORITY_CRITICAL)
+    await set_policy(company, TENANT, key=key, highest_priority=v1.PRIORITY_BATCH)
+    granted = await set_policy(company, TENANT, highest_priority=v1.PRIORITY_CRITICAL)
+
+    assert granted.highest_priority == v1.PRIORITY_CRITICAL
+
+
 async def test_a_department_reads_what_holds_for_it_and_cannot_lift_it(company: Plane) -> None:
     """Who may change a department's policy could delete what the tenant has said there."""
     key = await company.key("acme", "head", ("department-admin", SALES))

@@ -126,9 +126,10 @@ def test_rules_for_the_device_add_up_and_the_required_come_first() -> None:
 
 
 def test_the_nearest_department_with_a_weight_counts_in_the_queue() -> None:
-    """Those without one share like anybody."""
+    """The heaviest counts as any department of a tenant without weights: nothing is taken from other tenants."""
     found = merged(RoutingPolicy(department_weights={"sales": 5, "emea": 2}))
 
-    assert found.queue_weight(("sales", "emea")) == 2
-    assert found.queue_weight(("sales", "apac")) == 5
-    assert found.queue_weight(("research",)) == 1
+    assert found.queue_weight(("sales", "emea")) == 2 / 5
+    assert found.queue_weight(("sales", "apac")) == 1
+    assert found.queue_weight(("research",)) == 1 / 5
+    assert merged(RoutingPolicy()).queue_weight(("research",)) == 1

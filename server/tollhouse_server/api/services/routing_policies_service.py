@@ -4,9 +4,11 @@ from google.protobuf.empty_pb2 import Empty
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import routing_policies_pb2 as pb
 
+from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
+from tollhouse_server.api.permissions import GRANT_PRIORITY
 from tollhouse_server.api.routing_policy_messages import (
     READERS,
     choice_of,
@@ -20,6 +22,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import Topic, lock
 from tollhouse_server.names import Scope, TierName, invalid, parse_scope
 from tollhouse_server.routing import policy_store, store
+from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.tables import RoutingPolicyRow, TierRow
 
 _SUFFIX = "/routingPolicy"
@@ -28,9 +31,10 @@ _SUFFIX = "/routingPolicy"
 class RoutingPolicyService:
     """Reads and changes policies and the targets of tiers; both are in force with the next catalogue."""
 
-    def __init__(self, database: Database, mutations: Mutations) -> None:
+    def __init__(self, database: Database, mutations: Mutations, authorizer: Authorizer) -> None:
         self._database = database
         self._mutations = mutations
+        self._authorizer = authorizer
 
     async def get_routing_policy(self, request: pb.GetRoutingPolicyRequest, call: Call) -> pb.RoutingPolicy:
         scope = _scope(request.name, "name")
@@ -42,6 +46,8 @@ class RoutingPolicyService:
         scope = _scope(policy.name, "routing_policy.name")
         values = values_of(policy, changed_fields(policy, request.update_mask, READERS))
         version = version_of(policy.etag, policy.name)
+        if (highest := values.get("highest_priority")) is not None and highest < Priority.DEFAULT:
+            await self._authorizer.authorize(call.principal, GRANT_PRIORITY, str(scope))
 
         async def act(session: AsyncSession) -> Change[pb.RoutingPolicy]:
             before = await _read(session, scope)
