@@ -84,6 +84,8 @@ class UpstreamRig:
     async def start_anew(self) -> None:
         """Start the gateway again: breakers, quotas and patience know nothing of earlier cases."""
         await asyncio.to_thread(self.gateway.stop)
+        # What processes have learned of quotas outlives them here.
+        await self.root.execute("DELETE FROM process_report")
         with self.gateway.output.open("ab") as file:
             # In this thread, with which the kernel ends it.
             self.gateway.process = subprocess.Popen(  # noqa: ASYNC220
