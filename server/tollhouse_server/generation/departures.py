@@ -24,7 +24,7 @@ from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.terms import PlaceRequest
 from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.traffic.verdicts import Verdict, verdict_of
-from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused
+from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused, TimedOut
 
 _MOST_OF_TIME_LEFT = 0.5
 """So much of a caller's time he may wait for the turn of a further attempt; the rest is for the attempt."""
@@ -115,8 +115,16 @@ class Departures:
         trial.way.note_outage(place.target, trial.attempt.attempt_id, outage, has_other_key=has_other_key)
 
     def note_unknown(self, trial: Trial, failure: Broken, *, seconds: float) -> None:
-        """Take note of an attempt that may have been served and charged."""
-        trial.stage.place.failed(seconds)
+        """Take note of an attempt that may have been served and charged.
+
+        One that was ended sooner than answers usually come says nothing of its target: whoever has little time must not
+        take it away from all others.
+        """
+        place, method = trial.stage.place, trial.way.call.method
+        if isinstance(failure, TimedOut) and self._patience.is_usual(place.target.model, method, seconds):
+            place.ignored()
+        else:
+            place.failed(seconds)
         trial.way.note_unknown(trial.stage.place.target, trial.attempt.attempt_id, failure)
 
     def note_served(self, trial: Trial, bill: Bill, *, seconds: float) -> None:

@@ -56,6 +56,11 @@ class Patience:
             seen = self._seen[model, method] = _Seen()
         seen.add(seconds)
 
+    def is_usual(self, model: str, method: str, seconds: float) -> bool:
+        """Tell whether an answer that has not come in `seconds` says nothing yet: others have taken as long."""
+        seen = self._seen.get((model, method))
+        return seconds < (_LEAST_SECONDS if seen is None or not seen.is_telling else seen.longest)
+
     def seconds(self, model: str, method: str, *, seconds_left: float) -> float:
         """Return after how long a silence another target should be asked, where there is one.
 

@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 
 from tollhouse_server.upstream.inflating import Inflating, inflating
-from tollhouse_server.upstream.protocol import Broken
+from tollhouse_server.upstream.protocol import Broken, TimedOut
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """No answer is larger, decompressed: pictures come back at some MB each."""
@@ -255,11 +255,11 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         silence = self._silence_seconds
         if now >= self._ends_at:
-            self._fail(Broken(f"no whole answer within {self._timeout_seconds:g} s"))
+            self._fail(TimedOut(f"no whole answer within {self._timeout_seconds:g} s"))
             return
         if silence is not None and now >= self._heard_at + silence:
             if self._waiter is not None and self._unsent >= self._unsent_bytes:
-                self._fail(Broken(f"silent for {silence:g} s"))
+                self._fail(TimedOut(f"silent for {silence:g} s"))
                 return
             # A large request that still moves is no silence.
             self._heard_at, self._unsent_bytes = now, self._unsent

@@ -89,6 +89,10 @@ class Broken(UpstreamError):
     """The exchange broke after the request was sent: it may have been served and charged."""
 
 
+class TimedOut(Broken):
+    """The exchange was ended by us, because no answer, or no more of it, came in the time that it was given."""
+
+
 class Upstream(Protocol):
     """One kind of upstream. All methods raise NotSent, Refused or Broken, nothing else."""
 

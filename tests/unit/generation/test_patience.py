@@ -35,3 +35,14 @@ def test_a_quick_model_is_given_up_with_time_left_for_another_target() -> None:
     silences = [patience.seconds(MODEL, METHOD, seconds_left=left) for left in (30.0, 8.0, 5.0, 0.5)]
 
     assert silences == pytest.approx([5.0, 5.0, 4.4, 0.25])
+
+
+@pytest.mark.parametrize(("waited", "is_usual"), [(0.1, True), (0.6, False), (6.0, False)])
+def test_an_answer_that_could_still_come_says_nothing_of_its_target(waited: float, is_usual: bool) -> None:  # noqa: FBT001
+    """Others have taken as long."""
+    assert patience_after(*[0.5] * 30).is_usual(MODEL, METHOD, waited) is is_usual
+
+
+def test_of_an_unknown_model_five_seconds_say_nothing() -> None:
+    """Models that think are slow to begin."""
+    assert patience_after(0.1).is_usual(MODEL, METHOD, 4.9)
