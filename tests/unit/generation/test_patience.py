@@ -38,7 +38,7 @@ def test_a_quick_model_is_given_up_with_time_left_for_another_target() -> None:
 
 
 @pytest.mark.parametrize(("waited", "is_usual"), [(0.1, True), (0.6, False), (6.0, False)])
-def test_an_answer_that_could_still_come_says_nothing_of_its_target(waited: float, is_usual: bool) -> None:  # noqa: FBT001
+def test_an_answer_that_could_still_come_says_nothing_of_its_target(waited: float, is_usual: bool) -> None:
     """Others have taken as long."""
     assert patience_after(*[0.5] * 30).is_usual(MODEL, METHOD, waited) is is_usual
 
