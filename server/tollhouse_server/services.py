@@ -125,7 +125,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             UpstreamKeyService(database, mutations, pages, parts.custodian),
         ),
         (_descriptor(models_pb2, "ModelService"), ModelService(database, mutations, pages)),
-        (_descriptor(routing_policies_pb2, "RoutingPolicyService"), RoutingPolicyService(database, mutations, parts.authorizer)),
+        (
+            _descriptor(routing_policies_pb2, "RoutingPolicyService"),
+            RoutingPolicyService(database, mutations, parts.authorizer),
+        ),
         (
             _descriptor(traffic_pb2, "TrafficService"),
             TrafficService(database, mutations, pages, lambda: parts.catalogue.current),
