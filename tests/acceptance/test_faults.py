@@ -38,7 +38,7 @@ def test_every_await_of_a_call_is_a_boundary() -> None:
 @pytest.mark.parametrize(
     ("kind", "place", "side", "fault"),
     [
-        ("next", "generation/streaming.py:Streaming._pass_on", AFTER, KILL),
+        ("next", "generation/streaming.py:Streaming._drive", AFTER, KILL),
         ("await", "ledger/transaction.py:TickTransaction._write:", BEFORE, KILL),
         ("await", "generation/streaming.py:ChunkPipe.chunks", BEFORE, CANCEL),
         ("await", "ledger/transaction.py:TickTransaction._write:", AFTER, RESET_POSTGRES),

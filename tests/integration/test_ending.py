@@ -20,7 +20,15 @@ async def housekeeper(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tollhouse_server", "housekeeper"),
         *("--ready-fd", str(writable), "--parent-pid", str(os.getpid())),
-        env={"PATH": os.defpath, "TOLLHOUSE_POSTGRES_DSN": dsn, "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": "1"},
+        env={
+            "PATH": os.defpath,
+            "TOLLHOUSE_POSTGRES_DSN": dsn,
+            "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": "1",
+            # Nobody listens there: the ledger is kept all the same.
+            "TOLLHOUSE_VAULT_ADDRESS": "http://127.0.0.1:9",
+            "TOLLHOUSE_VAULT_CUSTODIAN_ROLE_ID_FILE": os.devnull,
+            "TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID_FILE": os.devnull,
+        },
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=(writable,),

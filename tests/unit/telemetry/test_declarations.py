@@ -22,6 +22,11 @@ UNITS = (
     "_tenants",
     "_differences",
     "_amount",
+    "_state",
+    "_forced",
+    "_rotations",
+    "_failing",
+    "_overdue",
 )
 BOUNDED_LABELS = {
     "rpc",
@@ -39,6 +44,8 @@ BOUNDED_LABELS = {
     "priority",
     "metric",
     "account",
+    "region",
+    "step",
 }
 
 
