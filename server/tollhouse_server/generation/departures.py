@@ -13,6 +13,7 @@ from tollhouse_server.generation.refusals import (
     Outage,
     is_key_refused,
     is_out_of_quota,
+    is_overloaded,
     quota_violations,
     retry_delay_seconds,
 )
@@ -102,8 +103,10 @@ class Departures:
 
     def note_outage(self, trial: Trial, outage: Outage, *, seconds: float) -> None:
         """Take note of an attempt that is known to have cost nothing."""
-        place, key, has_other_key = trial.stage.place, trial.stage.key.meta, False
-        if isinstance(outage, Refused) and is_out_of_quota(outage):
+        place, key, has_other_key, is_overload = trial.stage.place, trial.stage.key.meta, False, False
+        if isinstance(outage, Refused) and is_overloaded(outage):
+            is_overload = place.overloaded()
+        elif isinstance(outage, Refused) and is_out_of_quota(outage):
             place.exhausted(retry_delay_seconds(outage), quota_violations(outage))
         elif verdict_of(outage) is Verdict.FAILURE:
             place.failed(seconds)
@@ -112,7 +115,9 @@ class Departures:
         if isinstance(outage, Refused) and is_key_refused(outage):
             self._key_watch.refused(key, http_status=outage.http_status)
             has_other_key = self._keys.has_key(key.account_id)
-        trial.way.note_outage(place.target, trial.attempt.attempt_id, outage, has_other_key=has_other_key)
+        trial.way.note_outage(
+            place.target, trial.attempt.attempt_id, outage, has_other_key=has_other_key, is_overload=is_overload
+        )
 
     def note_unknown(self, trial: Trial, failure: Broken, *, seconds: float) -> None:
         """Take note of an attempt that may have been served and charged.
@@ -164,5 +169,6 @@ class Departures:
                 cost_nanos=first.ceiling.fixed_nanos,
                 deadline=call.deadline,
                 weight=way.plan.weight,
+                goes_first=bool(way.tried),
             )
         )

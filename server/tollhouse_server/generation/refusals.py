@@ -43,6 +43,11 @@ def is_out_of_quota(error: Refused) -> bool:
     return error.http_status == 429
 
 
+def is_overloaded(error: Refused) -> bool:
+    """Tell whether the upstream has too many calls at the moment, or is not there: which of both is seen by others."""
+    return error.http_status == 503
+
+
 def quota_violations(error: Refused) -> tuple[Mapping[str, Any], ...]:
     """Return what Google's QuotaFailure names as passed, empty where the answer has none."""
     lists = [found for detail in _details(error.error) if isinstance(found := detail.get("violations"), list)]

@@ -27,6 +27,7 @@ class Way:
         self._failures: list[Outage] = []
         self._unknown: list[tuple[UUID, Broken]] = []
         self._closed: set[Target] = set()
+        self._overloaded: set[Target] = set()
         self._served_rank = 0
         self._is_over = False
 
@@ -38,23 +39,32 @@ class Way:
     def open_targets(self, has_key: Callable[[str], bool]) -> tuple[Target, ...]:
         """Return the targets that may still serve the call, those of the lowest rank first.
 
+        One that was overloaded is asked again when there is no other.
+
         Raises:
             NoUpstreamKey: none of them has a key, and no attempt was made.
         """
         left = [target for target in self.plan.targets if target not in self._closed]
         usable = tuple(target for target in left if has_key(target.account_id))
+        usable = tuple(target for target in usable if target not in self._overloaded) or usable
         # A call on its way has its key in hand: that no other is left is no reason to end it.
         if not usable and not self._failures and not self.is_claimed:
             raise NoUpstreamKey(model=left[0].model if left else self.call.model or self.call.tier or "")
         return usable
 
     def note_outage(
-        self, target: Target, attempt_id: UUID | None, outage: Outage, *, has_other_key: bool = False
+        self,
+        target: Target,
+        attempt_id: UUID | None,
+        outage: Outage,
+        *,
+        has_other_key: bool = False,
+        is_overload: bool = False,
     ) -> None:
         """Note an attempt that is known to have cost nothing.
 
-        A target at its quota stays open: whoever has the time may wait until there is room. So does one whose account
-        has another key than the one refused.
+        A target at its quota or overloaded stays open: whoever has the time may wait until there is room. So does one
+        whose account has another key than the one refused.
         """
         self._failures.append(outage)
         is_exhausted = isinstance(outage, Refused) and is_out_of_quota(outage)
@@ -62,7 +72,9 @@ class Way:
         self._note(target, attempt_id, refused if isinstance(outage, Refused) else "NOT_SENT")
         if not may_go_elsewhere(outage):
             self._is_over = True
-        if not is_exhausted and not has_other_key:
+        if is_overload:
+            self._overloaded.add(target)
+        elif not is_exhausted and not has_other_key:
             self._closed.add(target)
 
     def note_unknown(self, target: Target, attempt_id: UUID, failure: Broken) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tollhouse_server.routing.targets import Account
 from tollhouse_server.traffic.caps import Caps
+from tollhouse_server.traffic.congestion import Congestion
 from tollhouse_server.traffic.days import PacificDay
 from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM, Pace, Taker
 from tollhouse_server.traffic.quota_failures import learned_limits
@@ -33,6 +34,7 @@ class Bucket:
     __slots__ = (
         "account_id",
         "caps",
+        "congestion",
         "cooling_steps",
         "cooling_until",
         "deviation_seconds",
@@ -50,6 +52,7 @@ class Bucket:
         self.caps = Caps(days)
         self.over_all: Caps | None = None
         self.pace = Pace()
+        self.congestion = Congestion()
         self.cooling_until = float("-inf")
         self.cooling_steps = 0
         self.seconds = 0.0
@@ -63,7 +66,9 @@ class Bucket:
 
     def room(self, second: int, amounts: list[int]) -> float:
         """Return which part of the scarcest share is free, and 0 when a call of these amounts does not fit."""
-        room = self.caps.room(second, amounts) if self.caps.in_force else 1.0
+        room = self.congestion.room(self.in_flight)
+        if room and self.caps.in_force:
+            room = min(room, self.caps.room(second, amounts))
         if room and self.over_all is not None:
             room = min(room, self.over_all.room(second, amounts))
         return room
@@ -125,8 +130,14 @@ class Bucket:
         ]
         return max(ends, default=float("-inf"))
 
-    def served(self, seconds: float) -> None:
+    @property
+    def in_flight(self) -> int:
+        """Return how many calls of this process are under way."""
+        return self.caps.window.sums[IN_FLIGHT]
+
+    def served(self, seconds: float, *, begun_at: float, now: float) -> None:
         """Note how long a call took; the account answers, so the next 429 is a first one again."""
+        self.congestion.served(others=self.in_flight - 1, begun_at=begun_at, now=now)
         if self.seconds:
             error = seconds - self.seconds
             self.seconds += error * _SMOOTHING
@@ -242,8 +253,14 @@ class Buckets:
         *,
         begun_at: float,
     ) -> None:
-        """Let a bucket cool down after a 429 of a call begun at `begun_at`, and learn which limit it met."""
+        """Let a bucket cool down after a 429 of a call begun at `begun_at`, and learn which limit it met.
+
+        One that names neither a limit nor a time is about the moment: fewer calls at a time are the answer to that.
+        """
         now = self._clock()
+        if retry_after_seconds is None and not violations:
+            if bucket.congestion.refused(others=bucket.in_flight - 1, begun_at=begun_at, now=now):
+                return
         # Calls that were under way together meet one and the same 429; only one after the cooling says more.
         if begun_at >= bucket.cooling_until or not bucket.cooling_steps:
             bucket.cooling_steps = min(bucket.cooling_steps + 1, 10)

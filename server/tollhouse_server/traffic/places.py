@@ -47,7 +47,8 @@ class Place:
         if self._is_open:
             amounts = self._amounts
             # What comes before and after the exchange takes of the caller's time, too.
-            self._outlet.bucket.served(max(seconds, self._traffic.now - self._begun_at))
+            now = self._traffic.now
+            self._outlet.bucket.served(max(seconds, now - self._begun_at), begun_at=self._begun_at, now=now)
             self._outlet.bucket.correct(
                 self._slots,
                 tokens=0 if input_tokens is None else input_tokens - amounts[TOKENS],
@@ -57,13 +58,26 @@ class Place:
             self._end(Verdict.SUCCESS)
 
     def failed(self, seconds: float) -> None:
-        """Note a failure after `seconds` that counts for the breaker: 500, 503, 504, no connection, a broken exchange.
+        """Note a failure after `seconds` that counts for the breaker: 500, 504, no connection, a broken exchange.
 
         It may have been served, so that its estimate stays counted.
         """
         del seconds  # The breaker wants the time since the place was taken, which is known here.
         if self._is_open:
             self._end(Verdict.FAILURE)
+
+    def overloaded(self) -> bool:
+        """Note a refusal for overload (503), which costs nothing; True when fewer calls at a time are the answer to it.
+
+        Otherwise it is a failure that counts for the breaker.
+        """
+        if not self._is_open:
+            return False
+        congestion, others = self._outlet.bucket.congestion, self._outlet.bucket.in_flight - 1
+        is_load = congestion.refused(others=others, begun_at=self._begun_at, now=self._traffic.now)
+        self._uncount()
+        self._end(Verdict.IGNORED if is_load else Verdict.FAILURE)
+        return is_load
 
     def ignored(self) -> None:
         """Note an end that says nothing of the target's health: a 400, 403, 404, or a caller who hung up."""

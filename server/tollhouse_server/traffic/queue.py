@@ -123,7 +123,7 @@ class Queue:
         self.length = 0
 
     def add(self, waiter: Waiter, key: GroupKey, buckets: Callable[[], Sequence[Bucket]]) -> None:
-        """Put a waiter at the end of his department's line."""
+        """Put a waiter at the end of his department's line, or at its head."""
         self._numbers += 1
         waiter.number = self._numbers
         flow = waiter.flow = self._flow(waiter.request)
@@ -140,6 +140,10 @@ class Queue:
             line = group.lines[flow] = Line(waiter.enqueued_at)
             heappush(group.turns[flow.priority], (flow.starts_at, waiter.number, flow))
         line[waiter] = None
+        if waiter.request.goes_first:
+            group.blocked_until = float("-inf")
+            for waiters in (line, flow.waiters):
+                waiters.move_to_end(waiter, last=False)
         self._count(waiter, 1)
         heappush(self._deadlines, (waiter.gives_up_at, waiter.number, waiter))
 

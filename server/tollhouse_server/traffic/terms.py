@@ -13,6 +13,7 @@ class PlaceRequest:
 
     What it is thought to use is taken from the chosen account's buckets until the call ends. `deadline` is the
     caller's, a moment of `time.monotonic()`, in seconds. A department of twice the `weight` gets twice the turns.
+    With `goes_first` a call stands before the others of its department: it had its turn already.
     """
 
     targets: Sequence[Target]
@@ -24,3 +25,4 @@ class PlaceRequest:
     cost_nanos: int
     deadline: float
     weight: float = 1.0
+    goes_first: bool = False

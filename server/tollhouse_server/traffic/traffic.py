@@ -165,7 +165,7 @@ class Traffic:
 
     def _refuse_if_hopeless(self, request: PlaceRequest, key: GroupKey, now: float, gives_up_at: float) -> None:
         """Tell a caller at once whose turn will not come in time: his next attempt should come when it can work."""
-        group = self.queue.groups.get(key)
+        group = self.queue.groups.get(key) if not request.goes_first else None
         line = self.queue.line(request, group) if group is not None else None
         if group is None or line is None or now < group.blocked_until < float("inf"):
             return
