@@ -28,6 +28,14 @@ _SAMPLES: Mapping[str, Any] = {
     "GenerationConfig.routingConfig": {"autoMode": {"modelRoutingPreference": "BALANCED"}},
     "GenerationConfig.modelSelectionConfig": {"featureSelectionPreference": "BALANCED"},
     "GenerateContentRequest.cachedContent": "cachedContents/c",
+    # It copies contents, and early releases of Python 3.11 cannot copy an enum's member that it has made up.
+    "FunctionResponse.scheduling": "SILENT",
+    "MediaResolution.level": "MEDIA_RESOLUTION_LOW",
+    "PartMediaResolution.level": "MEDIA_RESOLUTION_LOW",
+    "ExecutableCode.language": "PYTHON",
+    "CodeExecutionResult.outcome": "OUTCOME_OK",
+    "ToolCall.toolType": "GOOGLE_SEARCH_WEB",
+    "ToolResponse.toolType": "GOOGLE_SEARCH_WEB",
 }
 """What the schema leaves open and google-genai does not, by message and JSON name."""
 
