@@ -33,7 +33,7 @@ def test_suspense_is_resolved_and_the_ledger_adds_up(
     """Listed, tried, resolved one by one and all at once, and the month tells the new cost."""
     at = ("--tenant", company.tenant)
     tollhouse.ok("limits", "create", "monthly", *at, "--metric", "cost", "--window", "month", "--amount", "10")
-    tollhouse.ok("routes", "policy", "set", company.tenant, "--no-resend")
+    tollhouse.ok("routes", "policy", "set", *at, "--no-resend")
     tollhouse.ok("generate", "Hello", key=company.key)
     served = dollars(tollhouse.json("report", "month", *at)["totals"]["cost"])
     break_calls(running_stack, 4)
