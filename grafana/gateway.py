@@ -162,6 +162,22 @@ def _upstream(board: Dashboard) -> Dashboard:
         )
         .with_panel(
             lines(
+                "Custody of keys",
+                "Rotations by step, the oldest one, those that fail, keys past their date, refusals and unusual use.",
+                "short",
+                {
+                    "rotations {{step}}": "sum by (step) (tollhouse_upstream_key_rotations)",
+                    "oldest {{step}}, hours": "max by (step) (tollhouse_upstream_key_rotation_age_seconds) / 3600",
+                    "failing": "max(tollhouse_upstream_key_rotations_failing)",
+                    "overdue": "max(tollhouse_upstream_keys_overdue)",
+                    "refusals": "sum(increase(tollhouse_upstream_key_refusals_total[1h]))",
+                    "unusual use": "sum(increase(tollhouse_unusual_key_use_total[1h]))",
+                },
+                span=24,
+            )
+        )
+        .with_panel(
+            lines(
                 "Breakers",
                 "The worst over processes: 0 closed, 1 half-open, 2 open. tollhouse breakers list says more.",
                 "short",

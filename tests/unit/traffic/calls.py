@@ -44,6 +44,7 @@ def request(
     cost_nanos: int = 100,
     deadline: float = FOREVER,
     weight: float = 1.0,
+    goes_first: bool = False,
 ) -> PlaceRequest:
     """A call that wants a place at one of `targets`, at the one account where there is none."""
     return PlaceRequest(
@@ -56,4 +57,5 @@ def request(
         cost_nanos=cost_nanos,
         deadline=deadline,
         weight=weight,
+        goes_first=goes_first,
     )

@@ -34,7 +34,7 @@ class Upstream:
     async def call(self, traffic: Traffic, *, goes_first: bool = False) -> None:
         """Make a call, and make it again as long as it is refused and has the time."""
         try:
-            place = await traffic.place(request(deadline=now() + 5))
+            place = await traffic.place(request(deadline=now() + 5, goes_first=goes_first))
         except TollhouseError:
             self.lost += 1
             return
