@@ -1,5 +1,6 @@
 """The first dashboard: is it serving, how fast, at what cost, and which part is in the way."""
 
+from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
 from grafana.panels import lines, number
@@ -160,22 +161,7 @@ def _upstream(board: Dashboard) -> Dashboard:
                 span=24,
             )
         )
-        .with_panel(
-            lines(
-                "Custody of keys",
-                "Rotations by step, the oldest one, those that fail, keys past their date, refusals and unusual use.",
-                "short",
-                {
-                    "rotations {{step}}": "sum by (step) (tollhouse_upstream_key_rotations)",
-                    "oldest {{step}}, hours": "max by (step) (tollhouse_upstream_key_rotation_age_seconds) / 3600",
-                    "failing": "max(tollhouse_upstream_key_rotations_failing)",
-                    "overdue": "max(tollhouse_upstream_keys_overdue)",
-                    "refusals": "sum(increase(tollhouse_upstream_key_refusals_total[1h]))",
-                    "unusual use": "sum(increase(tollhouse_unusual_key_use_total[1h]))",
-                },
-                span=24,
-            )
-        )
+        .with_panel(_custody())
         .with_panel(
             lines(
                 "Breakers",
@@ -203,6 +189,23 @@ def _upstream(board: Dashboard) -> Dashboard:
                 {"refused": f"sum(rate(tollhouse_retries_refused_total{RATE}))"},
             )
         )
+    )
+
+
+def _custody() -> timeseries.Panel:
+    return lines(
+        "Custody of keys",
+        "Rotations by step, the oldest one, those that fail, keys past their date, refusals and unusual use.",
+        "short",
+        {
+            "rotations {{step}}": "sum by (step) (tollhouse_upstream_key_rotations)",
+            "oldest {{step}}, hours": "max by (step) (tollhouse_upstream_key_rotation_age_seconds) / 3600",
+            "failing": "max(tollhouse_upstream_key_rotations_failing)",
+            "overdue": "max(tollhouse_upstream_keys_overdue)",
+            "refusals": "sum(increase(tollhouse_upstream_key_refusals_total[1h]))",
+            "unusual use": "sum(increase(tollhouse_unusual_key_use_total[1h]))",
+        },
+        span=24,
     )
 
 
