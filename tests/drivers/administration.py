@@ -27,37 +27,42 @@ from tests.drivers.callers import bearer
 from tests.drivers.stack import RunningStack
 
 NANOS_PER_UNIT = 10**9
-_TENANT = "tenants/demo"
 _SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """An administrator's channel. Everything happens in the demo company."""
+    """An administrator's channel. Everything happens in one company."""
 
     channel: grpc.Channel
     key: str
+    tenant: str = "tenants/demo"
 
-    def add_department(self, department: str) -> str:
-        """Create a department with a project, a service account that may call models from it, and return its key."""
-        metadata = bearer(self.key)
-        name = f"{_TENANT}/departments/{department}"
+    def add_department(self, department: str, *, parent: str = "") -> str:
+        """Create a department with a project, a service account that may call models from it, and return its key.
+
+        `parent` is the id of the department above it, empty where there is none.
+        """
+        metadata, tenant = bearer(self.key), self.tenant
+        name = f"{tenant}/departments/{department}"
         project = f"{name}/projects/{department}"
-        principal = f"{_TENANT}/principals/{department}"
+        principal = f"{tenant}/principals/{department}"
+        above = departments.Department(parent_department=f"{tenant}/departments/{parent}" if parent else "")
         departments_grpc.DepartmentServiceStub(self.channel).CreateDepartment(
-            departments.CreateDepartmentRequest(parent=_TENANT, department_id=department), metadata=metadata
+            departments.CreateDepartmentRequest(parent=tenant, department_id=department, department=above),
+            metadata=metadata,
         )
         projects_grpc.ProjectServiceStub(self.channel).CreateProject(
             projects.CreateProjectRequest(parent=name, project_id=department), metadata=metadata
         )
         service_account = principals.Principal(kind=principals.Principal.KIND_SERVICE_ACCOUNT)
         principals_grpc.PrincipalServiceStub(self.channel).CreatePrincipal(
-            principals.CreatePrincipalRequest(parent=_TENANT, principal_id=department, principal=service_account),
+            principals.CreatePrincipalRequest(parent=self.tenant, principal_id=department, principal=service_account),
             metadata=metadata,
         )
         grant = roles.RoleGrant(principal=principal, role="roles/caller", scope=project)
         roles_grpc.RoleServiceStub(self.channel).CreateRoleGrant(
-            roles.CreateRoleGrantRequest(parent=_TENANT, role_grant=grant), metadata=metadata
+            roles.CreateRoleGrantRequest(parent=self.tenant, role_grant=grant), metadata=metadata
         )
         answer = keys_grpc.ApiKeyServiceStub(self.channel).CreateApiKey(
             keys.CreateApiKeyRequest(parent=project, api_key=keys.ApiKey(principal=principal)), metadata=metadata
@@ -75,7 +80,7 @@ class Administration:
         """Create a limit."""
         limit = limits.Limit(scope=scope, metric=metric, window=window, mode=limits.LIMIT_MODE_STRICT, amount=amount)
         created: limits.Limit = limits_grpc.LimitServiceStub(self.channel).CreateLimit(
-            limits.CreateLimitRequest(parent=_TENANT, limit_id=limit_id, limit=limit), metadata=bearer(self.key)
+            limits.CreateLimitRequest(parent=self.tenant, limit_id=limit_id, limit=limit), metadata=bearer(self.key)
         )
         return created
 

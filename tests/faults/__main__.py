@@ -20,6 +20,7 @@ from tests.faults import (
     attacks,
     boundary_campaign,
     duplicates,
+    overload,
     random_kills,
     rotation_campaign,
     store_trouble,
@@ -29,6 +30,8 @@ from tests.faults import (
 from tests.faults.boundaries import CUSTODY_PLACES
 from tests.faults.journal import FILE, Journal
 from tests.faults.key_rig import key_parts, open_key_rig
+from tests.faults.overload_cases import CASES as OVERLOADS
+from tests.faults.overload_rig import open_overload_rig, overload_parts
 from tests.faults.report import say, table
 from tests.faults.rig import Rig, open_rig, rig_parts, running_forks
 from tests.faults.upstream_rig import open_upstream_rig, upstream_parts
@@ -41,7 +44,13 @@ CAMPAIGNS = (
     duplicates.CAMPAIGN,
     attacks.CAMPAIGN,
 )
-_ALL = (*CAMPAIGNS, upstream_matrix.CAMPAIGN, rotation_campaign.CAMPAIGN, vault_campaign.CAMPAIGN, _TESTS)
+_OWN_DEPLOYMENTS = (
+    upstream_matrix.CAMPAIGN,
+    overload.CAMPAIGN,
+    rotation_campaign.CAMPAIGN,
+    vault_campaign.CAMPAIGN,
+)
+_ALL = (*CAMPAIGNS, *_OWN_DEPLOYMENTS, _TESTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.journal.with_suffix(".log").write_text(stack.output.read_text())
     if upstream_matrix.CAMPAIGN in chosen:
         _run_upstream(options, journal)
+    if overload.CAMPAIGN in chosen:
+        _run_overload(options, journal)
     if rotation_campaign.CAMPAIGN in chosen:
         _run_rotations(options, journal)
     if vault_campaign.CAMPAIGN in chosen:
@@ -82,6 +93,24 @@ def _run_upstream(options: argparse.Namespace, journal: Journal) -> None:
             asyncio.run(run(*started))
         finally:
             options.journal.with_suffix(".upstream.log").write_text(started[1].output.read_text())
+
+
+def _run_overload(options: argparse.Namespace, journal: Journal) -> None:
+    """Run the cases of overload, on one deployment for all that want the same settings."""
+    size = overload.Size(seconds=options.seconds)
+    cases = overload.chosen(journal, OVERLOADS, only=options.only, again=options.again)
+    say(f"{overload.CAMPAIGN}: {len(cases)} cases, each of their phases for {size.seconds:g} s")
+
+    async def run(alike: Sequence[overload.Case], *started: Any) -> None:
+        async with open_overload_rig(*started) as rig:
+            await overload.run(rig, journal, alike, seed=options.seed, size=size)
+
+    for settings in {one.settings for one in cases}:
+        with overload_parts(**dict(settings)) as started:
+            try:
+                asyncio.run(run([one for one in cases if one.settings == settings], *started))
+            finally:
+                options.journal.with_suffix(".overload.log").write_text(started[1].output.read_text())
 
 
 def _run_rotations(options: argparse.Namespace, journal: Journal) -> None:
