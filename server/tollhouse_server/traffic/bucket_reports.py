@@ -1,8 +1,9 @@
 """What processes tell each other of their buckets, and the shares that follow from it.
 
 The section `buckets` of a report is a list, an entry for each account and model (empty: all models) in use:
-    {"account", "model", "cooling_seconds", "used": {metric: amount}, "wanted": {metric: amount},
-     "limits": {metric: amount}, "shares": {metric: amount}, "learned": {metric: [amount, age in seconds]}}
+    {"account", "model", "cooling_seconds", "used": {metric: amount}, "leaving": {metric: amount},
+     "wanted": {metric: amount}, "peak": calls, "limits": {metric: amount}, "shares": {metric: amount},
+     "learned": {metric: [amount, age in seconds]}}
 """
 
 import time
@@ -13,8 +14,8 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.buckets import Buckets
 from tollhouse_server.traffic.caps import Cap, Caps
 from tollhouse_server.traffic.report_store import LIVING_SECONDS, DayCount, Exchange, HeardReport
-from tollhouse_server.traffic.shares import Claim, share_of
-from tollhouse_server.traffic.usage_window import DAY, NAMES, REQUESTS, WINDOW_SECONDS
+from tollhouse_server.traffic.shares import Claim, allotments, expected, share_of
+from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, NAMES, REQUESTS, WINDOW_SECONDS
 
 SECTION = "buckets"
 
@@ -34,6 +35,8 @@ class BucketReports:
         self._clock = clock
         self._sent: dict[tuple[str, str, str], int] = {}
         self._elsewhere_today: dict[Key, int] = {}
+        self._left_to_others: dict[tuple[Key, int], Mapping[str, int]] = {}
+        self._left_before: Mapping[tuple[Key, int], Mapping[str, int]] = {}
 
     # --- what we say ---
 
@@ -44,6 +47,7 @@ class BucketReports:
         entries = []
         for account_id, model, caps in self._buckets.parts():
             caps.window.advance(int(now))
+            caps.window.next_peak()
             if caps.in_force or any(caps.window.sums):
                 entries.append(self._entry(account_id, model, caps, now))
         return entries
@@ -56,6 +60,8 @@ class BucketReports:
             "model": model,
             "cooling_seconds": cooling_seconds,
             "used": _named(caps.window.sums),
+            "leaving": _named(caps.window.leaving()),
+            "peak": caps.window.peak,
             "wanted": _named(self._wanted(account_id, model)),
             "limits": {NAMES[cap.metric]: cap.limit for cap in caps.in_force},
             "shares": {NAMES[cap.metric]: cap.share for cap in caps.in_force},
@@ -127,6 +133,7 @@ class BucketReports:
         for key, said in entries.items():
             if self._buckets.knows(key[0]):
                 self._learn(key, said, now)
+        self._left_before, self._left_to_others = self._left_to_others, {}
         for account_id, model, caps in self._buckets.parts():
             said = entries.get((account_id, model), [])
             for cap in caps.in_force:
@@ -153,9 +160,14 @@ class BucketReports:
         else:
             gone = _used_by_dead(cap.metric, said)
         cap.elsewhere = used_by_living + gone
-        sums = caps.window.sums
-        claims[process_key] = Claim(sums[cap.metric], _demand(cap.metric, sums, self._wanted(*key)), cap.share)
-        cap.share = share_of(process_key, claims, max(0, cap.limit - gone))
+        window, metric = caps.window, cap.metric
+        demand = _demand(metric, window.sums, self._wanted(*key), window.peak)
+        left, limit = self._left_before.get((key, metric), {}), max(0, cap.limit - gone)
+        others = claims if metric == IN_FLIGHT else expected(claims, left)
+        own = Claim(window.sums[metric], demand, cap.share, window.leaving()[metric])
+        allotted = allotments({**others, process_key: own}, limit)
+        self._left_to_others[key, metric] = allotted
+        cap.share = share_of(process_key, allotted[process_key], claims, limit)
 
 
 def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[tuple[str, Claim]]:
@@ -163,9 +175,9 @@ def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[
     name = NAMES[metric]
     for report, entry in said:
         if report.age_seconds <= LIVING_SECONDS:
-            used = entry["used"].get(name, 0)
-            demand = _demand(metric, _amounts(entry["used"]), _amounts(entry["wanted"]))
-            yield report.process_key, Claim(used, demand, entry["shares"].get(name, used))
+            used, leaving = entry["used"].get(name, 0), entry.get("leaving", {}).get(name, 0)
+            demand = _demand(metric, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
+            yield report.process_key, Claim(used, demand, entry["shares"].get(name, used), leaving)
 
 
 def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
@@ -176,10 +188,12 @@ def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int
     )
 
 
-def _demand(metric: int, used: Sequence[int], wanted: Sequence[int]) -> int:
+def _demand(metric: int, used: Sequence[int], wanted: Sequence[int], peak: int) -> int:
     """Return what a process wants in all: as much as it used, and what waits."""
     if metric == DAY:
         return used[DAY] + max(wanted[DAY], used[REQUESTS] * _DAY_MINUTES_AHEAD)
+    if metric == IN_FLIGHT:
+        return peak + wanted[IN_FLIGHT]
     return used[metric] + wanted[metric]
 
 

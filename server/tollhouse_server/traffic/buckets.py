@@ -258,9 +258,8 @@ class Buckets:
         One that names neither a limit nor a time is about the moment: fewer calls at a time are the answer to that.
         """
         now = self._clock()
-        is_of_the_moment = retry_after_seconds is None and not violations
-        others = bucket.in_flight - 1
-        if is_of_the_moment and bucket.congestion.refused(others=others, begun_at=begun_at, now=now):
+        is_unexplained = retry_after_seconds is None and not violations
+        if is_unexplained and bucket.congestion.refused(others=bucket.in_flight - 1, begun_at=begun_at, now=now):
             return
         # Calls that were under way together meet one and the same 429; only one after the cooling says more.
         if begun_at >= bucket.cooling_until or not bucket.cooling_steps:

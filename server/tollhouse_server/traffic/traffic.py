@@ -31,6 +31,8 @@ _MOST_OF_DEADLINE = 0.5
 """Of a deadline that is left to the call itself, however long such calls take."""
 _SHORT_LINE = 16
 """So few may always wait: how fast a line moves says little of each of them."""
+_LONG_STALL_SECONDS = 2.0
+"""Where it is known that nobody gets a place for so long, what came before does not tell what comes after."""
 _SHEDDABLE_PATIENCE = 0.5
 """Of the time that it has, which a sheddable call may have to wait: it gives way before others have to."""
 _SMOOTHING = 0.05
@@ -167,7 +169,7 @@ class Traffic:
         """Tell a caller at once whose turn will not come in time: his next attempt should come when it can work."""
         group = self.queue.groups.get(key) if not request.goes_first else None
         line = self.queue.line(request, group) if group is not None else None
-        if group is None or line is None or now < group.blocked_until < float("inf"):
+        if group is None or line is None or now + _LONG_STALL_SECONDS < group.blocked_until < float("inf"):
             return
         patience_seconds = gives_up_at - now
         if request.priority is Priority.SHEDDABLE:

@@ -6,6 +6,7 @@ are long. A call is counted when it begins, with its estimate, and corrected in 
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 from tollhouse_server.routing.targets import AccountMetric
@@ -27,8 +28,9 @@ IN_FLIGHT: Final = METRICS.index(AccountMetric.CONCURRENT_CALLS)
 _MINUTE_SECONDS = 60
 _SPEND_SECONDS = 600
 
-WINDOW_SECONDS: Final = {REQUESTS: 60, TOKENS: 60, IMAGES: 60, SPEND: 600, IN_FLIGHT: 60}
-"""For how long what a process used counts after its last word. Calls of a dead one may run on upstream for a while."""
+WINDOW_SECONDS: Final = {REQUESTS: 60, TOKENS: 60, IMAGES: 60, SPEND: 600, IN_FLIGHT: 10}
+"""For how long what a process used counts after its last word. A dead one's connections went with it: servers that
+limit calls at a time give up those whose caller has gone, and need a moment for that."""
 
 
 class Slot:
@@ -50,7 +52,7 @@ class Slot:
 class UsageWindow:
     """The use of one account for one model, or for all of them, by this process."""
 
-    __slots__ = ("_day", "_days", "_minute", "_slot", "_spend", "second", "sums")
+    __slots__ = ("_day", "_days", "_minute", "_peak", "_peak_before", "_slot", "_spend", "second", "sums")
 
     def __init__(self, days: PacificDay) -> None:
         self.sums = [0] * len(METRICS)
@@ -60,6 +62,8 @@ class UsageWindow:
         self._slot: Slot | None = None
         self._minute: deque[Slot] = deque()
         self._spend: deque[Slot] = deque()
+        self._peak = 0
+        self._peak_before = 0
 
     def advance(self, second: int) -> None:
         """Forget what is older than the windows; to be called before `sums` is read in a new second."""
@@ -97,6 +101,7 @@ class UsageWindow:
         sums[IMAGES] += amounts[IMAGES]
         sums[SPEND] += amounts[SPEND]
         sums[IN_FLIGHT] += 1
+        self._peak = max(self._peak, sums[IN_FLIGHT])
         slot.requests += 1
         slot.tokens += amounts[TOKENS]
         slot.images += amounts[IMAGES]
@@ -128,6 +133,30 @@ class UsageWindow:
             self.sums[REQUESTS] -= 1
         if slot.day == self._day and self.sums[DAY] > 0:
             self.sums[DAY] -= 1
+
+    def leaving(self) -> list[int]:
+        """Return what of the sums will be free in a second: what the windows pass over, and every call under way."""
+        leaving = [0] * len(METRICS)
+        for slot in takewhile(lambda slot: slot.second <= self.second - _MINUTE_SECONDS, self._minute):
+            leaving[REQUESTS] += slot.requests
+            leaving[TOKENS] += slot.tokens
+            leaving[IMAGES] += slot.images
+        for slot in takewhile(lambda slot: slot.second <= self.second - _SPEND_SECONDS, self._spend):
+            leaving[SPEND] += slot.nanos
+        leaving[IN_FLIGHT] = self.sums[IN_FLIGHT]
+        return leaving
+
+    @property
+    def peak(self) -> int:
+        """Return how many calls were under way at the most since the last but one `next_peak`.
+
+        How many there are at one moment says little of how many places are needed.
+        """
+        return max(self._peak, self._peak_before)
+
+    def next_peak(self) -> None:
+        """Begin a new peak; to be called about once a second."""
+        self._peak_before, self._peak = self._peak, self.sums[IN_FLIGHT]
 
     def frees_at(self, metric: int) -> float:
         """Return when the window of a metric forgets something next; infinity where time alone frees nothing."""

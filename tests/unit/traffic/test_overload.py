@@ -84,6 +84,34 @@ async def test_a_call_whose_turn_would_not_come_in_time_is_told_at_once_when_to_
 
 
 @in_virtual_time
+async def test_a_quota_that_is_used_as_it_comes_free_is_an_overload_like_any() -> None:
+    """There is room every second, and most of those who come will have none of it in time."""
+    crowd = Crowd(traffic_of(account(limit(600))), lambda: 0.2)
+    await crowd.come(rate=10, seconds=60)
+    crowd.refused.clear()
+
+    await crowd.come(rate=100, seconds=30)
+
+    at_once = [waited for _, waited in crowd.refused if waited < 0.01]
+    assert len(at_once) > 0.7 * len(crowd.refused)
+
+
+@in_virtual_time
+async def test_who_waits_for_a_quota_that_comes_back_is_not_refused_for_what_was_before() -> None:
+    """Nobody was served for half a minute, and then all are."""
+    traffic = traffic_of(account(limit(100)))
+    for _ in range(100):
+        await traffic.place(request())
+    waiting = [await start(traffic, request(deadline=now() + 100)) for _ in range(50)]
+
+    await asyncio.sleep(30)
+    waiting += [await start(traffic, request(deadline=now() + 100)) for _ in range(20)]
+
+    await asyncio.sleep(40)
+    assert all(task.done() and task.exception() is None for task in waiting)
+
+
+@in_virtual_time
 async def test_who_comes_back_when_he_was_told_is_served_without_a_wait() -> None:
     """The delay is what those in front of him need, if nobody else comes."""
     traffic = narrow()

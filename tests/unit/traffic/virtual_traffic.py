@@ -1,6 +1,7 @@
 """Traffic in virtual time, and calls that ask it for places."""
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -46,6 +47,7 @@ def traffic_of(
         max_calls=max_calls,
         max_waiting=max_waiting,
         clock=now,
+        chance=random.Random(1).random,
     )
 
 
