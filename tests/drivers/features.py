@@ -28,7 +28,7 @@ _SAMPLES: Mapping[str, Any] = {
     "GenerationConfig.routingConfig": {"autoMode": {"modelRoutingPreference": "BALANCED"}},
     "GenerationConfig.modelSelectionConfig": {"featureSelectionPreference": "BALANCED"},
     "GenerateContentRequest.cachedContent": "cachedContents/c",
-    # It copies contents, and early releases of Python 3.11 cannot copy an enum's member that it has made up.
+    # It copies requests, and early releases of Python 3.11 cannot copy an enum's member that it has made up.
     "FunctionResponse.scheduling": "SILENT",
     "MediaResolution.level": "MEDIA_RESOLUTION_LOW",
     "PartMediaResolution.level": "MEDIA_RESOLUTION_LOW",
@@ -36,6 +36,19 @@ _SAMPLES: Mapping[str, Any] = {
     "CodeExecutionResult.outcome": "OUTCOME_OK",
     "ToolCall.toolType": "GOOGLE_SEARCH_WEB",
     "ToolResponse.toolType": "GOOGLE_SEARCH_WEB",
+    "ComputerUse.environment": "ENVIRONMENT_BROWSER",
+    "DynamicRetrievalConfig.mode": "MODE_DYNAMIC",
+    "EnterpriseWebSearch.blockingConfidence": "BLOCK_LOW_AND_ABOVE",
+    "FunctionCallingConfig.mode": "ANY",
+    "FunctionDeclaration.behavior": "BLOCKING",
+    "GenerationConfig.mediaResolution": "MEDIA_RESOLUTION_LOW",
+    "GoogleSearch.blockingConfidence": "BLOCK_LOW_AND_ABOVE",
+    "ImageConfig.prominentPeople": "BLOCK_PROMINENT_PEOPLE",
+    "SafetySetting.category": "HARM_CATEGORY_HARASSMENT",
+    "SafetySetting.method": "SEVERITY",
+    "SafetySetting.threshold": "BLOCK_LOW_AND_ABOVE",
+    "Schema.type": "STRING",
+    "ThinkingConfig.thinkingLevel": "LOW",
 }
 """What the schema leaves open and google-genai does not, by message and JSON name."""
 

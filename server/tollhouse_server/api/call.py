@@ -9,10 +9,12 @@ from tollhouse_server.identity.principal import Principal
 class Call:
     """One call: who makes it, until when he waits, and the id by which logs, audit and errors name it.
 
-    `deadline` is a moment of `time.monotonic()`, in seconds.
+    `deadline` is a moment of `time.monotonic()`, in seconds. `domain` is the tenant that he may act in, or the
+    platform: that of the scope on which his permission was found.
     """
 
     rpc: str
     principal: Principal
+    domain: str
     deadline: float
     correlation_id: str

@@ -13,12 +13,12 @@ from google.rpc import code_pb2, status_pb2
 
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.permissions import permission_for
+from tollhouse_server.api.permissions import own_scope, permission_for
 from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
 from tollhouse_server.errors import RequestTooLarge, ServerDraining, TollhouseError
 from tollhouse_server.identity.directory import Directory
-from tollhouse_server.names import invalid
+from tollhouse_server.names import domain_of, invalid
 from tollhouse_server.telemetry.logging import log_call
 from tollhouse_server.telemetry.metrics import Metrics
 
@@ -140,10 +140,17 @@ class Chain:
         )
         request = _parsed(method.request_type, arrival.body)
         rule = permission_for(method.rpc)
+        scope = own_scope(principal) if rule.permission is None else rule.scope(request, principal)
         if rule.permission is not None:
-            await self._authorizer.authorize(principal, rule.permission, rule.scope(request, principal))
+            await self._authorizer.authorize(principal, rule.permission, scope)
         self._validator.check(request)
-        return request, Call(rpc=method.rpc, principal=principal, deadline=deadline, correlation_id=correlation_id)
+        return request, Call(
+            rpc=method.rpc,
+            principal=principal,
+            domain=domain_of(scope),
+            deadline=deadline,
+            correlation_id=correlation_id,
+        )
 
 
 def _parsed(request_type: type[Message], body: bytes) -> Message:

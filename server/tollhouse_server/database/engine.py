@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -32,6 +33,8 @@ _GONE = (
     asyncpg.InvalidCatalogNameError,
 )
 
+
+_SET_TENANT = text("SELECT set_config('tollhouse.tenant', :tenant, true)")
 
 _CLOSE_SECONDS = 1.0
 
@@ -87,6 +90,17 @@ class Database:
         with store_errors():
             async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
+
+    @asynccontextmanager
+    async def within(self, domain: str) -> AsyncIterator[AsyncSession]:
+        """Yield the session of a `transaction()` that is told which tenant it is about, or that it is the platform.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone or has no connection to give.
+        """
+        async with self.transaction() as session:
+            await session.execute(_SET_TENANT, {"tenant": domain})
+            yield session
 
     async def close(self) -> None:
         """Close every pooled connection, or leave them to the end of the process where PostgreSQL does not answer."""

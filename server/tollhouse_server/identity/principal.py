@@ -9,7 +9,9 @@ from tollhouse_server.names import PrincipalName
 class Principal:
     """An authenticated caller. `department_ids` run from the top of the tree to the project's own department.
 
-    `environment` is that of the credential, `live` or `test`.
+    `environment` is that of the credential, `live` or `test`. `groups` are the ids of groups that the credential says
+    he is in, besides those that he is a member of. `permissions` are all that the credential may be used for; None
+    means whatever the principal may.
     """
 
     tenant_id: str
@@ -19,6 +21,8 @@ class Principal:
     project_id: str | None
     department_ids: tuple[str, ...]
     environment: str
+    groups: tuple[str, ...] = ()
+    permissions: frozenset[str] | None = None
 
     @property
     def name(self) -> str:

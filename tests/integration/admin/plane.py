@@ -160,4 +160,10 @@ def rpc_of(message: Message) -> str:
 
 def call_of(principal: Principal, rpc: str) -> Call:
     """Return a call with ten seconds left."""
-    return Call(rpc=rpc, principal=principal, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
+    return Call(
+        rpc=rpc,
+        principal=principal,
+        domain=principal.tenant_id,
+        deadline=time.monotonic() + 10,
+        correlation_id=uuid4().hex,
+    )

@@ -21,4 +21,10 @@ ROBOT = Principal(
 
 def by(principal: Principal = ROBOT) -> Call:
     """Return a call with ten seconds left, authorised as the chain would have it."""
-    return Call(rpc="test", principal=principal, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
+    return Call(
+        rpc="test",
+        principal=principal,
+        domain=principal.tenant_id,
+        deadline=time.monotonic() + 10,
+        correlation_id=uuid4().hex,
+    )

@@ -103,7 +103,9 @@ async def desk(books: Books) -> AsyncIterator[Desk]:
 def a_call(method: str) -> Call:
     """Return a call of Ann's with ten seconds left."""
     rpc = f"tollhouse.admin.v1.LedgerService/{method}"
-    return Call(rpc=rpc, principal=ANN, deadline=time.monotonic() + 10, correlation_id=uuid4().hex)
+    return Call(
+        rpc=rpc, principal=ANN, domain=ANN.tenant_id, deadline=time.monotonic() + 10, correlation_id=uuid4().hex
+    )
 
 
 def name_of(reservation: Reservation) -> str:

@@ -49,11 +49,11 @@ class AccountService:
         return await self._mutations.run(call, request, pb.Account, act)
 
     async def get_account(self, request: pb.GetAccountRequest, call: Call) -> pb.Account:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return await _read(session, await store.get_account(session, AccountName.parse(request.name).account))
 
     async def list_accounts(self, request: pb.ListAccountsRequest, call: Call) -> pb.ListAccountsResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             size = self._pages.size(request) + 1
             rows = await store.list_accounts(session, after=self._pages.after(request), size=size)
             page, last = self._pages.split(request, rows)

@@ -81,13 +81,13 @@ class ApiKeyService:
             await self._authorizer.require_all(call.principal, ROLES[grant.role].permissions, grant.scope)
 
     async def get_api_key(self, request: pb.GetApiKeyRequest, call: Call) -> pb.ApiKey:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             name = parse_api_key(request.name)
             return _message(await _find(session, name), _department(name))
 
     async def list_api_keys(self, request: pb.ListApiKeysRequest, call: Call) -> pb.ListApiKeysResponse:
         parent = _parent(request.parent)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             if isinstance(parent, ProjectName):
                 await tenancy.get_project(session, parent)
             rows = await store.list_keys(

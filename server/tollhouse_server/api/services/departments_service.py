@@ -48,11 +48,11 @@ class DepartmentService:
         return await self._mutations.run(call, request, pb.Department, act, Topic.ACCESS)
 
     async def get_department(self, request: pb.GetDepartmentRequest, call: Call) -> pb.Department:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_department(session, DepartmentName.parse(request.name)))
 
     async def list_departments(self, request: pb.ListDepartmentsRequest, call: Call) -> pb.ListDepartmentsResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_departments(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,
@@ -102,14 +102,14 @@ class DepartmentService:
         return answer
 
     async def get_department_move(self, request: pb.GetDepartmentMoveRequest, call: Call) -> pb.DepartmentMove:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return move_message(await move_store.get_move(session, DepartmentMoveName.parse(request.name)))
 
     async def list_department_moves(
         self, request: pb.ListDepartmentMovesRequest, call: Call
     ) -> pb.ListDepartmentMovesResponse:
         state = pb.DepartmentMove.State.Name(request.state).removeprefix("STATE_") if request.state else None
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await move_store.list_moves(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,

@@ -48,11 +48,11 @@ class DeviceService:
 
     async def get_device(self, request: pb.GetDeviceRequest, call: Call) -> pb.Device:
         name = DeviceName.parse(request.name)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return device_message(await store.find_device(session, name, _scope(request.scope)))
 
     async def list_devices(self, request: pb.ListDevicesRequest, call: Call) -> pb.ListDevicesResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             views = await store.list_devices(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,

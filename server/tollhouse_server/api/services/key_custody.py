@@ -66,12 +66,12 @@ class KeyCustodyHandlers:
         return await self._mutations.run(call, request, pb.KeyRotation, act)
 
     async def get_key_rotation(self, request: pb.GetKeyRotationRequest, call: Call) -> pb.KeyRotation:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return rotation_message(await rotation_store.get_rotation(session, KeyRotationName.parse(request.name)))
 
     async def list_key_rotations(self, request: pb.ListKeyRotationsRequest, call: Call) -> pb.ListKeyRotationsResponse:
         account = AccountName.parse(request.parent, "parent").account
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await account_store.get_account(session, account)
             size = self._pages.size(request) + 1
             before = self._pages.after(request)
@@ -92,7 +92,7 @@ class KeyCustodyHandlers:
 
     async def get_key_policy(self, request: pb.GetKeyPolicyRequest, call: Call) -> pb.KeyPolicy:
         account = KeyPolicyName.parse(request.name).account
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await account_store.get_account(session, account)
             return policy_message(account, await policy_store.find_policy(session, account))
 

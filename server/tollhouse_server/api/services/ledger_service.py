@@ -53,7 +53,7 @@ class LedgerService:
 
     async def list_suspense(self, request: pb.ListSuspenseRequest, call: Call) -> pb.ListSuspenseResponse:
         scope = parse_scope(request.parent, "parent")
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
             found = await store.list_suspense(
                 session,
@@ -70,7 +70,7 @@ class LedgerService:
 
     async def get_suspense(self, request: pb.GetSuspenseRequest, call: Call) -> pb.Suspense:
         name = SuspenseName.parse(request.name)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_suspense(session, name))
 
     async def resolve_suspense(self, request: pb.ResolveSuspenseRequest, call: Call) -> pb.ResolveSuspenseResponse:
@@ -95,7 +95,7 @@ class LedgerService:
         tenant = None
         if request.parent:
             name = TenantName.parse(request.parent, "parent")
-            async with self._database.transaction() as session:
+            async with self._database.within(call.domain) as session:
                 await tenancy.get_tenant(session, name)
             tenant = name.tenant
         async for event in self._verification.verify(tenant=tenant, month=request.month):

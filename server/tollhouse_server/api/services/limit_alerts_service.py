@@ -25,7 +25,7 @@ class LimitAlertService:
 
     async def list_limit_alerts(self, request: pb.ListLimitAlertsRequest, call: Call) -> pb.ListLimitAlertsResponse:
         tenant = TenantName.parse(request.parent, "parent").tenant
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             found = await store.list_alerts(
                 session,
                 tenant,

@@ -57,7 +57,7 @@ class LimitIncreaseService:
 
     async def get_limit_increase(self, request: pb.GetLimitIncreaseRequest, call: Call) -> pb.LimitIncrease:
         name = LimitIncreaseName.parse(request.name)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.view_increase(session, name, scope=request.scope))
 
     async def list_limit_increases(
@@ -68,7 +68,7 @@ class LimitIncreaseService:
             limit=_limit_name(request.limit, request.parent, "limit").limit if request.limit else "",
             state=pb.LimitIncrease.State.Name(request.state).removeprefix("STATE_") if request.state else "",
         )
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             views = await store.list_increases(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,

@@ -51,11 +51,11 @@ class LimitService:
 
     async def get_limit(self, request: pb.GetLimitRequest, call: Call) -> pb.Limit:
         name = LimitName.parse(request.name)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.view_limit(session, name))
 
     async def list_limits(self, request: pb.ListLimitsRequest, call: Call) -> pb.ListLimitsResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             views = await store.list_limits(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,

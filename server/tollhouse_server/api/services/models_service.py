@@ -53,12 +53,12 @@ class ModelService:
         return await self._mutations.run(call, request, pb.Model, act)
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.Model:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return await _read(session, await store.get_model(session, ModelName.parse(request.name).model))
 
     async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         after, size = self._pages.after(request), self._pages.size(request) + 1
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_models(session, after=after, size=size, origin=origin_of(request.origin))
             page, last = self._pages.split(request, rows)
             aliases = await store.aliases_of(session, [row.model for row in page])
@@ -105,7 +105,7 @@ class ModelService:
         return await self._mutations.run(call, request, pb.ModelAlias, act)
 
     async def get_alias(self, request: pb.GetAliasRequest, call: Call) -> pb.ModelAlias:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return alias_message(await store.get_alias(session, AliasName.parse(request.name).alias))
 
     async def update_alias(self, request: pb.UpdateAliasRequest, call: Call) -> pb.ModelAlias:
@@ -145,7 +145,7 @@ class ModelService:
         return await self._mutations.run(call, request, pb.ImportCatalogueResponse, act)
 
     async def get_catalogue_file(self, request: pb.GetCatalogueFileRequest, call: Call) -> pb.CatalogueFile:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             catalogue = await catalogue_store.current_catalogue(session)
         return pb.CatalogueFile(content=catalogue_toml(catalogue), etag=etag_of(catalogue))
 

@@ -57,7 +57,7 @@ class PriceService:
         return await self._mutations.run(call, request, pb.ImportPricesResponse, act)
 
     async def list_prices(self, request: pb.ListPricesRequest, call: Call) -> pb.ListPricesResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             book = await store.load(session)
         prices = {_position(price): price for price in _prices(book, request)}
         after = self._pages.after(request)
@@ -70,7 +70,7 @@ class PriceService:
 
     async def get_price_book(self, request: pb.GetPriceBookRequest, call: Call) -> pb.PriceBook:
         wanted = PriceBookName.parse(request.name).version
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             version = await store.current_version(session) if wanted == "current" else int(wanted)
             return _book(await store.get_version(session, version))
 

@@ -45,11 +45,11 @@ class PrincipalService:
         return await self._mutations.run(call, request, pb.Principal, act)
 
     async def get_principal(self, request: pb.GetPrincipalRequest, call: Call) -> pb.Principal:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_principal(session, PrincipalName.parse(request.name)))
 
     async def list_principals(self, request: pb.ListPrincipalsRequest, call: Call) -> pb.ListPrincipalsResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_principals(
                 session,
                 TenantName.parse(request.parent, "parent").tenant,

@@ -44,12 +44,12 @@ class ProjectService:
         return await self._mutations.run(call, request, pb.Project, act)
 
     async def get_project(self, request: pb.GetProjectRequest, call: Call) -> pb.Project:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_project(session, ProjectName.parse(request.name)))
 
     async def list_projects(self, request: pb.ListProjectsRequest, call: Call) -> pb.ListProjectsResponse:
         tenant, department = _parent(request.parent)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_projects(
                 session,
                 tenant,

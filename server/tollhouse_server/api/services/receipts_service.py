@@ -31,7 +31,7 @@ class ReceiptService:
 
     async def get_call_receipt(self, request: pb.GetCallReceiptRequest, call: Call) -> pb.CallReceipt:
         scope = _scope(request, call)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             records = await store.find_attempt(session, scope, _uuid(request.call_id, "call_id"))
         document = receipt_document(records)
         if document is None:
@@ -45,7 +45,7 @@ class ReceiptService:
         wanted = list(dict.fromkeys(_uuid(text, "attempt_ids") for text in request.attempt_ids))
         if not wanted:
             raise invalid("attempt_ids", "must name an attempt")
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             found = await store.find_attempts(session, scope, wanted)
         documents = {one: text async for one, text in _documents(wanted, found)}
         return pb.SignReceiptsResponse(

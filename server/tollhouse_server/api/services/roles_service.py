@@ -71,12 +71,12 @@ class RoleService:
         return await self._mutations.run(call, request, pb.RoleGrant, act, Topic.ACCESS)
 
     async def get_role_grant(self, request: pb.GetRoleGrantRequest, call: Call) -> pb.RoleGrant:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_grant(session, RoleGrantName.parse(request.name)))
 
     async def list_role_grants(self, request: pb.ListRoleGrantsRequest, call: Call) -> pb.ListRoleGrantsResponse:
         tenant = TenantName.parse(request.parent, "parent").tenant
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_grants(
                 session,
                 tenant,

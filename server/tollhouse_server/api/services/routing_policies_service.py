@@ -38,7 +38,7 @@ class RoutingPolicyService:
 
     async def get_routing_policy(self, request: pb.GetRoutingPolicyRequest, call: Call) -> pb.RoutingPolicy:
         scope = _scope(request.name, "name")
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return await _read(session, scope)
 
     async def update_routing_policy(self, request: pb.UpdateRoutingPolicyRequest, call: Call) -> pb.RoutingPolicy:
@@ -70,7 +70,7 @@ class RoutingPolicyService:
 
     async def get_tier_targets(self, request: pb.GetTierTargetsRequest, call: Call) -> pb.TierTargets:
         tier = TierName.parse(request.name).tier
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return await _tier(session, await store.get_tier(session, tier))
 
     async def set_tier_targets(self, request: pb.SetTierTargetsRequest, call: Call) -> pb.TierTargets:

@@ -47,11 +47,11 @@ class TenantService:
         return await self._mutations.run(call, request, pb.Tenant, act)
 
     async def get_tenant(self, request: pb.GetTenantRequest, call: Call) -> pb.Tenant:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await store.get_tenant(session, TenantName.parse(request.name)))
 
     async def list_tenants(self, request: pb.ListTenantsRequest, call: Call) -> pb.ListTenantsResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_tenants(
                 session,
                 after=self._pages.after(request),

@@ -76,7 +76,7 @@ class TrafficService:
     async def list_breaker_orders(
         self, request: pb.ListBreakerOrdersRequest, call: Call
     ) -> pb.ListBreakerOrdersResponse:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             rows = await store.list_orders(session)
         found = [row for row in rows if request.account in ("", str(AccountName(row.account_id)))]
         page, token = self._page(request, found, lambda row: _position(store.pattern_of(row)))

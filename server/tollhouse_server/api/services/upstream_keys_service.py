@@ -57,13 +57,13 @@ class UpstreamKeyService(KeyCustodyHandlers):
 
     async def get_upstream_key(self, request: pb.GetUpstreamKeyRequest, call: Call) -> pb.UpstreamKey:
         name = UpstreamKeyName.parse(request.name)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             row = await store.get_key(session, name.account, name.upstream_key)
             return key_message(row, (await standing_of(session, name.account)).of(row))
 
     async def list_upstream_keys(self, request: pb.ListUpstreamKeysRequest, call: Call) -> pb.ListUpstreamKeysResponse:
         account = AccountName.parse(request.parent, "parent").account
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await store.get_account(session, account)
             size = self._pages.size(request) + 1
             rows = await store.list_keys(session, account, after=self._pages.after(request), size=size)

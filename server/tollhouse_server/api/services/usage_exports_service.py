@@ -28,7 +28,7 @@ class UsageExportService:
 
     async def create_usage_export(self, request: pb.CreateUsageExportRequest, call: Call) -> pb.UsageExport:
         # A transaction of its own: the ledger's ticks wait while it is open.
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             watermark = await read_watermark(session)
 
         async def act(session: AsyncSession) -> Change[pb.UsageExport]:
@@ -41,12 +41,12 @@ class UsageExportService:
         return await self._mutations.run(call, request, pb.UsageExport, act)
 
     async def get_usage_export(self, request: pb.GetUsageExportRequest, call: Call) -> pb.UsageExport:
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             return _message(await export_store.get_export(session, first_of(_month(request.name))))
 
     async def list_usage_exports(self, request: pb.ListUsageExportsRequest, call: Call) -> pb.ListUsageExportsResponse:
         after = self._pages.after(request)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             found = await export_store.list_exports(
                 session, after=first_of(after) if after else date.min, size=self._pages.size(request) + 1
             )
@@ -58,7 +58,7 @@ class UsageExportService:
         self, request: pb.ListUsageExportLinesRequest, call: Call
     ) -> pb.ListUsageExportLinesResponse:
         after = _place(self._pages.after(request))
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             found = await exports.read_lines(
                 session, _month(request.name), after=after, size=self._pages.size(request) + 1
             )

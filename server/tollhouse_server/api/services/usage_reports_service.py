@@ -34,9 +34,9 @@ class UsageReportService:
     async def get_month_report(self, request: pb.GetMonthReportRequest, call: Call) -> pb.MonthReport:
         scope = parse_scope(request.parent, "parent")
         dimensions = [_dimension(value) for value in request.group_by] or _DEFAULT_SPLIT
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             report = await month_report(session, scope, month=request.month, dimensions=dimensions)
             on_device = await sum_use(session, scope, start=report.period.start, end=report.period.end)
         return pb.MonthReport(
@@ -52,7 +52,7 @@ class UsageReportService:
 
     async def list_usage_records(self, request: pb.ListUsageRecordsRequest, call: Call) -> pb.ListUsageRecordsResponse:
         scope = parse_scope(request.parent, "parent")
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
             clock = await read_clock(session, scope.tenant)
             month = month_period(month_of(clock.now, clock.zone), clock.zone)

@@ -45,7 +45,7 @@ class UsageService:
     async def get_usage_summary(self, request: pb.GetUsageSummaryRequest, call: Call) -> pb.UsageSummary:
         scope = _scope(request, call)
         dimensions = [_dimension(value) for value in request.group_by]
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
             now = (await read_clock(session, scope.tenant)).now
             month = month_period(month_of(now, _ZONE), _ZONE)
@@ -65,7 +65,7 @@ class UsageService:
 
     async def list_limits(self, request: pb.ListLimitsRequest, call: Call) -> pb.ListLimitsResponse:
         scope = _scope(request, call)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             scopes = await require_scope(session, scope)
             if isinstance(scope, ProjectName):
                 # A limit on the credential holds for its calls to whichever project.
@@ -83,7 +83,7 @@ class UsageService:
 
     async def list_usage_records(self, request: pb.ListUsageRecordsRequest, call: Call) -> pb.ListUsageRecordsResponse:
         scope = _scope(request, call)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
             now = (await read_clock(session, scope.tenant)).now
             month = month_period(month_of(now, _ZONE), _ZONE)
@@ -99,7 +99,7 @@ class UsageService:
 
     async def get_receipt(self, request: pb.GetReceiptRequest, call: Call) -> generation_pb2.Receipt:
         scope = _scope(request, call)
-        async with self._database.transaction() as session:
+        async with self._database.within(call.domain) as session:
             records = await store.find_attempt(session, scope, _uuid(request.request_id))
         if not records:
             # One answer for a call that never was, is under way, or is of a project that was not asked about.
