@@ -24,7 +24,7 @@ from tollhouse_server.traffic.places import Place
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.terms import PlaceRequest
 from tollhouse_server.traffic.traffic import Traffic
-from tollhouse_server.traffic.verdicts import Verdict, verdict_of
+from tollhouse_server.traffic.verdicts import is_fault_of_target
 from tollhouse_server.upstream.protocol import Broken, Method, NotSent, Refused, TimedOut
 
 _MOST_OF_TIME_LEFT = 0.5
@@ -101,15 +101,15 @@ class Departures:
             return None
         return self._patience.seconds(place.target.model, way.call.method, seconds_left=seconds_left)
 
-    def note_outage(self, trial: Trial, outage: Outage, *, seconds: float) -> None:
+    def note_outage(self, trial: Trial, outage: Outage) -> None:
         """Take note of an attempt that is known to have cost nothing."""
         place, key, has_other_key, is_overload = trial.stage.place, trial.stage.key.meta, False, False
         if isinstance(outage, Refused) and is_overloaded(outage):
             is_overload = place.overloaded()
         elif isinstance(outage, Refused) and is_out_of_quota(outage):
             place.exhausted(retry_delay_seconds(outage), quota_violations(outage))
-        elif verdict_of(outage) is Verdict.FAILURE:
-            place.failed(seconds)
+        elif is_fault_of_target(outage):
+            place.failed()
         else:
             place.ignored()
         if isinstance(outage, Refused) and is_key_refused(outage):
@@ -129,7 +129,7 @@ class Departures:
         if isinstance(failure, TimedOut) and self._patience.is_usual(place.target.model, method, seconds):
             place.ignored()
         else:
-            place.failed(seconds)
+            place.failed()
         trial.way.note_unknown(trial.stage.place.target, trial.attempt.attempt_id, failure)
 
     def note_served(self, trial: Trial, bill: Bill, *, seconds: float) -> None:

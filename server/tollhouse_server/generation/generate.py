@@ -114,7 +114,7 @@ class Generation:
         try:
             served = await exchange(trial)
         except (NotSent, Refused) as outage:
-            self._departures.note_outage(trial, outage, seconds=time.perf_counter() - started_at)
+            self._departures.note_outage(trial, outage)
             raise
         except Broken as failure:
             self._departures.note_unknown(trial, failure, seconds=time.perf_counter() - started_at)

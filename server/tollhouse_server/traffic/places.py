@@ -57,12 +57,11 @@ class Place:
             )
             self._end(Verdict.SUCCESS)
 
-    def failed(self, seconds: float) -> None:
-        """Note a failure after `seconds` that counts for the breaker: 500, 504, no connection, a broken exchange.
+    def failed(self) -> None:
+        """Note a failure that counts for the breaker: 500, 504, no connection, a broken exchange.
 
         It may have been served, so that its estimate stays counted.
         """
-        del seconds  # The breaker wants the time since the place was taken, which is known here.
         if self._is_open:
             self._end(Verdict.FAILURE)
 

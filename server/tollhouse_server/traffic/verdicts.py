@@ -1,9 +1,8 @@
 """What the end of an attempt says about the health of its target."""
 
-from asyncio import CancelledError
 from enum import StrEnum
 
-from tollhouse_server.upstream.protocol import Refused
+from tollhouse_server.upstream.protocol import NotSent, Refused
 
 
 class Verdict(StrEnum):
@@ -15,17 +14,10 @@ class Verdict(StrEnum):
     """It says nothing about the target: a refused request, an exhausted quota, a call that we ended ourselves."""
 
 
-def verdict_of(error: BaseException | None, *, cut_short: bool = False) -> Verdict:
-    """Return what an attempt that ended in `error` (None: an answer) says about its target.
+def is_fault_of_target(outage: NotSent | Refused) -> bool:
+    """Tell whether an attempt that cost nothing failed for want of health of its target.
 
-    `cut_short` is an attempt that our caller's deadline ended: whoever asks for an answer within a millisecond must not
-    take a target away from all others. The statuses are those of ai.google.dev/gemini-api/docs/troubleshooting.
+    The statuses are those of ai.google.dev/gemini-api/docs/troubleshooting: 500, 502, 503 and 504 count, and so does
+    what is no answer of Gemini's; a refused request, key or quota says nothing of who refused it.
     """
-    if error is None:
-        return Verdict.SUCCESS
-    if cut_short or isinstance(error, CancelledError):
-        return Verdict.IGNORED
-    if isinstance(error, Refused) and 400 <= error.http_status < 500:
-        return Verdict.IGNORED
-    # HTTP 500, 502, 503, 504; refused and reset connections; silence; what is no HTTP, no JSON, no answer of Gemini.
-    return Verdict.FAILURE
+    return not (isinstance(outage, Refused) and 400 <= outage.http_status < 500)

@@ -75,7 +75,7 @@ async def test_an_account_that_has_begun_to_fail_gets_less_before_its_breaker_op
         (place,) = await places(traffic, 1, wanted)
         await asyncio.sleep(0.01)
         if number >= 500 and place.target.account_id == "a":
-            place.failed(0.01)
+            place.failed()
             failed += 1
         else:
             place.succeeded(0.01)
@@ -271,7 +271,7 @@ async def test_a_place_is_ended_once() -> None:
 
     place.succeeded(1.0)
     place.release()
-    place.failed(1.0)
+    place.failed()
 
     assert traffic.in_flight == 0
 

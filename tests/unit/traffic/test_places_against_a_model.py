@@ -94,7 +94,7 @@ class Run:
             # Less than it took, so that no limit is passed by what nobody could know.
             place.succeeded(0.1, input_tokens=min(amount, 1))
         elif kind == "fail":
-            place.failed(0.1)
+            place.failed()
         elif kind == "ignore":
             place.ignored()
         elif kind == "exhaust":
