@@ -120,8 +120,26 @@ class PrincipalName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupName(_Name):
+    """A group of principals."""
+
+    template = "tenants/{tenant}/groups/{group}"
+    tenant: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRoleName(_Name):
+    """A role that a tenant has made."""
+
+    template = "tenants/{tenant}/roles/{role}"
+    tenant: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoleGrantName(_Name):
-    """A role given to a principal on a scope."""
+    """A role given to a principal or a group on a scope."""
 
     template = "tenants/{tenant}/roleGrants/{role_grant}"
     tenant: str
@@ -284,6 +302,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
+    kinds += "|groups|roles"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/routingPolicy|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
