@@ -206,6 +206,34 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
     another device of tenants/acme; make a new one."
     """
+    REASON_DUTIES_CONFLICT: _Reason.ValueType  # 53
+    """FAILED_PRECONDITION. The principal would come to hold two duties that must be kept apart, by grants of his own,
+    through groups, or by a role that has both; metadata "conflict" names the rule, "held" and "wanted" the roles. Not
+    worth repeating. Sample: "tenants/acme/principals/ann holds roles/department-admin, which may ask for increases of
+    limits; roles/limit-approver may approve them: the two duties must be different people's."
+    """
+    REASON_GROUP_FULL: _Reason.ValueType  # 54
+    """FAILED_PRECONDITION. The group would have more than 10,000 members. Not worth repeating. Sample:
+    "tenants/acme/groups/everyone may have 10000 members; this would make 10001."
+    """
+    REASON_TENANT_KEY_DESTROYED: _Reason.ValueType  # 61
+    """FAILED_PRECONDITION. The tenant's data key was destroyed, and with it all that was sealed under it: kept prompts and
+    answers, personal fields of the audit. Never worth repeating. Sample: "The data key under which this was sealed for
+    tenant acme is destroyed; it can never be read again."
+    """
+    REASON_CONTENT_UNREADABLE: _Reason.ValueType  # 62
+    """DATA_LOSS. What is stored is not what was sealed for this tenant and purpose: it was changed, cut or moved. Not worth
+    repeating. Sample: "What is stored for tenant acme is not what was sealed here: it was changed, cut or moved."
+    """
+    REASON_IDENTITY_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 48
+    """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
+    old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
+    use an API key."
+    """
+    REASON_CREDENTIAL_TOO_NARROW: _Reason.ValueType  # 49
+    """PERMISSION_DENIED. The credential is narrowed to less than it would give. Not worth repeating. Sample: "A credential
+    that is narrowed to scopes gives no more than it has: generation.generate is missing."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -383,6 +411,34 @@ REASON_DEVICE_KEY_IN_USE: Reason.ValueType  # 43
 """ALREADY_EXISTS. The public key belongs to another device of the tenant, perhaps a deleted one: a key is one device's
 for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
 another device of tenants/acme; make a new one."
+"""
+REASON_DUTIES_CONFLICT: Reason.ValueType  # 53
+"""FAILED_PRECONDITION. The principal would come to hold two duties that must be kept apart, by grants of his own,
+through groups, or by a role that has both; metadata "conflict" names the rule, "held" and "wanted" the roles. Not
+worth repeating. Sample: "tenants/acme/principals/ann holds roles/department-admin, which may ask for increases of
+limits; roles/limit-approver may approve them: the two duties must be different people's."
+"""
+REASON_GROUP_FULL: Reason.ValueType  # 54
+"""FAILED_PRECONDITION. The group would have more than 10,000 members. Not worth repeating. Sample:
+"tenants/acme/groups/everyone may have 10000 members; this would make 10001."
+"""
+REASON_TENANT_KEY_DESTROYED: Reason.ValueType  # 61
+"""FAILED_PRECONDITION. The tenant's data key was destroyed, and with it all that was sealed under it: kept prompts and
+answers, personal fields of the audit. Never worth repeating. Sample: "The data key under which this was sealed for
+tenant acme is destroyed; it can never be read again."
+"""
+REASON_CONTENT_UNREADABLE: Reason.ValueType  # 62
+"""DATA_LOSS. What is stored is not what was sealed for this tenant and purpose: it was changed, cut or moved. Not worth
+repeating. Sample: "What is stored for tenant acme is not what was sealed here: it was changed, cut or moved."
+"""
+REASON_IDENTITY_PROVIDER_UNAVAILABLE: Reason.ValueType  # 48
+"""UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
+old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
+use an API key."
+"""
+REASON_CREDENTIAL_TOO_NARROW: Reason.ValueType  # 49
+"""PERMISSION_DENIED. The credential is narrowed to less than it would give. Not worth repeating. Sample: "A credential
+that is narrowed to scopes gives no more than it has: generation.generate is missing."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -33,6 +33,7 @@ class Topic(StrEnum):
     ACCOUNTS = "accounts"
     LIMITS = "limits"
     BREAKERS = "breakers"
+    TENANT_KEYS = "tenant_keys"
 
 
 _KNOWN = frozenset(topic.value for topic in Topic)

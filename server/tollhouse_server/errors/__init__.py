@@ -5,6 +5,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 """
 
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
+from tollhouse_server.errors.content import KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.devices import DeviceKeyInUse
@@ -50,6 +51,7 @@ __all__ = [
     "ExportMismatch",
     "FieldViolation",
     "InvalidRequest",
+    "KeyDestroyed",
     "KeyProviderFailed",
     "LimitExceeded",
     "ModelNotAllowed",
@@ -79,6 +81,7 @@ __all__ = [
     "TargetsUnhealthy",
     "TierAutoOff",
     "TollhouseError",
+    "Unreadable",
     "UpstreamExhausted",
     "UpstreamOutcomeUnknown",
     "UpstreamRefused",

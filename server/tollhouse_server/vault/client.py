@@ -181,6 +181,62 @@ class VaultClient:
         versions = answer["data"]["keys"]
         return {int(version): base64.b64decode(entry["public_key"]) for version, entry in versions.items()}
 
+    async def make_wrapping_key(self, key: str) -> None:
+        """Make a transit key that wraps others (AES-256-GCM), unless there is one; it cannot be exported."""
+        await self._call(
+            lambda client: client.secrets.transit.create_key(
+                key, key_type="aes256-gcm96", mount_point=self._mounts.transit
+            ),
+            f"{self._mounts.transit}/keys/{key}",
+        )
+
+    async def destroy_wrapping_key(self, key: str) -> None:
+        """Destroy a transit key: what it has wrapped is never readable again. Does nothing when there is none."""
+        path = f"{self._mounts.transit}/keys/{key}"
+        try:
+            await self._call(
+                lambda client: client.secrets.transit.read_key(key, mount_point=self._mounts.transit), path
+            )
+        except SecretMissing:
+            return
+
+        def operation(client: Any) -> Any:
+            # Only now: a key that nobody wants destroyed cannot be deleted by mistake.
+            client.secrets.transit.update_key_configuration(
+                key, deletion_allowed=True, mount_point=self._mounts.transit
+            )
+            return client.secrets.transit.delete_key(key, mount_point=self._mounts.transit)
+
+        await self._call(operation, path)
+
+    async def new_wrapped_key(self, key: str) -> tuple[SecretText, bytes]:
+        """Return a new random key (Base64 of 32 bytes), and the same wrapped by a transit key.
+
+        Raises:
+            InvalidRequest: there is no such transit key.
+        """
+        answer = await self._call(
+            lambda client: client.secrets.transit.generate_data_key(
+                key, key_type="plaintext", mount_point=self._mounts.transit
+            ),
+            f"{self._mounts.transit}/datakey/plaintext/{key}",
+        )
+        return SecretText(answer["data"]["plaintext"]), answer["data"]["ciphertext"].encode()
+
+    async def unwrap_key(self, key: str, wrapped: bytes) -> SecretText:
+        """Return what a transit key has wrapped (Base64).
+
+        Raises:
+            InvalidRequest: there is no such transit key, or it is another one than that which wrapped this.
+        """
+        answer = await self._call(
+            lambda client: client.secrets.transit.decrypt_data(
+                key, ciphertext=wrapped.decode(), mount_point=self._mounts.transit
+            ),
+            f"{self._mounts.transit}/decrypt/{key}",
+        )
+        return SecretText(answer["data"]["plaintext"])
+
     async def _call(self, operation: Operation[Answer], path: str) -> Answer:
         token = await self._token()
         try:

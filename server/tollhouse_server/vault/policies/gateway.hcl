@@ -5,3 +5,6 @@ path "tollhouse/metadata/upstream-keys/*"  { capabilities = ["list"] }
 path "transit/sign/receipts"               { capabilities = ["update"] }
 path "transit/verify/receipts"             { capabilities = ["update"] }
 path "transit/keys/receipts"               { capabilities = ["read"] }
+# Tenants' data keys: it may have one made and unwrapped, but can neither make nor destroy what wraps them.
+path "transit/datakey/plaintext/tenant-*"  { capabilities = ["update"] }
+path "transit/decrypt/tenant-*"            { capabilities = ["update"] }

@@ -6,3 +6,5 @@ path "tollhouse/metadata/upstream-keys/*"  { capabilities = ["list", "read", "de
 # What it proves itself with to those who issue keys.
 path "tollhouse/data/custody/*"            { capabilities = ["create", "read", "update", "delete"] }
 path "tollhouse/metadata/custody/*"        { capabilities = ["list", "read", "delete"] }
+# What wraps tenants' data keys: it may make and destroy it, but can unwrap nothing.
+path "transit/keys/tenant-*"               { capabilities = ["create", "read", "update", "delete"] }
