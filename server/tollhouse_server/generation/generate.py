@@ -16,6 +16,7 @@ from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
+from tollhouse_server.generation.guard import ContentGuard, admitted
 from tollhouse_server.generation.patience import PAUSE_SECONDS
 from tollhouse_server.generation.plans import Planner
 from tollhouse_server.generation.trials import Served, Stage, Trial
@@ -43,6 +44,7 @@ class Generation:
         max_attempts: int,
         upstream_timeout_seconds: float,
         settle_grace_seconds: float,
+        guard: ContentGuard | None = None,
     ) -> None:
         self._planner = planner
         self._departures = departures
@@ -53,6 +55,7 @@ class Generation:
         self._max_attempts = max_attempts
         self._upstream_timeout_seconds = upstream_timeout_seconds
         self._settle_grace_seconds = settle_grace_seconds
+        self.guard = guard
 
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve one unary call, from the request to the receipt.
@@ -65,9 +68,12 @@ class Generation:
             Overloaded, TargetsUnhealthy: nothing could be sent in time.
             UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.
             UpstreamOutcomeUnknown: it may have been served; it is in suspense.
+            DataPolicyBlocked: the prompt was not sent; or the answer, which is booked, is kept from its caller.
         """
+        call, answers = await admitted(self.guard, call)
         way, place = await self.set_out(call)
-        return await self.calls.start(self.serve(way, place, self._exchange))
+        answer = await self.calls.start(self.serve(way, place, self._exchange))
+        return answer if answers is None else replace(answer, body=await answers.whole(answer.body))
 
     async def set_out(self, call: GenerationCall) -> tuple[Way, Place]:
         """Plan a call, and wait for its first place. Nothing is held yet: a caller who hangs up ends it here.

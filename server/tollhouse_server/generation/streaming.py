@@ -18,6 +18,7 @@ from tollhouse_server.generation.attempts import response_id_of
 from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
+from tollhouse_server.generation.guard import admitted
 from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.generation.trials import Served, Trial
 from tollhouse_server.generation.way import BrokenMidStream, Way
@@ -104,12 +105,14 @@ class Streaming:
             TollhouseError: as `Generation.generate`; UpstreamOutcomeUnknown also after the first chunk, when the
                 stream breaks: it is never silently restarted.
             BudgetCutOff, StoreLostMidStream: after the first chunk, when no more can be held for it.
+            DataPolicyBlocked: nothing was sent; or after any chunk, and the call is read and booked to its end.
         """
+        call, answers = await admitted(self._generation.guard, call)
         way, place = await self._generation.set_out(call)
         pipe = ChunkPipe()
         finished = self._calls.start(self._run(way, place, pipe))
         try:
-            async for chunk in pipe.chunks():
+            async for chunk in pipe.chunks() if answers is None else answers.stream(pipe.chunks()):
                 yield chunk
             yield await asyncio.shield(finished)
         finally:
