@@ -21,6 +21,8 @@ DOMAIN = "tollhouse"
 CODES: Mapping[type[TollhouseError], int] = {
     errors.CredentialsInvalid: code_pb2.UNAUTHENTICATED,
     errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
+    errors.DutiesConflict: code_pb2.FAILED_PRECONDITION,
+    errors.GroupFull: code_pb2.FAILED_PRECONDITION,
     errors.InvalidRequest: code_pb2.INVALID_ARGUMENT,
     errors.RequestTooLarge: code_pb2.RESOURCE_EXHAUSTED,
     errors.RequestIdReused: code_pb2.ALREADY_EXISTS,

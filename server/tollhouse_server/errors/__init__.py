@@ -4,6 +4,7 @@ Only `api/statuses.py` (and the REST doors) know status codes. `reason` is the v
 caller sees; the message is for people and must say what to do. Nothing here may carry a secret.
 """
 
+from tollhouse_server.errors.access import DutiesConflict, GroupFull
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.content import KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
@@ -47,9 +48,11 @@ __all__ = [
     "DeadlineTooShort",
     "DeviceKeyInUse",
     "DuplicateRequest",
+    "DutiesConflict",
     "EtagMismatch",
     "ExportMismatch",
     "FieldViolation",
+    "GroupFull",
     "InvalidRequest",
     "KeyDestroyed",
     "KeyProviderFailed",
