@@ -1,5 +1,9 @@
-"""The only SQL of audit. Every function works in the transaction of the act that it is about."""
+"""The only SQL of audit: events in the transaction of the act that they are about, the trail as it is read, and ids."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -23,9 +27,66 @@ _ANSWER = text("""
 UPDATE admin_request SET response = :response WHERE tenant_id = :tenant AND request_id = :request_id
 """)
 
+_LINES: Final = """
+SELECT e.sequence, audit_line(e) AS line, e.previous, e.hash, e.sealed_by, e.sealed, e.commitment
+FROM audit_event e WHERE e.tenant_id = :tenant AND e.sequence IS NOT NULL
+"""
+
+# Each is left out where its question is not asked: PostgreSQL plans the rest.
+_CONDITIONS: Final = {
+    "after": "e.sequence > :after",
+    "before": "e.sequence < :before",
+    "until_sequence": "e.sequence <= :until_sequence",
+    "actor": "e.actor = :actor",
+    "method": "(e.method = :method OR e.method LIKE '%.' || :method)",
+    "resource": "(e.resource = :resource OR starts_with(e.resource, :resource || '/'))",
+    "kind": "e.kind = :kind",
+    "outcome": "e.outcome = :outcome",
+    "since": "e.occurred_at >= :since",
+    "until": "e.occurred_at < :until",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Which events of a trail are wanted: what is None does not matter. `before` is exclusive, as is `until`."""
+
+    after: int | None = None
+    before: int | None = None
+    until_sequence: int | None = None
+    actor: str | None = None
+    method: str | None = None
+    resource: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One event as it stands in the chain: its line and what links it; `sealed` opens under the key of `sealed_by`."""
+
+    sequence: int
+    line: str
+    previous: bytes
+    hash: bytes
+    sealed_by: str
+    sealed: bytes | None
+    commitment: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where a tenant's trail ends."""
+
+    tenant_id: str
+    sequence: int
+    hash: bytes
+
 
 async def record(session: AsyncSession, event: AuditEventRow) -> None:
-    """Append an event to the trail."""
+    """Append an event to the trail; the commit links it."""
     session.add(event)
     await session.flush()
 
@@ -34,6 +95,25 @@ async def list_events(session: AsyncSession, tenant: str, *, after: int = 0, siz
     """Return up to `size` events of a tenant, the oldest first, after the id `after`."""
     query = select(AuditEventRow).where(AuditEventRow.tenant_id == tenant, col(AuditEventRow.event_id) > after)
     return list((await session.exec(query.order_by(col(AuditEventRow.event_id)).limit(size))).all())
+
+
+async def read_links(
+    session: AsyncSession, tenant: str, question: Question, *, size: int, newest_first: bool = False
+) -> Sequence[Link]:
+    """Return up to `size` events of a trail that answer the question, in the order of their sequence."""
+    asked: dict[str, Any] = {name: value for name in _CONDITIONS if (value := getattr(question, name)) is not None}
+    conditions = "".join(f" AND {_CONDITIONS[name]}" for name in asked)
+    order = "DESC" if newest_first else "ASC"
+    sql = f"{_LINES}{conditions} ORDER BY e.sequence {order} LIMIT :size"
+    rows = await run_sql(session, text(sql), {**asked, "tenant": tenant, "size": size})
+    return [Link(**row) for row in rows.mappings()]
+
+
+async def find_head(session: AsyncSession, tenant: str) -> Head:
+    """Return where a tenant's trail ends; before its first event that is at 0."""
+    sql = "SELECT tenant_id, sequence, hash FROM audit_head WHERE tenant_id = :tenant"
+    row = (await run_sql(session, sql, {"tenant": tenant})).mappings().first()
+    return Head(tenant_id=tenant, sequence=0, hash=bytes(32)) if row is None else Head(**row)
 
 
 async def claim_request(session: AsyncSession, tenant: str, request_id: UUID, fingerprint: bytes) -> bytes | None:
