@@ -29,6 +29,7 @@ _CHANGE: Final = ("create", "update", "delete")
 _LIMITS_READ = _on("limits", *_READ) | _on("limitIncreases", *_READ) | _on("limitAlerts", "list")
 _TREE_READ = (
     _on("tenants", "get")
+    | _on("trees", "export")
     | _on("departments", *_READ)
     | _on("projects", *_READ)
     | _on("routingPolicies", "get")
@@ -56,7 +57,8 @@ _TENANT = (
     | _MONEY_READ
     | _CALL
     | _on("tenants", "update")
-    | _on("departments", *_CHANGE, "move")
+    | _on("departments", *_CHANGE, "move", "merge")
+    | _on("trees", "apply")
     | _on("projects", *_CHANGE)
     | _on("principals", *_CHANGE, "disable", "enable")
     | _on("apiKeys", "create", "update", "revoke")
@@ -73,6 +75,7 @@ _DEPARTMENT = (
     | _MONEY_READ
     | _CALL
     | _on("departments", *_CHANGE)
+    | _on("trees", "apply")
     | _on("projects", *_CHANGE)
     | _on("devices", *_CHANGE, "revoke")
     | _on("apiKeys", *_READ, "create", "update", "revoke")
@@ -97,7 +100,7 @@ _PLATFORM = (
     | _on("models", *_READ, *_CHANGE)
     | _on("aliases", "get", *_CHANGE)
     | _on("catalogue", "get", "import")
-    | _on("tenants", "create", "list", "suspend", "resume", "delete")
+    | _on("tenants", "create", "list", "suspend", "resume", "delete", "undelete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
 )
 

@@ -5,6 +5,8 @@ others: with one server up, a move is made; with none up, there is no call to co
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -14,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import departments_pb2 as pb
 
+from tollhouse_server.api.call import Call
 from tollhouse_server.api.values import etag, timestamp
 from tollhouse_server.audit.store import record
 from tollhouse_server.audit.tables import AuditEventRow
@@ -22,18 +25,81 @@ from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.names import DepartmentMoveName, DepartmentName
-from tollhouse_server.tenancy import move_store
-from tollhouse_server.tenancy.tables import DepartmentMoveRow
+from tollhouse_server.tenancy import merge_store, move_store
+from tollhouse_server.tenancy.moves import effective_moment
+from tollhouse_server.tenancy.tables import DepartmentMoveRow, DepartmentRow
 
 _log = structlog.get_logger(__name__)
 
-TOPICS: Final = (Topic.ACCESS, Topic.IDENTITY)
-"""What is out of date when the tree has changed, in the order in which everyone bumps."""
+TOPICS: Final = (Topic.ACCESS, Topic.CATALOGUE, Topic.IDENTITY, Topic.LIMITS)
+"""What is out of date when the tree has changed, in the order in which everyone bumps.
 
-_METHOD: Final = "tollhouse.admin.v1.DepartmentService.MoveDepartment"
+Limits and routing policies because a merge, which may come due ahead of any move, renames their scopes.
+"""
+
+_METHODS: Final = {
+    "MOVE": ("tollhouse.admin.v1.DepartmentService.MoveDepartment", "departments.move"),
+    "MERGE": ("tollhouse.admin.v1.DepartmentService.MergeDepartment", "departments.merge"),
+}
 # Longer than a change of the tree takes, short enough that a stuck one does not make what this server knows stale.
 _PATIENCE: Final = "SET LOCAL statement_timeout = '500ms'"
 _SOONEST_SECONDS: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A MOVE under `parent`, None for the top, or a MERGE into it; `asked` is when, None for at once."""
+
+    kind: str
+    parent: str | None
+    asked: datetime | None
+    limit_policy: str = ""
+
+
+async def move(
+    session: AsyncSession, row: DepartmentRow, wanted: Wanted, *, now: datetime, call: Call
+) -> DepartmentMoveRow:
+    """Move or merge a locked department at once, or, if a moment to come was asked for, schedule it.
+
+    Raises:
+        InvalidRequest: the moment is past, or too far ahead.
+        ResourceNotFound, ResourceInUse, MergeObstructed: it cannot be made.
+    """
+    at = effective_moment(wanted.asked, now)
+    top, is_merge = row.path, wanted.kind == "MERGE"
+    made = DepartmentMoveRow(
+        tenant_id=row.tenant_id,
+        move_id="",
+        department_id=row.department_id,
+        kind=wanted.kind,
+        parent_id=wanted.parent,
+        limit_policy=wanted.limit_policy,
+        effective_at=at or now,
+        state="APPLIED" if at is None else "SCHEDULED",
+        path_before=top,
+        path_after=top,
+        department_count=0,
+        project_count=0,
+        limits_left=0,
+        limits_joined=0,
+        creator=call.principal.name,
+        credential_id=call.principal.credential_id,
+        ended_at=now if at is None else None,
+    )
+    if at is not None or is_merge:
+        made.path_before, made.path_after = await move_store.foresee(session, row, wanted.parent, at or now)
+    if at is not None and is_merge:
+        await merge_store.require_mergeable(session, row, limit_policy=wanted.limit_policy)
+    if is_merge:
+        # What it concerns is counted while it is there.
+        made = await move_store.add_move(session, made, top=top)
+        if at is None:
+            await merge_store.merge(session, row, str(wanted.parent), limit_policy=wanted.limit_policy)
+        return made
+    if at is None:
+        await merge_store.relocate(session, row, wanted.parent)
+        made.path_after = row.path
+    return await move_store.add_move(session, made, top=row.path)
 
 
 class DueMoves:
@@ -107,8 +173,8 @@ def _event(move: DepartmentMoveRow, before: Message) -> AuditEventRow:
         tenant_id=move.tenant_id,
         actor=move.creator,
         credential_id=move.credential_id,
-        method=_METHOD,
-        permission="departments.move",
+        method=_METHODS[move.kind][0],
+        permission=_METHODS[move.kind][1],
         resource=_names(move)[0],
         before=MessageToDict(before),
         after=MessageToDict(move_message(move)),
@@ -142,6 +208,10 @@ def move_message(row: DepartmentMoveRow) -> pb.DepartmentMove:
         create_time=timestamp(row.created_at),
         end_time=timestamp(row.ended_at),
         etag=etag(row.version),
+        kind=pb.DepartmentMove.Kind.Value(f"KIND_{row.kind}"),
+        limit_policy=pb.MergedLimits.Value(f"MERGED_LIMITS_{row.limit_policy or 'UNSPECIFIED'}"),
+        own_limit_count=row.own_limits,
+        own_role_grant_count=row.own_grants,
     )
 
 

@@ -113,8 +113,9 @@ def _snake(one: str) -> str:
 
 def _rules() -> Iterator[Rule]:
     yield from _standard(
-        "TenantService", "tenants", "Tenant", "create get list update suspend resume delete", parent=""
+        "TenantService", "tenants", "Tenant", "create get list update suspend resume delete undelete", parent=""
     )
+    yield from _tree_rules()
     yield from _department_rules()
     yield from _standard("ProjectService", "projects", "Project", "create get list update delete")
     yield from _standard("PrincipalService", "principals", "Principal", "create get list update disable enable delete")
@@ -143,9 +144,22 @@ def _department_rules() -> Iterator[Rule]:
         fields=("name", "parent_department"),
         of_tenant=True,
     )
+    yield Rule(
+        rpc=f"{service}.MergeDepartment",
+        permission="departments.merge",
+        fields=("name", "into_department"),
+        of_tenant=True,
+    )
     yield Rule(rpc=f"{service}.GetDepartmentMove", permission="departments.get", fields=("name",))
     yield Rule(rpc=f"{service}.ListDepartmentMoves", permission="departments.list", fields=("department", "parent"))
     yield Rule(rpc=f"{service}.CancelDepartmentMove", permission="departments.move", fields=("name",), of_tenant=True)
+
+
+def _tree_rules() -> Iterator[Rule]:
+    # Whoever holds a permission on a part of the tree names it in `scope`; the handler holds the document to be there.
+    for verb in ("export", "apply"):
+        rpc = f"{_ADMIN}.TreeService.{verb.capitalize()}Tree"
+        yield Rule(rpc=rpc, permission=f"trees.{verb}", fields=("scope", "parent"))
 
 
 def _role_rules() -> Iterator[Rule]:

@@ -31,6 +31,7 @@ from tollhouse_server.errors.resources import (
     WrongState,
 )
 from tollhouse_server.errors.routing import ModelNotAllowed, OnDeviceOnly, RegionNotAllowed, TierAutoOff
+from tollhouse_server.errors.tenancy import MergeObstructed
 from tollhouse_server.errors.traffic import Overloaded, TargetsUnhealthy
 from tollhouse_server.errors.upstream import (
     NoUpstreamKey,
@@ -57,6 +58,7 @@ __all__ = [
     "KeyDestroyed",
     "KeyProviderFailed",
     "LimitExceeded",
+    "MergeObstructed",
     "ModelNotAllowed",
     "ModelShutDown",
     "ModelUnknown",

@@ -11,21 +11,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import change, find, insert, run_sql
-from tollhouse_server.errors import ResourceExists, ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import MergeObstructed, ResourceExists, ResourceInUse, ResourceNotFound
 from tollhouse_server.names import DepartmentMoveName, DepartmentName, TenantName
+from tollhouse_server.tenancy.merge_store import merge, own_counts, relocate
 from tollhouse_server.tenancy.moves import Tree, failure_of
-from tollhouse_server.tenancy.store import active_department, active_tenant, get_tenant, path_below
+from tollhouse_server.tenancy.store import active_department, active_tenant, get_tenant
 from tollhouse_server.tenancy.tables import DepartmentMoveRow, DepartmentRow
 
 SOON_SECONDS: Final = 2.0
 """How far ahead `due_tenants` looks: longer than anyone waits before he asks again."""
-
-_RELOCATE: Final = """
-UPDATE department
-SET path = CASE WHEN path = text2ltree(:old) THEN text2ltree(:new)
-    ELSE text2ltree(:new) || subpath(path, nlevel(text2ltree(:old))) END
-WHERE tenant_id = :tenant AND path <@ text2ltree(:old)
-"""
 
 # Not clock_timestamp(), which no index can be asked for: the statement's own time is a little earlier, never later.
 _DUE: Final = """
@@ -60,24 +54,10 @@ async def begin_move(session: AsyncSession, tenant: str) -> None:
     await get_tenant(session, TenantName(tenant), lock=True)
 
 
-async def relocate(session: AsyncSession, row: DepartmentRow, parent: str | None) -> None:
-    """Put a locked department and everything below it under `parent`, or at the top.
-
-    Raises:
-        ResourceNotFound: the new parent is missing or deleted.
-        ResourceInUse: the new parent is the department itself or below it.
-    """
-    path = await path_below(session, row.tenant_id, parent, row.department_id)
-    if row.department_id in path.split(".")[:-1]:
-        name = DepartmentName(row.tenant_id, row.department_id)
-        raise ResourceInUse(name=str(name), used_by=str(DepartmentName(row.tenant_id, str(parent))))
-    await run_sql(session, _RELOCATE, {"tenant": row.tenant_id, "old": row.path, "new": path})
-    await session.refresh(row)
-    await change(session, row, parent_id=parent)
-
-
 async def foresee(session: AsyncSession, row: DepartmentRow, parent: str | None, at: datetime) -> tuple[str, str]:
     """Return the paths of a department before and after a move at `at`, moves scheduled up to then considered.
+
+    For a merge into `parent` they are those that its contents would have with it.
 
     Raises:
         ResourceNotFound: the new parent is missing or deleted.
@@ -89,11 +69,11 @@ async def foresee(session: AsyncSession, row: DepartmentRow, parent: str | None,
     tree = Tree(row.tenant_id, {one.department_id: one.parent_id for one in parents})
     scheduled = await run_sql(
         session,
-        "SELECT department_id, parent_id FROM department_move WHERE tenant_id = :tenant AND state = 'SCHEDULED'"
+        "SELECT kind, department_id, parent_id FROM department_move WHERE tenant_id = :tenant AND state = 'SCHEDULED'"
         " AND effective_at <= :at ORDER BY effective_at, created_at, move_id",
         {**tenant, "at": at},
     )
-    tree.expect((one.department_id, one.parent_id) for one in scheduled)
+    tree.expect((one.kind, one.department_id, one.parent_id) for one in scheduled)
     before = tree.path(row.department_id)
     tree.move(row.department_id, parent)
     return ".".join(before), ".".join(tree.path(row.department_id))
@@ -118,6 +98,8 @@ async def add_move(session: AsyncSession, row: DepartmentMoveRow, *, top: str) -
         },
     )
     concerned = found.one()
+    if row.kind == "MERGE":
+        row.own_limits, row.own_grants = await own_counts(session, row.tenant_id, row.department_id)
     row.department_count, row.project_count = concerned.departments, concerned.projects
     row.limits_left, row.limits_joined = concerned.limits_left, concerned.limits_joined
     department = DepartmentName(row.tenant_id, row.department_id)
@@ -186,8 +168,11 @@ async def carry_out(session: AsyncSession, move: DepartmentMoveRow) -> None:
         await active_tenant(session, TenantName(move.tenant_id))
         row = await active_department(session, DepartmentName(move.tenant_id, move.department_id))
         before = row.path
-        await relocate(session, row, move.parent_id)
-    except (ResourceNotFound, ResourceInUse) as error:
+        if move.kind == "MERGE":
+            await merge(session, row, str(move.parent_id), limit_policy=move.limit_policy)
+        else:
+            await relocate(session, row, move.parent_id)
+    except (MergeObstructed, ResourceNotFound, ResourceInUse) as error:
         await change(session, move, state="FAILED", failure=failure_of(error), ended_at=now)
         return
     await change(session, move, state="APPLIED", path_before=before, path_after=row.path, ended_at=now)

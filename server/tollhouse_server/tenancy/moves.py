@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from tollhouse_server.errors import ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import MergeObstructed, ResourceInUse, ResourceNotFound
 from tollhouse_server.names import DepartmentName, invalid
 
 MAX_AHEAD: Final = timedelta(days=400)
@@ -62,17 +62,33 @@ class Tree:
             raise ResourceInUse(name=str(name), used_by=str(below))
         self._parents[department] = parent
 
-    def expect(self, moves: Iterable[tuple[str, str | None]]) -> None:
-        """Make the moves that are scheduled already, in their order; those that will fail change nothing."""
-        for department, parent in moves:
+    def merge(self, department: str, into: str) -> None:
+        """Put what is directly below `department` below `into`, and take `department` out of the tree.
+
+        Raises:
+            ResourceNotFound, ResourceInUse: as `move`.
+        """
+        self.move(department, into)
+        for below in [one for one, above in self._parents.items() if above == department]:
+            self._parents[below] = into
+        del self._parents[department]
+
+    def expect(self, moves: Iterable[tuple[str, str, str | None]]) -> None:
+        """Make the moves (kind, department, parent) that are scheduled; those that will fail change nothing."""
+        for kind, department, parent in moves:
             try:
-                self.move(department, parent)
+                if kind == "MERGE":
+                    self.merge(department, str(parent))
+                else:
+                    self.move(department, parent)
             except (ResourceNotFound, ResourceInUse):
                 continue
 
 
-def failure_of(error: ResourceNotFound | ResourceInUse) -> str:
+def failure_of(error: ResourceNotFound | ResourceInUse | MergeObstructed) -> str:
     """Return why a scheduled move could not be made any more, in a sentence."""
+    if isinstance(error, MergeObstructed):
+        return error.message()
     if isinstance(error, ResourceInUse):
         return f"{error.used_by} was {error.name} itself or below it by then, so the tree would have become a ring."
-    return f"{error.name} had been deleted by then."
+    return f"{error.name} had been deleted or merged by then."

@@ -1,23 +1,39 @@
 """The only SQL of tenancy. Every function works in its caller's transaction."""
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import find, insert, run_sql
-from tollhouse_server.errors import ResourceExists, ResourceNotFound
+from tollhouse_server.errors import ResourceExists, ResourceNotFound, WrongState
 from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName, Scope, TenantName
 from tollhouse_server.tenancy.tables import DepartmentRow, PrincipalRow, ProjectRow, TenantRow
 
 Row = TypeVar("Row", bound=SQLModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """Which departments, projects or principals a list is about; what is None narrows nothing.
+
+    A state shows the deleted ones too if it is theirs; without one `show_deleted` says whether they are there.
+    """
+
+    show_deleted: bool = False
+    state: str | None = None
+    cost_centre: str | None = None
+    owner: str | None = None
+    kind: str | None = None
+    email: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +45,26 @@ class Clock:
     fiscal_month_start_day: int
 
 
-async def _page(
-    session: AsyncSession, query: SelectOfScalar[Row], key: Any, *, after: str, size: int, deleted: Any | None
-) -> list[Row]:
+async def _page(session: AsyncSession, query: SelectOfScalar[Row], key: Any, *, after: str, size: int) -> list[Row]:
     if after:
         query = query.where(key > after)
-    if deleted is not None:
-        query = query.where(deleted.is_(None))
     return list((await session.exec(query.order_by(key).limit(size))).all())
+
+
+def _narrowed(query: SelectOfScalar[Row], table: Any, to: Narrowing) -> SelectOfScalar[Row]:
+    if to.state is not None:
+        query = query.where(table.state == to.state)
+    elif not to.show_deleted:
+        query = query.where(table.deleted_at.is_(None))
+    if to.cost_centre is not None:
+        query = query.where(table.cost_centre == to.cost_centre)
+    if to.owner is not None:
+        query = query.where(table.owner_id == to.owner)
+    if to.kind is not None:
+        query = query.where(table.kind == to.kind)
+    if to.email is not None:
+        query = query.where(func.lower(table.email) == to.email.lower())
+    return query
 
 
 # --- tenants ----------------------------------------------------------------------------------------------------------
@@ -64,8 +92,8 @@ async def get_tenant(session: AsyncSession, name: TenantName, *, lock: bool = Fa
 
 async def list_tenants(session: AsyncSession, *, after: str, size: int, show_deleted: bool) -> list[TenantRow]:
     """Return up to `size` tenants in the order of their ids, after the id `after`."""
-    deleted = None if show_deleted else col(TenantRow.deleted_at)
-    return await _page(session, select(TenantRow), col(TenantRow.tenant_id), after=after, size=size, deleted=deleted)
+    query = _narrowed(select(TenantRow), TenantRow, Narrowing(show_deleted=show_deleted))
+    return await _page(session, query, col(TenantRow.tenant_id), after=after, size=size)
 
 
 async def read_clock(session: AsyncSession, tenant: str) -> Clock:
@@ -93,10 +121,12 @@ async def create_department(session: AsyncSession, row: DepartmentRow) -> Depart
 
     Raises:
         ResourceExists: the id is taken in this tenant.
-        ResourceNotFound: the tenant or the parent is missing or deleted.
+        ResourceNotFound: the tenant, the parent or the owner is missing or deleted.
+        WrongState: the owner is disabled.
     """
     name = DepartmentName(row.tenant_id, row.department_id)
     row.path = await path_below(session, row.tenant_id, row.parent_id, row.department_id)
+    await require_owner(session, row.tenant_id, row.owner_id)
     with constraints({"department_pkey": ResourceExists(name=str(name))}):
         return await insert(session, row)
 
@@ -151,15 +181,15 @@ async def get_department(session: AsyncSession, name: DepartmentName, *, lock: b
 
 
 async def list_departments(
-    session: AsyncSession, tenant: str, *, root: DepartmentName | None, after: str, size: int, show_deleted: bool
+    session: AsyncSession, tenant: str, *, root: DepartmentName | None, after: str, size: int, to: Narrowing
 ) -> list[DepartmentRow]:
     """Return up to `size` departments in the order of their ids; `root` narrows to it and what is below it."""
     query = select(DepartmentRow).where(DepartmentRow.tenant_id == tenant)
     if root is not None:
         top = await get_department(session, root)
         query = query.where(text("department.path <@ text2ltree(:top)").bindparams(top=top.path))
-    deleted = None if show_deleted else col(DepartmentRow.deleted_at)
-    return await _page(session, query, col(DepartmentRow.department_id), after=after, size=size, deleted=deleted)
+    key = col(DepartmentRow.department_id)
+    return await _page(session, _narrowed(query, DepartmentRow, to), key, after=after, size=size)
 
 
 async def department_in_use(session: AsyncSession, row: DepartmentRow) -> str | None:
@@ -177,8 +207,15 @@ async def department_in_use(session: AsyncSession, row: DepartmentRow) -> str | 
 
 
 async def department_paths(session: AsyncSession) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return for every (tenant, department) the ids from the top of the tree down to it."""
-    rows = await run_sql(session, "SELECT tenant_id, department_id, path::text AS path FROM department")
+    """Return for every (tenant, department) the ids from the top of the tree down to it.
+
+    For one that was merged it is the path of the department that has now what it had.
+    """
+    rows = await run_sql(
+        session,
+        "SELECT d.tenant_id, d.department_id, coalesce(m.path, d.path)::text AS path FROM department d"
+        " LEFT JOIN department m ON m.tenant_id = d.tenant_id AND m.department_id = d.merged_into",
+    )
     return {(row.tenant_id, row.department_id): tuple(row.path.split(".")) for row in rows}
 
 
@@ -190,9 +227,11 @@ async def create_project(session: AsyncSession, row: ProjectRow) -> ProjectRow:
 
     Raises:
         ResourceExists: the id is taken in this tenant, be it in another department.
-        ResourceNotFound: the department is missing or deleted.
+        ResourceNotFound: the department or the owner is missing or deleted.
+        WrongState: the owner is disabled.
     """
     await active_department(session, DepartmentName(row.tenant_id, row.department_id))
+    await require_owner(session, row.tenant_id, row.owner_id)
     name = ProjectName(row.tenant_id, row.department_id, row.project_id)
     with constraints({"project_pkey": ResourceExists(name=str(name))}):
         return await insert(session, row)
@@ -201,15 +240,16 @@ async def create_project(session: AsyncSession, row: ProjectRow) -> ProjectRow:
 async def get_project(session: AsyncSession, name: ProjectName, *, lock: bool = False) -> ProjectRow:
     """Return a project, deleted or not. The department in the name must be the right one.
 
+    To read, one that was merged away with the project in it does too: a lock is wanted for names that are kept.
+
     Raises:
         ResourceNotFound: there is none.
     """
-    query = select(ProjectRow).where(
-        ProjectRow.tenant_id == name.tenant,
-        ProjectRow.department_id == name.department,
-        ProjectRow.project_id == name.project,
-    )
-    return await find(session, query, name, lock=lock)
+    query = select(ProjectRow).where(ProjectRow.tenant_id == name.tenant, ProjectRow.project_id == name.project)
+    in_department = col(ProjectRow.department_id) == name.department
+    if not lock:
+        in_department |= col(ProjectRow.former_departments).contains([name.department])
+    return await find(session, query.where(in_department), name, lock=lock)
 
 
 async def active_project(session: AsyncSession, name: ProjectName) -> ProjectRow:
@@ -242,6 +282,8 @@ async def require_active(session: AsyncSession, scope: Scope) -> None:
 async def active_project_path(session: AsyncSession, name: ProjectName) -> tuple[str, ...]:
     """Return the department ids above a project, from the top of the tree down, if it and all above it are active.
 
+    A name that it had before a merge finds it too.
+
     Raises:
         ResourceNotFound: there is no such project, or it, its department or its tenant is not active.
     """
@@ -249,7 +291,8 @@ async def active_project_path(session: AsyncSession, name: ProjectName) -> tuple
         session,
         "SELECT d.path::text FROM project p JOIN department d USING (tenant_id, department_id)"
         " JOIN tenant t USING (tenant_id)"
-        " WHERE p.tenant_id = :tenant AND p.department_id = :department AND p.project_id = :project"
+        " WHERE p.tenant_id = :tenant AND p.project_id = :project"
+        " AND (p.department_id = :department OR p.former_departments @> ARRAY[:department])"
         " AND p.state = 'ACTIVE' AND d.state = 'ACTIVE' AND t.state = 'ACTIVE'",
         {"tenant": name.tenant, "department": name.department, "project": name.project},
     )
@@ -260,14 +303,13 @@ async def active_project_path(session: AsyncSession, name: ProjectName) -> tuple
 
 
 async def list_projects(
-    session: AsyncSession, tenant: str, *, department: str | None, after: str, size: int, show_deleted: bool
+    session: AsyncSession, tenant: str, *, department: str | None, after: str, size: int, to: Narrowing
 ) -> list[ProjectRow]:
     """Return up to `size` projects of one department, or of all, in the order of their ids."""
     query = select(ProjectRow).where(ProjectRow.tenant_id == tenant)
     if department is not None:
         query = query.where(ProjectRow.department_id == department)
-    deleted = None if show_deleted else col(ProjectRow.deleted_at)
-    return await _page(session, query, col(ProjectRow.project_id), after=after, size=size, deleted=deleted)
+    return await _page(session, _narrowed(query, ProjectRow, to), col(ProjectRow.project_id), after=after, size=size)
 
 
 async def project_departments(session: AsyncSession, tenant: str, projects: Collection[str | None]) -> dict[str, str]:
@@ -285,12 +327,23 @@ async def create_principal(session: AsyncSession, row: PrincipalRow) -> Principa
     """Insert a principal.
 
     Raises:
-        ResourceExists: the id is taken in this tenant.
+        ResourceExists: the id, the e-mail address or the subject is taken in this tenant.
         ResourceNotFound: the tenant is missing or deleted.
     """
     await active_tenant(session, TenantName(row.tenant_id))
-    with constraints({"principal_pkey": ResourceExists(name=str(PrincipalName(row.tenant_id, row.principal_id)))}):
+    with unique_principal(row.tenant_id, row.principal_id):
         return await insert(session, row)
+
+
+def unique_principal(tenant: str, principal: str) -> AbstractContextManager[None]:
+    """Tell what of a principal's another one has already, where writing it fails for that."""
+    return constraints(
+        {
+            "principal_pkey": ResourceExists(name=str(PrincipalName(tenant, principal))),
+            "principal_email": ResourceExists(name=f"A principal of tenants/{tenant} with this e-mail address"),
+            "principal_subject": ResourceExists(name=f"A principal of tenants/{tenant} with this subject"),
+        }
+    )
 
 
 async def get_principal(session: AsyncSession, name: PrincipalName, *, lock: bool = False) -> PrincipalRow:
@@ -318,9 +371,22 @@ async def active_principal(session: AsyncSession, name: PrincipalName) -> Princi
 
 
 async def list_principals(
-    session: AsyncSession, tenant: str, *, after: str, size: int, show_deleted: bool
+    session: AsyncSession, tenant: str, *, after: str, size: int, to: Narrowing
 ) -> list[PrincipalRow]:
     """Return up to `size` principals in the order of their ids."""
-    query = select(PrincipalRow).where(PrincipalRow.tenant_id == tenant)
-    deleted = None if show_deleted else col(PrincipalRow.deleted_at)
-    return await _page(session, query, col(PrincipalRow.principal_id), after=after, size=size, deleted=deleted)
+    query = _narrowed(select(PrincipalRow).where(PrincipalRow.tenant_id == tenant), PrincipalRow, to)
+    return await _page(session, query, col(PrincipalRow.principal_id), after=after, size=size)
+
+
+async def require_owner(session: AsyncSession, tenant: str, owner: str | None) -> None:
+    """Return if there is an active principal of this id, or none is named, and keep it from being deleted meanwhile.
+
+    Raises:
+        ResourceNotFound: it is missing or deleted.
+        WrongState: it is disabled.
+    """
+    if owner is None:
+        return
+    row = await active_principal(session, PrincipalName(tenant, owner))
+    if row.state != "ACTIVE":
+        raise WrongState(name=str(PrincipalName(tenant, owner)), state=row.state, needed="ACTIVE")

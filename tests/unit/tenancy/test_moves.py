@@ -71,14 +71,14 @@ def test_a_move_of_what_is_gone_is_refused_by_name(department: str, parent: str)
     with pytest.raises(ResourceNotFound) as refused:
         tree().move(department, parent)
 
-    assert failure_of(refused.value) == "tenants/acme/departments/gone had been deleted by then."
+    assert failure_of(refused.value) == "tenants/acme/departments/gone had been deleted or merged by then."
 
 
 def test_moves_that_will_fail_are_left_out_of_what_is_foreseen() -> None:
     """One that can be made counts, one that cannot changes nothing."""
     company = tree()
 
-    company.expect([("a", "c"), ("c", None), ("gone", "a"), ("a", "c")])
+    company.expect([("MOVE", "a", "c"), ("MOVE", "c", None), ("MERGE", "gone", "a"), ("MOVE", "a", "c")])
 
     assert [company.path(one) for one in "abcd"] == [("c", "a"), ("c", "a", "b"), ("c",), ("d",)]
 
@@ -90,8 +90,30 @@ def test_a_tree_stays_a_tree_under_any_moves() -> None:
     company = Tree("acme", dict.fromkeys(ids))
 
     for _ in range(1000):
-        company.expect([(chance.choice(ids), chance.choice([*ids, None]))])
+        company.expect([("MOVE", chance.choice(ids), chance.choice([*ids, None]))])
 
         paths = [company.path(one) for one in ids]
         assert all(len(path) == len(set(path)) for path in paths)
         assert all(company.path(path[0]) == (path[0],) for path in paths)
+
+
+def test_a_merge_puts_what_is_below_into_the_other_and_ends_the_department() -> None:
+    """What comes after it finds the department gone."""
+    company = tree()
+
+    company.merge("b", "d")
+
+    assert [company.path(one) for one in "acd"] == [("a",), ("d", "c"), ("d",)]
+    with pytest.raises(ResourceNotFound):
+        company.move("c", "b")
+
+
+@pytest.mark.parametrize(("department", "into"), [("a", "a"), ("a", "c")])
+def test_a_merge_into_itself_or_what_is_below_is_refused(department: str, into: str) -> None:
+    """Its contents would be below themselves; the tree is as it was."""
+    company = tree()
+
+    with pytest.raises(ResourceInUse):
+        company.merge(department, into)
+
+    assert company.path("c") == ("a", "b", "c")

@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tollhouse/admin/v1/departments.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x04\n\nDepartment\x12W\n\x04name\x18\x01 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x64\n\x11parent_department\x18\x03 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x12\n\x04path\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x05state\x18\x05 \x01(\x0e\x32$.tollhouse.admin.v1.Department.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x36\n\x04move\x18\n \x01(\x0b\x32\".tollhouse.admin.v1.DepartmentMoveB\x04\xe2\x41\x01\x03\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_DELETED\x10\x02\"\xa8\x05\n\x0e\x44\x65partmentMove\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ndepartment\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x11parent_department\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12=\n\x05state\x18\x05 \x01(\x0e\x32(.tollhouse.admin.v1.DepartmentMove.StateB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x66\x61ilure\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpath_before\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\npath_after\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x64\x65partment_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rproject_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10left_limit_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12joined_limit_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\"m\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_SCHEDULED\x10\x01\x12\x11\n\rSTATE_APPLIED\x10\x02\x12\x13\n\x0fSTATE_CANCELLED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\xf2\x01\n\x17\x43reateDepartmentRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x34\n\rdepartment_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x32\n\ndepartment\x18\x03 \x01(\x0b\x32\x1e.tollhouse.admin.v1.Department\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"l\n\x14GetDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\"\xfb\x01\n\x16ListDepartmentsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12W\n\x04root\x18\x04 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\"g\n\x17ListDepartmentsResponse\x12\x33\n\x0b\x64\x65partments\x18\x01 \x03(\x0b\x32\x1e.tollhouse.admin.v1.Department\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbe\x01\n\x17UpdateDepartmentRequest\x12:\n\ndepartment\x18\x01 \x01(\x0b\x32\x1e.tollhouse.admin.v1.DepartmentB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xd6\x02\n\x15MoveDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x64\n\x11parent_department\x18\x02 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x18GetDepartmentMoveRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departmentMoves/[a-z][a-z0-9-]{1,62}$\"\xb2\x02\n\x1aListDepartmentMovesRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12]\n\ndepartment\x18\x04 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x41\n\x05state\x18\x05 \x01(\x0e\x32(.tollhouse.admin.v1.DepartmentMove.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\"t\n\x1bListDepartmentMovesResponse\x12<\n\x10\x64\x65partment_moves\x18\x01 \x03(\x0b\x32\".tollhouse.admin.v1.DepartmentMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc6\x01\n\x1b\x43\x61ncelDepartmentMoveRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departmentMoves/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbe\x01\n\x17\x44\x65leteDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xa6\x07\n\x11\x44\x65partmentService\x12_\n\x10\x43reateDepartment\x12+.tollhouse.admin.v1.CreateDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12Y\n\rGetDepartment\x12(.tollhouse.admin.v1.GetDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12j\n\x0fListDepartments\x12*.tollhouse.admin.v1.ListDepartmentsRequest\x1a+.tollhouse.admin.v1.ListDepartmentsResponse\x12_\n\x10UpdateDepartment\x12+.tollhouse.admin.v1.UpdateDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12[\n\x0eMoveDepartment\x12).tollhouse.admin.v1.MoveDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12\x65\n\x11GetDepartmentMove\x12,.tollhouse.admin.v1.GetDepartmentMoveRequest\x1a\".tollhouse.admin.v1.DepartmentMove\x12v\n\x13ListDepartmentMoves\x12..tollhouse.admin.v1.ListDepartmentMovesRequest\x1a/.tollhouse.admin.v1.ListDepartmentMovesResponse\x12k\n\x14\x43\x61ncelDepartmentMove\x12/.tollhouse.admin.v1.CancelDepartmentMoveRequest\x1a\".tollhouse.admin.v1.DepartmentMove\x12_\n\x10\x44\x65leteDepartment\x12+.tollhouse.admin.v1.DeleteDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Departmentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tollhouse/admin/v1/departments.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x06\n\nDepartment\x12W\n\x04name\x18\x01 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x64\n\x11parent_department\x18\x03 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x12\n\x04path\x18\x04 \x03(\tB\x04\xe2\x41\x01\x03\x12\x39\n\x05state\x18\x05 \x01(\x0e\x32$.tollhouse.admin.v1.Department.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x36\n\x04move\x18\n \x01(\x0b\x32\".tollhouse.admin.v1.DepartmentMoveB\x04\xe2\x41\x01\x03\x12\x1c\n\x0b\x63ost_centre\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12W\n\x05owner\x18\x0c \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x19\n\x0bmerged_into\x18\r \x01(\tB\x04\xe2\x41\x01\x03\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_DELETED\x10\x02\x12\x10\n\x0cSTATE_MERGED\x10\x03\"\xa3\x07\n\x0e\x44\x65partmentMove\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ndepartment\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x11parent_department\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12=\n\x05state\x18\x05 \x01(\x0e\x32(.tollhouse.admin.v1.DepartmentMove.StateB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x66\x61ilure\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpath_before\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\npath_after\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x64\x65partment_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rproject_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10left_limit_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12joined_limit_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12;\n\x04kind\x18\x11 \x01(\x0e\x32\'.tollhouse.admin.v1.DepartmentMove.KindB\x04\xe2\x41\x01\x03\x12<\n\x0climit_policy\x18\x12 \x01(\x0e\x32 .tollhouse.admin.v1.MergedLimitsB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fown_limit_count\x18\x13 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14own_role_grant_count\x18\x14 \x01(\x03\x42\x04\xe2\x41\x01\x03\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_MOVE\x10\x01\x12\x0e\n\nKIND_MERGE\x10\x02\"m\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_SCHEDULED\x10\x01\x12\x11\n\rSTATE_APPLIED\x10\x02\x12\x13\n\x0fSTATE_CANCELLED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"\xf2\x01\n\x17\x43reateDepartmentRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x34\n\rdepartment_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x32\n\ndepartment\x18\x03 \x01(\x0b\x32\x1e.tollhouse.admin.v1.Department\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"l\n\x14GetDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\"\xb1\x03\n\x16ListDepartmentsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12W\n\x04root\x18\x04 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\x12\x1c\n\x0b\x63ost_centre\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12W\n\x05owner\x18\x07 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12=\n\x05state\x18\x08 \x01(\x0e\x32$.tollhouse.admin.v1.Department.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\"g\n\x17ListDepartmentsResponse\x12\x33\n\x0b\x64\x65partments\x18\x01 \x03(\x0b\x32\x1e.tollhouse.admin.v1.Department\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbe\x01\n\x17UpdateDepartmentRequest\x12:\n\ndepartment\x18\x01 \x01(\x0b\x32\x1e.tollhouse.admin.v1.DepartmentB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xd6\x02\n\x15MoveDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x64\n\x11parent_department\x18\x02 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x03\n\x16MergeDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12_\n\x0finto_department\x18\x02 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12@\n\x0climit_policy\x18\x03 \x01(\x0e\x32 .tollhouse.admin.v1.MergedLimitsB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"t\n\x18GetDepartmentMoveRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departmentMoves/[a-z][a-z0-9-]{1,62}$\"\xb2\x02\n\x1aListDepartmentMovesRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12]\n\ndepartment\x18\x04 \x01(\tBI\xbaHFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x41\n\x05state\x18\x05 \x01(\x0e\x32(.tollhouse.admin.v1.DepartmentMove.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\"t\n\x1bListDepartmentMovesResponse\x12<\n\x10\x64\x65partment_moves\x18\x01 \x03(\x0b\x32\".tollhouse.admin.v1.DepartmentMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc6\x01\n\x1b\x43\x61ncelDepartmentMoveRequest\x12X\n\x04name\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departmentMoves/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbe\x01\n\x17\x44\x65leteDepartmentRequest\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08*`\n\x0cMergedLimits\x12\x1d\n\x19MERGED_LIMITS_UNSPECIFIED\x10\x00\x12\x1a\n\x16MERGED_LIMITS_TRANSFER\x10\x01\x12\x15\n\x11MERGED_LIMITS_END\x10\x02\x32\x85\x08\n\x11\x44\x65partmentService\x12_\n\x10\x43reateDepartment\x12+.tollhouse.admin.v1.CreateDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12Y\n\rGetDepartment\x12(.tollhouse.admin.v1.GetDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12j\n\x0fListDepartments\x12*.tollhouse.admin.v1.ListDepartmentsRequest\x1a+.tollhouse.admin.v1.ListDepartmentsResponse\x12_\n\x10UpdateDepartment\x12+.tollhouse.admin.v1.UpdateDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12[\n\x0eMoveDepartment\x12).tollhouse.admin.v1.MoveDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12]\n\x0fMergeDepartment\x12*.tollhouse.admin.v1.MergeDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Department\x12\x65\n\x11GetDepartmentMove\x12,.tollhouse.admin.v1.GetDepartmentMoveRequest\x1a\".tollhouse.admin.v1.DepartmentMove\x12v\n\x13ListDepartmentMoves\x12..tollhouse.admin.v1.ListDepartmentMovesRequest\x1a/.tollhouse.admin.v1.ListDepartmentMovesResponse\x12k\n\x14\x43\x61ncelDepartmentMove\x12/.tollhouse.admin.v1.CancelDepartmentMoveRequest\x1a\".tollhouse.admin.v1.DepartmentMove\x12_\n\x10\x44\x65leteDepartment\x12+.tollhouse.admin.v1.DeleteDepartmentRequest\x1a\x1e.tollhouse.admin.v1.Departmentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPARTMENT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DEPARTMENT'].fields_by_name['move']._loaded_options = None
   _globals['_DEPARTMENT'].fields_by_name['move']._serialized_options = b'\342A\001\003'
+  _globals['_DEPARTMENT'].fields_by_name['cost_centre']._loaded_options = None
+  _globals['_DEPARTMENT'].fields_by_name['cost_centre']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_DEPARTMENT'].fields_by_name['owner']._loaded_options = None
+  _globals['_DEPARTMENT'].fields_by_name['owner']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_DEPARTMENT'].fields_by_name['merged_into']._loaded_options = None
+  _globals['_DEPARTMENT'].fields_by_name['merged_into']._serialized_options = b'\342A\001\003'
   _globals['_DEPARTMENTMOVE'].fields_by_name['name']._loaded_options = None
   _globals['_DEPARTMENTMOVE'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_DEPARTMENTMOVE'].fields_by_name['department']._loaded_options = None
@@ -87,6 +93,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPARTMENTMOVE'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
   _globals['_DEPARTMENTMOVE'].fields_by_name['etag']._loaded_options = None
   _globals['_DEPARTMENTMOVE'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
+  _globals['_DEPARTMENTMOVE'].fields_by_name['kind']._loaded_options = None
+  _globals['_DEPARTMENTMOVE'].fields_by_name['kind']._serialized_options = b'\342A\001\003'
+  _globals['_DEPARTMENTMOVE'].fields_by_name['limit_policy']._loaded_options = None
+  _globals['_DEPARTMENTMOVE'].fields_by_name['limit_policy']._serialized_options = b'\342A\001\003'
+  _globals['_DEPARTMENTMOVE'].fields_by_name['own_limit_count']._loaded_options = None
+  _globals['_DEPARTMENTMOVE'].fields_by_name['own_limit_count']._serialized_options = b'\342A\001\003'
+  _globals['_DEPARTMENTMOVE'].fields_by_name['own_role_grant_count']._loaded_options = None
+  _globals['_DEPARTMENTMOVE'].fields_by_name['own_role_grant_count']._serialized_options = b'\342A\001\003'
   _globals['_CREATEDEPARTMENTREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEDEPARTMENTREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATEDEPARTMENTREQUEST'].fields_by_name['department_id']._loaded_options = None
@@ -103,6 +117,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\020'
   _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['root']._loaded_options = None
   _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['root']._serialized_options = b'\272HFrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['cost_centre']._loaded_options = None
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['cost_centre']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['owner']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTDEPARTMENTSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_UPDATEDEPARTMENTREQUEST'].fields_by_name['department']._loaded_options = None
   _globals['_UPDATEDEPARTMENTREQUEST'].fields_by_name['department']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEDEPARTMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -115,6 +135,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MOVEDEPARTMENTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_MOVEDEPARTMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_MOVEDEPARTMENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['name']._serialized_options = b'\272HCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$'
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['into_department']._loaded_options = None
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['into_department']._serialized_options = b'\272HCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$'
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['limit_policy']._loaded_options = None
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['limit_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_MERGEDEPARTMENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETDEPARTMENTMOVEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDEPARTMENTMOVEREQUEST'].fields_by_name['name']._serialized_options = b'\272HGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departmentMoves/[a-z][a-z0-9-]{1,62}$'
   _globals['_LISTDEPARTMENTMOVESREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -139,36 +169,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEDEPARTMENTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETEDEPARTMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEDEPARTMENTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_MERGEDLIMITS']._serialized_start=4697
+  _globals['_MERGEDLIMITS']._serialized_end=4793
   _globals['_DEPARTMENT']._serialized_start=190
-  _globals['_DEPARTMENT']._serialized_end=817
-  _globals['_DEPARTMENT_STATE']._serialized_start=750
-  _globals['_DEPARTMENT_STATE']._serialized_end=817
-  _globals['_DEPARTMENTMOVE']._serialized_start=820
-  _globals['_DEPARTMENTMOVE']._serialized_end=1500
-  _globals['_DEPARTMENTMOVE_STATE']._serialized_start=1391
-  _globals['_DEPARTMENTMOVE_STATE']._serialized_end=1500
-  _globals['_CREATEDEPARTMENTREQUEST']._serialized_start=1503
-  _globals['_CREATEDEPARTMENTREQUEST']._serialized_end=1745
-  _globals['_GETDEPARTMENTREQUEST']._serialized_start=1747
-  _globals['_GETDEPARTMENTREQUEST']._serialized_end=1855
-  _globals['_LISTDEPARTMENTSREQUEST']._serialized_start=1858
-  _globals['_LISTDEPARTMENTSREQUEST']._serialized_end=2109
-  _globals['_LISTDEPARTMENTSRESPONSE']._serialized_start=2111
-  _globals['_LISTDEPARTMENTSRESPONSE']._serialized_end=2214
-  _globals['_UPDATEDEPARTMENTREQUEST']._serialized_start=2217
-  _globals['_UPDATEDEPARTMENTREQUEST']._serialized_end=2407
-  _globals['_MOVEDEPARTMENTREQUEST']._serialized_start=2410
-  _globals['_MOVEDEPARTMENTREQUEST']._serialized_end=2752
-  _globals['_GETDEPARTMENTMOVEREQUEST']._serialized_start=2754
-  _globals['_GETDEPARTMENTMOVEREQUEST']._serialized_end=2870
-  _globals['_LISTDEPARTMENTMOVESREQUEST']._serialized_start=2873
-  _globals['_LISTDEPARTMENTMOVESREQUEST']._serialized_end=3179
-  _globals['_LISTDEPARTMENTMOVESRESPONSE']._serialized_start=3181
-  _globals['_LISTDEPARTMENTMOVESRESPONSE']._serialized_end=3297
-  _globals['_CANCELDEPARTMENTMOVEREQUEST']._serialized_start=3300
-  _globals['_CANCELDEPARTMENTMOVEREQUEST']._serialized_end=3498
-  _globals['_DELETEDEPARTMENTREQUEST']._serialized_start=3501
-  _globals['_DELETEDEPARTMENTREQUEST']._serialized_end=3691
-  _globals['_DEPARTMENTSERVICE']._serialized_start=3694
-  _globals['_DEPARTMENTSERVICE']._serialized_end=4628
+  _globals['_DEPARTMENT']._serialized_end=981
+  _globals['_DEPARTMENT_STATE']._serialized_start=896
+  _globals['_DEPARTMENT_STATE']._serialized_end=981
+  _globals['_DEPARTMENTMOVE']._serialized_start=984
+  _globals['_DEPARTMENTMOVE']._serialized_end=1915
+  _globals['_DEPARTMENTMOVE_KIND']._serialized_start=1745
+  _globals['_DEPARTMENTMOVE_KIND']._serialized_end=1804
+  _globals['_DEPARTMENTMOVE_STATE']._serialized_start=1806
+  _globals['_DEPARTMENTMOVE_STATE']._serialized_end=1915
+  _globals['_CREATEDEPARTMENTREQUEST']._serialized_start=1918
+  _globals['_CREATEDEPARTMENTREQUEST']._serialized_end=2160
+  _globals['_GETDEPARTMENTREQUEST']._serialized_start=2162
+  _globals['_GETDEPARTMENTREQUEST']._serialized_end=2270
+  _globals['_LISTDEPARTMENTSREQUEST']._serialized_start=2273
+  _globals['_LISTDEPARTMENTSREQUEST']._serialized_end=2706
+  _globals['_LISTDEPARTMENTSRESPONSE']._serialized_start=2708
+  _globals['_LISTDEPARTMENTSRESPONSE']._serialized_end=2811
+  _globals['_UPDATEDEPARTMENTREQUEST']._serialized_start=2814
+  _globals['_UPDATEDEPARTMENTREQUEST']._serialized_end=3004
+  _globals['_MOVEDEPARTMENTREQUEST']._serialized_start=3007
+  _globals['_MOVEDEPARTMENTREQUEST']._serialized_end=3349
+  _globals['_MERGEDEPARTMENTREQUEST']._serialized_start=3352
+  _globals['_MERGEDEPARTMENTREQUEST']._serialized_end=3756
+  _globals['_GETDEPARTMENTMOVEREQUEST']._serialized_start=3758
+  _globals['_GETDEPARTMENTMOVEREQUEST']._serialized_end=3874
+  _globals['_LISTDEPARTMENTMOVESREQUEST']._serialized_start=3877
+  _globals['_LISTDEPARTMENTMOVESREQUEST']._serialized_end=4183
+  _globals['_LISTDEPARTMENTMOVESRESPONSE']._serialized_start=4185
+  _globals['_LISTDEPARTMENTMOVESRESPONSE']._serialized_end=4301
+  _globals['_CANCELDEPARTMENTMOVEREQUEST']._serialized_start=4304
+  _globals['_CANCELDEPARTMENTMOVEREQUEST']._serialized_end=4502
+  _globals['_DELETEDEPARTMENTREQUEST']._serialized_start=4505
+  _globals['_DELETEDEPARTMENTREQUEST']._serialized_end=4695
+  _globals['_DEPARTMENTSERVICE']._serialized_start=4796
+  _globals['_DEPARTMENTSERVICE']._serialized_end=5825
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MergedLimits:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MergedLimitsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MergedLimits.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MERGED_LIMITS_UNSPECIFIED: _MergedLimits.ValueType  # 0
+    """MERGED_LIMITS_UNSPECIFIED refuses the merge while the department has limits of its own."""
+    MERGED_LIMITS_TRANSFER: _MergedLimits.ValueType  # 1
+    """MERGED_LIMITS_TRANSFER puts them on the department merged into, besides the limits that it has: with their amounts,
+    and with what they have counted, they bind all of it from then on.
+    """
+    MERGED_LIMITS_END: _MergedLimits.ValueType  # 2
+    """MERGED_LIMITS_END ends them; the limits of the department merged into, and of those above it, are what binds then."""
+
+class MergedLimits(_MergedLimits, metaclass=_MergedLimitsEnumTypeWrapper):
+    """MergedLimits says what becomes of a merged department's own limits. Those of its projects and keys go with these."""
+
+MERGED_LIMITS_UNSPECIFIED: MergedLimits.ValueType  # 0
+"""MERGED_LIMITS_UNSPECIFIED refuses the merge while the department has limits of its own."""
+MERGED_LIMITS_TRANSFER: MergedLimits.ValueType  # 1
+"""MERGED_LIMITS_TRANSFER puts them on the department merged into, besides the limits that it has: with their amounts,
+and with what they have counted, they bind all of it from then on.
+"""
+MERGED_LIMITS_END: MergedLimits.ValueType  # 2
+"""MERGED_LIMITS_END ends them; the limits of the department merged into, and of those above it, are what binds then."""
+Global___MergedLimits: _TypeAlias = MergedLimits  # noqa: Y015
+
 @_typing.final
 class Department(_message.Message):
     """Department is a node of a tenant's cost tree."""
@@ -39,6 +67,8 @@ class Department(_message.Message):
         """STATE_ACTIVE may have projects that spend."""
         STATE_DELETED: Department._State.ValueType  # 2
         """STATE_DELETED is kept for its records only."""
+        STATE_MERGED: Department._State.ValueType  # 3
+        """STATE_MERGED is kept for its records only: what it had is in the department `merged_into`."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is where a department is in its life."""
@@ -49,6 +79,8 @@ class Department(_message.Message):
     """STATE_ACTIVE may have projects that spend."""
     STATE_DELETED: Department.State.ValueType  # 2
     """STATE_DELETED is kept for its records only."""
+    STATE_MERGED: Department.State.ValueType  # 3
+    """STATE_MERGED is kept for its records only: what it had is in the department `merged_into`."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -60,6 +92,9 @@ class Department(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     MOVE_FIELD_NUMBER: _builtins.int
+    COST_CENTRE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    MERGED_INTO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departments/{department}`. Ignored on creation."""
     display_name: _builtins.str
@@ -73,6 +108,16 @@ class Department(_message.Message):
     etag: _builtins.str
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
+    """
+    cost_centre: _builtins.str
+    """Cost centre in the books of the tenant's finance, as they write it: up to 64 letters, digits, spaces and `._:/-`, no
+    space at either end. Empty means none.
+    """
+    owner: _builtins.str
+    """Resource name of the principal who answers for it, of the same tenant and active when it is set. Empty means nobody."""
+    merged_into: _builtins.str
+    """Resource name of the department in which what this one had is now; set while it is STATE_MERGED only. It is followed
+    through further merges.
     """
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -88,11 +133,11 @@ class Department(_message.Message):
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the department was deleted; absent while it is not."""
+        """When the department was deleted or merged; absent while it is active."""
 
     @_builtins.property
     def move(self) -> Global___DepartmentMove:
-        """The move that MoveDepartment has just made or scheduled; set in its answer only."""
+        """The move that MoveDepartment or MergeDepartment has just made or scheduled; set in their answers only."""
 
     def __init__(
         self,
@@ -107,10 +152,13 @@ class Department(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         move: Global___DepartmentMove | None = ...,
+        cost_centre: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        merged_into: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "move", b"move", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "move", b"move", "name", b"name", "parent_department", b"parent_department", "path", b"path", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_centre", b"cost_centre", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "merged_into", b"merged_into", "move", b"move", "name", b"name", "owner", b"owner", "parent_department", b"parent_department", "path", b"path", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,9 +166,34 @@ Global___Department: _TypeAlias = Department  # noqa: Y015
 
 @_typing.final
 class DepartmentMove(_message.Message):
-    """DepartmentMove is a change of the tree: a department with all that is below it gets another parent at a moment."""
+    """DepartmentMove is a change of the tree at a moment: a department with all that is below it gets another parent, or, in a
+    merge, everything in it goes into another department.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DepartmentMove._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: DepartmentMove._Kind.ValueType  # 0
+        """KIND_UNSPECIFIED is never returned."""
+        KIND_MOVE: DepartmentMove._Kind.ValueType  # 1
+        """KIND_MOVE moves a department itself."""
+        KIND_MERGE: DepartmentMove._Kind.ValueType  # 2
+        """KIND_MERGE moves what is in a department and ends it."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind is what moves."""
+
+    KIND_UNSPECIFIED: DepartmentMove.Kind.ValueType  # 0
+    """KIND_UNSPECIFIED is never returned."""
+    KIND_MOVE: DepartmentMove.Kind.ValueType  # 1
+    """KIND_MOVE moves a department itself."""
+    KIND_MERGE: DepartmentMove.Kind.ValueType  # 2
+    """KIND_MERGE moves what is in a department and ends it."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -169,12 +242,16 @@ class DepartmentMove(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LIMIT_POLICY_FIELD_NUMBER: _builtins.int
+    OWN_LIMIT_COUNT_FIELD_NUMBER: _builtins.int
+    OWN_ROLE_GRANT_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departmentMoves/{department_move}`."""
     department: _builtins.str
     """Resource name of the department that moves."""
     parent_department: _builtins.str
-    """Resource name of the new department above; empty means directly below the tenant."""
+    """Resource name of the new department above, in a merge of the one merged into; empty means directly below the tenant."""
     state: Global___DepartmentMove.State.ValueType
     """Where the move is in its life."""
     failure: _builtins.str
@@ -191,6 +268,14 @@ class DepartmentMove(_message.Message):
     """Resource name of the principal who asked for the move."""
     etag: _builtins.str
     """Version of the move."""
+    kind: Global___DepartmentMove.Kind.ValueType
+    """What moves."""
+    limit_policy: Global___MergedLimits.ValueType
+    """What becomes of a merged department's own limits."""
+    own_limit_count: _builtins.int
+    """Limits of the merged department itself, when the merge was asked for; 0 for a move."""
+    own_role_grant_count: _builtins.int
+    """Role grants on the merged department itself, when the merge was asked for; 0 for a move."""
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
         """When the move takes effect, by the database's clock."""
@@ -234,10 +319,14 @@ class DepartmentMove(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        kind: Global___DepartmentMove.Kind.ValueType = ...,
+        limit_policy: Global___MergedLimits.ValueType = ...,
+        own_limit_count: _builtins.int = ...,
+        own_role_grant_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_time", b"effective_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "department", b"department", "department_count", b"department_count", "effective_time", b"effective_time", "end_time", b"end_time", "etag", b"etag", "failure", b"failure", "joined_limit_count", b"joined_limit_count", "left_limit_count", b"left_limit_count", "name", b"name", "parent_department", b"parent_department", "path_after", b"path_after", "path_before", b"path_before", "project_count", b"project_count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "department", b"department", "department_count", b"department_count", "effective_time", b"effective_time", "end_time", b"end_time", "etag", b"etag", "failure", b"failure", "joined_limit_count", b"joined_limit_count", "kind", b"kind", "left_limit_count", b"left_limit_count", "limit_policy", b"limit_policy", "name", b"name", "own_limit_count", b"own_limit_count", "own_role_grant_count", b"own_role_grant_count", "parent_department", b"parent_department", "path_after", b"path_after", "path_before", b"path_before", "project_count", b"project_count", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,6 +409,9 @@ class ListDepartmentsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ROOT_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    COST_CENTRE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant, `tenants/{tenant}`."""
     page_size: _builtins.int
@@ -329,7 +421,13 @@ class ListDepartmentsRequest(_message.Message):
     root: _builtins.str
     """Only this department and those below it, by resource name. Absent means the whole tenant."""
     show_deleted: _builtins.bool
-    """Includes deleted departments. Default false."""
+    """Includes deleted and merged departments. Default false."""
+    cost_centre: _builtins.str
+    """Only those with exactly this cost centre. Absent means all."""
+    owner: _builtins.str
+    """Only those of this owner, by resource name. Absent means all."""
+    state: Global___Department.State.ValueType
+    """Only those in this state, deleted ones too if it is that. Absent: see `show_deleted`."""
     def __init__(
         self,
         *,
@@ -338,10 +436,13 @@ class ListDepartmentsRequest(_message.Message):
         page_token: _builtins.str = ...,
         root: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        cost_centre: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        state: Global___Department.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "root", b"root", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_centre", b"cost_centre", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "root", b"root", "show_deleted", b"show_deleted", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,6 +565,56 @@ class MoveDepartmentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveDepartmentRequest: _TypeAlias = MoveDepartmentRequest  # noqa: Y015
+
+@_typing.final
+class MergeDepartmentRequest(_message.Message):
+    """MergeDepartmentRequest moves everything in a department into another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INTO_DEPARTMENT_FIELD_NUMBER: _builtins.int
+    LIMIT_POLICY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the department that ends, `tenants/{tenant}/departments/{department}`."""
+    into_department: _builtins.str
+    """Resource name of the department that takes everything in, of the same tenant; neither the one that ends nor below it."""
+    limit_policy: Global___MergedLimits.ValueType
+    """What becomes of the limits on the department that ends. Absent: it must have none when the merge is made."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When the merge takes effect, as with MoveDepartment. Absent means at once."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        into_department: _builtins.str = ...,
+        limit_policy: Global___MergedLimits.ValueType = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_time", b"effective_time", "etag", b"etag", "into_department", b"into_department", "limit_policy", b"limit_policy", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeDepartmentRequest: _TypeAlias = MergeDepartmentRequest  # noqa: Y015
 
 @_typing.final
 class GetDepartmentMoveRequest(_message.Message):

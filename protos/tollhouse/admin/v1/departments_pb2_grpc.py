@@ -61,6 +61,11 @@ class DepartmentServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
                 _registered_method=True)
+        self.MergeDepartment = channel.unary_unary(
+                '/tollhouse.admin.v1.DepartmentService/MergeDepartment',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MergeDepartmentRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
+                _registered_method=True)
         self.GetDepartmentMove = channel.unary_unary(
                 '/tollhouse.admin.v1.DepartmentService/GetDepartmentMove',
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.GetDepartmentMoveRequest.SerializeToString,
@@ -126,6 +131,19 @@ class DepartmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeDepartment(self, request, context):
+        """MergeDepartment moves everything in a department, its projects and the departments below it, into another one, now or
+        at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
+        MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
+        find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
+        department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
+        are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
+        `departments.merge` on the tenant. Repeatable by `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDepartmentMove(self, request, context):
         """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant.
         """
@@ -180,6 +198,11 @@ def add_DepartmentServiceServicer_to_server(servicer, server):
             'MoveDepartment': grpc.unary_unary_rpc_method_handler(
                     servicer.MoveDepartment,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.SerializeToString,
+            ),
+            'MergeDepartment': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeDepartment,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.MergeDepartmentRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.SerializeToString,
             ),
             'GetDepartmentMove': grpc.unary_unary_rpc_method_handler(
@@ -339,6 +362,33 @@ class DepartmentService:
             target,
             '/tollhouse.admin.v1.DepartmentService/MoveDepartment',
             tollhouse_dot_admin_dot_v1_dot_departments__pb2.MoveDepartmentRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeDepartment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.DepartmentService/MergeDepartment',
+            tollhouse_dot_admin_dot_v1_dot_departments__pb2.MergeDepartmentRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_departments__pb2.Department.FromString,
             options,
             channel_credentials,

@@ -49,6 +49,15 @@ class DepartmentServiceStub:
     usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
     `request_id`.
     """
+    MergeDepartment: _grpc.UnaryUnaryMultiCallable[_departments_pb2.MergeDepartmentRequest, _departments_pb2.Department]
+    """MergeDepartment moves everything in a department, its projects and the departments below it, into another one, now or
+    at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
+    MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
+    find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
+    department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
+    are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
+    `departments.merge` on the tenant. Repeatable by `request_id`.
+    """
     GetDepartmentMove: _grpc.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]
     """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
     ListDepartmentMoves: _grpc.UnaryUnaryMultiCallable[_departments_pb2.ListDepartmentMovesRequest, _departments_pb2.ListDepartmentMovesResponse]
@@ -78,6 +87,15 @@ class DepartmentServiceAsyncStub(DepartmentServiceStub):
     and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
     usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
     `request_id`.
+    """
+    MergeDepartment: _aio.UnaryUnaryMultiCallable[_departments_pb2.MergeDepartmentRequest, _departments_pb2.Department]  # type: ignore[assignment]
+    """MergeDepartment moves everything in a department, its projects and the departments below it, into another one, now or
+    at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
+    MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
+    find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
+    department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
+    are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
+    `departments.merge` on the tenant. Repeatable by `request_id`.
     """
     GetDepartmentMove: _aio.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]  # type: ignore[assignment]
     """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
@@ -135,6 +153,21 @@ class DepartmentServiceServicer(metaclass=_abc_1.ABCMeta):
         and role grants of the new departments above count from then on, on every server within 2 seconds, and never before;
         usage that is booked already stays where it was booked. Needs `departments.move` on the tenant. Repeatable by
         `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeDepartment(
+        self,
+        request: _departments_pb2.MergeDepartmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_departments_pb2.Department, _abc.Awaitable[_departments_pb2.Department]]:
+        """MergeDepartment moves everything in a department, its projects and the departments below it, into another one, now or
+        at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
+        MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
+        find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
+        department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
+        are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
+        `departments.merge` on the tenant. Repeatable by `request_id`.
         """
 
     @_abc_1.abstractmethod

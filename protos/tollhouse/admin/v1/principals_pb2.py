@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tollhouse/admin/v1/principals.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n\tPrincipal\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x04kind\x18\x03 \x01(\x0e\x32\".tollhouse.admin.v1.Principal.KindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32#.tollhouse.admin.v1.Principal.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\"E\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_USER\x10\x01\x12\x18\n\x14KIND_SERVICE_ACCOUNT\x10\x02\"W\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03\"\xf6\x01\n\x16\x43reatePrincipalRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x33\n\x0cprincipal_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x38\n\tprincipal\x18\x03 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PrincipalB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"j\n\x13GetPrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\"\xa1\x01\n\x15ListPrincipalsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"d\n\x16ListPrincipalsResponse\x12\x31\n\nprincipals\x18\x01 \x03(\x0b\x32\x1d.tollhouse.admin.v1.Principal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbb\x01\n\x16UpdatePrincipalRequest\x12\x38\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PrincipalB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbd\x01\n\x17\x44isablePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbc\x01\n\x16\x45nablePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbc\x01\n\x16\x44\x65letePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xab\x05\n\x10PrincipalService\x12\\\n\x0f\x43reatePrincipal\x12*.tollhouse.admin.v1.CreatePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12V\n\x0cGetPrincipal\x12\'.tollhouse.admin.v1.GetPrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12g\n\x0eListPrincipals\x12).tollhouse.admin.v1.ListPrincipalsRequest\x1a*.tollhouse.admin.v1.ListPrincipalsResponse\x12\\\n\x0fUpdatePrincipal\x12*.tollhouse.admin.v1.UpdatePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12^\n\x10\x44isablePrincipal\x12+.tollhouse.admin.v1.DisablePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12\\\n\x0f\x45nablePrincipal\x12*.tollhouse.admin.v1.EnablePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12\\\n\x0f\x44\x65letePrincipal\x12*.tollhouse.admin.v1.DeletePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principalb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tollhouse/admin/v1/principals.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x05\n\tPrincipal\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x04kind\x18\x03 \x01(\x0e\x32\".tollhouse.admin.v1.Principal.KindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x05state\x18\x04 \x01(\x0e\x32#.tollhouse.admin.v1.Principal.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05\x65mail\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\x12\x18\n\x06issuer\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07subject\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"E\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_USER\x10\x01\x12\x18\n\x14KIND_SERVICE_ACCOUNT\x10\x02\"W\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03\"\xf6\x01\n\x16\x43reatePrincipalRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x33\n\x0cprincipal_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x38\n\tprincipal\x18\x03 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PrincipalB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"j\n\x13GetPrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\"\xb4\x02\n\x15ListPrincipalsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\x12:\n\x04kind\x18\x05 \x01(\x0e\x32\".tollhouse.admin.v1.Principal.KindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12<\n\x05state\x18\x06 \x01(\x0e\x32#.tollhouse.admin.v1.Principal.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x05\x65mail\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01\"d\n\x16ListPrincipalsResponse\x12\x31\n\nprincipals\x18\x01 \x03(\x0b\x32\x1d.tollhouse.admin.v1.Principal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbb\x01\n\x16UpdatePrincipalRequest\x12\x38\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.tollhouse.admin.v1.PrincipalB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbd\x01\n\x17\x44isablePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbc\x01\n\x16\x45nablePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xbc\x01\n\x16\x44\x65letePrincipalRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xab\x05\n\x10PrincipalService\x12\\\n\x0f\x43reatePrincipal\x12*.tollhouse.admin.v1.CreatePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12V\n\x0cGetPrincipal\x12\'.tollhouse.admin.v1.GetPrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12g\n\x0eListPrincipals\x12).tollhouse.admin.v1.ListPrincipalsRequest\x1a*.tollhouse.admin.v1.ListPrincipalsResponse\x12\\\n\x0fUpdatePrincipal\x12*.tollhouse.admin.v1.UpdatePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12^\n\x10\x44isablePrincipal\x12+.tollhouse.admin.v1.DisablePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12\\\n\x0f\x45nablePrincipal\x12*.tollhouse.admin.v1.EnablePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principal\x12\\\n\x0f\x44\x65letePrincipal\x12*.tollhouse.admin.v1.DeletePrincipalRequest\x1a\x1d.tollhouse.admin.v1.Principalb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRINCIPAL'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_PRINCIPAL'].fields_by_name['etag']._loaded_options = None
   _globals['_PRINCIPAL'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PRINCIPAL'].fields_by_name['email']._loaded_options = None
+  _globals['_PRINCIPAL'].fields_by_name['email']._serialized_options = b'\272H\005r\003\030\376\001'
+  _globals['_PRINCIPAL'].fields_by_name['issuer']._loaded_options = None
+  _globals['_PRINCIPAL'].fields_by_name['issuer']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_PRINCIPAL'].fields_by_name['subject']._loaded_options = None
+  _globals['_PRINCIPAL'].fields_by_name['subject']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_CREATEPRINCIPALREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEPRINCIPALREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATEPRINCIPALREQUEST'].fields_by_name['principal_id']._loaded_options = None
@@ -67,6 +73,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\020'
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['email']._loaded_options = None
+  _globals['_LISTPRINCIPALSREQUEST'].fields_by_name['email']._serialized_options = b'\272H\005r\003\030\376\001'
   _globals['_UPDATEPRINCIPALREQUEST'].fields_by_name['principal']._loaded_options = None
   _globals['_UPDATEPRINCIPALREQUEST'].fields_by_name['principal']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEPRINCIPALREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -90,27 +102,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEPRINCIPALREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEPRINCIPALREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_PRINCIPAL']._serialized_start=189
-  _globals['_PRINCIPAL']._serialized_end=786
-  _globals['_PRINCIPAL_KIND']._serialized_start=628
-  _globals['_PRINCIPAL_KIND']._serialized_end=697
-  _globals['_PRINCIPAL_STATE']._serialized_start=699
-  _globals['_PRINCIPAL_STATE']._serialized_end=786
-  _globals['_CREATEPRINCIPALREQUEST']._serialized_start=789
-  _globals['_CREATEPRINCIPALREQUEST']._serialized_end=1035
-  _globals['_GETPRINCIPALREQUEST']._serialized_start=1037
-  _globals['_GETPRINCIPALREQUEST']._serialized_end=1143
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=1146
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1307
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1309
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=1409
-  _globals['_UPDATEPRINCIPALREQUEST']._serialized_start=1412
-  _globals['_UPDATEPRINCIPALREQUEST']._serialized_end=1599
-  _globals['_DISABLEPRINCIPALREQUEST']._serialized_start=1602
-  _globals['_DISABLEPRINCIPALREQUEST']._serialized_end=1791
-  _globals['_ENABLEPRINCIPALREQUEST']._serialized_start=1794
-  _globals['_ENABLEPRINCIPALREQUEST']._serialized_end=1982
-  _globals['_DELETEPRINCIPALREQUEST']._serialized_start=1985
-  _globals['_DELETEPRINCIPALREQUEST']._serialized_end=2173
-  _globals['_PRINCIPALSERVICE']._serialized_start=2176
-  _globals['_PRINCIPALSERVICE']._serialized_end=2859
+  _globals['_PRINCIPAL']._serialized_end=864
+  _globals['_PRINCIPAL_KIND']._serialized_start=706
+  _globals['_PRINCIPAL_KIND']._serialized_end=775
+  _globals['_PRINCIPAL_STATE']._serialized_start=777
+  _globals['_PRINCIPAL_STATE']._serialized_end=864
+  _globals['_CREATEPRINCIPALREQUEST']._serialized_start=867
+  _globals['_CREATEPRINCIPALREQUEST']._serialized_end=1113
+  _globals['_GETPRINCIPALREQUEST']._serialized_start=1115
+  _globals['_GETPRINCIPALREQUEST']._serialized_end=1221
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=1224
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1532
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1534
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=1634
+  _globals['_UPDATEPRINCIPALREQUEST']._serialized_start=1637
+  _globals['_UPDATEPRINCIPALREQUEST']._serialized_end=1824
+  _globals['_DISABLEPRINCIPALREQUEST']._serialized_start=1827
+  _globals['_DISABLEPRINCIPALREQUEST']._serialized_end=2016
+  _globals['_ENABLEPRINCIPALREQUEST']._serialized_start=2019
+  _globals['_ENABLEPRINCIPALREQUEST']._serialized_end=2207
+  _globals['_DELETEPRINCIPALREQUEST']._serialized_start=2210
+  _globals['_DELETEPRINCIPALREQUEST']._serialized_end=2398
+  _globals['_PRINCIPALSERVICE']._serialized_start=2401
+  _globals['_PRINCIPALSERVICE']._serialized_end=3084
 # @@protoc_insertion_point(module_scope)

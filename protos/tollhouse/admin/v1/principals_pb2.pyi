@@ -85,6 +85,9 @@ class Principal(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/principals/{principal}`. Ignored on creation."""
     display_name: _builtins.str
@@ -96,6 +99,18 @@ class Principal(_message.Message):
     etag: _builtins.str
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
+    """
+    email: _builtins.str
+    """E-mail address of a person, unique among the tenant's principals that are not deleted, whatever its case. Empty means
+    none; a service account has none.
+    """
+    issuer: _builtins.str
+    """Issuer of the OpenID Connect tokens by which the principal is known, an https URL, exactly as in the claim `iss`. Set
+    together with `subject`, or both empty.
+    """
+    subject: _builtins.str
+    """The principal's claim `sub` in tokens of that issuer; the two together are unique among the tenant's principals that
+    are not deleted.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -120,10 +135,13 @@ class Principal(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        email: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "kind", b"kind", "name", b"name", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "email", b"email", "etag", b"etag", "issuer", b"issuer", "kind", b"kind", "name", b"name", "state", b"state", "subject", b"subject", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,6 +223,9 @@ class ListPrincipalsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant, `tenants/{tenant}`."""
     page_size: _builtins.int
@@ -213,6 +234,12 @@ class ListPrincipalsRequest(_message.Message):
     """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
     show_deleted: _builtins.bool
     """Includes deleted principals. Default false."""
+    kind: Global___Principal.Kind.ValueType
+    """Only principals of this kind. Absent means all."""
+    state: Global___Principal.State.ValueType
+    """Only those in this state, deleted ones too if it is that. Absent: see `show_deleted`."""
+    email: _builtins.str
+    """Only the one with this e-mail address, whatever its case. Absent means all."""
     def __init__(
         self,
         *,
@@ -220,10 +247,13 @@ class ListPrincipalsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        kind: Global___Principal.Kind.ValueType = ...,
+        state: Global___Principal.State.ValueType = ...,
+        email: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/projects.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x03\n\x07Project\x12u\n\x04name\x18\x01 \x01(\tBg\xbaHdr_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32!.tollhouse.admin.v1.Project.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_DELETED\x10\x02\"\x87\x02\n\x14\x43reateProjectRequest\x12V\n\x06parent\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x31\n\nproject_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12,\n\x07project\x18\x03 \x01(\x0b\x32\x1b.tollhouse.admin.v1.Project\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x87\x01\n\x11GetProjectRequest\x12r\n\x04name\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\"\xc4\x01\n\x13ListProjectsRequest\x12Z\n\x06parent\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departments/([a-z][a-z0-9-]{1,62}|-)$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.tollhouse.admin.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x14UpdateProjectRequest\x12\x34\n\x07project\x18\x01 \x01(\x0b\x32\x1b.tollhouse.admin.v1.ProjectB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xd9\x01\n\x14\x44\x65leteProjectRequest\x12r\n\x04name\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xcd\x03\n\x0eProjectService\x12V\n\rCreateProject\x12(.tollhouse.admin.v1.CreateProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12P\n\nGetProject\x12%.tollhouse.admin.v1.GetProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12\x61\n\x0cListProjects\x12\'.tollhouse.admin.v1.ListProjectsRequest\x1a(.tollhouse.admin.v1.ListProjectsResponse\x12V\n\rUpdateProject\x12(.tollhouse.admin.v1.UpdateProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12V\n\rDeleteProject\x12(.tollhouse.admin.v1.DeleteProjectRequest\x1a\x1b.tollhouse.admin.v1.Projectb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/projects.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x04\n\x07Project\x12u\n\x04name\x18\x01 \x01(\tBg\xbaHdr_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32!.tollhouse.admin.v1.Project.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1c\n\x0b\x63ost_centre\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12W\n\x05owner\x18\t \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_DELETED\x10\x02\"\x87\x02\n\x14\x43reateProjectRequest\x12V\n\x06parent\x18\x01 \x01(\tBF\xbaHCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$\x12\x31\n\nproject_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12,\n\x07project\x18\x03 \x01(\x0b\x32\x1b.tollhouse.admin.v1.Project\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x87\x01\n\x11GetProjectRequest\x12r\n\x04name\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\"\xf7\x02\n\x13ListProjectsRequest\x12Z\n\x06parent\x18\x01 \x01(\tBJ\xbaHGrE2C^tenants/[a-z][a-z0-9-]{1,62}/departments/([a-z][a-z0-9-]{1,62}|-)$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\x12\x1c\n\x0b\x63ost_centre\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12W\n\x05owner\x18\x06 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12:\n\x05state\x18\x07 \x01(\x0e\x32!.tollhouse.admin.v1.Project.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.tollhouse.admin.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x14UpdateProjectRequest\x12\x34\n\x07project\x18\x01 \x01(\x0b\x32\x1b.tollhouse.admin.v1.ProjectB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xd9\x01\n\x14\x44\x65leteProjectRequest\x12r\n\x04name\x18\x01 \x01(\tBd\xbaHar_2]^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xcd\x03\n\x0eProjectService\x12V\n\rCreateProject\x12(.tollhouse.admin.v1.CreateProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12P\n\nGetProject\x12%.tollhouse.admin.v1.GetProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12\x61\n\x0cListProjects\x12\'.tollhouse.admin.v1.ListProjectsRequest\x1a(.tollhouse.admin.v1.ListProjectsResponse\x12V\n\rUpdateProject\x12(.tollhouse.admin.v1.UpdateProjectRequest\x1a\x1b.tollhouse.admin.v1.Project\x12V\n\rDeleteProject\x12(.tollhouse.admin.v1.DeleteProjectRequest\x1a\x1b.tollhouse.admin.v1.Projectb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
   _globals['_PROJECT'].fields_by_name['etag']._loaded_options = None
   _globals['_PROJECT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PROJECT'].fields_by_name['cost_centre']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['cost_centre']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PROJECT'].fields_by_name['owner']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['owner']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_CREATEPROJECTREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEPROJECTREQUEST'].fields_by_name['parent']._serialized_options = b'\272HCrA2?^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATEPROJECTREQUEST'].fields_by_name['project_id']._loaded_options = None
@@ -63,6 +67,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\020'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['cost_centre']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['cost_centre']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['owner']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._loaded_options = None
   _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEPROJECTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -74,21 +84,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEPROJECTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEPROJECTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_PROJECT']._serialized_start=187
-  _globals['_PROJECT']._serialized_end=660
-  _globals['_PROJECT_STATE']._serialized_start=593
-  _globals['_PROJECT_STATE']._serialized_end=660
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=663
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=926
-  _globals['_GETPROJECTREQUEST']._serialized_start=929
-  _globals['_GETPROJECTREQUEST']._serialized_end=1064
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=1067
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=1263
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1265
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1359
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=1362
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1543
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=1546
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=1763
-  _globals['_PROJECTSERVICE']._serialized_start=1766
-  _globals['_PROJECTSERVICE']._serialized_end=2227
+  _globals['_PROJECT']._serialized_end=779
+  _globals['_PROJECT_STATE']._serialized_start=712
+  _globals['_PROJECT_STATE']._serialized_end=779
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=782
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=1045
+  _globals['_GETPROJECTREQUEST']._serialized_start=1048
+  _globals['_GETPROJECTREQUEST']._serialized_end=1183
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=1186
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1561
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1563
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1657
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=1660
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1841
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=1844
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=2061
+  _globals['_PROJECTSERVICE']._serialized_start=2064
+  _globals['_PROJECTSERVICE']._serialized_end=2525
 # @@protoc_insertion_point(module_scope)

@@ -57,6 +57,8 @@ class Project(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    COST_CENTRE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departments/{department}/projects/{project}`. Ignored on creation."""
     display_name: _builtins.str
@@ -67,6 +69,12 @@ class Project(_message.Message):
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
     """
+    cost_centre: _builtins.str
+    """Cost centre in the books of the tenant's finance, as they write it: up to 64 letters, digits, spaces and `._:/-`, no
+    space at either end. Empty means none.
+    """
+    owner: _builtins.str
+    """Resource name of the principal who answers for it, of the same tenant and active when it is set. Empty means nobody."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the resource was created."""
@@ -89,10 +97,12 @@ class Project(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        cost_centre: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_centre", b"cost_centre", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "owner", b"owner", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +184,9 @@ class ListProjectsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
+    COST_CENTRE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the department, `tenants/{tenant}/departments/{department}`; `tenants/{tenant}/departments/-`
     means all departments and needs the permission on the tenant. Departments below a named one are not included.
@@ -184,6 +197,12 @@ class ListProjectsRequest(_message.Message):
     """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
     show_deleted: _builtins.bool
     """Includes deleted projects. Default false."""
+    cost_centre: _builtins.str
+    """Only those with exactly this cost centre. Absent means all."""
+    owner: _builtins.str
+    """Only those of this owner, by resource name. Absent means all."""
+    state: Global___Project.State.ValueType
+    """Only those in this state, deleted ones too if it is that. Absent: see `show_deleted`."""
     def __init__(
         self,
         *,
@@ -191,10 +210,13 @@ class ListProjectsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         show_deleted: _builtins.bool = ...,
+        cost_centre: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        state: Global___Project.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_centre", b"cost_centre", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

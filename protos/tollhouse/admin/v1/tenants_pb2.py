@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollhouse/admin/v1/tenants.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x03\n\x06Tenant\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1a\n\ttime_zone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32 .tollhouse.admin.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12)\n\x16\x66iscal_month_start_day\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x1c(\x00\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03\"\xab\x01\n\x13\x43reateTenantRequest\x12\x30\n\ttenant_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12*\n\x06tenant\x18\x02 \x01(\x0b\x32\x1a.tollhouse.admin.v1.Tenant\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"G\n\x10GetTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\"g\n\x12ListTenantsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.tollhouse.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x13UpdateTenantRequest\x12\x32\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9a\x01\n\x14SuspendTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x99\x01\n\x13ResumeTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x99\x01\n\x13\x44\x65leteTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xe9\x04\n\rTenantService\x12S\n\x0c\x43reateTenant\x12\'.tollhouse.admin.v1.CreateTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12M\n\tGetTenant\x12$.tollhouse.admin.v1.GetTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12^\n\x0bListTenants\x12&.tollhouse.admin.v1.ListTenantsRequest\x1a\'.tollhouse.admin.v1.ListTenantsResponse\x12S\n\x0cUpdateTenant\x12\'.tollhouse.admin.v1.UpdateTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12U\n\rSuspendTenant\x12(.tollhouse.admin.v1.SuspendTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12S\n\x0cResumeTenant\x12\'.tollhouse.admin.v1.ResumeTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12S\n\x0c\x44\x65leteTenant\x12\'.tollhouse.admin.v1.DeleteTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenantb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tollhouse/admin/v1/tenants.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x04\n\x06Tenant\x12\x36\n\x04name\x18\x01 \x01(\tB(\xbaH%r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1a\n\ttime_zone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32 .tollhouse.admin.v1.Tenant.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12)\n\x16\x66iscal_month_start_day\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x1c(\x00\x12\x34\n\npurge_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\x12\x11\n\rSTATE_DELETED\x10\x03\x12\x10\n\x0cSTATE_PURGED\x10\x04\"\xab\x01\n\x13\x43reateTenantRequest\x12\x30\n\ttenant_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12*\n\x06tenant\x18\x02 \x01(\x0b\x32\x1a.tollhouse.admin.v1.Tenant\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"G\n\x10GetTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\"g\n\x12ListTenantsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.tollhouse.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x13UpdateTenantRequest\x12\x32\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.TenantB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x9a\x01\n\x14SuspendTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x99\x01\n\x13ResumeTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xd5\x01\n\x13\x44\x65leteTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\'\n\x0eretention_days\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc2\x1c(\x00H\x00\x88\x01\x01\x42\x11\n\x0f_retention_days\"\x9b\x01\n\x15UndeleteTenantRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xc2\x05\n\rTenantService\x12S\n\x0c\x43reateTenant\x12\'.tollhouse.admin.v1.CreateTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12M\n\tGetTenant\x12$.tollhouse.admin.v1.GetTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12^\n\x0bListTenants\x12&.tollhouse.admin.v1.ListTenantsRequest\x1a\'.tollhouse.admin.v1.ListTenantsResponse\x12S\n\x0cUpdateTenant\x12\'.tollhouse.admin.v1.UpdateTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12U\n\rSuspendTenant\x12(.tollhouse.admin.v1.SuspendTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12S\n\x0cResumeTenant\x12\'.tollhouse.admin.v1.ResumeTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12S\n\x0c\x44\x65leteTenant\x12\'.tollhouse.admin.v1.DeleteTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenant\x12W\n\x0eUndeleteTenant\x12).tollhouse.admin.v1.UndeleteTenantRequest\x1a\x1a.tollhouse.admin.v1.Tenantb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANT'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_TENANT'].fields_by_name['fiscal_month_start_day']._loaded_options = None
   _globals['_TENANT'].fields_by_name['fiscal_month_start_day']._serialized_options = b'\272H\006\032\004\030\034(\000'
+  _globals['_TENANT'].fields_by_name['purge_time']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['purge_time']._serialized_options = b'\342A\001\003'
   _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_CREATETENANTREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -85,26 +87,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETENANTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DELETETENANTREQUEST'].fields_by_name['retention_days']._loaded_options = None
+  _globals['_DELETETENANTREQUEST'].fields_by_name['retention_days']._serialized_options = b'\272H\007\032\005\030\302\034(\000'
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['name']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UNDELETETENANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_TENANT']._serialized_start=186
-  _globals['_TENANT']._serialized_end=686
-  _globals['_TENANT_STATE']._serialized_start=598
-  _globals['_TENANT_STATE']._serialized_end=686
-  _globals['_CREATETENANTREQUEST']._serialized_start=689
-  _globals['_CREATETENANTREQUEST']._serialized_end=860
-  _globals['_GETTENANTREQUEST']._serialized_start=862
-  _globals['_GETTENANTREQUEST']._serialized_end=933
-  _globals['_LISTTENANTSREQUEST']._serialized_start=935
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1038
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1040
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1131
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1134
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1312
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1315
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1469
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1472
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1625
-  _globals['_DELETETENANTREQUEST']._serialized_start=1628
-  _globals['_DELETETENANTREQUEST']._serialized_end=1781
-  _globals['_TENANTSERVICE']._serialized_start=1784
-  _globals['_TENANTSERVICE']._serialized_end=2401
+  _globals['_TENANT']._serialized_end=758
+  _globals['_TENANT_STATE']._serialized_start=652
+  _globals['_TENANT_STATE']._serialized_end=758
+  _globals['_CREATETENANTREQUEST']._serialized_start=761
+  _globals['_CREATETENANTREQUEST']._serialized_end=932
+  _globals['_GETTENANTREQUEST']._serialized_start=934
+  _globals['_GETTENANTREQUEST']._serialized_end=1005
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1007
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1110
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1112
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1203
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1206
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1384
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1387
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1541
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1544
+  _globals['_RESUMETENANTREQUEST']._serialized_end=1697
+  _globals['_DELETETENANTREQUEST']._serialized_start=1700
+  _globals['_DELETETENANTREQUEST']._serialized_end=1913
+  _globals['_UNDELETETENANTREQUEST']._serialized_start=1916
+  _globals['_UNDELETETENANTREQUEST']._serialized_end=2071
+  _globals['_TENANTSERVICE']._serialized_start=2074
+  _globals['_TENANTSERVICE']._serialized_end=2780
 # @@protoc_insertion_point(module_scope)

@@ -40,7 +40,9 @@ class Tenant(_message.Message):
         STATE_SUSPENDED: Tenant._State.ValueType  # 2
         """STATE_SUSPENDED refuses every call of its credentials until it is resumed."""
         STATE_DELETED: Tenant._State.ValueType  # 3
-        """STATE_DELETED refuses every call for good; records are kept for finance."""
+        """STATE_DELETED refuses every call; records are kept for finance. It can be undeleted until `purge_time`."""
+        STATE_PURGED: Tenant._State.ValueType  # 4
+        """STATE_PURGED is what remains after `purge_time`: records without the names of people. It is final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is where a tenant is in its life."""
@@ -52,7 +54,9 @@ class Tenant(_message.Message):
     STATE_SUSPENDED: Tenant.State.ValueType  # 2
     """STATE_SUSPENDED refuses every call of its credentials until it is resumed."""
     STATE_DELETED: Tenant.State.ValueType  # 3
-    """STATE_DELETED refuses every call for good; records are kept for finance."""
+    """STATE_DELETED refuses every call; records are kept for finance. It can be undeleted until `purge_time`."""
+    STATE_PURGED: Tenant.State.ValueType  # 4
+    """STATE_PURGED is what remains after `purge_time`: records without the names of people. It is final."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -63,6 +67,7 @@ class Tenant(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     FISCAL_MONTH_START_DAY_FIELD_NUMBER: _builtins.int
+    PURGE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}`. Ignored on creation, where the id is a field of the request."""
     display_name: _builtins.str
@@ -72,7 +77,7 @@ class Tenant(_message.Message):
     reports. Absent on creation means `UTC`.
     """
     state: Global___Tenant.State.ValueType
-    """Where the tenant is in its life; changed by SuspendTenant, ResumeTenant and DeleteTenant only."""
+    """Where the tenant is in its life; changed by SuspendTenant, ResumeTenant, DeleteTenant and UndeleteTenant only."""
     etag: _builtins.str
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
@@ -95,6 +100,10 @@ class Tenant(_message.Message):
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When the tenant was deleted; absent while it is not."""
 
+    @_builtins.property
+    def purge_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when a deleted tenant can be undeleted; afterwards it is purged. Absent while it is not deleted."""
+
     def __init__(
         self,
         *,
@@ -107,10 +116,11 @@ class Tenant(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         fiscal_month_start_day: _builtins.int = ...,
+        purge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "fiscal_month_start_day", b"fiscal_month_start_day", "name", b"name", "state", b"state", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "fiscal_month_start_day", b"fiscal_month_start_day", "name", b"name", "purge_time", b"purge_time", "state", b"state", "time_zone", b"time_zone", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,6 +368,48 @@ class DeleteTenantRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RETENTION_DAYS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}`."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    retention_days: _builtins.int
+    """Days, 0 to 3,650, for which the tenant can be undeleted before it is purged. Absent means 30; 0 means at once."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        retention_days: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days", "retention_days", b"retention_days"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days", "etag", b"etag", "name", b"name", "request_id", b"request_id", "retention_days", b"retention_days", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retention_days: _TypeAlias = _typing.Literal["retention_days"]  # noqa: Y015
+    _WhichOneofArgType__retention_days: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retention_days) -> _WhichOneofReturnType__retention_days | None: ...
+
+Global___DeleteTenantRequest: _TypeAlias = DeleteTenantRequest  # noqa: Y015
+
+@_typing.final
+class UndeleteTenantRequest(_message.Message):
+    """UndeleteTenantRequest names the deleted tenant to take back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}`."""
     etag: _builtins.str
@@ -382,4 +434,4 @@ class DeleteTenantRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteTenantRequest: _TypeAlias = DeleteTenantRequest  # noqa: Y015
+Global___UndeleteTenantRequest: _TypeAlias = UndeleteTenantRequest  # noqa: Y015

@@ -72,6 +72,11 @@ class TenantServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.DeleteTenantRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.FromString,
                 _registered_method=True)
+        self.UndeleteTenant = channel.unary_unary(
+                '/tollhouse.admin.v1.TenantService/UndeleteTenant',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.UndeleteTenantRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -124,7 +129,17 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTenant(self, request, context):
-        """DeleteTenant marks the tenant as deleted: its credentials are refused for good, its records stay.
+        """DeleteTenant marks the tenant as deleted: its credentials are refused, its records stay. Until `purge_time`
+        UndeleteTenant takes it back; after it the tenant is purged: names, e-mail addresses and subjects of its people are
+        blanked, its API keys and role grants are removed, and its data key is destroyed. Ledger and audit trail stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTenant(self, request, context):
+        """UndeleteTenant takes a deletion back before `purge_time`: the tenant is what it was, and its credentials work as they
+        did. WRONG_STATE for one that is not deleted, or whose time has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +181,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
             'DeleteTenant': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTenant,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.SerializeToString,
+            ),
+            'UndeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTenant,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.UndeleteTenantRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.SerializeToString,
             ),
     }
@@ -360,6 +380,33 @@ class TenantService:
             target,
             '/tollhouse.admin.v1.TenantService/DeleteTenant',
             tollhouse_dot_admin_dot_v1_dot_tenants__pb2.DeleteTenantRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.TenantService/UndeleteTenant',
+            tollhouse_dot_admin_dot_v1_dot_tenants__pb2.UndeleteTenantRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_tenants__pb2.Tenant.FromString,
             options,
             channel_credentials,

@@ -51,7 +51,14 @@ class TenantServiceStub:
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.ResumeTenantRequest, _tenants_pb2.Tenant]
     """ResumeTenant ends a suspension. Resuming an active tenant changes nothing."""
     DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.Tenant]
-    """DeleteTenant marks the tenant as deleted: its credentials are refused for good, its records stay."""
+    """DeleteTenant marks the tenant as deleted: its credentials are refused, its records stay. Until `purge_time`
+    UndeleteTenant takes it back; after it the tenant is purged: names, e-mail addresses and subjects of its people are
+    blanked, its API keys and role grants are removed, and its data key is destroyed. Ledger and audit trail stay.
+    """
+    UndeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.UndeleteTenantRequest, _tenants_pb2.Tenant]
+    """UndeleteTenant takes a deletion back before `purge_time`: the tenant is what it was, and its credentials work as they
+    did. WRONG_STATE for one that is not deleted, or whose time has passed.
+    """
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -76,7 +83,14 @@ class TenantServiceAsyncStub(TenantServiceStub):
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.ResumeTenantRequest, _tenants_pb2.Tenant]  # type: ignore[assignment]
     """ResumeTenant ends a suspension. Resuming an active tenant changes nothing."""
     DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.Tenant]  # type: ignore[assignment]
-    """DeleteTenant marks the tenant as deleted: its credentials are refused for good, its records stay."""
+    """DeleteTenant marks the tenant as deleted: its credentials are refused, its records stay. Until `purge_time`
+    UndeleteTenant takes it back; after it the tenant is purged: names, e-mail addresses and subjects of its people are
+    blanked, its API keys and role grants are removed, and its data key is destroyed. Ledger and audit trail stay.
+    """
+    UndeleteTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.UndeleteTenantRequest, _tenants_pb2.Tenant]  # type: ignore[assignment]
+    """UndeleteTenant takes a deletion back before `purge_time`: the tenant is what it was, and its credentials work as they
+    did. WRONG_STATE for one that is not deleted, or whose time has passed.
+    """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """TenantService keeps the companies or subsidiaries that share one Tollhouse. A tenant is the wall of isolation:
@@ -140,6 +154,19 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenants_pb2.DeleteTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenants_pb2.Tenant, _abc.Awaitable[_tenants_pb2.Tenant]]:
-        """DeleteTenant marks the tenant as deleted: its credentials are refused for good, its records stay."""
+        """DeleteTenant marks the tenant as deleted: its credentials are refused, its records stay. Until `purge_time`
+        UndeleteTenant takes it back; after it the tenant is purged: names, e-mail addresses and subjects of its people are
+        blanked, its API keys and role grants are removed, and its data key is destroyed. Ledger and audit trail stay.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTenant(
+        self,
+        request: _tenants_pb2.UndeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenants_pb2.Tenant, _abc.Awaitable[_tenants_pb2.Tenant]]:
+        """UndeleteTenant takes a deletion back before `purge_time`: the tenant is what it was, and its credentials work as they
+        did. WRONG_STATE for one that is not deleted, or whose time has passed.
+        """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

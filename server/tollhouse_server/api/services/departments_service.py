@@ -1,14 +1,25 @@
 """DepartmentService: the tree to which cost is charged."""
 
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import departments_pb2 as pb
 
+from tollhouse_server.api import department_moves
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.department_moves import TOPICS, carry_out_due, log_ended, move_message, path_names
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
+from tollhouse_server.api.owners import (
+    OWNED_FIELDS,
+    checked_cost_centre,
+    narrowing,
+    new_owner,
+    owned_values,
+    owner_name,
+    owner_of,
+)
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import etag, moment_of, timestamp, version_of
 from tollhouse_server.database.engine import Database
@@ -17,12 +28,13 @@ from tollhouse_server.database.rows import change, check_version
 from tollhouse_server.errors import ResourceInUse, WrongState
 from tollhouse_server.names import DepartmentMoveName, DepartmentName, TenantName
 from tollhouse_server.tenancy import move_store, store
-from tollhouse_server.tenancy.moves import effective_moment
 from tollhouse_server.tenancy.tables import DepartmentMoveRow, DepartmentRow
+
+_MoveRequest: TypeAlias = pb.MoveDepartmentRequest | pb.MergeDepartmentRequest
 
 
 class DepartmentService:
-    """Creates, reads, renames, moves and deletes departments."""
+    """Creates, reads, changes, moves, merges and deletes departments."""
 
     def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
         self._database = database
@@ -33,6 +45,8 @@ class DepartmentService:
         tenant = TenantName.parse(request.parent, "parent").tenant
         name = DepartmentName.parse(f"{request.parent}/departments/{request.department_id}", "department_id")
         parent = _parent_id(request.department.parent_department)
+        cost_centre = checked_cost_centre(request.department.cost_centre, "department.cost_centre")
+        owner = owner_of(request.department.owner, tenant, "department.owner")
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
             row = DepartmentRow(
@@ -41,15 +55,17 @@ class DepartmentService:
                 parent_id=parent,
                 path="",
                 display_name=request.department.display_name,
+                cost_centre=cost_centre,
+                owner_id=owner,
             )
-            after = _message(await store.create_department(session, row))
+            after = department_message(await store.create_department(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Department, act, Topic.ACCESS)
 
     async def get_department(self, request: pb.GetDepartmentRequest, call: Call) -> pb.Department:
         async with self._database.within(call.domain) as session:
-            return _message(await store.get_department(session, DepartmentName.parse(request.name)))
+            return department_message(await store.get_department(session, DepartmentName.parse(request.name)))
 
     async def list_departments(self, request: pb.ListDepartmentsRequest, call: Call) -> pb.ListDepartmentsResponse:
         async with self._database.within(call.domain) as session:
@@ -59,21 +75,22 @@ class DepartmentService:
                 root=DepartmentName.parse(request.root, "root") if request.root else None,
                 after=self._pages.after(request),
                 size=self._pages.size(request) + 1,
-                show_deleted=request.show_deleted,
+                to=narrowing(request, pb.Department.State.Name(request.state)),
             )
         page, last = self._pages.split(request, rows)
         token = self._pages.next(request, last.department_id) if last else ""
-        return pb.ListDepartmentsResponse(departments=map(_message, page), next_page_token=token)
+        return pb.ListDepartmentsResponse(departments=map(department_message, page), next_page_token=token)
 
     async def update_department(self, request: pb.UpdateDepartmentRequest, call: Call) -> pb.Department:
-        fields = changed_fields(request.department, request.update_mask, ("display_name",))
-        values = {field: getattr(request.department, field) for field in fields}
+        fields = changed_fields(request.department, request.update_mask, OWNED_FIELDS)
         name = DepartmentName.parse(request.department.name, "department.name")
+        values = owned_values(request.department, fields, name.tenant, "department")
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
             row = await _locked(session, name, request.department.etag)
-            before = _message(row)
-            after = _message(await change(session, row, **values))
+            await store.require_owner(session, name.tenant, new_owner(values))
+            before = department_message(row)
+            after = department_message(await change(session, row, **values))
             return Change(resource=str(name), before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Department, act)
@@ -81,6 +98,12 @@ class DepartmentService:
     async def move_department(self, request: pb.MoveDepartmentRequest, call: Call) -> pb.Department:
         name = DepartmentName.parse(request.name)
         asked = moment_of(request.effective_time, "effective_time") if request.HasField("effective_time") else None
+        wanted = department_moves.Wanted(kind="MOVE", parent=_parent_id(request.parent_department), asked=asked)
+        return await self._move(call, request, name, wanted)
+
+    async def _move(
+        self, call: Call, request: _MoveRequest, name: DepartmentName, wanted: department_moves.Wanted, *topics: Topic
+    ) -> pb.Department:
         ended: list[DepartmentMoveRow] = []
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
@@ -88,11 +111,10 @@ class DepartmentService:
             # What was to happen before this happens before this, also when nobody has come to it yet.
             ended.extend(await carry_out_due(session, name.tenant))
             row = await _locked(session, name, request.etag)
-            before = _message(row)
+            before = department_message(row)
             now = (await store.read_clock(session, name.tenant)).now
-            at = effective_moment(asked, now)
-            move = await _move(session, row, _parent_id(request.parent_department), at=at, now=now, call=call)
-            after = _message(row)
+            move = await department_moves.move(session, row, wanted, now=now, call=call)
+            after = department_message(row)
             after.move.CopyFrom(move_message(move))
             return Change(resource=str(name), before=before, after=after, answer=after)
 
@@ -100,6 +122,14 @@ class DepartmentService:
         if not request.validate_only:
             log_ended(ended)
         return answer
+
+    async def merge_department(self, request: pb.MergeDepartmentRequest, call: Call) -> pb.Department:
+        name = DepartmentName.parse(request.name)
+        into = DepartmentName.parse(request.into_department, "into_department").department
+        asked = moment_of(request.effective_time, "effective_time") if request.HasField("effective_time") else None
+        policy = pb.MergedLimits.Name(request.limit_policy).removeprefix("MERGED_LIMITS_").replace("UNSPECIFIED", "")
+        wanted = department_moves.Wanted(kind="MERGE", parent=into, limit_policy=policy, asked=asked)
+        return await self._move(call, request, name, wanted)
 
     async def get_department_move(self, request: pb.GetDepartmentMoveRequest, call: Call) -> pb.DepartmentMove:
         async with self._database.within(call.domain) as session:
@@ -146,8 +176,8 @@ class DepartmentService:
             row = await _locked(session, name, request.etag)
             if (user := await store.department_in_use(session, row)) is not None:
                 raise ResourceInUse(name=str(name), used_by=user)
-            before = _message(row)
-            after = _message(await change(session, row, state="DELETED", deleted_at=datetime.now(UTC)))
+            before = department_message(row)
+            after = department_message(await change(session, row, state="DELETED", deleted_at=datetime.now(UTC)))
             return Change(resource=str(name), before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Department, act, Topic.ACCESS)
@@ -157,36 +187,6 @@ async def _locked(session: AsyncSession, name: DepartmentName, tag: str) -> Depa
     row = await store.active_department(session, name)
     check_version(row, version_of(tag, str(name)), str(name))
     return row
-
-
-async def _move(
-    session: AsyncSession, row: DepartmentRow, parent: str | None, *, at: datetime | None, now: datetime, call: Call
-) -> DepartmentMoveRow:
-    """Move a locked department at once, or, if `at` is a moment to come, schedule it."""
-    before = after = row.path
-    if at is None:
-        await move_store.relocate(session, row, parent)
-        after = row.path
-    else:
-        before, after = await move_store.foresee(session, row, parent, at)
-    move = DepartmentMoveRow(
-        tenant_id=row.tenant_id,
-        move_id="",
-        department_id=row.department_id,
-        parent_id=parent,
-        effective_at=at or now,
-        state="APPLIED" if at is None else "SCHEDULED",
-        path_before=before,
-        path_after=after,
-        department_count=0,
-        project_count=0,
-        limits_left=0,
-        limits_joined=0,
-        creator=call.principal.name,
-        credential_id=call.principal.credential_id,
-        ended_at=now if at is None else None,
-    )
-    return await move_store.add_move(session, move, top=row.path)
 
 
 def _position(text: str) -> tuple[datetime, str] | None:
@@ -199,7 +199,8 @@ def _parent_id(text: str, field: str = "parent_department") -> str | None:
     return DepartmentName.parse(text, field).department if text else None
 
 
-def _message(row: DepartmentRow) -> pb.Department:
+def department_message(row: DepartmentRow) -> pb.Department:
+    """Return a department as callers see it."""
     names = path_names(row.tenant_id, row.path)
     return pb.Department(
         name=names[-1],
@@ -210,5 +211,8 @@ def _message(row: DepartmentRow) -> pb.Department:
         create_time=timestamp(row.created_at),
         update_time=timestamp(row.updated_at),
         delete_time=timestamp(row.deleted_at),
+        cost_centre=row.cost_centre,
+        owner=owner_name(row.tenant_id, row.owner_id),
+        merged_into=str(DepartmentName(row.tenant_id, row.merged_into)) if row.merged_into else "",
         etag=etag(row.version),
     )

@@ -1,0 +1,19 @@
+"""What stands against a change of the tree."""
+
+from dataclasses import dataclass
+
+from tollhouse_server.errors.base import TollhouseError
+
+
+@dataclass(eq=False, kw_only=True)
+class MergeObstructed(TollhouseError):
+    """The department has something of its own of which nobody has said what becomes of it in a merge."""
+
+    reason = "MERGE_OBSTRUCTED"
+    name: str
+    obstacle: str
+
+    def message(self) -> str:
+        if self.obstacle.endswith("/routingPolicy"):
+            return f"{self.name} has a routing policy of its own; delete it, or put it on what moves, before the merge."
+        return f"{self.name} has a limit of its own, {self.obstacle}; say whether it is to be transferred or to end."
