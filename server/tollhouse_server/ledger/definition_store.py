@@ -18,17 +18,23 @@ NO_ALERT = 2**63 - 1
 """`counter.alert_at` where no settlement can raise an alert."""
 
 # OFFSET 0 keeps the look-up of a scope's limits together: pulled apart it read all limits of the tenant for each scope.
+# A call that set out before its department was merged into another one still names that: the limits that have gone with
+# its project, or to the other department, bind it under the name by which it asks.
 _DEFINITIONS = """
-SELECT l.tenant_id, l.scope, l.limit_id, l.name, l.metric, l."window", l.selector, l.mode, l.amount, l.overshoot,
+SELECT l.tenant_id, wanted.scope, l.limit_id, l.name, l.metric, l."window", l.selector, l.mode, l.amount, l.overshoot,
     t.time_zone, t.fiscal_month_start_day,
     (SELECT json_agg(json_build_array(extract(epoch FROM i.starts_at), extract(epoch FROM i.expires_at), i.amount))
      FROM limit_increase i
      WHERE i.tenant_id = l.tenant_id AND i.limit_id = l.limit_id AND i.state = 'APPROVED' AND i.expires_at > now()
     ) AS increases
 FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, scope)
+LEFT JOIN department merged ON merged.tenant_id = wanted.tenant_id
+    AND merged.department_id = split_part(wanted.scope, '/', 4) AND merged.merged_into IS NOT NULL
 CROSS JOIN LATERAL (
     SELECT * FROM usage_limit u
-    WHERE u.tenant_id = wanted.tenant_id AND u.scope = wanted.scope AND u.state = 'ACTIVE'
+    WHERE u.tenant_id = wanted.tenant_id AND u.state = 'ACTIVE' AND u.scope = CASE
+        WHEN merged.merged_into IS NULL THEN wanted.scope
+        ELSE regexp_replace(wanted.scope, '/departments/[^/]+', '/departments/' || merged.merged_into) END
     OFFSET 0
 ) l
 JOIN tenant t ON t.tenant_id = l.tenant_id
