@@ -8,6 +8,7 @@ import json
 import asyncpg
 import pytest
 from tollhouse_admin.__main__ import execute
+from tollhouse_server.database.roles import AS_CONTROL
 
 from tests.drivers.command_line import CommandLine, Company
 from tests.drivers.stack import RunningStack
@@ -101,7 +102,7 @@ def test_alerts_and_limits_to_complete_come_from_the_server(
 
 async def raise_alert(dsn: str, tenant: str) -> None:
     """Write the alert of half of a limit, as the ledger does."""
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, server_settings=dict(AS_CONTROL))
     try:
         await connection.execute(
             "INSERT INTO limit_alert (tenant_id, limit_id, window_start, kind, threshold, settled, amount) "

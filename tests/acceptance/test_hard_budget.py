@@ -13,6 +13,7 @@ import grpc
 from tollhouse.admin.v1 import limits_pb2 as limits
 from tollhouse.v1 import content_pb2 as c
 from tollhouse.v1 import generation_pb2 as g
+from tollhouse_server.database.roles import AS_CONTROL
 from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.administration import administration, dollars, nanos_of
@@ -74,7 +75,7 @@ async def until_priced(caller: Caller, version: str) -> None:
 
 async def watch_counter(dsn: str, limit_name: str, seen: list[tuple[int, int]], is_over: threading.Event) -> None:
     """Note the limit's (held, settled) again and again, for the last time when all is over."""
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, server_settings=dict(AS_CONTROL))
     try:
         is_last = False
         while not is_last:

@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tollhouse_server.database.roles import AS_CONTROL
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 60.0
@@ -77,7 +78,7 @@ class RunningStack:
         """Read the ledger's own tables past the server."""
 
         async def fetch() -> list[Any]:
-            connection = await asyncpg.connect(str(self.run["postgres"]))
+            connection = await asyncpg.connect(str(self.run["postgres"]), server_settings=dict(AS_CONTROL))
             try:
                 return list(await connection.fetch(sql, *arguments))
             finally:

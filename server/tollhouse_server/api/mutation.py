@@ -68,7 +68,7 @@ class Mutations:
         """
         result: Answer | None = None
         try:
-            async with self._database.within(call.domain) as session:
+            async with self._database.within(call.domain, actor=call.principal.tenant_id) as session:
                 result = await self._run(session, call, request, answer=answer, act=act, topics=topics)
                 if request.validate_only:
                     raise RollBack

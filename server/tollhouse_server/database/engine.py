@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.dsn import engine_url
+from tollhouse_server.database.roles import ACTOR_SETTING, AS_CONTROL, TENANT_SETTING
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 
 _GONE = (
@@ -34,7 +36,8 @@ _GONE = (
 )
 
 
-_SET_TENANT = text("SELECT set_config('tollhouse.tenant', :tenant, true)")
+# Until the transaction ends, however it ends; then the connection is again what it said when it opened.
+_SET_TENANT = text(f"SELECT set_config('{TENANT_SETTING}', :tenant, true), set_config('{ACTOR_SETTING}', :actor, true)")
 
 _CLOSE_SECONDS = 1.0
 
@@ -77,12 +80,17 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=5,
             pool_pre_ping=True,
-            connect_args={"timeout": 5, "server_settings": {"idle_in_transaction_session_timeout": _LONGEST_PAUSE}},
+            connect_args={
+                "timeout": 5,
+                "server_settings": {"idle_in_transaction_session_timeout": _LONGEST_PAUSE, **AS_CONTROL},
+            },
         )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Yield a session that commits at the end of the block and rolls back if it raises.
+        """Yield a session on every tenant's rows, that commits at the end of the block and rolls back if it raises.
+
+        For background work, which serves all tenants; whoever serves a caller takes `within`.
 
         Raises:
             StoreUnavailable: PostgreSQL is gone or has no connection to give.
@@ -92,14 +100,17 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def within(self, domain: str) -> AsyncIterator[AsyncSession]:
-        """Yield the session of a `transaction()` that is told which tenant it is about, or that it is the platform.
+    async def within(self, domain: str, *, actor: str = "") -> AsyncIterator[AsyncSession]:
+        """Yield the session of a `transaction()` that sees and writes only the rows of one tenant, `domain`.
+
+        For the platform these are all tenants' rows. `actor` is the tenant of whoever acts, for the record of his
+        requests: an administrator of the platform acts within a tenant that is not his own.
 
         Raises:
             StoreUnavailable: PostgreSQL is gone or has no connection to give.
         """
         async with self.transaction() as session:
-            await session.execute(_SET_TENANT, {"tenant": domain})
+            await run_sql(session, _SET_TENANT, {"tenant": domain, "actor": actor})
             yield session
 
     async def close(self) -> None:

@@ -49,7 +49,7 @@ class OnDeviceBooks:
         """
         path = await self._project_paths.path_of(project)
         named = {one.receipt.device.device for one in reported if one.receipt is not None}
-        async with self._database.transaction() as session:
+        async with self._database.within(project.tenant) as session:
             known = await store.devices_of(session, project.tenant, named)
         outcomes = await _origins(reported, known, project)
         good = [one.receipt for one, outcome in zip(reported, outcomes, strict=True) if outcome is None and one.receipt]
@@ -63,7 +63,7 @@ class OnDeviceBooks:
             return []
         outcomes: list[Outcome] = []
         try:
-            async with self._database.transaction() as session:
+            async with self._database.within(project.tenant) as session:
                 outcomes = await self._decide(session, project, path, receipts)
                 if dry_run:
                     raise RollBack

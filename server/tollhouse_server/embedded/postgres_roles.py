@@ -1,4 +1,7 @@
-"""The three roles and the database: root bootstraps, owner owns the schema and migrates, app owns nothing."""
+"""The roles and the database: root bootstraps, owner owns the schema and migrates, app owns nothing and logs in.
+
+What app may do it may only as `control` or as `ledger`: each of its connections takes one of them.
+"""
 
 import base64
 import hashlib
@@ -8,9 +11,11 @@ from collections.abc import Callable
 
 import asyncpg
 
+from tollhouse_server.database.roles import APP, CONTROL, LEDGER, OWNER
+
+__all__ = ["APP", "DATABASE", "OWNER", "ROOT", "prepare_database", "scram_verifier", "set_up_roles"]
+
 ROOT = "tollhouse_root"
-OWNER = "tollhouse_owner"
-APP = "tollhouse_app"
 DATABASE = "tollhouse"
 EXTENSIONS = ("ltree", "pg_stat_statements")
 # PostgreSQL's own default, and the floor of RFC 7677.
@@ -23,6 +28,8 @@ async def set_up_roles(dsn_of: Callable[[str], str], *, owner_password: str, app
     try:
         await _set_up_role(connection, OWNER, owner_password)
         await _set_up_role(connection, APP, app_password)
+        for role in (CONTROL, LEDGER):
+            await _set_up_part(connection, role)
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
     finally:
@@ -47,6 +54,14 @@ async def _set_up_role(connection: "asyncpg.Connection[asyncpg.Record]", role: s
     verb = "ALTER" if exists else "CREATE"
     rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
     await connection.execute(f"{verb} ROLE {role} {rights} PASSWORD '{scram_verifier(password)}'")
+
+
+async def _set_up_part(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> None:
+    """Make a role that nobody logs in as, and that app takes on purpose or not at all."""
+    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+        await connection.execute(f"CREATE ROLE {role}")
+    await connection.execute(f"ALTER ROLE {role} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
+    await connection.execute(f"GRANT {role} TO {APP} WITH INHERIT FALSE, SET TRUE, ADMIN FALSE")
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None) -> str:

@@ -1,11 +1,14 @@
 """How the ledger connects: raw asyncpg, no plan that scans."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from tollhouse_server.database.dsn import plain_dsn
+from tollhouse_server.database.roles import AS_LEDGER
 
 if TYPE_CHECKING:
     from tollhouse_server.ledger.store import Connection
@@ -16,6 +19,7 @@ GOODBYE_SECONDS = 1.0
 """For how long PostgreSQL is waited for at the end of a process: it may be gone itself."""
 
 _SETTINGS = {
+    **AS_LEDGER,
     "application_name": "tollhouse-ledger",
     # Each of the ledger's questions is a handful of keys, to be looked up one by one. With statistics from before
     # thousands of counters were created the planner preferred to read whole tables: 150 calls/s.
@@ -44,6 +48,14 @@ async def connect(dsn: str, *, command_timeout_seconds: float = 10.0) -> "Connec
         command_timeout=command_timeout_seconds,
         server_settings=_SETTINGS | statement_timeout,
     )
+
+
+@asynccontextmanager
+async def as_login(connection: "Connection") -> AsyncIterator[None]:
+    """Be the role that has logged in, in a transaction: only that may see when its own sessions began, and end them."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL ROLE NONE")
+        yield
 
 
 async def create_pool(dsn: str) -> "Pool":

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tollhouse_server.ledger import store
 from tollhouse_server.ledger.columns import Columns
+from tollhouse_server.ledger.connections import as_login
 from tollhouse_server.ledger.rows import ATTEMPT_KEY
 from tollhouse_server.ledger.store import AttemptKey
 from tollhouse_server.ledger.terms import Amounts, CallTerms, RecordKind, Reservation
@@ -64,12 +65,14 @@ class Session(NamedTuple):
 
 async def session_of(connection: "Connection") -> Session:
     """Return the session of a connection."""
-    return Session(connection.get_server_pid(), await connection.fetchval(_STARTED_AT))
+    async with as_login(connection):
+        return Session(connection.get_server_pid(), await connection.fetchval(_STARTED_AT))
 
 
 async def end_sessions(connection: "Connection", sessions: Iterable[Session]) -> bool:
     """End sessions, whatever they are at; tell whether all have ended, or were over already."""
-    have_ended: bool = await connection.fetchval(_END_SESSIONS, *_SESSION.texts(sessions))
+    async with as_login(connection):
+        have_ended: bool = await connection.fetchval(_END_SESSIONS, *_SESSION.texts(sessions))
     return have_ended
 
 

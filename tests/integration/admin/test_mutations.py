@@ -10,6 +10,7 @@ from tollhouse.admin.v1 import tenants_pb2
 from tollhouse_server.audit.store import list_events
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.database.epochs import Topic
+from tollhouse_server.database.roles import AS_CONTROL
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RequestIdReused, ResourceExists, ResourceNotFound
 
@@ -122,7 +123,7 @@ async def test_an_id_is_free_again_after_a_day(plane: Plane, fresh_database: Tes
     """Twenty-four hours later the id may be used for something else."""
     request = tenants_pb2.CreateTenantRequest(tenant_id="acme", request_id=str(uuid4()))
     await plane.call(request)
-    connection = await asyncpg.connect(fresh_database.owner_dsn)
+    connection = await asyncpg.connect(fresh_database.root_dsn)
     await connection.execute("UPDATE admin_request SET created_at = now() - interval '25 hours'")
     await connection.close()
 
@@ -138,7 +139,7 @@ async def test_the_application_cannot_rewrite_the_trail(
 ) -> None:
     """Its role may add and read, nothing else."""
     await plane.call(tenants_pb2.CreateTenantRequest(tenant_id="acme"))
-    connection = await asyncpg.connect(fresh_database.app_dsn)
+    connection = await asyncpg.connect(fresh_database.app_dsn, server_settings=dict(AS_CONTROL))
 
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute(statement)

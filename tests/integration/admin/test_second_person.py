@@ -47,7 +47,7 @@ async def test_the_database_itself_wants_a_second_person(plane: Plane, fresh_dat
     await ready(plane)
     await plane.call(asked())
 
-    async with ledger_of(fresh_database.app_dsn) as connection:
+    async with ledger_of(fresh_database.root_dsn) as connection:
         with pytest.raises(asyncpg.CheckViolationError, match="limit_increase_second_person"):
             await connection.execute("UPDATE limit_increase SET state = 'APPROVED', decided_by = requested_by")
 

@@ -188,7 +188,7 @@ async def test_a_chore_that_postgresql_refuses_stops_no_other_and_is_told(
     process: LedgerProcess, view: LedgerView, pool: "Pool"
 ) -> None:
     """A dead worker of long ago is forgotten although partitions cannot be made; the error is in the log."""
-    await view.connection.execute("REVOKE EXECUTE ON FUNCTION create_request_partition(date) FROM tollhouse_app")
+    await view.connection.execute("REVOKE EXECUTE ON FUNCTION create_request_partition(date) FROM tollhouse_ledger")
     await view.connection.execute("UPDATE worker SET state = 'DEAD', heartbeat_at = now() - interval '2 days'")
 
     with capture_logs() as logs:

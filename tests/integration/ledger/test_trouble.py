@@ -283,7 +283,7 @@ async def test_an_error_after_the_commit_takes_no_admission_back(process: Ledger
     """How the earlier call of a duplicate stands cannot be read; the others of the batch are admitted all the same."""
     taken = uuid4()
     await process.ledger.reserve(terms(request_id=taken), timeout_seconds=10)
-    await view.connection.execute("REVOKE SELECT ON usage_record FROM tollhouse_app")
+    await view.connection.execute("REVOKE SELECT ON usage_record FROM tollhouse_ledger")
 
     repeated, other = await asyncio.gather(
         process.ledger.reserve(terms(request_id=taken), timeout_seconds=10),

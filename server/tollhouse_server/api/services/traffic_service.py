@@ -44,7 +44,7 @@ class TrafficService:
 
     async def list_targets(self, request: pb.ListTargetsRequest, call: Call) -> pb.ListTargetsResponse:
         now = datetime.now(UTC)
-        seen = await self._view(now)
+        seen = await self._view(call, now)
         found = [
             one
             for one in seen.targets
@@ -61,7 +61,7 @@ class TrafficService:
         )
 
     async def list_breakers(self, request: pb.ListBreakersRequest, call: Call) -> pb.ListBreakersResponse:
-        seen = await self._view(datetime.now(UTC))
+        seen = await self._view(call, datetime.now(UTC))
         found = [
             one
             for one in seen.breakers.values()
@@ -135,8 +135,8 @@ class TrafficService:
     def _pattern(request: _OrderRequest | pb.ReleaseBreakerRequest, model: str) -> BreakerKey:
         return BreakerKey(AccountName.parse(request.account, "account").account, request.region, model)
 
-    async def _view(self, now: datetime) -> TrafficView:
-        async with self._database.transaction() as session:
+    async def _view(self, call: Call, now: datetime) -> TrafficView:
+        async with self._database.within(call.domain) as session:
             return await view(session, self._catalogue(), now)
 
     def _page(

@@ -1,10 +1,12 @@
-"""Alembic's entry: one connection, one advisory lock, one transaction per migration."""
+"""Alembic's entry: one connection, one advisory lock, one transaction per migration; rights and row security last."""
 
 import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tollhouse_server.database.roles import OF_ALL_TENANTS
+from tollhouse_server.database.row_security import check_roles, secure
 
 # Any constant that no other advisory lock of Tollhouse uses: spells "toll".
 _MIGRATION_LOCK = 0x746F6C6C
@@ -15,8 +17,12 @@ def _migrate(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
     connection.commit()
     try:
+        check_roles(connection)
+        connection.commit()
         with context.begin_transaction():
             context.run_migrations()
+        secure(connection)
+        connection.commit()
     finally:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
@@ -24,7 +30,9 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _run() -> None:
-    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+    # A migration that changes rows must see them.
+    settings = {"server_settings": dict(OF_ALL_TENANTS)}
+    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool, connect_args=settings)
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
     await engine.dispose()
