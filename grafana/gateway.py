@@ -30,7 +30,7 @@ def dashboard() -> Dashboard:
         .time("now-1h", "now")
         .timezone("browser")
     )
-    return _parts(_verification(_ledger(_places(_upstream(_calls(_overview(board)))))))
+    return _parts(_audit(_verification(_ledger(_places(_upstream(_calls(_overview(board))))))))
 
 
 def _overview(board: Dashboard) -> Dashboard:
@@ -335,6 +335,36 @@ def _verification(board: Dashboard) -> Dashboard:
             "Time since the ledger was last verified to the end; a day, when all is well.",
             "s",
             "time() - tollhouse_ledger_verified_timestamp_seconds",
+        )
+    )
+
+
+def _audit(board: Dashboard) -> Dashboard:
+    return (
+        board.with_row(Row("Audit"))
+        .with_panel(
+            lines(
+                "Checkpoints of audit",
+                "Age of the oldest event that none vouches for, and time since all of them were in the anchor.",
+                "s",
+                {
+                    "oldest event without": "max(tollhouse_audit_unsigned_seconds)",
+                    "anchored": "time() - max(tollhouse_audit_anchored_timestamp_seconds > 0)",
+                },
+                span=12,
+            )
+        )
+        .with_panel(
+            lines(
+                "Audit failures and refusals",
+                "Failed rounds by cause, an hour, where broken is a trail that was changed; and refusals noted, a second.",
+                "short",
+                {
+                    "{{cause}}": "sum by (cause) (increase(tollhouse_audit_failures_total[1h]))",
+                    "refusals, details {{details}}": f"sum by (details) (rate(tollhouse_audit_refusals_total{RATE}))",
+                },
+                span=12,
+            )
         )
     )
 

@@ -244,6 +244,26 @@ ACCOUNT_COOLING = _gauge(
     "account",
     "model",
 )
+AUDIT_UNSIGNED = _gauge(
+    "tollhouse_audit_unsigned_seconds",
+    "Age of the oldest audit event that no checkpoint vouches for yet; a few minutes at the most are expected.",
+    "livemostrecent",
+)
+AUDIT_ANCHORED = _gauge(
+    "tollhouse_audit_anchored_timestamp_seconds",
+    "When all checkpoints of audit were last seen in the anchor outside the database, since 1970; 0 before that.",
+    "livemostrecent",
+)
+AUDIT_FAILURES = _counter(
+    "tollhouse_audit_failures_total",
+    "Rounds of audit that failed, by cause: vault, store, anchor, and broken for a trail that is not what it was.",
+    "cause",
+)
+AUDIT_REFUSALS = _counter(
+    "tollhouse_audit_refusals_total",
+    "Refused credentials and denied permissions noted for the audit trail, by whether their details are kept.",
+    "details",
+)
 # A label, so that a process which never looks into a part says nothing of it; without one it would say 0.
 PART_UP = _gauge(
     "tollhouse_part_up",
@@ -280,6 +300,10 @@ DECLARATIONS: tuple[Declaration, ...] = (
     SUSPENSE_ATTEMPTS,
     LEDGER_FINDINGS,
     LEDGER_VERIFIED,
+    AUDIT_UNSIGNED,
+    AUDIT_ANCHORED,
+    AUDIT_FAILURES,
+    AUDIT_REFUSALS,
     TENANTS_BEHIND,
     ROLLUP_DIFFERENCES,
     UPSTREAM_KEYS,

@@ -81,6 +81,10 @@ class Metrics:
         self._account_used = Family(gauge(declared.ACCOUNT_USED, registry))
         self._account_limit = Family(gauge(declared.ACCOUNT_LIMIT, registry))
         self._account_cooling = Family(gauge(declared.ACCOUNT_COOLING, registry))
+        self._audit_unsigned = gauge(declared.AUDIT_UNSIGNED, registry)
+        self._audit_anchored = gauge(declared.AUDIT_ANCHORED, registry)
+        self._audit_failures = counter(declared.AUDIT_FAILURES, registry)
+        self._audit_refusals = counter(declared.AUDIT_REFUSALS, registry)
         self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
@@ -228,6 +232,24 @@ class Metrics:
         """Set what the last nightly verification found, and when (since 1970); only the housekeeper reports it."""
         self._ledger_findings.set(findings)
         self._ledger_verified.set(at_seconds)
+
+    # --- audit ---
+
+    def audit_unsigned(self, *, oldest_seconds: float) -> None:
+        """Set how old the oldest event is that no checkpoint vouches for; only the housekeeper reports it."""
+        self._audit_unsigned.set(oldest_seconds)
+
+    def audit_anchored(self, *, at_seconds: float) -> None:
+        """Set when all checkpoints were in the anchor (since 1970); only the housekeeper reports it."""
+        self._audit_anchored.set(at_seconds)
+
+    def audit_failed(self, *, cause: str) -> None:
+        """Note a round of checkpoints, anchor or retention that failed, or a broken trail."""
+        self._audit_failures[(cause,)].inc()
+
+    def audit_refusals(self, *, count: int, details: str) -> None:
+        """Note refusals on their way to the trail, with details `kept` or `dropped`."""
+        self._audit_refusals[(details,)].inc(count)
 
     # --- parts and processes ---
 
