@@ -2,50 +2,68 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from tollhouse_server.access.policy import Policy
-from tollhouse_server.access.store import all_grants
+from tollhouse_server.access.policy import Policy, chain
+from tollhouse_server.access.rights import EMPTY, TenantRights
+from tollhouse_server.access.rights_store import read_rights, versions
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.errors import PermissionDenied
 from tollhouse_server.identity.principal import Principal
-from tollhouse_server.tenancy.store import department_paths
+from tollhouse_server.names import domain_of
 
 _SPACING_SECONDS: Final = 0.02
 """At least this long lies between two questions to the database that refusals ask: a flood of them is no load."""
 
 
 class Authorizer:
-    """Decides from a policy that is built anew, and swapped in whole, when grants, people or the tree changed."""
+    """Decides from a policy that is built anew, and swapped in whole, when grants, people or the tree changed.
+
+    Of a policy only the tenants are read again that have changed. `version` moves with every change of who is who and
+    of who may what: while it stands, what was decided holds.
+    """
 
     def __init__(self, database: Database, epoch_watch: EpochWatch) -> None:
         self._database = database
         self._watch = epoch_watch
-        self._policy = Policy((), {})
+        self._versions: Mapping[str, int] = {}
+        self._tenants: Mapping[str, TenantRights] = {}
+        self._policy = Policy({})
         self._refreshing = asyncio.Lock()
+        self.version = 0
         epoch_watch.on_change(Topic.ACCESS, self.reload)
         epoch_watch.on_change(Topic.IDENTITY, self.reload)
 
     async def reload(self) -> Callable[[], None]:
-        """Build a policy from the database; what is returned puts it in force."""
+        """Read what has changed from the database; what is returned puts it in force."""
         async with self._database.transaction() as session:
-            grants = await all_grants(session)
-            departments = await department_paths(session)
-        return partial(self._put_in_force, Policy(grants, departments))
+            # The versions first: what changes meanwhile is read again the next time.
+            found = await versions(session)
+            moved = [tenant for tenant, version in found.items() if self._versions.get(tenant) != version]
+            read = await read_rights(session, moved)
+        kept = {tenant: rights for tenant, rights in self._tenants.items() if tenant in found}
+        return partial(self._put_in_force, found, {**kept, **read}, is_changed=bool(read))
 
-    def _put_in_force(self, policy: Policy) -> None:
-        self._policy = policy
+    def _put_in_force(self, found: Mapping[str, int], tenants: Mapping[str, TenantRights], *, is_changed: bool) -> None:
+        self.version += 1
+        if is_changed:
+            self._versions, self._tenants, self._policy = found, tenants, Policy(tenants)
+
+    def allows(self, principal: Principal, permission: str, scope: str) -> bool:
+        """Tell whether `principal` has `permission` on `scope`, and his credential may be used for it."""
+        narrowed = principal.permissions
+        return (narrowed is None or permission in narrowed) and self._policy.allows(principal, permission, scope)
 
     def require(self, principal: Principal, permission: str, scope: str) -> None:
         """Return if `principal` has `permission` on `scope`; whether the scope exists plays no part.
 
         Raises:
-            PermissionDenied: he has not.
+            PermissionDenied: he has not, or his credential is narrowed to something else.
         """
-        if not self._policy.allows(principal.name, permission, scope):
+        if not self.allows(principal, permission, scope):
             raise PermissionDenied(permission=permission, scope=scope)
 
     async def authorize(self, principal: Principal, permission: str, scope: str) -> None:
@@ -57,8 +75,8 @@ class Authorizer:
             PermissionDenied: he has not.
             StoreUnavailable: the refusal cannot be confirmed.
         """
-        if not self._policy.allows(principal.name, permission, scope):
-            await self._catch_up()
+        if not self.allows(principal, permission, scope):
+            await self.catch_up()
             self.require(principal, permission, scope)
 
     async def require_all(self, principal: Principal, permissions: Iterable[str], scope: str) -> None:
@@ -70,7 +88,16 @@ class Authorizer:
         for permission in sorted(permissions):
             await self.authorize(principal, permission, scope)
 
-    async def _catch_up(self) -> None:
+    def chain(self, scope: str) -> tuple[str, ...]:
+        """Return `scope` and every scope above it in its tenant, the nearest first."""
+        return chain(self._tenants.get(domain_of(scope), EMPTY), scope)
+
+    async def catch_up(self) -> None:
+        """Return when what is known here is as the database has it, or had it since this was asked.
+
+        Raises:
+            StoreUnavailable: the database cannot be asked.
+        """
         asked_at = time.monotonic()
         async with self._refreshing:
             # Whoever waited here may have been answered by the refresh before his.

@@ -13,10 +13,12 @@ from tollhouse_server.api.methods import snake_case
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import permission_for, rules
+from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
+from tollhouse_server.api.services.groups_service import GroupService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
@@ -73,6 +75,8 @@ class Plane:
             PrincipalService(database, mutations, pages),
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),
             RoleService(database, mutations, pages, authorizer),
+            GroupService(database, mutations, pages, authorizer),
+            AccessService(database, pages, authorizer),
             DeviceService(database, mutations, pages),
             LimitService(database, mutations, pages),
             LimitIncreaseService(database, mutations, pages),

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from tollhouse_server.access.policy import Policy
 from tollhouse_server.access.roles import ROLES
 
-ANN, BOB, ROOT = "tenants/acme/principals/ann", "tenants/bolt/principals/bob", "tenants/platform/principals/root"
+from tests.unit.access.build import policy_of, principal
+
+ANN, ROOT = principal("acme", "ann"), principal("platform", "root")
 TREE = {
     ("acme", "sales"): ("sales",),
     ("acme", "emea"): ("sales", "emea"),
@@ -29,14 +31,14 @@ TREE = {
 )
 def test_a_grant_holds_on_its_node_and_below(scope: str, expected: bool) -> None:
     """It reaches down the tree, never up, never beside, never into another tenant, never by a like name."""
-    policy = Policy([("acme", "ann", "department-admin", "tenants/acme/departments/sales")], TREE)
+    policy = policy_of([("acme", "ann", "department-admin", "tenants/acme/departments/sales")], TREE)
 
     assert policy.allows(ANN, "projects.create", scope) is expected
 
 
 def test_a_platform_grant_holds_everywhere() -> None:
     """The platform is above every tenant, its own included."""
-    policy = Policy([("platform", "root", "platform-admin", "platform")], TREE)
+    policy = policy_of([("platform", "root", "platform-admin", "platform")], TREE)
 
     for scope in ("platform", "tenants/platform", "tenants/acme/departments/emea/projects/crm"):
         assert policy.allows(ROOT, "projects.create", scope)
@@ -44,7 +46,7 @@ def test_a_platform_grant_holds_everywhere() -> None:
 
 def test_a_tenants_grant_is_nothing_on_the_platform() -> None:
     """An administrator of one tenant makes no tenants, and of the tenant `platform` neither."""
-    policy = Policy(
+    policy = policy_of(
         [("acme", "ann", "tenant-admin", "tenants/acme"), ("platform", "root", "tenant-admin", "tenants/platform")],
         TREE,
     )
@@ -56,7 +58,65 @@ def test_a_tenants_grant_is_nothing_on_the_platform() -> None:
 
 def test_an_empty_policy_allows_nothing() -> None:
     """Before the first load everyone is refused."""
-    assert not Policy((), {}).allows(ANN, "tenants.get", "tenants/acme")
+    assert not Policy({}).allows(ANN, "tenants.get", "tenants/acme")
+
+
+def test_what_a_group_has_its_members_have() -> None:
+    """By membership, and by the word of the credential; who is in another tenant's group of that name has nothing."""
+    policy = policy_of(
+        [("acme", "groups/staff", "caller", "tenants/acme/departments/sales")], TREE, members=[("acme", "staff", "ann")]
+    )
+    scope = "tenants/acme/departments/emea"
+
+    assert policy.allows(ANN, "generation.generate", scope)
+    assert policy.allows(principal("acme", "eve", groups=("staff",)), "generation.generate", scope)
+    assert not policy.allows(principal("acme", "eve"), "generation.generate", scope)
+    assert not policy.allows(principal("bolt", "bob", groups=("staff",)), "generation.generate", scope)
+
+
+def test_a_group_of_the_name_of_a_principal_is_someone_else() -> None:
+    """Group ann and principal ann have nothing of one another."""
+    policy = policy_of([("acme", "groups/ann", "caller", "tenants/acme")], TREE)
+
+    assert not policy.allows(ANN, "generation.generate", "tenants/acme")
+
+
+def test_who_is_disabled_has_nothing_by_his_groups_either() -> None:
+    """Not even by those that his credential names."""
+    policy = policy_of(
+        [("acme", "ann", "caller", "tenants/acme"), ("acme", "groups/staff", "caller", "tenants/acme")],
+        TREE,
+        members=[("acme", "staff", "ann")],
+        barred=[("acme", "ann")],
+    )
+
+    assert not policy.allows(ANN, "generation.generate", "tenants/acme")
+    assert not policy.allows(principal("acme", "ann", groups=("staff",)), "generation.generate", "tenants/acme")
+
+
+def test_a_tenants_role_is_its_own() -> None:
+    """A role that a tenant has made gives what it lists, and nothing to another tenant's people."""
+    role = "tenants/acme/roles/tester"
+    policy = policy_of(
+        [("acme", "ann", role, "tenants/acme"), ("bolt", "bob", role, "tenants/bolt")],
+        TREE,
+        roles={("acme", role): frozenset({"limits.get"})},
+    )
+
+    assert policy.allows(ANN, "limits.get", "tenants/acme/departments/emea")
+    assert not policy.allows(ANN, "limits.list", "tenants/acme")
+    assert not policy.allows(principal("bolt", "bob"), "limits.get", "tenants/bolt")
+
+
+def test_a_row_that_reaches_into_another_tenant_gives_nothing_there() -> None:
+    """Whatever a grant says its scope is: it belongs to the tenant of its principal."""
+    policy = policy_of(
+        [("acme", "ann", "tenant-admin", "tenants/bolt"), ("acme", "ann", "platform-admin", "platform")], TREE
+    )
+
+    assert not policy.allows(ANN, "tenants.get", "tenants/bolt")
+    assert not policy.allows(ANN, "tenants.create", "platform")
+    assert not policy.allows(ANN, "tenants.get", "tenants/acme")
 
 
 subjects = st.sampled_from([("acme", "ann"), ("bolt", "bob")])
@@ -94,6 +154,6 @@ def test_decisions_equal_a_walk_up_the_tree(
     tree = TREE | {("bolt", "emea"): ("sales", "emea")}
     scope = f"tenants/{tenant}{node}"
 
-    decided = Policy(rows, tree).allows(f"tenants/{who[0]}/principals/{who[1]}", permission, scope)
+    decided = policy_of(rows, tree).allows(principal(*who), permission, scope)
 
     assert decided is _plainly(rows, who, permission, scope)

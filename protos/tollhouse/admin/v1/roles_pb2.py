@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollhouse/admin/v1/roles.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\x04Role\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x03\xbaH r\x1e\x32\x1c^roles/[a-z][a-z0-9-]{1,62}$\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpermissions\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03\"\xc5\x03\n\tRoleGrant\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12X\n\tprincipal\x18\x02 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\x12\x31\n\x04role\x18\x03 \x01(\tB#\xbaH r\x1e\x32\x1c^roles/[a-z][a-z0-9-]{1,62}$\x12\x84\x01\n\x05scope\x18\x04 \x01(\tBu\xbaHrrp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\"O\n\x10ListRolesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"U\n\x11ListRolesResponse\x12\'\n\x05roles\x18\x01 \x03(\x0b\x32\x18.tollhouse.admin.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfb\x01\n\x16\x43reateRoleGrantRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x37\n\rrole_grant_id\x18\x02 \x01(\tB \xbaH\x1dr\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x39\n\nrole_grant\x18\x03 \x01(\x0b\x32\x1d.tollhouse.admin.v1.RoleGrantB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"j\n\x13GetRoleGrantRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\"\xf2\x02\n\x15ListRoleGrantsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12[\n\tprincipal\x18\x04 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x87\x01\n\x05scope\x18\x05 \x01(\tBx\xbaHurp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$\xd8\x01\x01\"e\n\x16ListRoleGrantsResponse\x12\x32\n\x0brole_grants\x18\x01 \x03(\x0b\x32\x1d.tollhouse.admin.v1.RoleGrant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa5\x01\n\x16\x44\x65leteRoleGrantRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x32\xdd\x03\n\x0bRoleService\x12X\n\tListRoles\x12$.tollhouse.admin.v1.ListRolesRequest\x1a%.tollhouse.admin.v1.ListRolesResponse\x12\\\n\x0f\x43reateRoleGrant\x12*.tollhouse.admin.v1.CreateRoleGrantRequest\x1a\x1d.tollhouse.admin.v1.RoleGrant\x12V\n\x0cGetRoleGrant\x12\'.tollhouse.admin.v1.GetRoleGrantRequest\x1a\x1d.tollhouse.admin.v1.RoleGrant\x12g\n\x0eListRoleGrants\x12).tollhouse.admin.v1.ListRoleGrantsRequest\x1a*.tollhouse.admin.v1.ListRoleGrantsResponse\x12U\n\x0f\x44\x65leteRoleGrant\x12*.tollhouse.admin.v1.DeleteRoleGrantRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollhouse/admin/v1/roles.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x02\n\x04Role\x12T\n\x04name\x18\x01 \x01(\tBF\xbaHCr>2<^(tenants/[a-z][a-z0-9-]{1,62}/)?roles/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x1d\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12P\n\x0bpermissions\x18\x03 \x03(\tB;\xbaH8\x92\x01\x35\x10\xf4\x03\x18\x01\".r,2*^[a-z][A-Za-z]{1,62}\\.[a-z][A-Za-z]{1,62}$\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xbd\x04\n\tRoleGrant\x12V\n\x04name\x18\x01 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12[\n\tprincipal\x18\x02 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12Q\n\x04role\x18\x03 \x01(\tBC\xbaH@r>2<^(tenants/[a-z][a-z0-9-]{1,62}/)?roles/[a-z][a-z0-9-]{1,62}$\x12\x84\x01\n\x05scope\x18\x04 \x01(\tBu\xbaHrrp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12S\n\x05group\x18\x07 \x01(\tBD\xbaHAr<2:^tenants/[a-z][a-z0-9-]{1,62}/groups/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\"\x89\x01\n\x10ListRolesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x38\n\x06parent\x18\x03 \x01(\tB(\xbaH%r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\"U\n\x11ListRolesResponse\x12\'\n\x05roles\x18\x01 \x03(\x0b\x32\x18.tollhouse.admin.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe2\x01\n\x11\x43reateRoleRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12.\n\x07role_id\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12.\n\x04role\x18\x03 \x01(\x0b\x32\x18.tollhouse.admin.v1.RoleB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"`\n\x0eGetRoleRequest\x12N\n\x04name\x18\x01 \x01(\tB@\xbaH=r;29^tenants/[a-z][a-z0-9-]{1,62}/roles/[a-z][a-z0-9-]{1,62}$\"\xac\x01\n\x11UpdateRoleRequest\x12.\n\x04role\x18\x01 \x01(\x0b\x32\x18.tollhouse.admin.v1.RoleB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xb2\x01\n\x11\x44\x65leteRoleRequest\x12N\n\x04name\x18\x01 \x01(\tB@\xbaH=r;29^tenants/[a-z][a-z0-9-]{1,62}/roles/[a-z][a-z0-9-]{1,62}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xfb\x01\n\x16\x43reateRoleGrantRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x37\n\rrole_grant_id\x18\x02 \x01(\tB \xbaH\x1dr\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x39\n\nrole_grant\x18\x03 \x01(\x0b\x32\x1d.tollhouse.admin.v1.RoleGrantB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"j\n\x13GetRoleGrantRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\"\xc7\x03\n\x15ListRoleGrantsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12[\n\tprincipal\x18\x04 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x87\x01\n\x05scope\x18\x05 \x01(\tBx\xbaHurp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$\xd8\x01\x01\x12S\n\x05group\x18\x06 \x01(\tBD\xbaHAr<2:^tenants/[a-z][a-z0-9-]{1,62}/groups/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\"e\n\x16ListRoleGrantsResponse\x12\x32\n\x0brole_grants\x18\x01 \x03(\x0b\x32\x1d.tollhouse.admin.v1.RoleGrant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa5\x01\n\x16\x44\x65leteRoleGrantRequest\x12S\n\x04name\x18\x01 \x01(\tBE\xbaHBr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x32\x91\x06\n\x0bRoleService\x12X\n\tListRoles\x12$.tollhouse.admin.v1.ListRolesRequest\x1a%.tollhouse.admin.v1.ListRolesResponse\x12M\n\nCreateRole\x12%.tollhouse.admin.v1.CreateRoleRequest\x1a\x18.tollhouse.admin.v1.Role\x12G\n\x07GetRole\x12\".tollhouse.admin.v1.GetRoleRequest\x1a\x18.tollhouse.admin.v1.Role\x12M\n\nUpdateRole\x12%.tollhouse.admin.v1.UpdateRoleRequest\x1a\x18.tollhouse.admin.v1.Role\x12K\n\nDeleteRole\x12%.tollhouse.admin.v1.DeleteRoleRequest\x1a\x16.google.protobuf.Empty\x12\\\n\x0f\x43reateRoleGrant\x12*.tollhouse.admin.v1.CreateRoleGrantRequest\x1a\x1d.tollhouse.admin.v1.RoleGrant\x12V\n\x0cGetRoleGrant\x12\'.tollhouse.admin.v1.GetRoleGrantRequest\x1a\x1d.tollhouse.admin.v1.RoleGrant\x12g\n\x0eListRoleGrants\x12).tollhouse.admin.v1.ListRoleGrantsRequest\x1a*.tollhouse.admin.v1.ListRoleGrantsResponse\x12U\n\x0f\x44\x65leteRoleGrant\x12*.tollhouse.admin.v1.DeleteRoleGrantRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +37,59 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollhouse.admin.v1.roles_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLE'].fields_by_name['name']._loaded_options = None
-  _globals['_ROLE'].fields_by_name['name']._serialized_options = b'\342A\001\003\272H r\0362\034^roles/[a-z][a-z0-9-]{1,62}$'
+  _globals['_ROLE'].fields_by_name['name']._serialized_options = b'\272HCr>2<^(tenants/[a-z][a-z0-9-]{1,62}/)?roles/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_ROLE'].fields_by_name['description']._loaded_options = None
-  _globals['_ROLE'].fields_by_name['description']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_ROLE'].fields_by_name['permissions']._loaded_options = None
-  _globals['_ROLE'].fields_by_name['permissions']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['permissions']._serialized_options = b'\272H8\222\0015\020\364\003\030\001\".r,2*^[a-z][A-Za-z]{1,62}\\.[a-z][A-Za-z]{1,62}$'
+  _globals['_ROLE'].fields_by_name['create_time']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['update_time']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['creator']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROLE'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_ROLEGRANT'].fields_by_name['name']._loaded_options = None
   _globals['_ROLEGRANT'].fields_by_name['name']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_ROLEGRANT'].fields_by_name['principal']._loaded_options = None
-  _globals['_ROLEGRANT'].fields_by_name['principal']._serialized_options = b'\272HBr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$'
+  _globals['_ROLEGRANT'].fields_by_name['principal']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_ROLEGRANT'].fields_by_name['role']._loaded_options = None
-  _globals['_ROLEGRANT'].fields_by_name['role']._serialized_options = b'\272H r\0362\034^roles/[a-z][a-z0-9-]{1,62}$'
+  _globals['_ROLEGRANT'].fields_by_name['role']._serialized_options = b'\272H@r>2<^(tenants/[a-z][a-z0-9-]{1,62}/)?roles/[a-z][a-z0-9-]{1,62}$'
   _globals['_ROLEGRANT'].fields_by_name['scope']._loaded_options = None
   _globals['_ROLEGRANT'].fields_by_name['scope']._serialized_options = b'\272Hrrp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$'
   _globals['_ROLEGRANT'].fields_by_name['create_time']._loaded_options = None
   _globals['_ROLEGRANT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ROLEGRANT'].fields_by_name['creator']._loaded_options = None
   _globals['_ROLEGRANT'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_ROLEGRANT'].fields_by_name['group']._loaded_options = None
+  _globals['_ROLEGRANT'].fields_by_name['group']._serialized_options = b'\272HAr<2:^tenants/[a-z][a-z0-9-]{1,62}/groups/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_LISTROLESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTROLESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTROLESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTROLESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\020'
+  _globals['_LISTROLESREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTROLESREQUEST'].fields_by_name['parent']._serialized_options = b'\272H%r 2\036^tenants/[a-z][a-z0-9-]{1,62}$\330\001\001'
+  _globals['_CREATEROLEREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_CREATEROLEREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
+  _globals['_CREATEROLEREQUEST'].fields_by_name['role_id']._loaded_options = None
+  _globals['_CREATEROLEREQUEST'].fields_by_name['role_id']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{1,62}$'
+  _globals['_CREATEROLEREQUEST'].fields_by_name['role']._loaded_options = None
+  _globals['_CREATEROLEREQUEST'].fields_by_name['role']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATEROLEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEROLEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_GETROLEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETROLEREQUEST'].fields_by_name['name']._serialized_options = b'\272H=r;29^tenants/[a-z][a-z0-9-]{1,62}/roles/[a-z][a-z0-9-]{1,62}$'
+  _globals['_UPDATEROLEREQUEST'].fields_by_name['role']._loaded_options = None
+  _globals['_UPDATEROLEREQUEST'].fields_by_name['role']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_UPDATEROLEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEROLEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_DELETEROLEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEROLEREQUEST'].fields_by_name['name']._serialized_options = b'\272H=r;29^tenants/[a-z][a-z0-9-]{1,62}/roles/[a-z][a-z0-9-]{1,62}$'
+  _globals['_DELETEROLEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETEROLEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_DELETEROLEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEROLEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_CREATEROLEGRANTREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEROLEGRANTREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
   _globals['_CREATEROLEGRANTREQUEST'].fields_by_name['role_grant_id']._loaded_options = None
@@ -77,28 +110,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['principal']._serialized_options = b'\272HEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['scope']._loaded_options = None
   _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['scope']._serialized_options = b'\272Hurp2n^(platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62})?)?)$\330\001\001'
+  _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['group']._loaded_options = None
+  _globals['_LISTROLEGRANTSREQUEST'].fields_by_name['group']._serialized_options = b'\272HAr<2:^tenants/[a-z][a-z0-9-]{1,62}/groups/[a-z][a-z0-9-]{1,62}$\330\001\001'
   _globals['_DELETEROLEGRANTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEROLEGRANTREQUEST'].fields_by_name['name']._serialized_options = b'\272HBr@2>^tenants/[a-z][a-z0-9-]{1,62}/roleGrants/[a-z][a-z0-9-]{1,62}$'
   _globals['_DELETEROLEGRANTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETEROLEGRANTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_ROLE']._serialized_start=178
-  _globals['_ROLE']._serialized_end=293
-  _globals['_ROLEGRANT']._serialized_start=296
-  _globals['_ROLEGRANT']._serialized_end=749
-  _globals['_LISTROLESREQUEST']._serialized_start=751
-  _globals['_LISTROLESREQUEST']._serialized_end=830
-  _globals['_LISTROLESRESPONSE']._serialized_start=832
-  _globals['_LISTROLESRESPONSE']._serialized_end=917
-  _globals['_CREATEROLEGRANTREQUEST']._serialized_start=920
-  _globals['_CREATEROLEGRANTREQUEST']._serialized_end=1171
-  _globals['_GETROLEGRANTREQUEST']._serialized_start=1173
-  _globals['_GETROLEGRANTREQUEST']._serialized_end=1279
-  _globals['_LISTROLEGRANTSREQUEST']._serialized_start=1282
-  _globals['_LISTROLEGRANTSREQUEST']._serialized_end=1652
-  _globals['_LISTROLEGRANTSRESPONSE']._serialized_start=1654
-  _globals['_LISTROLEGRANTSRESPONSE']._serialized_end=1755
-  _globals['_DELETEROLEGRANTREQUEST']._serialized_start=1758
-  _globals['_DELETEROLEGRANTREQUEST']._serialized_end=1923
-  _globals['_ROLESERVICE']._serialized_start=1926
-  _globals['_ROLESERVICE']._serialized_end=2403
+  _globals['_ROLE']._serialized_start=213
+  _globals['_ROLE']._serialized_end=574
+  _globals['_ROLEGRANT']._serialized_start=577
+  _globals['_ROLEGRANT']._serialized_end=1150
+  _globals['_LISTROLESREQUEST']._serialized_start=1153
+  _globals['_LISTROLESREQUEST']._serialized_end=1290
+  _globals['_LISTROLESRESPONSE']._serialized_start=1292
+  _globals['_LISTROLESRESPONSE']._serialized_end=1377
+  _globals['_CREATEROLEREQUEST']._serialized_start=1380
+  _globals['_CREATEROLEREQUEST']._serialized_end=1606
+  _globals['_GETROLEREQUEST']._serialized_start=1608
+  _globals['_GETROLEREQUEST']._serialized_end=1704
+  _globals['_UPDATEROLEREQUEST']._serialized_start=1707
+  _globals['_UPDATEROLEREQUEST']._serialized_end=1879
+  _globals['_DELETEROLEREQUEST']._serialized_start=1882
+  _globals['_DELETEROLEREQUEST']._serialized_end=2060
+  _globals['_CREATEROLEGRANTREQUEST']._serialized_start=2063
+  _globals['_CREATEROLEGRANTREQUEST']._serialized_end=2314
+  _globals['_GETROLEGRANTREQUEST']._serialized_start=2316
+  _globals['_GETROLEGRANTREQUEST']._serialized_end=2422
+  _globals['_LISTROLEGRANTSREQUEST']._serialized_start=2425
+  _globals['_LISTROLEGRANTSREQUEST']._serialized_end=2880
+  _globals['_LISTROLEGRANTSRESPONSE']._serialized_start=2882
+  _globals['_LISTROLEGRANTSRESPONSE']._serialized_end=2983
+  _globals['_DELETEROLEGRANTREQUEST']._serialized_start=2986
+  _globals['_DELETEROLEGRANTREQUEST']._serialized_end=3151
+  _globals['_ROLESERVICE']._serialized_start=3154
+  _globals['_ROLESERVICE']._serialized_end=3939
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -28,13 +29,35 @@ class Role(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `roles/{role}`, for example `roles/department-admin`."""
+    """Resource name: `roles/{role}`, for example `roles/department-admin`, of a role that every tenant has;
+    `tenants/{tenant}/roles/{role}` of one that the tenant has made. Ignored on creation.
+    """
     description: _builtins.str
-    """What the role is for, in one sentence."""
+    """What the role is for, in one sentence, up to 500 characters."""
+    creator: _builtins.str
+    """Resource name of the principal who made the role; empty for roles that every tenant has."""
+    etag: _builtins.str
+    """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
+    update means no check.
+    """
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Permissions of the role, such as `projects.create`, sorted."""
+        """Permissions of the role, such as `projects.create`, sorted. A tenant's role may have those that are about a tenant;
+        what is about the platform, such as `tenants.create`, is refused. At least one.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the role was made; absent from roles that every tenant has."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When the role was last changed; absent from roles that every tenant has."""
 
     def __init__(
         self,
@@ -42,10 +65,14 @@ class Role(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        creator: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "permissions", b"permissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "description", b"description", "etag", b"etag", "name", b"name", "permissions", b"permissions", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -53,7 +80,7 @@ Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class RoleGrant(_message.Message):
-    """RoleGrant gives a role to a principal on a scope."""
+    """RoleGrant gives a role to a principal, or to all members of a group, on a scope."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,18 +90,23 @@ class RoleGrant(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/roleGrants/{role_grant}`. Ignored on creation."""
     principal: _builtins.str
-    """Resource name of the principal, of the grant's tenant. Required."""
+    """Resource name of the principal, of the grant's tenant. Either this or `group` is required."""
     role: _builtins.str
-    """Resource name of the role. Required."""
+    """Resource name of the role: one that every tenant has, or one that the grant's tenant has made. Required."""
     scope: _builtins.str
     """Where the role holds, with everything below: the resource name of the grant's tenant, one of its departments or
     projects; or `platform`, for principals of `tenants/platform` only. Required.
     """
     creator: _builtins.str
     """Resource name of the principal who made the grant; empty for grants made at set-up."""
+    group: _builtins.str
+    """Resource name of the group whose members all get the role, of the grant's tenant. Either this or `principal` is
+    required.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the grant was made."""
@@ -88,10 +120,11 @@ class RoleGrant(_message.Message):
         scope: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         creator: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "name", b"name", "principal", b"principal", "role", b"role", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "group", b"group", "name", b"name", "principal", b"principal", "role", b"role", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,19 +138,23 @@ class ListRolesRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
     page_token: _builtins.str
     """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    parent: _builtins.str
+    """Resource name of the tenant whose own roles are listed besides. Absent means the caller's tenant."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,7 +172,7 @@ class ListRolesResponse(_message.Message):
     """Token of the next page; empty when this is the last one."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]:
-        """Roles in the order of their ids."""
+        """Roles that every tenant has, then the tenant's own, each in the order of their ids."""
 
     def __init__(
         self,
@@ -152,6 +189,146 @@ class ListRolesResponse(_message.Message):
 Global___ListRolesResponse: _TypeAlias = ListRolesResponse  # noqa: Y015
 
 @_typing.final
+class CreateRoleRequest(_message.Message):
+    """CreateRoleRequest asks for a new role of a tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the tenant, `tenants/{tenant}`."""
+    role_id: _builtins.str
+    """Id of the role, unique among the tenant's own and unlike every role that all tenants have."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def role(self) -> Global___Role:
+        """The role."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        role_id: _builtins.str = ...,
+        role: Global___Role | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "role", b"role", "role_id", b"role_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRoleRequest: _TypeAlias = CreateRoleRequest  # noqa: Y015
+
+@_typing.final
+class GetRoleRequest(_message.Message):
+    """GetRoleRequest names a role that a tenant has made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/roles/{role}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoleRequest: _TypeAlias = GetRoleRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRoleRequest(_message.Message):
+    """UpdateRoleRequest changes a role that a tenant has made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def role(self) -> Global___Role:
+        """The role with its name and the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change: `description`, `permissions`. Absent means those that are set."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Role | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "role", b"role", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRoleRequest: _TypeAlias = UpdateRoleRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRoleRequest(_message.Message):
+    """DeleteRoleRequest names the role to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/roles/{role}`."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoleRequest: _TypeAlias = DeleteRoleRequest  # noqa: Y015
+
+@_typing.final
 class CreateRoleGrantRequest(_message.Message):
     """CreateRoleGrantRequest asks for a new grant."""
 
@@ -163,7 +340,7 @@ class CreateRoleGrantRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """Resource name of the tenant to which the principal belongs, `tenants/{tenant}`."""
+    """Resource name of the tenant to which the principal or group belongs, `tenants/{tenant}`."""
     role_grant_id: _builtins.str
     """Id of the grant, unique in the tenant; absent means that the server chooses one."""
     request_id: _builtins.str
@@ -226,6 +403,7 @@ class ListRoleGrantsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant, `tenants/{tenant}`."""
     page_size: _builtins.int
@@ -236,6 +414,8 @@ class ListRoleGrantsRequest(_message.Message):
     """Only grants of this principal. Absent means all."""
     scope: _builtins.str
     """Only grants made on exactly this scope. Absent means all."""
+    group: _builtins.str
+    """Only grants to this group. Absent means all."""
     def __init__(
         self,
         *,
@@ -244,10 +424,11 @@ class ListRoleGrantsRequest(_message.Message):
         page_token: _builtins.str = ...,
         principal: _builtins.str = ...,
         scope: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "principal", b"principal", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "principal", b"principal", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

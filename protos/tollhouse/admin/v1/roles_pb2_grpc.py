@@ -27,8 +27,8 @@ if _version_not_supported:
 
 
 class RoleServiceStub:
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     def __init__(self, channel):
@@ -41,6 +41,26 @@ class RoleServiceStub:
                 '/tollhouse.admin.v1.RoleService/ListRoles',
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesResponse.FromString,
+                _registered_method=True)
+        self.CreateRole = channel.unary_unary(
+                '/tollhouse.admin.v1.RoleService/CreateRole',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.CreateRoleRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+                _registered_method=True)
+        self.GetRole = channel.unary_unary(
+                '/tollhouse.admin.v1.RoleService/GetRole',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.GetRoleRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+                _registered_method=True)
+        self.UpdateRole = channel.unary_unary(
+                '/tollhouse.admin.v1.RoleService/UpdateRole',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.UpdateRoleRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+                _registered_method=True)
+        self.DeleteRole = channel.unary_unary(
+                '/tollhouse.admin.v1.RoleService/DeleteRole',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.DeleteRoleRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.CreateRoleGrant = channel.unary_unary(
                 '/tollhouse.admin.v1.RoleService/CreateRoleGrant',
@@ -65,20 +85,52 @@ class RoleServiceStub:
 
 
 class RoleServiceServicer:
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     def ListRoles(self, request, context):
-        """ListRoles returns the roles that can be granted, in the order of their ids. Every authenticated principal may.
+        """ListRoles returns the roles that can be granted: those that every tenant has in the order of their ids, then those
+        that one tenant has made. Every authenticated principal may, of his own tenant; of another one he needs `roles.list`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRole(self, request, context):
+        """CreateRole makes a role of a tenant. The caller needs `roles.create` and every permission of the role on the whole
+        tenant: a role never exceeds its maker. Repeatable by `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRole(self, request, context):
+        """GetRole returns one role that a tenant has made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRole(self, request, context):
+        """UpdateRole changes the description or the permissions of a role that a tenant has made, for all who hold it, within
+        two seconds on every server. The caller needs every permission that is added on the whole tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRole(self, request, context):
+        """DeleteRole deletes a role that a tenant has made. One that is granted is refused (RESOURCE_IN_USE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRoleGrant(self, request, context):
-        """CreateRoleGrant gives a role to a principal. The caller needs `roleGrants.create` on the grant's scope and every
-        permission of the role on that scope: nobody grants more than he has. Repeatable by `request_id`.
+        """CreateRoleGrant gives a role to a principal or a group. The caller needs `roleGrants.create` on the grant's scope and
+        every permission of the role on that scope: nobody grants more than he has. A role that may do what must be apart
+        from what another role of the same principal may is DUTIES_CONFLICT. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +165,26 @@ def add_RoleServiceServicer_to_server(servicer, server):
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesResponse.SerializeToString,
             ),
+            'CreateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRole,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.CreateRoleRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.SerializeToString,
+            ),
+            'GetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRole,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.GetRoleRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.SerializeToString,
+            ),
+            'UpdateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRole,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.UpdateRoleRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.SerializeToString,
+            ),
+            'DeleteRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRole,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.DeleteRoleRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
             'CreateRoleGrant': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRoleGrant,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_roles__pb2.CreateRoleGrantRequest.FromString,
@@ -142,8 +214,8 @@ def add_RoleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RoleService:
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     @staticmethod
@@ -163,6 +235,114 @@ class RoleService:
             '/tollhouse.admin.v1.RoleService/ListRoles',
             tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_roles__pb2.ListRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.RoleService/CreateRole',
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.CreateRoleRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.RoleService/GetRole',
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.GetRoleRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.RoleService/UpdateRole',
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.UpdateRoleRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.Role.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.RoleService/DeleteRole',
+            tollhouse_dot_admin_dot_v1_dot_roles__pb2.DeleteRoleRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

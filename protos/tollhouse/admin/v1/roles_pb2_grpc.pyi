@@ -28,8 +28,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RoleServiceStub:
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     @_typing.overload
@@ -37,10 +37,25 @@ class RoleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RoleServiceAsyncStub: ...
     ListRoles: _grpc.UnaryUnaryMultiCallable[_roles_pb2.ListRolesRequest, _roles_pb2.ListRolesResponse]
-    """ListRoles returns the roles that can be granted, in the order of their ids. Every authenticated principal may."""
+    """ListRoles returns the roles that can be granted: those that every tenant has in the order of their ids, then those
+    that one tenant has made. Every authenticated principal may, of his own tenant; of another one he needs `roles.list`.
+    """
+    CreateRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleRequest, _roles_pb2.Role]
+    """CreateRole makes a role of a tenant. The caller needs `roles.create` and every permission of the role on the whole
+    tenant: a role never exceeds its maker. Repeatable by `request_id`.
+    """
+    GetRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.GetRoleRequest, _roles_pb2.Role]
+    """GetRole returns one role that a tenant has made."""
+    UpdateRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.UpdateRoleRequest, _roles_pb2.Role]
+    """UpdateRole changes the description or the permissions of a role that a tenant has made, for all who hold it, within
+    two seconds on every server. The caller needs every permission that is added on the whole tenant.
+    """
+    DeleteRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.DeleteRoleRequest, _empty_pb2.Empty]
+    """DeleteRole deletes a role that a tenant has made. One that is granted is refused (RESOURCE_IN_USE)."""
     CreateRoleGrant: _grpc.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleGrantRequest, _roles_pb2.RoleGrant]
-    """CreateRoleGrant gives a role to a principal. The caller needs `roleGrants.create` on the grant's scope and every
-    permission of the role on that scope: nobody grants more than he has. Repeatable by `request_id`.
+    """CreateRoleGrant gives a role to a principal or a group. The caller needs `roleGrants.create` on the grant's scope and
+    every permission of the role on that scope: nobody grants more than he has. A role that may do what must be apart
+    from what another role of the same principal may is DUTIES_CONFLICT. Repeatable by `request_id`.
     """
     GetRoleGrant: _grpc.UnaryUnaryMultiCallable[_roles_pb2.GetRoleGrantRequest, _roles_pb2.RoleGrant]
     """GetRoleGrant returns one grant."""
@@ -51,16 +66,31 @@ class RoleServiceStub:
 
 @_typing.type_check_only
 class RoleServiceAsyncStub(RoleServiceStub):
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRoles: _aio.UnaryUnaryMultiCallable[_roles_pb2.ListRolesRequest, _roles_pb2.ListRolesResponse]  # type: ignore[assignment]
-    """ListRoles returns the roles that can be granted, in the order of their ids. Every authenticated principal may."""
+    """ListRoles returns the roles that can be granted: those that every tenant has in the order of their ids, then those
+    that one tenant has made. Every authenticated principal may, of his own tenant; of another one he needs `roles.list`.
+    """
+    CreateRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleRequest, _roles_pb2.Role]  # type: ignore[assignment]
+    """CreateRole makes a role of a tenant. The caller needs `roles.create` and every permission of the role on the whole
+    tenant: a role never exceeds its maker. Repeatable by `request_id`.
+    """
+    GetRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.GetRoleRequest, _roles_pb2.Role]  # type: ignore[assignment]
+    """GetRole returns one role that a tenant has made."""
+    UpdateRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.UpdateRoleRequest, _roles_pb2.Role]  # type: ignore[assignment]
+    """UpdateRole changes the description or the permissions of a role that a tenant has made, for all who hold it, within
+    two seconds on every server. The caller needs every permission that is added on the whole tenant.
+    """
+    DeleteRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.DeleteRoleRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """DeleteRole deletes a role that a tenant has made. One that is granted is refused (RESOURCE_IN_USE)."""
     CreateRoleGrant: _aio.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleGrantRequest, _roles_pb2.RoleGrant]  # type: ignore[assignment]
-    """CreateRoleGrant gives a role to a principal. The caller needs `roleGrants.create` on the grant's scope and every
-    permission of the role on that scope: nobody grants more than he has. Repeatable by `request_id`.
+    """CreateRoleGrant gives a role to a principal or a group. The caller needs `roleGrants.create` on the grant's scope and
+    every permission of the role on that scope: nobody grants more than he has. A role that may do what must be apart
+    from what another role of the same principal may is DUTIES_CONFLICT. Repeatable by `request_id`.
     """
     GetRoleGrant: _aio.UnaryUnaryMultiCallable[_roles_pb2.GetRoleGrantRequest, _roles_pb2.RoleGrant]  # type: ignore[assignment]
     """GetRoleGrant returns one grant."""
@@ -70,8 +100,8 @@ class RoleServiceAsyncStub(RoleServiceStub):
     """DeleteRoleGrant takes a role away, within two seconds on every server."""
 
 class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal on a scope
-    and on everything below it.
+    """RoleService says who may do what: roles are named sets of permissions, a grant gives a role to a principal, or to all
+    members of a group, on a scope and on everything below it.
     """
 
     @_abc_1.abstractmethod
@@ -80,7 +110,45 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _roles_pb2.ListRolesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_roles_pb2.ListRolesResponse, _abc.Awaitable[_roles_pb2.ListRolesResponse]]:
-        """ListRoles returns the roles that can be granted, in the order of their ids. Every authenticated principal may."""
+        """ListRoles returns the roles that can be granted: those that every tenant has in the order of their ids, then those
+        that one tenant has made. Every authenticated principal may, of his own tenant; of another one he needs `roles.list`.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRole(
+        self,
+        request: _roles_pb2.CreateRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_roles_pb2.Role, _abc.Awaitable[_roles_pb2.Role]]:
+        """CreateRole makes a role of a tenant. The caller needs `roles.create` and every permission of the role on the whole
+        tenant: a role never exceeds its maker. Repeatable by `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRole(
+        self,
+        request: _roles_pb2.GetRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_roles_pb2.Role, _abc.Awaitable[_roles_pb2.Role]]:
+        """GetRole returns one role that a tenant has made."""
+
+    @_abc_1.abstractmethod
+    def UpdateRole(
+        self,
+        request: _roles_pb2.UpdateRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_roles_pb2.Role, _abc.Awaitable[_roles_pb2.Role]]:
+        """UpdateRole changes the description or the permissions of a role that a tenant has made, for all who hold it, within
+        two seconds on every server. The caller needs every permission that is added on the whole tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRole(
+        self,
+        request: _roles_pb2.DeleteRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """DeleteRole deletes a role that a tenant has made. One that is granted is refused (RESOURCE_IN_USE)."""
 
     @_abc_1.abstractmethod
     def CreateRoleGrant(
@@ -88,8 +156,9 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _roles_pb2.CreateRoleGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_roles_pb2.RoleGrant, _abc.Awaitable[_roles_pb2.RoleGrant]]:
-        """CreateRoleGrant gives a role to a principal. The caller needs `roleGrants.create` on the grant's scope and every
-        permission of the role on that scope: nobody grants more than he has. Repeatable by `request_id`.
+        """CreateRoleGrant gives a role to a principal or a group. The caller needs `roleGrants.create` on the grant's scope and
+        every permission of the role on that scope: nobody grants more than he has. A role that may do what must be apart
+        from what another role of the same principal may is DUTIES_CONFLICT. Repeatable by `request_id`.
         """
 
     @_abc_1.abstractmethod
