@@ -357,7 +357,7 @@ def _audit(board: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Audit failures and refusals",
-                "Failed rounds by cause, an hour, where broken is a trail that was changed; and refusals noted, a second.",
+                "Failed rounds by cause, an hour; broken is a trail that was changed. And refusals noted, a second.",
                 "short",
                 {
                     "{{cause}}": "sum by (cause) (increase(tollhouse_audit_failures_total[1h]))",
