@@ -5,10 +5,12 @@ from types import ModuleType
 
 from google.protobuf.descriptor import ServiceDescriptor
 from tollhouse.admin.v1 import (
+    access_pb2,
     accounts_pb2,
     api_keys_pb2,
     departments_pb2,
     devices_pb2,
+    groups_pb2,
     ledger_pb2,
     limit_alerts_pb2,
     limit_increases_pb2,
@@ -32,12 +34,14 @@ from tollhouse_server.api.chain import Method
 from tollhouse_server.api.methods import methods_of
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
+from tollhouse_server.api.services.groups_service import GroupService
 from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
@@ -107,6 +111,8 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
         ),
         (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
         (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),

@@ -37,6 +37,7 @@ _TREE_READ = (
     | _LIMITS_READ
 )
 _PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
+_PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles", *_READ) | _on("access", "explain")
 _MONEY_READ = (
     _on("usage", *_READ)
     | _on("usageReports", "get")
@@ -63,6 +64,9 @@ _TENANT = (
     | _on("principals", *_CHANGE, "disable", "enable")
     | _on("apiKeys", "create", "update", "revoke")
     | _on("roleGrants", "create", "delete")
+    | _on("roles", *_CHANGE)
+    | _on("groups", *_CHANGE)
+    | _on("groupMembers", "add", "remove")
     | _on("limits", *_CHANGE)
     | _on("devices", *_CHANGE, "revoke")
     | _on("routingPolicies", "update", "delete")
@@ -132,3 +136,10 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
         )
     }
 )
+
+ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.values()))
+
+TENANT_PERMISSIONS: Final = frozenset().union(
+    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian"})
+)
+"""What is about a tenant, so that a tenant may make roles of it."""

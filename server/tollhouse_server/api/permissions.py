@@ -14,7 +14,13 @@ from tollhouse_server.names import PLATFORM, ProjectName, TenantName, domain_of,
 GRANT_PRIORITY: Final = "routingPolicies.grantPriority"
 """Needed besides for a routing policy that lets calls go before those of all other tenants."""
 
-ASKED_BY_HANDLERS: Final = frozenset({GRANT_PRIORITY})
+LIST_ROLES: Final = "roles.list"
+"""Needed to see the roles that another tenant than one's own has made."""
+
+EXPLAIN_ACCESS: Final = "access.explain"
+"""Needed to ask what others may do."""
+
+ASKED_BY_HANDLERS: Final = frozenset({GRANT_PRIORITY, LIST_ROLES, EXPLAIN_ACCESS})
 """Permissions that depend on what a request says, not on its RPC alone."""
 
 _ADMIN = "tollhouse.admin.v1"
@@ -167,6 +173,14 @@ def _role_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{service}.ListRoles", permission=None)
     yield Rule(rpc=f"{service}.CreateRoleGrant", permission="roleGrants.create", fields=("role_grant.scope", "parent"))
     yield from _standard("RoleService", "roleGrants", "RoleGrant", "get list delete")
+    yield from _standard("RoleService", "roles", "Role", "create get update delete")
+    yield from _standard("GroupService", "groups", "Group", "create get list update delete")
+    for verb in ("add", "remove", "list"):
+        rpc = f"{_ADMIN}.GroupService.{verb.capitalize()}GroupMembers"
+        yield Rule(rpc=rpc, permission=f"groupMembers.{verb}", fields=("name",))
+    # About oneself everybody may ask; of others the handlers know whose tenant counts.
+    yield Rule(rpc=f"{_ADMIN}.AccessService.ExplainAccess", permission=None)
+    yield Rule(rpc=f"{_ADMIN}.AccessService.ListAccess", permission=None)
 
 
 def _limit_rules() -> Iterator[Rule]:
