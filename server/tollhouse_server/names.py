@@ -191,6 +191,23 @@ class ModelName(_Name):
 
 @dataclass(frozen=True, slots=True)
 class AliasName(_Name):
+@dataclass(frozen=True, slots=True)
+class ContentName(_Name):
+    """What is kept of one call; the attempt's id is a UUID."""
+
+    template = "tenants/{tenant}/contents/{attempt}"
+    tenant: str
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPolicyName(_Name):
+    """What of a tenant's calls is kept."""
+
+    template = "tenants/{tenant}/contentPolicy"
+    tenant: str
+
+
     """Another name of a model."""
 
     template = "aliases/{alias}"
@@ -303,7 +320,8 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
     kinds += "|groups|roles"
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|/suspense/[a-z0-9-]+|/routingPolicy|/(?:{kinds})/{_SLUG})?"
+    others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy"
+    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"

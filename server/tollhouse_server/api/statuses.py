@@ -54,6 +54,7 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.RotationUnderWay: code_pb2.FAILED_PRECONDITION,
     errors.KeyProviderFailed: code_pb2.UNAVAILABLE,
     errors.KeyDestroyed: code_pb2.FAILED_PRECONDITION,
+    errors.ContentNotKept: code_pb2.UNAVAILABLE,
     errors.Unreadable: code_pb2.DATA_LOSS,
     errors.DeviceKeyInUse: code_pb2.ALREADY_EXISTS,
     errors.ResourceNotFound: code_pb2.NOT_FOUND,

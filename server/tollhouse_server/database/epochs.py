@@ -34,6 +34,7 @@ class Topic(StrEnum):
     LIMITS = "limits"
     BREAKERS = "breakers"
     TENANT_KEYS = "tenant_keys"
+    CONTENT = "content"
 
 
 _KNOWN = frozenset(topic.value for topic in Topic)

@@ -32,3 +32,18 @@ class Unreadable(TollhouseError):
             f"What is stored for tenant {self.tenant} is not what was sealed here: it was changed, cut or moved. "
             "Compare with a backup."
         )
+
+
+@dataclass(eq=False, kw_only=True)
+class ContentNotKept(TollhouseError):
+    """The tenant wants every call kept, and this one could not be; nothing was sent."""
+
+    reason = "CONTENT_NOT_KEPT"
+    tenant: str
+    cause: str
+
+    def message(self) -> str:
+        return (
+            f"Tenant {self.tenant} has every call kept, and this one could not be now ({self.cause}); nothing was sent "
+            "or charged. Try again in a while."
+        )

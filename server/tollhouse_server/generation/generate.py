@@ -17,6 +17,7 @@ from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.guard import ContentGuard, admitted
+from tollhouse_server.generation.keeping import NOT_KEPT, Keeper, Record, record_of
 from tollhouse_server.generation.patience import PAUSE_SECONDS
 from tollhouse_server.generation.plans import Planner
 from tollhouse_server.generation.trials import Served, Stage, Trial
@@ -45,6 +46,7 @@ class Generation:
         upstream_timeout_seconds: float,
         settle_grace_seconds: float,
         guard: ContentGuard | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._planner = planner
         self._departures = departures
@@ -56,6 +58,7 @@ class Generation:
         self._upstream_timeout_seconds = upstream_timeout_seconds
         self._settle_grace_seconds = settle_grace_seconds
         self.guard = guard
+        self.keeper = keeper
 
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve one unary call, from the request to the receipt.
@@ -69,19 +72,24 @@ class Generation:
             UpstreamRefused, UpstreamExhausted, UpstreamUnavailable: no target served it; nothing was charged.
             UpstreamOutcomeUnknown: it may have been served; it is in suspense.
             DataPolicyBlocked: the prompt was not sent; or the answer, which is booked, is kept from its caller.
+            ContentNotKept: the tenant wants every call kept, and this one could not be; nothing was sent.
         """
         call, answers = await admitted(self.guard, call)
-        way, place = await self.set_out(call)
-        answer = await self.calls.start(self.serve(way, place, self._exchange))
-        return answer if answers is None else replace(answer, body=await answers.whole(answer.body))
+        with await record_of(self.keeper, call) as record:
+            way, place = await self.set_out(call, record)
+            answer = await self.calls.start(self.serve(way, place, self._exchange))
+            if answers is not None:
+                answer = replace(answer, body=await answers.whole(answer.body))
+            record.answer(answer.body)
+            return answer
 
-    async def set_out(self, call: GenerationCall) -> tuple[Way, Place]:
+    async def set_out(self, call: GenerationCall, record: Record = NOT_KEPT) -> tuple[Way, Place]:
         """Plan a call, and wait for its first place. Nothing is held yet: a caller who hangs up ends it here.
 
         Raises:
             TollhouseError: as `generate`, of what comes before the ledger.
         """
-        way = Way(call, self._planner.plan(call))
+        way = Way(call, self._planner.plan(call), record)
         return way, await self._departures.first(way)
 
     async def serve(self, way: Way, place: Place, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
@@ -110,6 +118,12 @@ class Generation:
                 served = await self._served(trial, exchange)
                 _note_served(trial.attempt, served)
             outcome = self._outcome(trial, served.bill)
+            way.record.settled(
+                attempt_id=outcome.attempt_id,
+                model=outcome.route.model,
+                settled_at=outcome.settled_at,
+                prompt=trial.upstream_call.body,
+            )
             if served.cut_off is not None:
                 raise served.cut_off
             return Answer(body=served.body, outcome=outcome)

@@ -19,6 +19,7 @@ from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.guard import admitted
+from tollhouse_server.generation.keeping import record_of
 from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.generation.trials import Served, Trial
 from tollhouse_server.generation.way import BrokenMidStream, Way
@@ -105,18 +106,21 @@ class Streaming:
             TollhouseError: as `Generation.generate`; UpstreamOutcomeUnknown also after the first chunk, when the
                 stream breaks: it is never silently restarted.
             BudgetCutOff, StoreLostMidStream: after the first chunk, when no more can be held for it.
+            ContentNotKept: as `Generation.generate`.
             DataPolicyBlocked: nothing was sent; or after any chunk, and the call is read and booked to its end.
         """
         call, answers = await admitted(self._generation.guard, call)
-        way, place = await self._generation.set_out(call)
-        pipe = ChunkPipe()
-        finished = self._calls.start(self._run(way, place, pipe))
-        try:
-            async for chunk in pipe.chunks() if answers is None else answers.stream(pipe.chunks()):
-                yield chunk
-            yield await asyncio.shield(finished)
-        finally:
-            pipe.abandon()
+        with await record_of(self._generation.keeper, call) as record:
+            way, place = await self._generation.set_out(call, record)
+            pipe = ChunkPipe()
+            finished = self._calls.start(self._run(way, place, pipe))
+            try:
+                async for chunk in pipe.chunks() if answers is None else answers.stream(pipe.chunks()):
+                    record.answer(chunk)
+                    yield chunk
+                yield await asyncio.shield(finished)
+            finally:
+                pipe.abandon()
 
     async def _run(self, way: Way, place: Place, pipe: ChunkPipe) -> Answer:
         try:

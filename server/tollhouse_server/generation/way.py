@@ -5,6 +5,7 @@ from uuid import UUID
 
 from tollhouse_server.errors import NoUpstreamKey, TollhouseError, UpstreamOutcomeUnknown
 from tollhouse_server.generation.calls import GenerationCall, TargetTried
+from tollhouse_server.generation.keeping import NOT_KEPT, Record
 from tollhouse_server.generation.plans import Plan
 from tollhouse_server.generation.refusals import Outage, is_out_of_quota, may_go_elsewhere, refusal_of
 from tollhouse_server.routing.targets import Target
@@ -18,9 +19,10 @@ class BrokenMidStream(Broken):
 class Way:
     """One call under way. What is known of a failed attempt decides what may follow it."""
 
-    def __init__(self, call: GenerationCall, plan: Plan) -> None:
+    def __init__(self, call: GenerationCall, plan: Plan, record: Record = NOT_KEPT) -> None:
         self.call = call
         self.plan = plan
+        self.record = record
         self.tried: list[TargetTried] = []
         self.is_claimed = False
         """Whether an attempt of this call has claimed its request id."""

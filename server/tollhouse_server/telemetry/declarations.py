@@ -94,6 +94,12 @@ UPSTREAM_ATTEMPTS = _counter(
 UPSTREAM_DURATION = _histogram(
     "tollhouse_upstream_attempt_duration_seconds",
     "Time of one upstream attempt, its booking included.",
+CONTENTS = _counter(
+    "tollhouse_contents_total",
+    "Calls whose content was to be kept: `kept`, `dropped` (served and not kept) or `refused` (as their tenant wants).",
+    "outcome",
+)
+CONTENTS_WAITING = _gauge("tollhouse_contents_waiting", "Calls whose content waits to be written.", "livesum")
     CALL_BUCKETS,
     "target",
     "model",
@@ -301,6 +307,8 @@ DECLARATIONS: tuple[Declaration, ...] = (
     LEDGER_FINDINGS,
     LEDGER_VERIFIED,
     AUDIT_UNSIGNED,
+    CONTENTS,
+    CONTENTS_WAITING,
     AUDIT_ANCHORED,
     AUDIT_FAILURES,
     AUDIT_REFUSALS,

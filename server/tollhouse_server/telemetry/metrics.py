@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry import declarations as declared
+from tollhouse_server.telemetry.content_metrics import ContentMetrics
 from tollhouse_server.telemetry.families import Family, counter, gauge, histogram, lone_counter
 
 
@@ -51,6 +52,7 @@ class Metrics:
         self._settled_above_hold = counter(declared.SETTLED_ABOVE_HOLD, registry)
         self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
         self._upstream_duration = Family(histogram(declared.UPSTREAM_DURATION, registry))
+        self.contents = ContentMetrics(registry)
         self._upstream_first_chunk = Family(histogram(declared.UPSTREAM_FIRST_CHUNK, registry))
         self._tick_duration = histogram(declared.TICK_DURATION, registry)
         self._tick_batch = histogram(declared.TICK_BATCH, registry)

@@ -22,6 +22,10 @@ _ADD = text("""
 INSERT INTO tenant_key (tenant_id, version, transit_key, wrapped) VALUES (:tenant, :version, :transit_key, :wrapped)
 """)
 _MARK = text("UPDATE tenant_key SET destroyed_at = now() WHERE tenant_id = :tenant AND destroyed_at IS NULL")
+_MARK_WRAPPED = text("""
+UPDATE tenant_key SET destroyed_at = now()
+WHERE tenant_id = :tenant AND transit_key = :transit_key AND destroyed_at IS NULL
+""")
 _UNDESTROYED = text("""
 SELECT DISTINCT transit_key FROM tenant_key
 WHERE tenant_id = :tenant AND destroyed_at IS NOT NULL AND wrapped <> '' ORDER BY transit_key
@@ -83,6 +87,21 @@ async def mark_destroyed(session: AsyncSession, tenant_id: str) -> list[str]:
     await run_sql(session, _MARK, {"tenant": tenant_id})
     await bump(session, Topic.TENANT_KEYS)
     return list((await run_sql(session, _UNDESTROYED, {"tenant": tenant_id})).scalars())
+
+
+async def begin_destruction(session: AsyncSession, tenant_id: str) -> int:
+    """Mark a tenant's keys in the transaction of the act that destroys them; `TenantKeys.destroy` must follow.
+
+    It takes no lock that whoever seals in the same transaction would wait for, and tells nobody yet.
+    """
+    return (await run_sql(session, _MARK, {"tenant": tenant_id})).rowcount
+
+
+async def mark_wrapped_destroyed(session: AsyncSession, tenant_id: str, transit_key: str) -> None:
+    """Mark every key that a transit key wraps as destroyed, and tell all who hold one."""
+    await lock(session, Topic.TENANT_KEYS)
+    await run_sql(session, _MARK_WRAPPED, {"tenant": tenant_id, "transit_key": transit_key})
+    await bump(session, Topic.TENANT_KEYS)
 
 
 async def unfinished_destructions(session: AsyncSession) -> list[tuple[str, str]]:

@@ -83,6 +83,14 @@ class TenantKeys:
         key = await self._sealing_key(tenant_id)
         return key.seal(plaintext, context=context)
 
+    async def prepare(self, tenant_id: str) -> None:
+        """Return when the tenant's key is in memory.
+
+        Raises:
+            KeyDestroyed: as `seal`.
+        """
+        await self._sealing_key(tenant_id)
+
     async def open(self, tenant_id: str, sealed: bytes, *, context: bytes) -> bytes:
         """Return what was sealed for this tenant and context.
 
@@ -124,6 +132,9 @@ class TenantKeys:
             await self._destroy_in_vault(tenant_id, transit_key)
 
     async def _destroy_in_vault(self, tenant_id: str, transit_key: str) -> None:
+        async with self._database.transaction() as session:
+            # Versions that were made under it while it was being destroyed go with it.
+            await store.mark_wrapped_destroyed(session, tenant_id, transit_key)
         await self._custodian.destroy_wrapping_key(transit_key)
         async with self._database.transaction() as session:
             await store.forget_wrapped(session, tenant_id, transit_key)
