@@ -6,7 +6,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.access import DutiesConflict, GroupFull
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
-from tollhouse_server.errors.content import KeyDestroyed, Unreadable
+from tollhouse_server.errors.content import ContentNotKept, KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.devices import DeviceKeyInUse
@@ -45,6 +45,7 @@ from tollhouse_server.errors.vault import SecretMissing, VaultDenied, VaultUnava
 
 __all__ = [
     "BudgetCutOff",
+    "ContentNotKept",
     "CredentialsInvalid",
     "DeadlineTooShort",
     "DeviceKeyInUse",
