@@ -25,6 +25,7 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
+from tollhouse_server.wiring.tenancy import open_purges
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         database = Database(required_dsn(settings), pool_size=2)
         stack.push_async_callback(database.close)
         custody = await open_custody(settings, stack, metrics)
+        purges = open_purges(settings, stack, custody)
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, parts.pool)
         parts.run_in(tasks)
@@ -54,6 +56,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(partial(_forget_old_requests, database))
         tasks.keep(Sweeper(parts.pool, parts.tick, liveness(settings), suspense_policy(settings)).run)
         tasks.keep(housekeeping.run)
+        tasks.keep(purges.run)
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         verification = LedgerVerification(database, rollup_findings)
