@@ -5,7 +5,10 @@ from pathlib import Path
 
 from tests.architecture.tree import SERVER
 
-BACKGROUND = {"department_moves.py": "scheduled moves, of whichever tenants are due"}
+BACKGROUND = {
+    "department_moves.py": "scheduled moves, of whichever tenants are due",
+    "tenant_purges.py": "tenants whose retention has ended",
+}
 """Files of `api` with work that serves no caller, and what it is."""
 
 
