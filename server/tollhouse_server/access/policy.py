@@ -161,4 +161,7 @@ def chain(rights: TenantRights, scope: str) -> tuple[str, ...]:
     tenant, department = parts[1], parts[3]
     path = rights.departments.get(department, (department,))
     above = [f"tenants/{tenant}/departments/{name}" for name in reversed(path)]
-    return (scope, *above, f"tenants/{tenant}")
+    # A project is asked for by the name that it had before a merge: who has it by its name of now may have it so too.
+    moved = len(parts) > 4 and path[-1] != department
+    now = ("/".join([*parts[:3], path[-1], *parts[4:]]),) if moved else ()
+    return (scope, *now, *above, f"tenants/{tenant}")

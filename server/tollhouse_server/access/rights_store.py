@@ -17,7 +17,13 @@ _GRANTS: Final = "SELECT tenant_id, grant_id, principal_id, group_id, role, scop
 _MEMBERS: Final = "SELECT tenant_id, group_id, principal_id FROM group_member"
 _ROLES: Final = "SELECT tenant_id, role_id, permissions FROM tenant_role"
 _BARRED: Final = "SELECT tenant_id, principal_id FROM principal"
-_TREE: Final = "SELECT tenant_id, department_id, path::text AS path FROM department"
+# Of a department that was merged into another one it is the other one's: there is what it had.
+_TREE: Final = """
+SELECT tenant_id, department_id, coalesce((
+    SELECT m.path FROM department m WHERE m.tenant_id = d.tenant_id AND m.department_id = d.merged_into
+), path)::text AS path
+FROM department d
+"""
 
 
 async def versions(session: AsyncSession) -> dict[str, int]:
