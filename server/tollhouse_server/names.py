@@ -320,7 +320,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
     kinds += "|groups|roles"
-    others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy"
+    others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
     flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"

@@ -33,6 +33,7 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.ModelNotAllowed: code_pb2.PERMISSION_DENIED,
     errors.RegionNotAllowed: code_pb2.PERMISSION_DENIED,
     errors.OnDeviceOnly: code_pb2.FAILED_PRECONDITION,
+    errors.DataPolicyBlocked: code_pb2.FAILED_PRECONDITION,
     errors.ModelShutDown: code_pb2.FAILED_PRECONDITION,
     errors.ModelUnpriced: code_pb2.FAILED_PRECONDITION,
     errors.PriceFileInvalid: code_pb2.INVALID_ARGUMENT,

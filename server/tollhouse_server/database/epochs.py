@@ -33,6 +33,7 @@ class Topic(StrEnum):
     ACCOUNTS = "accounts"
     LIMITS = "limits"
     BREAKERS = "breakers"
+    DATA_POLICIES = "data_policies"
     TENANT_KEYS = "tenant_keys"
     CONTENT = "content"
 

@@ -9,6 +9,7 @@ from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.content import ContentNotKept, KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
+from tollhouse_server.errors.data_policies import DataPolicyBlocked
 from tollhouse_server.errors.devices import DeviceKeyInUse
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
@@ -47,6 +48,7 @@ __all__ = [
     "BudgetCutOff",
     "ContentNotKept",
     "CredentialsInvalid",
+    "DataPolicyBlocked",
     "DeadlineTooShort",
     "DeviceKeyInUse",
     "DuplicateRequest",
