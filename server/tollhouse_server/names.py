@@ -120,6 +120,24 @@ class PrincipalName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityProviderName(_Name):
+    """An issuer of tokens that a tenant trusts."""
+
+    template = "tenants/{tenant}/identityProviders/{identity_provider}"
+    tenant: str
+    identity_provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentityName(_Name):
+    """What a client's certificate says, bound to a principal."""
+
+    template = "tenants/{tenant}/clientIdentities/{client_identity}"
+    tenant: str
+    client_identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupName(_Name):
     """A group of principals."""
 
@@ -174,6 +192,23 @@ class DeviceName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class ContentName(_Name):
+    """What is kept of one call; the attempt's id is a UUID."""
+
+    template = "tenants/{tenant}/contents/{attempt}"
+    tenant: str
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPolicyName(_Name):
+    """What of a tenant's calls is kept."""
+
+    template = "tenants/{tenant}/contentPolicy"
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierName(_Name):
     """A tier of the catalogue."""
 
@@ -191,23 +226,6 @@ class ModelName(_Name):
 
 @dataclass(frozen=True, slots=True)
 class AliasName(_Name):
-@dataclass(frozen=True, slots=True)
-class ContentName(_Name):
-    """What is kept of one call; the attempt's id is a UUID."""
-
-    template = "tenants/{tenant}/contents/{attempt}"
-    tenant: str
-    attempt: str
-
-
-@dataclass(frozen=True, slots=True)
-class ContentPolicyName(_Name):
-    """What of a tenant's calls is kept."""
-
-    template = "tenants/{tenant}/contentPolicy"
-    tenant: str
-
-
     """Another name of a model."""
 
     template = "aliases/{alias}"
@@ -318,7 +336,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices"
+    kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
     kinds += "|groups|roles"
     others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy"
     tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"

@@ -1,5 +1,6 @@
 """Every gRPC service with its parts: the list of what this server serves."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -10,6 +11,7 @@ from tollhouse.admin.v1 import (
     api_keys_pb2,
     departments_pb2,
     devices_pb2,
+    identity_providers_pb2,
     groups_pb2,
     ledger_pb2,
     limit_alerts_pb2,
@@ -42,6 +44,7 @@ from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.services.groups_service import GroupService
+from tollhouse_server.api.services.identity_providers_service import IdentityProviderService
 from tollhouse_server.api.services.ledger_service import LedgerService
 from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
@@ -91,6 +94,7 @@ class ServiceParts:
     generation: GenerationService
     project_paths: ProjectPaths
     output_cap_tokens: int
+    oidc_issuers: Collection[str] = ()
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -113,6 +117,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
         (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
         (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
+        (
+            _descriptor(identity_providers_pb2, "IdentityProviderService"),
+            IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
+        ),
         (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),

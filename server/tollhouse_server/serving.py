@@ -66,7 +66,15 @@ def claim_ports(settings: Settings) -> dict[str, int]:
         "metrics_port": claim_port(
             settings.metrics_port, purpose="the metrics", setting="TOLLHOUSE_METRICS_PORT", host=settings.bind_address
         ),
+        **_mtls_port(settings),
     }
+
+
+def _mtls_port(settings: Settings) -> dict[str, int]:
+    if settings.mtls_port is None:
+        return {}
+    port = claim_port(settings.mtls_port, purpose="gRPC", setting="TOLLHOUSE_MTLS_PORT", host=settings.bind_address)
+    return {"mtls_port": port}
 
 
 async def _check_parts(settings: Settings) -> None:

@@ -8,12 +8,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
@@ -104,6 +104,36 @@ class Settings(BaseSettings):
     simulator_url: str | None = None
     """Where the simulator is reached, so that its keys can be rotated too; the embedded start sets it."""
 
+    tls_certificate_file: Path | None = None
+    tls_private_key_file: Path | None = None
+    """PEM files of the server's certificate, with those between it and its authority, and of its key. With them the
+    gRPC port takes TLS only; new content is put in force within seconds, without a restart."""
+
+    tls_client_ca_file: Path | None = None
+    tls_client_auth: Literal["none", "required"] = "none"
+    """Whether a client must have a certificate, and who vouches for it."""
+
+    mtls_port: Port | None = None
+    """A further port at which a client must have a certificate, beside clients without one at `grpc_port`."""
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks of proxies whose `x-forwarded-for` is believed, a JSON list; of others the connection's end counts."""
+
+    oidc_issuers: Annotated[tuple[str, ...], NoDecode] = ()
+    """The only issuers that identity providers may name, a JSON list of https URLs: the server asks them for keys."""
+
+    oidc_key_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses of issuers' keys (`jwks_uri`) that are on other hosts than the issuers themselves, a JSON list."""
+
+    oidc_ca_file: Path | None = None
+    """Certificates that vouch for issuers; absent means the system's authorities."""
+
+    oidc_token_max_age_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    """How long after its issue a token is accepted at the most, whatever it says of itself."""
+
+    oidc_stale_keys_seconds: Annotated[float, Field(ge=60)] = 3600.0
+    """For how long the keys of an issuer that does not answer go on counting."""
+
     max_message_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_metadata_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
     max_concurrent_streams: Annotated[int, Field(ge=1)] = 1000
@@ -159,15 +189,34 @@ class Settings(BaseSettings):
     def _check_egress_proxies(cls, value: Any) -> Any:
         return _checked_entries(value, _egress_proxy)
 
-    @field_validator("upstream_token_urls", mode="before")
+    @field_validator("upstream_token_urls", "oidc_issuers", "oidc_key_urls", mode="before")
     @classmethod
-    def _check_upstream_token_urls(cls, value: Any) -> Any:
+    def _check_urls(cls, value: Any) -> Any:
         urls = _decoded(value)
         if not isinstance(urls, list | tuple):
             raise ValueError("must be a JSON list of URLs")
         for url in urls:
             _check_token_url(url)
         return tuple(urls)
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _check_networks(cls, value: Any) -> Any:
+        networks = _decoded(value)
+        if not isinstance(networks, list | tuple) or not all(isinstance(network, str) for network in networks):
+            raise ValueError("must be a JSON list of networks")
+        return tuple(str(ip_network(network)) for network in networks)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_private_key_file is None):
+            raise ValueError("TOLLHOUSE_TLS_CERTIFICATE_FILE and TOLLHOUSE_TLS_PRIVATE_KEY_FILE go together")
+        asks_clients = self.tls_client_auth == "required" or self.mtls_port is not None
+        if asks_clients and (self.tls_client_ca_file is None or self.tls_certificate_file is None):
+            raise ValueError(
+                "to ask clients for certificates TOLLHOUSE_TLS_CLIENT_CA_FILE and the server's own are needed"
+            )
+        return self
 
     def addresses(self) -> dict[str, str]:
         """Return every upstream address by its name, `gemini_api` first."""

@@ -36,7 +36,13 @@ _TREE_READ = (
     | _on("devices", *_READ)
     | _LIMITS_READ
 )
-_PEOPLE_READ = _on("principals", *_READ) | _on("apiKeys", *_READ) | _on("roleGrants", *_READ)
+_PEOPLE_READ = (
+    _on("principals", *_READ)
+    | _on("apiKeys", *_READ)
+    | _on("identityProviders", *_READ)
+    | _on("clientIdentities", *_READ)
+    | _on("roleGrants", *_READ)
+)
 _PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles", *_READ) | _on("access", "explain")
 _MONEY_READ = (
     _on("usage", *_READ)
@@ -62,7 +68,9 @@ _TENANT = (
     | _on("trees", "apply")
     | _on("projects", *_CHANGE)
     | _on("principals", *_CHANGE, "disable", "enable")
-    | _on("apiKeys", "create", "update", "revoke")
+    | _on("apiKeys", "create", "update", "revoke", "rotate")
+    | _on("identityProviders", "update", "disable", "enable", "delete")
+    | _on("clientIdentities", "delete")
     | _on("roleGrants", "create", "delete")
     | _on("roles", *_CHANGE)
     | _on("groups", *_CHANGE)
@@ -82,7 +90,7 @@ _DEPARTMENT = (
     | _on("trees", "apply")
     | _on("projects", *_CHANGE)
     | _on("devices", *_CHANGE, "revoke")
-    | _on("apiKeys", *_READ, "create", "update", "revoke")
+    | _on("apiKeys", *_READ, "create", "update", "revoke", "rotate")
     | _ASK_FOR_MORE
 )
 _KEYS = (
@@ -104,6 +112,9 @@ _PLATFORM = (
     | _on("models", *_READ, *_CHANGE)
     | _on("aliases", "get", *_CHANGE)
     | _on("catalogue", "get", "import")
+    # Whose tokens and certificates lead to a tenant: who decides it for himself could draw others' calls to his own.
+    | _on("identityProviders", "create")
+    | _on("clientIdentities", "create")
     | _on("tenants", "create", "list", "suspend", "resume", "delete", "undelete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
 )

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -16,8 +16,14 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.permissions import own_scope, permission_for
 from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
-from tollhouse_server.errors import RequestTooLarge, ServerDraining, TollhouseError
+from tollhouse_server.errors import (
+    CredentialsInvalid,
+    RequestTooLarge,
+    ServerDraining,
+    TollhouseError,
+)
 from tollhouse_server.identity.directory import Directory
+from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import domain_of, invalid
 from tollhouse_server.telemetry.logging import log_call
 from tollhouse_server.telemetry.metrics import Metrics
@@ -26,6 +32,8 @@ _log = structlog.get_logger(__name__)
 
 _ANSWER_SECONDS = 0.1
 """What an answer may need to its caller: after his deadline he hears nothing but that it has passed."""
+
+_REFUSED = (code_pb2.UNAUTHENTICATED, code_pb2.PERMISSION_DENIED)
 
 UnaryHandler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
 StreamHandler: TypeAlias = Callable[[Any, Call], AsyncIterator[Message]]
@@ -49,16 +57,45 @@ class CallFailed(Exception):
         self.status = status
 
 
+def _no_certificate() -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(slots=True)
 class Arrival:
     """What a transport hands over: the bytes of the message, lower-case metadata, the deadline if there is one.
 
-    `deadline` is a moment of `time.monotonic()`, in seconds.
+    `deadline` is a moment of `time.monotonic()`, in seconds. `peer` is the other end as gRPC names it. `certificate`
+    returns what its verified certificate says of its holder, the best name first: `spiffe://...` or `subject:...`.
     """
 
     body: bytes
     metadata: Mapping[str, str]
     deadline: float | None
+    peer: str = ""
+    certificate: Callable[[], tuple[str, ...]] = _no_certificate
+
+
+class Refusals(Protocol):
+    """Hears of every call that ends as UNAUTHENTICATED or PERMISSION_DENIED, whether here or in its handler."""
+
+    def refused(
+        self,
+        error: TollhouseError,
+        method: "Method",
+        arrival: Arrival,
+        principal: Principal | None,
+        correlation_id: str,
+    ) -> None:
+        """Note it; without a principal the credential was refused. Waits for nothing, never raises."""
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What is known of a call while it passes."""
+
+    correlation_id: str
+    principal: Principal | None = None
 
 
 class Chain:
@@ -72,7 +109,9 @@ class Chain:
         metrics: Metrics,
         default_deadline_seconds: float,
         max_message_bytes: int,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals
         self._directory = directory
         self._authorizer = authorizer
         self._metrics = metrics
@@ -87,8 +126,8 @@ class Chain:
         Raises:
             CallFailed: with the status for the caller.
         """
-        async with self._observed(method, arrival) as correlation_id:
-            request, call = await self._admit(method, arrival, correlation_id)
+        async with self._observed(method, arrival) as passage:
+            request, call = await self._admit(method, arrival, passage)
             answer: Message = await method.handler(request, call)  # type: ignore[misc]
             return answer
 
@@ -98,25 +137,30 @@ class Chain:
         Raises:
             CallFailed: with the status for the caller.
         """
-        async with self._observed(method, arrival) as correlation_id:
-            request, call = await self._admit(method, arrival, correlation_id)
+        async with self._observed(method, arrival) as passage:
+            request, call = await self._admit(method, arrival, passage)
             async for message in method.handler(request, call):  # type: ignore[union-attr]
                 yield message
 
     @asynccontextmanager
-    async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator[str]:
+    async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator["_Passage"]:
         correlation_id = arrival.metadata.get("x-correlation-id", "")[:64] or uuid.uuid4().hex
         short_name = method.rpc.rsplit(".", 1)[1].replace("/", ".")
         started_at = time.perf_counter()
+        passage = _Passage(correlation_id)
         code: int = code_pb2.CANCELLED
         self._metrics.call_started(rpc=short_name)
         try:
-            yield correlation_id
+            yield passage
             code = code_pb2.OK
         except TollhouseError as error:
             status = status_of(error, correlation_id)
             code = status.code
             self._metrics.call_refused(reason=error.reason)
+            if isinstance(error, CredentialsInvalid):
+                self._metrics.credential_refused(fault=error.fault.value)
+            if self._refusals is not None and code in _REFUSED:
+                self._refusals.refused(error, method, arrival, passage.principal, correlation_id)
             raise CallFailed(status) from error
         except Exception as error:
             code = code_pb2.INTERNAL
@@ -128,15 +172,17 @@ class Chain:
             self._metrics.call_finished(rpc=short_name, code=name, seconds=seconds)
             log_call(_log, rpc=short_name, code=name, seconds=seconds, correlation_id=correlation_id)
 
-    async def _admit(self, method: Method, arrival: Arrival, correlation_id: str) -> tuple[Message, Call]:
+    async def _admit(self, method: Method, arrival: Arrival, passage: "_Passage") -> tuple[Message, Call]:
         """Turn an arrival into a valid request and an authorised call; permission comes before existence."""
         if self.is_draining:
             raise ServerDraining
         if len(arrival.body) > self._max_message_bytes:
             raise RequestTooLarge(size_bytes=len(arrival.body), limit_bytes=self._max_message_bytes)
         deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
-        principal = await self._directory.authenticate(
-            arrival.metadata.get("authorization"), patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS
+        principal = passage.principal = await self._directory.authenticate(
+            arrival.metadata.get("authorization"),
+            patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS,
+            presented=arrival,
         )
         request = _parsed(method.request_type, arrival.body)
         rule = permission_for(method.rpc)
@@ -149,7 +195,7 @@ class Chain:
             principal=principal,
             domain=domain_of(scope),
             deadline=deadline,
-            correlation_id=correlation_id,
+            correlation_id=passage.correlation_id,
         )
 
 

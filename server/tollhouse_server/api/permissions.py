@@ -125,7 +125,8 @@ def _rules() -> Iterator[Rule]:
     yield from _department_rules()
     yield from _standard("ProjectService", "projects", "Project", "create get list update delete")
     yield from _standard("PrincipalService", "principals", "Principal", "create get list update disable enable delete")
-    yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke")
+    yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke rotate")
+    yield from _identity_rules()
     yield from _role_rules()
     yield from _limit_rules()
     yield from _device_rules()
@@ -166,6 +167,13 @@ def _tree_rules() -> Iterator[Rule]:
     for verb in ("export", "apply"):
         rpc = f"{_ADMIN}.TreeService.{verb.capitalize()}Tree"
         yield Rule(rpc=rpc, permission=f"trees.{verb}", fields=("scope", "parent"))
+
+
+def _identity_rules() -> Iterator[Rule]:
+    service = "IdentityProviderService"
+    verbs = "create get list update disable enable delete"
+    yield from _standard(service, "identityProviders", "IdentityProvider", verbs)
+    yield from _standard(service, "clientIdentities", "ClientIdentity", "create get list delete")
 
 
 def _role_rules() -> Iterator[Rule]:

@@ -20,6 +20,7 @@ DOMAIN = "tollhouse"
 
 CODES: Mapping[type[TollhouseError], int] = {
     errors.CredentialsInvalid: code_pb2.UNAUTHENTICATED,
+    errors.IdentityProviderUnavailable: code_pb2.UNAVAILABLE,
     errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
     errors.DutiesConflict: code_pb2.FAILED_PRECONDITION,
     errors.GroupFull: code_pb2.FAILED_PRECONDITION,
@@ -54,8 +55,8 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.SecretMissing: code_pb2.FAILED_PRECONDITION,
     errors.RotationUnderWay: code_pb2.FAILED_PRECONDITION,
     errors.KeyProviderFailed: code_pb2.UNAVAILABLE,
-    errors.KeyDestroyed: code_pb2.FAILED_PRECONDITION,
     errors.ContentNotKept: code_pb2.UNAVAILABLE,
+    errors.KeyDestroyed: code_pb2.FAILED_PRECONDITION,
     errors.Unreadable: code_pb2.DATA_LOSS,
     errors.DeviceKeyInUse: code_pb2.ALREADY_EXISTS,
     errors.ResourceNotFound: code_pb2.NOT_FOUND,

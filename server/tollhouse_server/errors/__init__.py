@@ -7,7 +7,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 from tollhouse_server.errors.access import DutiesConflict, GroupFull
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
 from tollhouse_server.errors.content import ContentNotKept, KeyDestroyed, Unreadable
-from tollhouse_server.errors.credentials import CredentialsInvalid, PermissionDenied
+from tollhouse_server.errors.credentials import CredentialsInvalid, Fault, IdentityProviderUnavailable, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.data_policies import DataPolicyBlocked
 from tollhouse_server.errors.devices import DeviceKeyInUse
@@ -55,8 +55,10 @@ __all__ = [
     "DutiesConflict",
     "EtagMismatch",
     "ExportMismatch",
+    "Fault",
     "FieldViolation",
     "GroupFull",
+    "IdentityProviderUnavailable",
     "InvalidRequest",
     "KeyDestroyed",
     "KeyProviderFailed",

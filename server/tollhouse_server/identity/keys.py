@@ -1,4 +1,4 @@
-"""The text of an API key: `th_{live|test}_{id}_{secret}{checksum}`.
+"""The text of an API key: `th_{live|test|dev|stage}_{id}_{secret}{checksum}`.
 
 The id finds the record, the secret proves possession, the checksum lets scanners and typing mistakes be told from keys
 without asking anyone. Only a keyed digest of the whole text is ever stored.
@@ -10,7 +10,15 @@ import hmac
 import re
 import secrets
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {"LIVE": "live", "TEST": "test", "DEVELOPMENT": "dev", "STAGING": "stage"}
+)
+"""How the environments that credentials are for show in the text of a key. LIVE is production."""
 
 _ID_CHARACTERS = 12
 _SECRET_BYTES = 25
@@ -18,7 +26,7 @@ _SECRET_CHARACTERS = 40
 _CHECKSUM_CHARACTERS = 6
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FORM = re.compile(
-    rf"th_(live|test)_([a-z2-7]{{{_ID_CHARACTERS}}})_([a-z2-7]{{{_SECRET_CHARACTERS}}})([0-9A-Za-z]{{6}})"
+    rf"th_({'|'.join(ENVIRONMENTS.values())})_([a-z2-7]{{{_ID_CHARACTERS}}})_([a-z2-7]{{{_SECRET_CHARACTERS}}})([0-9A-Za-z]{{6}})"
 )
 
 
@@ -35,7 +43,7 @@ class KeyText:
 
 
 def make_key(environment: str) -> KeyText:
-    """Return a new random key for `live` or `test`: 200 bits of secret."""
+    """Return a new random key, 200 bits of secret; `environment` as the text has it: live, test, dev or stage."""
     key_id = _random_base32(8)[:_ID_CHARACTERS]
     body = f"th_{environment}_{key_id}_{_random_base32(_SECRET_BYTES)}"
     return KeyText(environment, key_id, body + checksum(body))

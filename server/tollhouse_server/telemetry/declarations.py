@@ -61,6 +61,19 @@ IN_FLIGHT_CALLS = _gauge("tollhouse_in_flight_calls", "RPCs being served now.", 
 REFUSALS = _counter(
     "tollhouse_refusals_total", "RPCs that ended in an error of Tollhouse, by documented reason.", "reason"
 )
+CREDENTIALS_REFUSED = _counter(
+    "tollhouse_credentials_refused_total", "Calls refused for their credential, by what was wrong with it.", "fault"
+)
+CERTIFICATE_EXPIRY = _gauge(
+    "tollhouse_tls_certificate_expiry_seconds",
+    "Time until the certificate that new connections are shown expires; negative when it has.",
+    "livemin",
+)
+CERTIFICATE_RELOADS = _counter(
+    "tollhouse_tls_certificate_reloads_total",
+    "Times that a new certificate was put in force, and that one was refused and the old one kept, by outcome.",
+    "outcome",
+)
 TOKENS = _counter(
     "tollhouse_tokens_total",
     "Tokens that Gemini reported, by kind; `cached` ones are part of `prompt`.",
@@ -81,6 +94,12 @@ COST = _counter(
 USAGE_MISSING = _counter(
     "tollhouse_usage_missing_total", "Answers without a usage report; they are in suspense.", "tier", "model"
 )
+CONTENTS = _counter(
+    "tollhouse_contents_total",
+    "Calls whose content was to be kept: `kept`, `dropped` (served and not kept) or `refused` (as their tenant wants).",
+    "outcome",
+)
+CONTENTS_WAITING = _gauge("tollhouse_contents_waiting", "Calls whose content waits to be written.", "livesum")
 SETTLED_ABOVE_HOLD = _counter(
     "tollhouse_settled_above_hold_total", "Calls that cost more than was held for them; none is expected.", "model"
 )
@@ -94,12 +113,6 @@ UPSTREAM_ATTEMPTS = _counter(
 UPSTREAM_DURATION = _histogram(
     "tollhouse_upstream_attempt_duration_seconds",
     "Time of one upstream attempt, its booking included.",
-CONTENTS = _counter(
-    "tollhouse_contents_total",
-    "Calls whose content was to be kept: `kept`, `dropped` (served and not kept) or `refused` (as their tenant wants).",
-    "outcome",
-)
-CONTENTS_WAITING = _gauge("tollhouse_contents_waiting", "Calls whose content waits to be written.", "livesum")
     CALL_BUCKETS,
     "target",
     "model",
@@ -289,11 +302,16 @@ DECLARATIONS: tuple[Declaration, ...] = (
     CALL_DURATION,
     IN_FLIGHT_CALLS,
     REFUSALS,
+    CREDENTIALS_REFUSED,
+    CERTIFICATE_EXPIRY,
+    CERTIFICATE_RELOADS,
     TOKENS,
     IMAGES,
     GROUNDING_QUERIES,
     COST,
     USAGE_MISSING,
+    CONTENTS,
+    CONTENTS_WAITING,
     SETTLED_ABOVE_HOLD,
     UPSTREAM_ATTEMPTS,
     UPSTREAM_DURATION,
@@ -307,8 +325,6 @@ DECLARATIONS: tuple[Declaration, ...] = (
     LEDGER_FINDINGS,
     LEDGER_VERIFIED,
     AUDIT_UNSIGNED,
-    CONTENTS,
-    CONTENTS_WAITING,
     AUDIT_ANCHORED,
     AUDIT_FAILURES,
     AUDIT_REFUSALS,

@@ -44,15 +44,18 @@ class Metrics:
         self._call_duration = Family(histogram(declared.CALL_DURATION, registry))
         self._in_flight_calls = Family(gauge(declared.IN_FLIGHT_CALLS, registry))
         self._refusals = counter(declared.REFUSALS, registry)
+        self._credentials_refused = counter(declared.CREDENTIALS_REFUSED, registry)
+        self._certificate_expiry = gauge(declared.CERTIFICATE_EXPIRY, registry)
+        self._certificate_reloads = counter(declared.CERTIFICATE_RELOADS, registry)
         self._tokens = counter(declared.TOKENS, registry)
         self._images = counter(declared.IMAGES, registry)
         self._grounding_queries = counter(declared.GROUNDING_QUERIES, registry)
         self._cost = counter(declared.COST, registry)
         self._usage_missing = counter(declared.USAGE_MISSING, registry)
+        self.contents = ContentMetrics(registry)
         self._settled_above_hold = counter(declared.SETTLED_ABOVE_HOLD, registry)
         self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
         self._upstream_duration = Family(histogram(declared.UPSTREAM_DURATION, registry))
-        self.contents = ContentMetrics(registry)
         self._upstream_first_chunk = Family(histogram(declared.UPSTREAM_FIRST_CHUNK, registry))
         self._tick_duration = histogram(declared.TICK_DURATION, registry)
         self._tick_batch = histogram(declared.TICK_BATCH, registry)
@@ -106,6 +109,18 @@ class Metrics:
     def call_refused(self, *, reason: str) -> None:
         """Note the documented reason (`LIMIT_EXCEEDED`) of an RPC that ended in an error."""
         self._refusals[(reason,)].inc()
+
+    def credential_refused(self, *, fault: str) -> None:
+        """Note what was wrong with a credential (`expired`)."""
+        self._credentials_refused[(fault,)].inc()
+
+    def certificate_seen(self, *, expires_in_seconds: float) -> None:
+        """Note for how long the certificate of new connections is valid."""
+        self._certificate_expiry.set(expires_in_seconds)
+
+    def certificate_reloaded(self, *, outcome: str) -> None:
+        """Note that new files were put in force (`loaded`), or could not be (`refused`)."""
+        self._certificate_reloads[(outcome,)].inc()
 
     def call_settled(self, *, tier: str, model: str, usage: ReportedUsage | None, cost_nanos: int) -> None:
         """Note what a served call used and cost; `usage` None means that the answer reported none."""

@@ -14,6 +14,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
+from tollhouse_server.wiring.identity import IdentityParts, open_identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Knowledge:
     """What a worker keeps in memory and the epochs keep current."""
 
     watch: EpochWatch
+    identity: IdentityParts
     catalogue: LiveCatalogue
     prices: LivePriceBook
     directory: Directory
@@ -52,11 +54,13 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
     watch.on_change(Topic.ACCOUNTS, catalogue.reload)
     watch.on_change(Topic.ACCOUNTS, expect_keys)
     watch.on_change(Topic.PRICES, prices.reload)
+    identity = open_identity(settings, database, watch, pepper)
     knowledge = Knowledge(
         watch=watch,
+        identity=identity,
         catalogue=catalogue,
         prices=prices,
-        directory=Directory(database, watch, pepper),
+        directory=identity.directory,
         authorizer=Authorizer(database, watch),
         project_paths=ProjectPaths(database, watch),
         keys=keys,

@@ -38,6 +38,7 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
 from tollhouse_server.wiring.outside import custodian_vault, derived, gateway_vault, read_pepper, required_dsn
@@ -58,6 +59,7 @@ class Worker:
     calls: DetachedCalls
     ledger: LedgerParts
     key_use: KeyUse
+    identity: IdentityParts
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, let those under way end, make every settlement durable, and say goodbye.
@@ -73,6 +75,7 @@ class Worker:
                 await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
                 await self.key_use.publish()
+                await self.identity.last_use.publish()
         except (StoreUnavailable, DBAPIError) as error:
             _log.warning("key_use_not_published", error=type(error).__name__)
         except TimeoutError:
@@ -134,13 +137,20 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             knowledge=knowledge,
             generation=generation,
         )
-        server = GrpcioServer(chain, methods, settings)
-        ledger.run_in(tasks)
-        traffic.run_in(tasks)
+        server = GrpcioServer(chain, methods, settings, metrics)
+        for parts in (ledger, traffic, knowledge.identity, server):
+            parts.run_in(tasks)
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
         tasks.keep(partial(_gauges, metrics, knowledge, ledger))
-        yield Worker(port=await server.start(), server=server, calls=calls, ledger=ledger, key_use=key_use)
+        yield Worker(
+            port=await server.start(),
+            server=server,
+            calls=calls,
+            ledger=ledger,
+            key_use=key_use,
+            identity=knowledge.identity,
+        )
 
 
 def _generation(
@@ -194,6 +204,7 @@ def _methods(
         pepper=pepper,
         project_paths=knowledge.project_paths,
         output_cap_tokens=settings.default_output_cap_tokens,
+        oidc_issuers=settings.oidc_issuers,
         generation=GenerationService(
             generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
         ),

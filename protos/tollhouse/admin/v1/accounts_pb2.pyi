@@ -110,21 +110,29 @@ class Account(_message.Message):
     class _EnvironmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Account._Environment.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ENVIRONMENT_UNSPECIFIED: Account._Environment.ValueType  # 0
-        """ENVIRONMENT_UNSPECIFIED means both."""
+        """ENVIRONMENT_UNSPECIFIED means all."""
         ENVIRONMENT_LIVE: Account._Environment.ValueType  # 1
         """ENVIRONMENT_LIVE is calls with keys that begin with `th_live_`."""
         ENVIRONMENT_TEST: Account._Environment.ValueType  # 2
         """ENVIRONMENT_TEST is calls with keys that begin with `th_test_`."""
+        ENVIRONMENT_DEVELOPMENT: Account._Environment.ValueType  # 3
+        """ENVIRONMENT_DEVELOPMENT is calls with keys that begin with `th_dev_`."""
+        ENVIRONMENT_STAGING: Account._Environment.ValueType  # 4
+        """ENVIRONMENT_STAGING is calls with keys that begin with `th_stage_`."""
 
     class Environment(_Environment, metaclass=_EnvironmentEnumTypeWrapper):
         """Environment is which API keys an account serves."""
 
     ENVIRONMENT_UNSPECIFIED: Account.Environment.ValueType  # 0
-    """ENVIRONMENT_UNSPECIFIED means both."""
+    """ENVIRONMENT_UNSPECIFIED means all."""
     ENVIRONMENT_LIVE: Account.Environment.ValueType  # 1
     """ENVIRONMENT_LIVE is calls with keys that begin with `th_live_`."""
     ENVIRONMENT_TEST: Account.Environment.ValueType  # 2
     """ENVIRONMENT_TEST is calls with keys that begin with `th_test_`."""
+    ENVIRONMENT_DEVELOPMENT: Account.Environment.ValueType  # 3
+    """ENVIRONMENT_DEVELOPMENT is calls with keys that begin with `th_dev_`."""
+    ENVIRONMENT_STAGING: Account.Environment.ValueType  # 4
+    """ENVIRONMENT_STAGING is calls with keys that begin with `th_stage_`."""
 
     class _Upstream:
         ValueType = _typing.NewType("ValueType", _builtins.int)

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/api_keys.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x06\n\x06\x41piKey\x12\x8d\x01\n\x04name\x18\x01 \x01(\tB\x7f\xbaH|rw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12[\n\tprincipal\x18\x03 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x45\n\x0b\x65nvironment\x18\x04 \x01(\x0e\x32&.tollhouse.admin.v1.ApiKey.EnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32 .tollhouse.admin.v1.ApiKey.StateB\x04\xe2\x41\x01\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\"V\n\x0b\x45nvironment\x12\x1b\n\x17\x45NVIRONMENT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NVIRONMENT_LIVE\x10\x01\x12\x14\n\x10\x45NVIRONMENT_TEST\x10\x02\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_EXPIRED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\"\xfb\x01\n\x13\x43reateApiKeyRequest\x12w\n\x06parent\x18\x01 \x01(\tBg\xbaHdrb2`^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?$\x12\x33\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"X\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9f\x01\n\x10GetApiKeyRequest\x12\x8a\x01\n\x04name\x18\x01 \x01(\tB|\xbaHyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\"\xe0\x01\n\x12ListApiKeysRequest\x12w\n\x06parent\x18\x01 \x01(\tBg\xbaHdrb2`^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_revoked\x18\x04 \x01(\x08\"\\\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateApiKeyRequest\x12\x33\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xf1\x01\n\x13RevokeApiKeyRequest\x12\x8a\x01\n\x04name\x18\x01 \x01(\tB|\xbaHyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x32\xcb\x03\n\rApiKeyService\x12\x61\n\x0c\x43reateApiKey\x12\'.tollhouse.admin.v1.CreateApiKeyRequest\x1a(.tollhouse.admin.v1.CreateApiKeyResponse\x12M\n\tGetApiKey\x12$.tollhouse.admin.v1.GetApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKey\x12^\n\x0bListApiKeys\x12&.tollhouse.admin.v1.ListApiKeysRequest\x1a\'.tollhouse.admin.v1.ListApiKeysResponse\x12S\n\x0cUpdateApiKey\x12\'.tollhouse.admin.v1.UpdateApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKey\x12S\n\x0cRevokeApiKey\x12\'.tollhouse.admin.v1.RevokeApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKeyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tollhouse/admin/v1/api_keys.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x08\n\x06\x41piKey\x12\x8d\x01\n\x04name\x18\x01 \x01(\tB\x7f\xbaH|rw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\xd8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12[\n\tprincipal\x18\x03 \x01(\tBH\xbaHEr@2>^tenants/[a-z][a-z0-9-]{1,62}/principals/[a-z][a-z0-9-]{1,62}$\xd8\x01\x01\x12\x45\n\x0b\x65nvironment\x18\x04 \x01(\x0e\x32&.tollhouse.admin.v1.ApiKey.EnvironmentB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x05state\x18\x05 \x01(\x0e\x32 .tollhouse.admin.v1.ApiKey.StateB\x04\xe2\x41\x01\x03\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12M\n\x06scopes\x18\x0b \x03(\tB=\xbaH:\x92\x01\x37\x10\x64\x18\x01\"1r/2-^[a-z][A-Za-z]{1,62}(\\.[a-z][A-Za-z]{1,62})?$\x12,\n\x10\x61llowed_networks\x18\x0c \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\x18\x01\"\x06r\x04\x10\x02\x18\x31\x12\x37\n\rlast_use_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpredecessor\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tsuccessor\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\"\x8c\x01\n\x0b\x45nvironment\x12\x1b\n\x17\x45NVIRONMENT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NVIRONMENT_LIVE\x10\x01\x12\x14\n\x10\x45NVIRONMENT_TEST\x10\x02\x12\x1b\n\x17\x45NVIRONMENT_DEVELOPMENT\x10\x03\x12\x17\n\x13\x45NVIRONMENT_STAGING\x10\x04\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_EXPIRED\x10\x02\x12\x11\n\rSTATE_REVOKED\x10\x03\"\xfb\x01\n\x13\x43reateApiKeyRequest\x12w\n\x06parent\x18\x01 \x01(\tBg\xbaHdrb2`^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?$\x12\x33\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"X\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9f\x01\n\x10GetApiKeyRequest\x12\x8a\x01\n\x04name\x18\x01 \x01(\tB|\xbaHyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\"\xe0\x01\n\x12ListApiKeysRequest\x12w\n\x06parent\x18\x01 \x01(\tBg\xbaHdrb2`^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_revoked\x18\x04 \x01(\x08\"\\\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateApiKeyRequest\x12\x33\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xf1\x01\n\x13RevokeApiKeyRequest\x12\x8a\x01\n\x04name\x18\x01 \x01(\tB|\xbaHyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\x12\x15\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\xdf\x02\n\x13RotateApiKeyRequest\x12\x8a\x01\n\x04name\x18\x01 \x01(\tB|\xbaHyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$\x12;\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xce\xda\x03\x32\x00\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x89\x01\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey\x12\x13\n\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01\x12/\n\x0bpredecessor\x18\x03 \x01(\x0b\x32\x1a.tollhouse.admin.v1.ApiKey2\xae\x04\n\rApiKeyService\x12\x61\n\x0c\x43reateApiKey\x12\'.tollhouse.admin.v1.CreateApiKeyRequest\x1a(.tollhouse.admin.v1.CreateApiKeyResponse\x12M\n\tGetApiKey\x12$.tollhouse.admin.v1.GetApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKey\x12^\n\x0bListApiKeys\x12&.tollhouse.admin.v1.ListApiKeysRequest\x1a\'.tollhouse.admin.v1.ListApiKeysResponse\x12S\n\x0cUpdateApiKey\x12\'.tollhouse.admin.v1.UpdateApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKey\x12S\n\x0cRevokeApiKey\x12\'.tollhouse.admin.v1.RevokeApiKeyRequest\x1a\x1a.tollhouse.admin.v1.ApiKey\x12\x61\n\x0cRotateApiKey\x12\'.tollhouse.admin.v1.RotateApiKeyRequest\x1a(.tollhouse.admin.v1.RotateApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +54,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['etag']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_APIKEY'].fields_by_name['scopes']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['scopes']._serialized_options = b'\272H:\222\0017\020d\030\001\"1r/2-^[a-z][A-Za-z]{1,62}(\\.[a-z][A-Za-z]{1,62})?$'
+  _globals['_APIKEY'].fields_by_name['allowed_networks']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['allowed_networks']._serialized_options = b'\272H\017\222\001\014\020d\030\001\"\006r\004\020\002\0301'
+  _globals['_APIKEY'].fields_by_name['last_use_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['last_use_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['predecessor']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['predecessor']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['successor']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['successor']._serialized_options = b'\342A\001\003'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._serialized_options = b'\272Hdrb2`^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?$'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
@@ -79,26 +90,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_APIKEY']._serialized_start=187
-  _globals['_APIKEY']._serialized_end=1003
-  _globals['_APIKEY_ENVIRONMENT']._serialized_start=829
-  _globals['_APIKEY_ENVIRONMENT']._serialized_end=915
-  _globals['_APIKEY_STATE']._serialized_start=917
-  _globals['_APIKEY_STATE']._serialized_end=1003
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1006
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1257
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1259
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1347
-  _globals['_GETAPIKEYREQUEST']._serialized_start=1350
-  _globals['_GETAPIKEYREQUEST']._serialized_end=1509
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1512
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1736
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1738
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1830
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1833
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=2012
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2015
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2256
-  _globals['_APIKEYSERVICE']._serialized_start=2259
-  _globals['_APIKEYSERVICE']._serialized_end=2718
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\272Hyrw2u^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62})?/apiKeys/[a-z2-7]{12}$'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\316\332\0032\000'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_ROTATEAPIKEYRESPONSE'].fields_by_name['secret']._loaded_options = None
+  _globals['_ROTATEAPIKEYRESPONSE'].fields_by_name['secret']._serialized_options = b'\200\001\001'
+  _globals['_APIKEY']._serialized_start=219
+  _globals['_APIKEY']._serialized_end=1324
+  _globals['_APIKEY_ENVIRONMENT']._serialized_start=1096
+  _globals['_APIKEY_ENVIRONMENT']._serialized_end=1236
+  _globals['_APIKEY_STATE']._serialized_start=1238
+  _globals['_APIKEY_STATE']._serialized_end=1324
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1327
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1578
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1580
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1668
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1671
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1830
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1833
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2057
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=2059
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2151
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=2154
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=2333
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2336
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2577
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=2580
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2931
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2934
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=3071
+  _globals['_APIKEYSERVICE']._serialized_start=3074
+  _globals['_APIKEYSERVICE']._serialized_end=3632
 # @@protoc_insertion_point(module_scope)

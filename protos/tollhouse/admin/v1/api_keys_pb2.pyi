@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -39,6 +40,10 @@ class ApiKey(_message.Message):
         """ENVIRONMENT_LIVE is for production; the key starts with `th_live_`."""
         ENVIRONMENT_TEST: ApiKey._Environment.ValueType  # 2
         """ENVIRONMENT_TEST is for development and tests; the key starts with `th_test_`."""
+        ENVIRONMENT_DEVELOPMENT: ApiKey._Environment.ValueType  # 3
+        """ENVIRONMENT_DEVELOPMENT is for development; the key starts with `th_dev_`."""
+        ENVIRONMENT_STAGING: ApiKey._Environment.ValueType  # 4
+        """ENVIRONMENT_STAGING is for trials before production; the key starts with `th_stage_`."""
 
     class Environment(_Environment, metaclass=_EnvironmentEnumTypeWrapper):
         """Environment is what a key is meant for; it shows in the key's text."""
@@ -49,6 +54,10 @@ class ApiKey(_message.Message):
     """ENVIRONMENT_LIVE is for production; the key starts with `th_live_`."""
     ENVIRONMENT_TEST: ApiKey.Environment.ValueType  # 2
     """ENVIRONMENT_TEST is for development and tests; the key starts with `th_test_`."""
+    ENVIRONMENT_DEVELOPMENT: ApiKey.Environment.ValueType  # 3
+    """ENVIRONMENT_DEVELOPMENT is for development; the key starts with `th_dev_`."""
+    ENVIRONMENT_STAGING: ApiKey.Environment.ValueType  # 4
+    """ENVIRONMENT_STAGING is for trials before production; the key starts with `th_stage_`."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -87,6 +96,11 @@ class ApiKey(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/departments/{department}/projects/{project}/apiKeys/{api_key}`, or
     `tenants/{tenant}/apiKeys/{api_key}` for a key without a project. The id is chosen by the server and is the third
@@ -106,6 +120,10 @@ class ApiKey(_message.Message):
     """Version of the resource. Sent back on an update it makes a lost update impossible (ETAG_MISMATCH); absent on an
     update means no check.
     """
+    predecessor: _builtins.str
+    """Resource name of the key that this one was rotated from; empty if it was not."""
+    successor: _builtins.str
+    """Resource name of the key that this one was last rotated to; empty if it was not."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the key stops being accepted; absent means never."""
@@ -122,6 +140,23 @@ class ApiKey(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """When the key was revoked; absent while it is not."""
 
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All that the key may be used for, whatever else its principal may do: permissions such as `usage.get`, or the sets
+        `generation` (calls to models, and the caller's own usage) and `usage` (the caller's own usage). Cannot be changed.
+        Empty means whatever the principal may do.
+        """
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only networks from which the key is accepted, such as `10.0.0.0/8` or `2001:db8::/32`; a bare address is a
+        network of one. Empty means any.
+        """
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """When the key was last used, to about two minutes; absent if it never was."""
+
     def __init__(
         self,
         *,
@@ -135,10 +170,15 @@ class ApiKey(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        predecessor: _builtins.str = ...,
+        successor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "environment", b"environment", "etag", b"etag", "expire_time", b"expire_time", "name", b"name", "principal", b"principal", "revoke_time", b"revoke_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "create_time", b"create_time", "display_name", b"display_name", "environment", b"environment", "etag", b"etag", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "name", b"name", "predecessor", b"predecessor", "principal", b"principal", "revoke_time", b"revoke_time", "scopes", b"scopes", "state", b"state", "successor", b"successor", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,7 +340,7 @@ Global___ListApiKeysResponse: _TypeAlias = ListApiKeysResponse  # noqa: Y015
 
 @_typing.final
 class UpdateApiKeyRequest(_message.Message):
-    """UpdateApiKeyRequest changes a key's display name or expiry."""
+    """UpdateApiKeyRequest changes a key's display name, expiry or allowed networks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,3 +413,91 @@ class RevokeApiKeyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeApiKeyRequest: _TypeAlias = RevokeApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """RotateApiKeyRequest names the key to replace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the key. It must be active, and its last successor, if there is one, revoked or expired."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the old key goes on being accepted, up to 90 days; it never outlives its own expiry. 0 revokes it at once.
+        Absent means 24 hours.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the new key stops being accepted. Absent means that it is accepted for as long as the old one was made for, and
+        for ever if that never expires.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "expire_time", b"expire_time", "name", b"name", "overlap", b"overlap", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """RotateApiKeyResponse carries the new key, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The new key itself, to be kept by the caller. Empty after `validate_only` and when the request was repeated: then
+    revoke the successor and rotate again.
+    """
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """The new key's record."""
+
+    @_builtins.property
+    def predecessor(self) -> Global___ApiKey:
+        """The old key's record, with the moment at which it ends."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        secret: _builtins.str = ...,
+        predecessor: Global___ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "predecessor", b"predecessor", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015

@@ -61,6 +61,11 @@ class ApiKeyServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/tollhouse.admin.v1.ApiKeyService/RotateApiKey',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ApiKeyServiceServicer:
@@ -104,6 +109,15 @@ class ApiKeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """RotateApiKey makes a successor with the same principal, project, environment, scopes and networks, returns it, the
+        only time that it can be seen, and lets the old key live on for an overlap. Repeating the request with the same
+        `request_id` returns the records without the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApiKeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +145,11 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -270,6 +289,33 @@ class ApiKeyService:
             '/tollhouse.admin.v1.ApiKeyService/RevokeApiKey',
             tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.ApiKey.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.ApiKeyService/RotateApiKey',
+            tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

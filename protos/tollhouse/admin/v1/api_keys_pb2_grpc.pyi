@@ -47,6 +47,11 @@ class ApiKeyServiceStub:
     """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
     """RevokeApiKey refuses the key for good, within two seconds on every server. Revoking twice changes nothing."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
+    """RotateApiKey makes a successor with the same principal, project, environment, scopes and networks, returns it, the
+    only time that it can be seen, and lets the old key live on for an overlap. Repeating the request with the same
+    `request_id` returns the records without the key.
+    """
 
 @_typing.type_check_only
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
@@ -67,6 +72,11 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """RevokeApiKey refuses the key for good, within two seconds on every server. Revoking twice changes nothing."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """RotateApiKey makes a successor with the same principal, project, environment, scopes and networks, returns it, the
+    only time that it can be seen, and lets the old key live on for an overlap. Repeating the request with the same
+    `request_id` returns the records without the key.
+    """
 
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """ApiKeyService keeps the keys with which services and administrators call Tollhouse. The key itself is shown once, in
@@ -114,5 +124,16 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
         """RevokeApiKey refuses the key for good, within two seconds on every server. Revoking twice changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_keys_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
+        """RotateApiKey makes a successor with the same principal, project, environment, scopes and networks, returns it, the
+        only time that it can be seen, and lets the old key live on for an overlap. Repeating the request with the same
+        `request_id` returns the records without the key.
+        """
 
 def add_ApiKeyServiceServicer_to_server(servicer: ApiKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

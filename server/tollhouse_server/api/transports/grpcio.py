@@ -1,4 +1,4 @@
-"""The reference transport: grpc.aio. The only module below which grpc is imported."""
+"""The reference transport: grpc.aio. Only here and in what it takes is grpc imported."""
 
 import asyncio
 import time
@@ -12,7 +12,10 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from tollhouse_server.api.chain import Arrival, CallFailed, Chain, Method
+from tollhouse_server.api.transports.tls import Certificates, TlsFiles, names_of
+from tollhouse_server.background import Background
 from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.metrics import Metrics
 
 _KEEPALIVE_MILLISECONDS = 30_000
 # Above our own limit, so that a message a little too large gets our error, which names both sizes.
@@ -28,10 +31,23 @@ _NOTICE_SECONDS = 0.5
 
 
 class GrpcioServer:
-    """A grpc.aio server that shares its port with the other workers (SO_REUSEPORT)."""
+    """A grpc.aio server that shares its ports with the other workers (SO_REUSEPORT).
 
-    def __init__(self, chain: Chain, methods: Iterable[Method], settings: Settings) -> None:
+    With a certificate it takes TLS only. gRPC for Python cannot ask for a client's certificate and do without, so
+    clients that have one may have a port of their own beside.
+    """
+
+    def __init__(
+        self, chain: Chain, methods: Iterable[Method], settings: Settings, metrics: Metrics | None = None
+    ) -> None:
+        """Build the server.
+
+        Raises:
+            InvalidRequest: the certificate's files cannot be used.
+        """
         self._chain = chain
+        self._settings = settings
+        self._certificates = _certificates(settings, metrics)
         self._health = health.aio.HealthServicer()
         self._services = _by_service(methods)
         self._server = grpc.aio.server(options=_options(settings))
@@ -42,11 +58,16 @@ class GrpcioServer:
         if settings.reflection:
             names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self._address = f"{settings.bind_address}:{settings.grpc_port}"
+        self.mtls_port: int | None = None
+
+    def run_in(self, tasks: Background) -> None:
+        """Follow the files of the certificate."""
+        if self._certificates is not None:
+            tasks.keep(self._certificates.run)
 
     async def start(self) -> int:
         """Listen and say that all services are healthy; return the port."""
-        port = self._server.add_insecure_port(self._address)
+        port = self._listen()
         await self._server.start()
         for service in ("", *self._services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -59,6 +80,17 @@ class GrpcioServer:
         notice_seconds = min(_NOTICE_SECONDS, grace_seconds)
         await asyncio.sleep(notice_seconds)
         await self._server.stop(grace_seconds - notice_seconds)
+
+    def _listen(self) -> int:
+        host, settings = self._settings.bind_address, self._settings
+        address = f"{host}:{settings.grpc_port}"
+        if self._certificates is None:
+            return self._server.add_insecure_port(address)
+        if settings.mtls_port is not None:
+            clients = self._certificates.credentials(requires_client=True)
+            self.mtls_port = self._server.add_secure_port(f"{host}:{settings.mtls_port}", clients)
+        anyone = self._certificates.credentials(requires_client=settings.tls_client_auth == "required")
+        return self._server.add_secure_port(address, anyone)
 
     def _rpc_handler(self, method: Method) -> Any:
         if method.is_stream:
@@ -110,7 +142,24 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
 def _arrival(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Arrival:
     metadata = {str(key).lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     remaining = context.time_remaining()
-    return Arrival(body=body, metadata=metadata, deadline=None if remaining is None else time.monotonic() + remaining)
+    return Arrival(
+        body=body,
+        metadata=metadata,
+        deadline=None if remaining is None else time.monotonic() + remaining,
+        peer=context.peer(),
+        certificate=lambda: names_of(context.auth_context()),
+    )
+
+
+def _certificates(settings: Settings, metrics: Metrics | None) -> Certificates | None:
+    if settings.tls_certificate_file is None or settings.tls_private_key_file is None:
+        return None
+    files = TlsFiles(
+        certificate=settings.tls_certificate_file,
+        private_key=settings.tls_private_key_file,
+        client_authorities=settings.tls_client_ca_file,
+    )
+    return Certificates(files, metrics)
 
 
 def _grpc_status(status: status_pb2.Status) -> Any:
