@@ -12,6 +12,7 @@ from tollhouse_server.access.rights_store import read_rights, versions
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.errors import PermissionDenied
+from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import domain_of
 
@@ -51,6 +52,16 @@ class Authorizer:
         self.version += 1
         if is_changed:
             self._versions, self._tenants, self._policy = found, tenants, Policy(tenants)
+
+    @property
+    def is_certain(self) -> bool:
+        """Tell whether what is known here is young enough to let anyone in."""
+        return self._watch.staleness_seconds <= MAX_STALENESS_SECONDS
+
+    @property
+    def certain_until(self) -> float:
+        """Return until which moment of `time.monotonic()` what is known here is young enough, in seconds."""
+        return time.monotonic() - self._watch.staleness_seconds + MAX_STALENESS_SECONDS
 
     def allows(self, principal: Principal, permission: str, scope: str) -> bool:
         """Tell whether `principal` has `permission` on `scope`, and his credential may be used for it."""

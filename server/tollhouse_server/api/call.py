@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tollhouse_server.access.permit import UNLIMITED, Permit
 from tollhouse_server.identity.principal import Principal
 
 
@@ -10,7 +11,8 @@ class Call:
     """One call: who makes it, until when he waits, and the id by which logs, audit and errors name it.
 
     `deadline` is a moment of `time.monotonic()`, in seconds. `domain` is the tenant that he may act in, or the
-    platform: that of the scope on which his permission was found.
+    platform: that of the scope on which his permission was found. Whoever does for him what cannot be undone asks
+    `permit` right before.
     """
 
     rpc: str
@@ -18,3 +20,4 @@ class Call:
     domain: str
     deadline: float
     correlation_id: str
+    permit: Permit = UNLIMITED

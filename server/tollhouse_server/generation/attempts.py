@@ -1,5 +1,6 @@
 """One upstream attempt in the ledger: reserved before the first byte, ended exactly once, whatever happens."""
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,8 +10,10 @@ from uuid import UUID
 
 import orjson
 
+from tollhouse_server.access.permit import UNLIMITED, Permit
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.terms import NOT_SENT, NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
+from tollhouse_server.ledger.works import PermitLapsedError
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
@@ -82,14 +85,19 @@ class Attempts:
     ledger: Ledger
 
     @asynccontextmanager
-    async def open(self, terms: CallTerms, *, timeout_seconds: float) -> AsyncIterator[Attempt]:
+    async def open(
+        self, terms: CallTerms, *, timeout_seconds: float, permit: Permit = UNLIMITED
+    ) -> AsyncIterator[Attempt]:
         """Reserve, hand out the attempt, and book how it ended; the booking is durable when the block is left.
 
         Raises:
             LimitExceeded, DuplicateRequest, RequestIdReused, StoreUnavailable: see `Ledger.reserve`.
+            CredentialsInvalid, PermissionDenied: the call may not be made any more; nothing is held.
         """
-        attempt = Attempt(self.ledger, await self.ledger.reserve(terms, timeout_seconds=timeout_seconds))
+        reservation, sure_until = await self._reserve(terms, time.monotonic() + timeout_seconds, permit)
+        attempt = Attempt(self.ledger, reservation)
         try:
+            await _confirm(attempt, permit, sure_until)
             yield attempt
         except NotSent:
             attempt.settlement = NOT_SENT
@@ -104,6 +112,32 @@ class Attempts:
             # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
             attempt.settlement = attempt.settlement or self.ledger.suspension(attempt.reservation, "INTERRUPTED")
             attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
+
+    async def _reserve(self, terms: CallTerms, until: float, permit: Permit) -> tuple[Reservation, float]:
+        """Reserve while the call is known to be permitted; return besides until when it is."""
+        while True:
+            sure_until = await permit.sure_until()
+            timeout_seconds = until - time.monotonic()
+            try:
+                reservation = await self.ledger.reserve(terms, timeout_seconds=timeout_seconds, sure_until=sure_until)
+            except PermitLapsedError:
+                continue
+            return reservation, sure_until
+
+
+async def _confirm(attempt: Attempt, permit: Permit, sure_until: float) -> None:
+    """Ask once more for a permit that has lapsed while the ledger admitted the attempt, which is sent next.
+
+    Raises:
+        TollhouseError: there is none any more; the attempt was not sent.
+    """
+    if time.monotonic() <= sure_until:
+        return
+    try:
+        await permit.sure_until()
+    except BaseException:
+        attempt.settlement = NOT_SENT
+        raise
 
 
 def response_id_of(body: Mapping[str, Any]) -> str:

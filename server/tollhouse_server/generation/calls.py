@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from tollhouse_server.access.permit import UNLIMITED, Permit
 from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.terms import Scope
 from tollhouse_server.pricing.price import Priced
@@ -23,7 +24,7 @@ class GenerationCall:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. What the caller says of routing is as in `RouteRequest`;
     `resend_unknown` lets it go to another target after an attempt whose outcome is unknown, at the risk of two charges
-    (None: as the policy says).
+    (None: as the policy says). Each attempt asks `permit` right before it is admitted, and before it is sent.
     """
 
     scope: Scope
@@ -41,6 +42,7 @@ class GenerationCall:
     resend_unknown: bool | None = None
     priority: Priority = Priority.DEFAULT
     on_device: OnDevice = OnDevice.ALLOWED
+    permit: Permit = UNLIMITED
 
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""

@@ -164,7 +164,8 @@ class Generation:
         started_at = time.perf_counter()
         attempt = None
         try:
-            async with self._attempts.open(terms, timeout_seconds=_verdict_seconds(seconds_left)) as attempt:
+            timeout_seconds, permit = _verdict_seconds(seconds_left), way.call.permit
+            async with self._attempts.open(terms, timeout_seconds=timeout_seconds, permit=permit) as attempt:
                 way.is_claimed = True
                 granted = _granted(stage, attempt)
                 call = self._upstream_call(way, granted, attempt)

@@ -1,6 +1,7 @@
 """The ledger's door: reserve before the call, settle after it."""
 
 import asyncio
+import math
 import os
 import time
 from datetime import datetime
@@ -33,15 +34,20 @@ class Ledger:
         """Return how many attempts of this process are admitted and not yet ended."""
         return self._in_flight
 
-    async def reserve(self, terms: CallTerms, *, timeout_seconds: float) -> Reservation:
+    async def reserve(
+        self, terms: CallTerms, *, timeout_seconds: float, sure_until: float = math.inf
+    ) -> Reservation:
         """Hold the ceiling against every limit above the call's scope and write its attempt, durably.
 
+        Nothing is admitted after `sure_until`, a moment of `time.monotonic()` in seconds.
+
         Raises:
+            PermitLapsedError: `sure_until` came first; nothing is held.
             LimitExceeded: one limit has no room; nothing is held.
             DuplicateRequest, RequestIdReused: the request id is taken; nothing is held.
             StoreUnavailable: no verdict within `timeout_seconds`; whatever was held meanwhile is given back.
         """
-        work = ReserveWork(terms=terms, verdict=asyncio.get_running_loop().create_future())
+        work = ReserveWork(terms=terms, verdict=asyncio.get_running_loop().create_future(), sure_until=sure_until)
         self._tick.submit_reserve(work)
         try:
             reservation = await _verdict(work, timeout_seconds)

@@ -4,6 +4,7 @@ As planned: decide as if there were room for everything, and have one statement 
 not as planned, nothing is written, and the tick goes the long way: look and lock, decide, write, commit.
 """
 
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ class TickTransaction:
         )
         endings, admissions = Endings(self._connection, supposed), self._admissions(supposed)
         await endings.end(batch.settles)
-        admissions.judge(work for work in batch.reserves if work.is_waited_for)
+        admissions.judge(_permitted(batch.reserves))
         if endings.above or not admissions.all_are_admitted:
             raise PlanFailedError
         plan = Plan(minute_of(now), self._planned_epoch, {key: one.bounds for key, one in self._applied.items()})
@@ -120,7 +121,7 @@ class TickTransaction:
             await endings.end(batch.settles)
             await top_ups.judge(batch.top_ups)
             waiting = await admissions.recognise(batch.reserves)
-            admissions.judge(work for work in waiting if work.is_waited_for)
+            admissions.judge(_permitted(waiting))
             found_now = await self._write(found, admissions, endings.bookings)
             await self._raise_alerts(found, endings)
             for work in batch.reserves:
@@ -249,6 +250,12 @@ class TickTransaction:
 
 def _terms_of(batch: Batch) -> list[CallTerms]:
     return [work.terms for work in batch.reserves] + [work.reservation.terms for work in batch.top_ups]
+
+
+def _permitted(works: Iterable[ReserveWork]) -> list[ReserveWork]:
+    """Return the works that someone waits for and that are known to be permitted now, right before they are written."""
+    now = time.monotonic()
+    return [work for work in works if work.may_be_admitted(now)]
 
 
 def _attempt_of(work: SettleWork) -> AttemptKey:

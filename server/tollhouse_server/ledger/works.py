@@ -1,10 +1,15 @@
 """What queues for a tick: a call that asks to be admitted, one in flight that asks for more, one that has ended."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Reservation, Settlement
+
+
+class PermitLapsedError(Exception):
+    """It is not certain any more that the call may be made: its process stood still, or the database did."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,10 +44,23 @@ class WaitingWork:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ReserveWork(WaitingWork):
-    """A call that asks to be admitted. `uncertain`: a commit that carried it was asked for, and may have happened."""
+    """A call that asks to be admitted. `uncertain`: a commit that carried it was asked for, and may have happened.
+
+    It may be admitted until `sure_until`, a moment of `time.monotonic()`: after it, who may call must be asked anew.
+    """
 
     terms: CallTerms
     uncertain: bool = False
+    sure_until: float = math.inf
+
+    def may_be_admitted(self, now: float) -> bool:
+        """Tell whether the caller is still there and known to be permitted; tell him if he is not.
+
+        Of one that may be admitted already it is too late to ask: its attempt is asked for once more before it is sent.
+        """
+        if now > self.sure_until and not self.uncertain:
+            self.fail(PermitLapsedError())
+        return self.is_waited_for
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -88,6 +88,7 @@ class GenerationService:
             priority=routing.priority,
             on_device=routing.on_device,
             deadline=call.deadline,
+            permit=call.permit,
         )
 
     def _body(self, request: Message) -> dict[str, Any]:
