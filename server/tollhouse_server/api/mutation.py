@@ -5,9 +5,9 @@ A dry run is the same transaction, rolled back: what it answers is what the chan
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from google.protobuf.json_format import MessageToDict
@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.permissions import rule_of_mutation
-from tollhouse_server.audit.store import claim_request, record, save_answer
+from tollhouse_server.audit.store import claim_request, record, record_all, save_answer
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.database.engine import Database, RollBack
 from tollhouse_server.database.epochs import Topic, bump
@@ -24,12 +24,16 @@ from tollhouse_server.names import domain_of, invalid, scope_of
 
 Answer = TypeVar("Answer", bound=Message)
 
+_CHUNK: Final = 500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change(Generic[Answer]):
     """What an act did: the resource before and after it, for the trail, and the answer.
 
-    `kept` is what a repetition of the request is answered with, where the answer itself has a secret.
+    `kept` is what a repetition of the request is answered with, where the answer itself has a secret. `parts` are the
+    changes that an act is made of, where it is several: each with the request that would have made it alone, by which
+    the trail names its method. `topics` are those that the act has found to be concerned.
     """
 
     resource: str
@@ -37,6 +41,8 @@ class Change(Generic[Answer]):
     after: Message | None
     answer: Answer
     kept: Answer | None = None
+    parts: Sequence["tuple[MutationRequest, Change[Any]]"] = ()
+    topics: Collection[Topic] = ()
 
 
 Act: TypeAlias = Callable[[AsyncSession], Awaitable[Change[Answer]]]
@@ -94,11 +100,13 @@ class Mutations:
             if before is not None:
                 return answer.FromString(before)
         change = await act(session)
+        for chunk in _chunks([_event(call, part, made) for part, made in change.parts]):
+            await record_all(session, chunk)
         await record(session, _event(call, request, change))
         if claimed is not None:
             await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
         # Last and in one order: everyone who changes a topic waits on its row until the commit.
-        for topic in sorted(topics):
+        for topic in sorted({*topics, *change.topics}):
             await bump(session, topic)
         return change.answer
 
@@ -132,6 +140,12 @@ def _event(call: Call, request: MutationRequest, change: Change[Any]) -> AuditEv
         request_id=request.request_id,
         correlation_id=call.correlation_id,
     )
+
+
+def _chunks(events: Sequence[AuditEventRow]) -> Iterator[Sequence[AuditEventRow]]:
+    """Yield events in portions, between which the process may serve others."""
+    for start in range(0, len(events), _CHUNK):
+        yield events[start : start + _CHUNK]
 
 
 def _json(message: Message | None) -> dict[str, Any] | None:

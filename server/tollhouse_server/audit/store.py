@@ -91,6 +91,12 @@ async def record(session: AsyncSession, event: AuditEventRow) -> None:
     await session.flush()
 
 
+async def record_all(session: AsyncSession, events: Sequence[AuditEventRow]) -> None:
+    """Append events to the trail in their order, with few statements."""
+    session.add_all(events)
+    await session.flush()
+
+
 async def list_events(session: AsyncSession, tenant: str, *, after: int = 0, size: int = 100) -> list[AuditEventRow]:
     """Return up to `size` events of a tenant, the oldest first, after the id `after`."""
     query = select(AuditEventRow).where(AuditEventRow.tenant_id == tenant, col(AuditEventRow.event_id) > after)
