@@ -105,6 +105,8 @@ class Mutations:
         await record(session, _event(call, request, change))
         if claimed is not None:
             await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
+        # Whose rights have ended while this waited, or stood still, changes nothing any more.
+        await call.permit.sure_until()
         # Last and in one order: everyone who changes a topic waits on its row until the commit.
         for topic in sorted({*topics, *change.topics}):
             await bump(session, topic)
