@@ -4,7 +4,8 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -12,8 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, status_pb2
 
 from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.access.permit import LivePermit
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.permissions import own_scope, permission_for
+from tollhouse_server.api.permissions import Rule, own_scope, permission_for
 from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
 from tollhouse_server.errors import (
@@ -179,6 +181,8 @@ class Chain:
         if len(arrival.body) > self._max_message_bytes:
             raise RequestTooLarge(size_bytes=len(arrival.body), limit_bytes=self._max_message_bytes)
         deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
+        # From before anything is looked up: what changes meanwhile counts as a change.
+        known_at = self._authorizer.version
         principal = passage.principal = await self._directory.authenticate(
             arrival.metadata.get("authorization"),
             patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS,
@@ -190,13 +194,30 @@ class Chain:
         if rule.permission is not None:
             await self._authorizer.authorize(principal, rule.permission, scope)
         self._validator.check(request)
+        again = replace(arrival, body=b"", deadline=deadline)
         return request, Call(
             rpc=method.rpc,
             principal=principal,
             domain=domain_of(scope),
             deadline=deadline,
             correlation_id=passage.correlation_id,
+            permit=LivePermit(self._authorizer, known_at, partial(self._confirm, again, principal, rule, scope)),
         )
+
+    async def _confirm(self, arrival: Arrival, principal: Principal, rule: Rule, scope: str) -> None:
+        """Let a call in once more, before something is done for it that cannot be undone.
+
+        Raises:
+            CredentialsInvalid, PermissionDenied: not any more.
+            StoreUnavailable: nobody can know, and its time is up.
+        """
+        seconds_left = (arrival.deadline or 0.0) - time.monotonic() - _ANSWER_SECONDS
+        authorization = arrival.metadata.get("authorization")
+        found = await self._directory.authenticate(authorization, patience_seconds=seconds_left, presented=arrival)
+        if found.name != principal.name:
+            raise CredentialsInvalid
+        if rule.permission is not None:
+            await self._authorizer.authorize(found, rule.permission, scope)
 
 
 def _parsed(request_type: type[Message], body: bytes) -> Message:

@@ -34,9 +34,7 @@ class Ledger:
         """Return how many attempts of this process are admitted and not yet ended."""
         return self._in_flight
 
-    async def reserve(
-        self, terms: CallTerms, *, timeout_seconds: float, sure_until: float = math.inf
-    ) -> Reservation:
+    async def reserve(self, terms: CallTerms, *, timeout_seconds: float, sure_until: float = math.inf) -> Reservation:
         """Hold the ceiling against every limit above the call's scope and write its attempt, durably.
 
         Nothing is admitted after `sure_until`, a moment of `time.monotonic()` in seconds.
