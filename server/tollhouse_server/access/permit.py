@@ -3,6 +3,7 @@
 Between the moment at which a call is let in and the one at which something irrevocable is done for it, any time can
 pass: it waits for its turn, for the database, or its whole process stands still. So who does it asks again right
 before.
+"""
 
 import math
 from collections.abc import Awaitable, Callable
