@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     """At what an attempt of unknown outcome is booked until it is resolved: its worst case, what such calls mostly
     cost, or nothing. Only `ceiling` keeps hard budgets hard through any number of crashes."""
 
+    data_finding_days: Annotated[int, Field(ge=0, le=3650)] = 90
+    """Days for which it is kept what data policies found in calls, which never has the values; 0 keeps it for ever."""
+
     usage_retention_months: Annotated[int, Field(ge=0, le=1200)] = 0
     """Whole months for which usage records stay behind their month; 0 keeps them for ever.
 

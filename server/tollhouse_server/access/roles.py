@@ -33,6 +33,7 @@ _TREE_READ = (
     | _on("departments", *_READ)
     | _on("projects", *_READ)
     | _on("routingPolicies", "get")
+    | _on("dataPolicies", "get")
     | _on("devices", *_READ)
     | _LIMITS_READ
 )
@@ -44,6 +45,8 @@ _PEOPLE_READ = (
     | _on("roleGrants", *_READ)
 )
 _PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles", *_READ) | _on("access", "explain")
+# What was found in calls, without the values.
+_FOUND = _on("dataFindings", "list")
 _MONEY_READ = (
     _on("usage", *_READ)
     | _on("usageReports", "get")
@@ -78,6 +81,8 @@ _TENANT = (
     | _on("limits", *_CHANGE)
     | _on("devices", *_CHANGE, "revoke")
     | _on("routingPolicies", "update", "delete")
+    | _on("dataPolicies", "update", "delete", "test")
+    | _on("dataFindings", "list")
     | _on("suspense", "resolve")
     | _ASK_FOR_MORE
     | _GIVE_MORE
@@ -141,7 +146,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
                 "Reads what was used and what it cost, and resolves suspense; sees no content.",
                 _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
             ),
-            Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ),
+            Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ | _FOUND),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
             Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
         )

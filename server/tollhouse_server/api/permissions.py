@@ -132,6 +132,7 @@ def _rules() -> Iterator[Rule]:
     yield from _device_rules()
     yield from _platform_rules()
     yield from _routing_rules()
+    yield from _data_rules()
     yield from _traffic_rules()
     yield from _usage_report_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
@@ -240,6 +241,15 @@ def _routing_rules() -> Iterator[Rule]:
     yield from _standard("ModelService", "aliases", "Alias", "create get update delete", parent="")
     yield Rule(rpc=f"{_ADMIN}.ModelService.ImportCatalogue", permission="catalogue.import")
     yield Rule(rpc=f"{_ADMIN}.ModelService.GetCatalogueFile", permission="catalogue.get")
+
+
+def _data_rules() -> Iterator[Rule]:
+    yield from _standard("DataPolicyService", "dataPolicies", "DataPolicy", "get update delete")
+    service = f"{_ADMIN}.DataPolicyService"
+    yield Rule(rpc=f"{service}.TestDataPolicy", permission="dataPolicies.test", fields=("name",))
+    yield Rule(rpc=f"{service}.ListDataFindings", permission="dataFindings.list", fields=("parent",))
+    # What can be looked for is the same for all.
+    yield Rule(rpc=f"{service}.ListDataDetectors", permission=None)
 
 
 def _traffic_rules() -> Iterator[Rule]:

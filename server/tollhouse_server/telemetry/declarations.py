@@ -100,6 +100,17 @@ CONTENTS = _counter(
     "outcome",
 )
 CONTENTS_WAITING = _gauge("tollhouse_contents_waiting", "Calls whose content waits to be written.", "livesum")
+DATA_FOUND = _counter(
+    "tollhouse_data_found_total",
+    "Values that data policies found in calls, by detector (CUSTOM: tenants' own patterns), direction and action.",
+    "detector",
+    "direction",
+    "action",
+)
+DATA_FINDINGS_LOST = _counter(
+    "tollhouse_data_findings_lost_total",
+    "Findings of data policies that were counted but not written down, because too many waited; 0 is expected.",
+)
 SETTLED_ABOVE_HOLD = _counter(
     "tollhouse_settled_above_hold_total", "Calls that cost more than was held for them; none is expected.", "model"
 )
@@ -310,6 +321,8 @@ DECLARATIONS: tuple[Declaration, ...] = (
     GROUNDING_QUERIES,
     COST,
     USAGE_MISSING,
+    DATA_FOUND,
+    DATA_FINDINGS_LOST,
     CONTENTS,
     CONTENTS_WAITING,
     SETTLED_ABOVE_HOLD,

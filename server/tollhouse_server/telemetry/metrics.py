@@ -53,6 +53,8 @@ class Metrics:
         self._cost = counter(declared.COST, registry)
         self._usage_missing = counter(declared.USAGE_MISSING, registry)
         self.contents = ContentMetrics(registry)
+        self._data_found = counter(declared.DATA_FOUND, registry)
+        self._data_findings_lost = lone_counter(declared.DATA_FINDINGS_LOST, registry)
         self._settled_above_hold = counter(declared.SETTLED_ABOVE_HOLD, registry)
         self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
         self._upstream_duration = Family(histogram(declared.UPSTREAM_DURATION, registry))
@@ -143,6 +145,14 @@ class Metrics:
             self._images[tier, model].inc(usage.images)
         if usage.grounding_queries:
             self._grounding_queries[tier, model].inc(usage.grounding_queries)
+
+    def data_found(self, *, detector: str, direction: str, action: str, count: int) -> None:
+        """Count values that a data policy found in a call; `detector` is a built-in one, or CUSTOM."""
+        self._data_found[detector, direction, action].inc(count)
+
+    def data_finding_lost(self) -> None:
+        """Count a finding that is written down nowhere."""
+        self._data_findings_lost.inc()
 
     def settled_above_hold(self, *, model: str) -> None:
         """Note a call that cost more than was held: the worst case was not the worst."""
