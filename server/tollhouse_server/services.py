@@ -9,10 +9,11 @@ from tollhouse.admin.v1 import (
     access_pb2,
     accounts_pb2,
     api_keys_pb2,
+    contents_pb2,
     departments_pb2,
     devices_pb2,
-    identity_providers_pb2,
     groups_pb2,
+    identity_providers_pb2,
     ledger_pb2,
     limit_alerts_pb2,
     limit_increases_pb2,
@@ -40,6 +41,7 @@ from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
+from tollhouse_server.api.services.contents_service import ContentService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
@@ -75,6 +77,7 @@ from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.paths import RECEIPTS_KEY
 from tollhouse_server.vault.signing import Purpose, SigningKey
+from tollhouse_server.vault.tenant_keys import TenantKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class ServiceParts:
     generation: GenerationService
     project_paths: ProjectPaths
     output_cap_tokens: int
+    keys: TenantKeys
     oidc_issuers: Collection[str] = ()
 
 
@@ -121,6 +125,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(identity_providers_pb2, "IdentityProviderService"),
             IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
         ),
+        (_descriptor(contents_pb2, "ContentService"), ContentService(database, mutations, pages, parts.keys)),
         (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),

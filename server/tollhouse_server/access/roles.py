@@ -34,6 +34,7 @@ _TREE_READ = (
     | _on("projects", *_READ)
     | _on("routingPolicies", "get")
     | _on("dataPolicies", "get")
+    | _on("contentPolicies", "get")
     | _on("devices", *_READ)
     | _LIMITS_READ
 )
@@ -83,6 +84,9 @@ _TENANT = (
     | _on("routingPolicies", "update", "delete")
     | _on("dataPolicies", "update", "delete", "test")
     | _on("dataFindings", "list")
+    # Says what is kept and deletes it, and reads none of it.
+    | _on("contentPolicies", "update")
+    | _on("contents", "delete")
     | _on("suspense", "resolve")
     | _ASK_FOR_MORE
     | _GIVE_MORE
@@ -120,6 +124,8 @@ _PLATFORM = (
     # Whose tokens and certificates lead to a tenant: who decides it for himself could draw others' calls to his own.
     | _on("identityProviders", "create")
     | _on("clientIdentities", "create")
+    # Destroys a tenant's key, and with it all that was sealed under it.
+    | _on("contents", "erase")
     | _on("tenants", "create", "list", "suspend", "resume", "delete", "undelete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
 )
@@ -148,6 +154,11 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             ),
             Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ | _FOUND),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
+            Role(
+                "content-reader",
+                "Reads kept prompts and answers, and nothing else; every reading is on the trail.",
+                _on("contents", *_READ),
+            ),
             Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
         )
     }

@@ -128,6 +128,7 @@ def _rules() -> Iterator[Rule]:
     yield from _standard("ApiKeyService", "apiKeys", "ApiKey", "create get list update revoke rotate")
     yield from _identity_rules()
     yield from _role_rules()
+    yield from _content_rules()
     yield from _limit_rules()
     yield from _device_rules()
     yield from _platform_rules()
@@ -190,6 +191,16 @@ def _role_rules() -> Iterator[Rule]:
     # About oneself everybody may ask; of others the handlers know whose tenant counts.
     yield Rule(rpc=f"{_ADMIN}.AccessService.ExplainAccess", permission=None)
     yield Rule(rpc=f"{_ADMIN}.AccessService.ListAccess", permission=None)
+
+
+def _content_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.ContentService"
+    yield from _standard("ContentService", "contentPolicies", "ContentPolicy", "get update")
+    # Whoever holds the permission on a part of the tree names it in `scope`; the handler holds the call to be there.
+    yield Rule(rpc=f"{service}.GetContent", permission="contents.get", fields=("scope", "name"))
+    yield from _standard("ContentService", "contents", "Content", "list delete")
+    yield Rule(rpc=f"{service}.DeleteContents", permission="contents.delete", fields=("parent",))
+    yield Rule(rpc=f"{service}.EraseTenantContent", permission="contents.erase", fields=("name",))
 
 
 def _limit_rules() -> Iterator[Rule]:

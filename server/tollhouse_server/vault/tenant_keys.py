@@ -124,8 +124,17 @@ class TenantKeys:
         for transit_key in transit_keys:
             await self._destroy_in_vault(tenant_id, transit_key)
 
+    async def finish_destruction(self, tenant_id: str) -> None:
+        """Destroy in Vault the keys of a tenant that are marked as destroyed; may be called again at any time."""
+        self._forget(tenant_id)
+        async with self._database.transaction() as session:
+            unfinished = await store.unfinished_destructions(session)
+        for owner, transit_key in unfinished:
+            if owner == tenant_id:
+                await self._destroy_in_vault(owner, transit_key)
+
     async def finish_destructions(self) -> None:
-        """Destroy in Vault what was marked as destroyed and has not been; the housekeeper calls it now and then."""
+        """Do so for all tenants; the housekeeper calls it now and then."""
         async with self._database.transaction() as session:
             unfinished = await store.unfinished_destructions(session)
         for tenant_id, transit_key in unfinished:

@@ -22,6 +22,7 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.wiring.content import open_content_chores
 from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
@@ -48,6 +49,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         stack.push_async_callback(database.close)
         custody = await open_custody(settings, stack, metrics)
         purges = open_purges(settings, stack, custody)
+        contents = open_content_chores(settings, stack, custody)
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, parts.pool)
         parts.run_in(tasks)
@@ -57,6 +59,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(Sweeper(parts.pool, parts.tick, liveness(settings), suspense_policy(settings)).run)
         tasks.keep(housekeeping.run)
         tasks.keep(purges.run)
+        tasks.keep(contents.run)
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         verification = LedgerVerification(database, rollup_findings)

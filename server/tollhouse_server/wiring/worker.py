@@ -27,6 +27,7 @@ from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.generate import Generation
+from tollhouse_server.generation.keeping import Keeper
 from tollhouse_server.generation.keys import KeyChooser
 from tollhouse_server.generation.plans import Planner
 from tollhouse_server.generation.streaming import Streaming
@@ -38,11 +39,13 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
+from tollhouse_server.vault.tenant_keys import TenantKeys
+from tollhouse_server.wiring.content import ContentParts, open_content, open_tenant_keys
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
 from tollhouse_server.wiring.outside import custodian_vault, derived, gateway_vault, read_pepper, required_dsn
-from tollhouse_server.wiring.traffic import open_traffic
+from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +62,7 @@ class Worker:
     calls: DetachedCalls
     ledger: LedgerParts
     key_use: KeyUse
+    content: ContentParts
     identity: IdentityParts
 
     async def drain(self, seconds: float) -> None:
@@ -76,6 +80,7 @@ class Worker:
                 await self.ledger.say_goodbye()
                 await self.key_use.publish()
                 await self.identity.last_use.publish()
+                await self.content.writer.drain(_SETTLE_SECONDS)
         except (StoreUnavailable, DBAPIError) as error:
             _log.warning("key_use_not_published", error=type(error).__name__)
         except TimeoutError:
@@ -105,21 +110,18 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         stack.callback(connections.hurry, ledger.pool)
         traffic = await open_traffic(settings, database, knowledge, metrics)
         quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
-        departures = Departures(
-            traffic=traffic.traffic,
-            retries=traffic.retries,
-            keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, quarantine.is_out),
-            key_watch=KeyWatch(quarantine, key_use),
-        )
+        keys = open_tenant_keys(settings, stack, knowledge.watch, gateway=vault, custodian=custodian)
+        content = await open_content(database, knowledge.watch, keys, metrics)
         calls = DetachedCalls(tasks.group)
         generation = _generation(
             settings,
             knowledge=knowledge,
-            departures=departures,
+            departures=_departures(traffic, knowledge, quarantine, key_use),
             attempts=Attempts(ledger.ledger),
             upstream=upstreams,
             calls=calls,
             metrics=metrics,
+            keeper=content.keeping,
         )
         chain = Chain(
             directory=knowledge.directory,
@@ -136,9 +138,10 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             pepper=pepper,
             knowledge=knowledge,
             generation=generation,
+            keys=keys,
         )
         server = GrpcioServer(chain, methods, settings, metrics)
-        for parts in (ledger, traffic, knowledge.identity, server):
+        for parts in (ledger, traffic, knowledge.identity, server, content):
             parts.run_in(tasks)
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
@@ -149,8 +152,18 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             calls=calls,
             ledger=ledger,
             key_use=key_use,
+            content=content,
             identity=knowledge.identity,
         )
+
+
+def _departures(traffic: TrafficParts, knowledge: Knowledge, quarantine: Quarantine, key_use: KeyUse) -> Departures:
+    return Departures(
+        traffic=traffic.traffic,
+        retries=traffic.retries,
+        keys=KeyChooser(lambda: knowledge.catalogue.current, knowledge.keys, quarantine.is_out),
+        key_watch=KeyWatch(quarantine, key_use),
+    )
 
 
 def _generation(
@@ -162,6 +175,7 @@ def _generation(
     upstream: Upstream,
     calls: DetachedCalls,
     metrics: Metrics,
+    keeper: Keeper,
 ) -> Generation:
     return Generation(
         planner=Planner(
@@ -178,6 +192,7 @@ def _generation(
         max_attempts=settings.max_attempts,
         upstream_timeout_seconds=settings.upstream_timeout_seconds,
         settle_grace_seconds=settings.settle_grace_seconds,
+        keeper=keeper,
     )
 
 
@@ -190,6 +205,7 @@ def _methods(
     pepper: bytes,
     knowledge: Knowledge,
     generation: Generation,
+    keys: TenantKeys,
 ) -> list[Method]:
     parts = services.ServiceParts(
         database=database,
@@ -205,6 +221,7 @@ def _methods(
         project_paths=knowledge.project_paths,
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
+        keys=keys,
         generation=GenerationService(
             generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
         ),
