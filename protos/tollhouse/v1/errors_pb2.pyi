@@ -206,6 +206,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
     another device of tenants/acme; make a new one."
     """
+    REASON_MERGE_OBSTRUCTED: _Reason.ValueType  # 44
+    """FAILED_PRECONDITION. A department with a routing policy, or with limits of which nobody has said what becomes of them,
+    cannot be merged; metadata "obstacle" names it. Not worth repeating as it is. Sample:
+    "tenants/acme/departments/sales has a limit of its own, tenants/acme/limits/sales-monthly; say whether it is to be
+    transferred or to end."
+    """
     REASON_DUTIES_CONFLICT: _Reason.ValueType  # 53
     """FAILED_PRECONDITION. The principal would come to hold two duties that must be kept apart, by grants of his own,
     through groups, or by a role that has both; metadata "conflict" names the rule, "held" and "wanted" the roles. Not
@@ -225,14 +231,21 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """DATA_LOSS. What is stored is not what was sealed for this tenant and purpose: it was changed, cut or moved. Not worth
     repeating. Sample: "What is stored for tenant acme is not what was sealed here: it was changed, cut or moved."
     """
+    REASON_CONTENT_NOT_KEPT: _Reason.ValueType  # 63
+    """UNAVAILABLE. The tenant has every call kept, and this one could not be: the tenant's key is not to be had, or too much
+    waits to be written; metadata "cause" says which. Nothing was sent. Worth repeating with back-off. Sample: "Tenant acme
+    has every call kept, and this one could not be now (VAULT_UNAVAILABLE); nothing was sent or charged."
+    """
+    REASON_DATA_POLICY_BLOCKED: _Reason.ValueType  # 64
+    """FAILED_PRECONDITION. The data policy of the tenant or a department does not let a value pass; metadata "detector"
+    names what found it, "direction" whether in the prompt, where "field" says so and nothing was sent or charged, or in
+    the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
+    contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
+    """
     REASON_IDENTITY_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 48
     """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
     old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
     use an API key."
-    """
-    REASON_CREDENTIAL_TOO_NARROW: _Reason.ValueType  # 49
-    """PERMISSION_DENIED. The credential is narrowed to less than it would give. Not worth repeating. Sample: "A credential
-    that is narrowed to scopes gives no more than it has: generation.generate is missing."
     """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -412,6 +425,12 @@ REASON_DEVICE_KEY_IN_USE: Reason.ValueType  # 43
 for ever. Not worth repeating; the device needs a key of its own. Sample: "The public key SHA256:3nFi...w0 belongs to
 another device of tenants/acme; make a new one."
 """
+REASON_MERGE_OBSTRUCTED: Reason.ValueType  # 44
+"""FAILED_PRECONDITION. A department with a routing policy, or with limits of which nobody has said what becomes of them,
+cannot be merged; metadata "obstacle" names it. Not worth repeating as it is. Sample:
+"tenants/acme/departments/sales has a limit of its own, tenants/acme/limits/sales-monthly; say whether it is to be
+transferred or to end."
+"""
 REASON_DUTIES_CONFLICT: Reason.ValueType  # 53
 """FAILED_PRECONDITION. The principal would come to hold two duties that must be kept apart, by grants of his own,
 through groups, or by a role that has both; metadata "conflict" names the rule, "held" and "wanted" the roles. Not
@@ -431,14 +450,21 @@ REASON_CONTENT_UNREADABLE: Reason.ValueType  # 62
 """DATA_LOSS. What is stored is not what was sealed for this tenant and purpose: it was changed, cut or moved. Not worth
 repeating. Sample: "What is stored for tenant acme is not what was sealed here: it was changed, cut or moved."
 """
+REASON_CONTENT_NOT_KEPT: Reason.ValueType  # 63
+"""UNAVAILABLE. The tenant has every call kept, and this one could not be: the tenant's key is not to be had, or too much
+waits to be written; metadata "cause" says which. Nothing was sent. Worth repeating with back-off. Sample: "Tenant acme
+has every call kept, and this one could not be now (VAULT_UNAVAILABLE); nothing was sent or charged."
+"""
+REASON_DATA_POLICY_BLOCKED: Reason.ValueType  # 64
+"""FAILED_PRECONDITION. The data policy of the tenant or a department does not let a value pass; metadata "detector"
+names what found it, "direction" whether in the prompt, where "field" says so and nothing was sent or charged, or in
+the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
+contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
+"""
 REASON_IDENTITY_PROVIDER_UNAVAILABLE: Reason.ValueType  # 48
 """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
 old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
 use an API key."
-"""
-REASON_CREDENTIAL_TOO_NARROW: Reason.ValueType  # 49
-"""PERMISSION_DENIED. The credential is narrowed to less than it would give. Not worth repeating. Sample: "A credential
-that is narrowed to scopes gives no more than it has: generation.generate is missing."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
