@@ -27,6 +27,7 @@ class Purpose(StrEnum):
     """What a signature is for, and the beginning of what is signed: one made for one thing is none for another."""
 
     RECEIPTS = "tollhouse.receipts/1"
+    AUDIT = "tollhouse.audit-checkpoints/1"
 
 
 class TransitVault(Protocol):
