@@ -70,7 +70,7 @@ class Plane:
         mutations, pages = Mutations(database, b"fingerprints"), PageTokens(b"pages")
         services = (
             TenantService(database, mutations, pages),
-            DepartmentService(database, mutations, pages),
+            DepartmentService(database, mutations, pages, authorizer),
             ProjectService(database, mutations, pages),
             PrincipalService(database, mutations, pages),
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),

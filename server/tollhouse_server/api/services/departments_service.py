@@ -6,6 +6,8 @@ from typing import TypeAlias
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import departments_pb2 as pb
 
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.access.granting import Granting
 from tollhouse_server.api import department_moves
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.department_moves import TOPICS, carry_out_due, log_ended, move_message, path_names
@@ -36,28 +38,16 @@ _MoveRequest: TypeAlias = pb.MoveDepartmentRequest | pb.MergeDepartmentRequest
 class DepartmentService:
     """Creates, reads, changes, moves, merges and deletes departments."""
 
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, authorizer: Authorizer) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
+        self._granting = Granting(authorizer)
 
     async def create_department(self, request: pb.CreateDepartmentRequest, call: Call) -> pb.Department:
-        tenant = TenantName.parse(request.parent, "parent").tenant
-        name = DepartmentName.parse(f"{request.parent}/departments/{request.department_id}", "department_id")
-        parent = _parent_id(request.department.parent_department)
-        cost_centre = checked_cost_centre(request.department.cost_centre, "department.cost_centre")
-        owner = owner_of(request.department.owner, tenant, "department.owner")
+        row = new_department(request)
 
         async def act(session: AsyncSession) -> Change[pb.Department]:
-            row = DepartmentRow(
-                tenant_id=tenant,
-                department_id=name.department,
-                parent_id=parent,
-                path="",
-                display_name=request.department.display_name,
-                cost_centre=cost_centre,
-                owner_id=owner,
-            )
             after = department_message(await store.create_department(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
@@ -114,6 +104,10 @@ class DepartmentService:
             before = department_message(row)
             now = (await store.read_clock(session, name.tenant)).now
             move = await department_moves.move(session, row, wanted, now=now, call=call)
+            paths = {"before": move.path_before, "after": move.path_after}
+            await self._granting.check_move(session, call.principal, name, **paths)
+            # Who has a role above the new place will have it on what moves: nobody gives more than he has.
+            await self._granting.check_move(session, call.principal, name, move.path_before, move.path_after)
             after = department_message(row)
             after.move.CopyFrom(move_message(move))
             return Change(resource=str(name), before=before, after=after, answer=after)
@@ -197,6 +191,25 @@ def _position(text: str) -> tuple[datetime, str] | None:
 def _parent_id(text: str, field: str = "parent_department") -> str | None:
     # That it is of the same tenant, the rule of the RPC has seen to.
     return DepartmentName.parse(text, field).department if text else None
+
+
+def new_department(request: pb.CreateDepartmentRequest) -> DepartmentRow:
+    """Return the department that a request asks for; its path is still to be found.
+
+    Raises:
+        InvalidRequest: a field may not be written so.
+    """
+    wanted = request.department
+    name = DepartmentName.parse(f"{request.parent}/departments/{request.department_id}", "department_id")
+    return DepartmentRow(
+        tenant_id=name.tenant,
+        department_id=name.department,
+        parent_id=_parent_id(wanted.parent_department),
+        path="",
+        display_name=wanted.display_name,
+        cost_centre=checked_cost_centre(wanted.cost_centre, "department.cost_centre"),
+        owner_id=owner_of(wanted.owner, name.tenant, "department.owner"),
+    )
 
 
 def department_message(row: DepartmentRow) -> pb.Department:

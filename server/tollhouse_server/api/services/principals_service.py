@@ -8,6 +8,7 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import principals_pb2 as pb
 
+from tollhouse_server.access.group_store import leave_all_groups
 from tollhouse_server.access.store import delete_grant, grants_of
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.masks import changed_fields
@@ -37,22 +38,9 @@ class PrincipalService:
         self._pages = pages
 
     async def create_principal(self, request: pb.CreatePrincipalRequest, call: Call) -> pb.Principal:
-        name = PrincipalName.parse(f"{request.parent}/principals/{request.principal_id}", "principal_id")
-        if request.principal.kind == pb.Principal.KIND_UNSPECIFIED:
-            raise invalid("principal.kind", "must be KIND_USER or KIND_SERVICE_ACCOUNT")
-        kind = pb.Principal.Kind.Name(request.principal.kind).removeprefix("KIND_")
-        who = checked_identity(kind, {field: getattr(request.principal, field) for field in _IDENTITY})
+        row = new_principal(request)
 
         async def act(session: AsyncSession) -> Change[pb.Principal]:
-            row = PrincipalRow(
-                tenant_id=name.tenant,
-                principal_id=name.principal,
-                kind=kind,
-                display_name=request.principal.display_name,
-                email=who["email"],
-                issuer=who["issuer"],
-                subject=who["subject"],
-            )
             after = principal_message(await store.create_principal(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
@@ -114,9 +102,33 @@ class PrincipalService:
             if row.deleted_at is not None:
                 for grant in await grants_of(session, name.tenant, name.principal):
                     await delete_grant(session, grant)
+                await leave_all_groups(session, name)
             return Change(resource=text, before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.Principal, act, *topics)
+
+
+def new_principal(request: pb.CreatePrincipalRequest) -> PrincipalRow:
+    """Return the principal that a request asks for.
+
+    Raises:
+        InvalidRequest: it has no kind, or a field does not go with it.
+    """
+    wanted = request.principal
+    name = PrincipalName.parse(f"{request.parent}/principals/{request.principal_id}", "principal_id")
+    if wanted.kind == pb.Principal.KIND_UNSPECIFIED:
+        raise invalid("principal.kind", "must be KIND_USER or KIND_SERVICE_ACCOUNT")
+    kind = pb.Principal.Kind.Name(wanted.kind).removeprefix("KIND_")
+    who = checked_identity(kind, {field: getattr(wanted, field) for field in _IDENTITY})
+    return PrincipalRow(
+        tenant_id=name.tenant,
+        principal_id=name.principal,
+        kind=kind,
+        display_name=wanted.display_name,
+        email=who["email"],
+        issuer=who["issuer"],
+        subject=who["subject"],
+    )
 
 
 def checked_identity(kind: str, who: Mapping[str, str]) -> dict[str, str]:

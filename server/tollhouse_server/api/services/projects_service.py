@@ -38,19 +38,9 @@ class ProjectService:
         self._pages = pages
 
     async def create_project(self, request: pb.CreateProjectRequest, call: Call) -> pb.Project:
-        name = ProjectName.parse(f"{request.parent}/projects/{request.project_id}", "project_id")
-        cost_centre = checked_cost_centre(request.project.cost_centre, "project.cost_centre")
-        owner = owner_of(request.project.owner, name.tenant, "project.owner")
+        row = new_project(request)
 
         async def act(session: AsyncSession) -> Change[pb.Project]:
-            row = ProjectRow(
-                tenant_id=name.tenant,
-                project_id=name.project,
-                department_id=name.department,
-                display_name=request.project.display_name,
-                cost_centre=cost_centre,
-                owner_id=owner,
-            )
             after = project_message(await store.create_project(session, row))
             return Change(resource=after.name, before=None, after=after, answer=after)
 
@@ -107,6 +97,24 @@ def _parent(text: str) -> tuple[str, str | None]:
         return TenantName.parse(text.removesuffix(_ANY_DEPARTMENT), "parent").tenant, None
     name = DepartmentName.parse(text, "parent")
     return name.tenant, name.department
+
+
+def new_project(request: pb.CreateProjectRequest) -> ProjectRow:
+    """Return the project that a request asks for.
+
+    Raises:
+        InvalidRequest: a field may not be written so.
+    """
+    wanted = request.project
+    name = ProjectName.parse(f"{request.parent}/projects/{request.project_id}", "project_id")
+    return ProjectRow(
+        tenant_id=name.tenant,
+        project_id=name.project,
+        department_id=name.department,
+        display_name=wanted.display_name,
+        cost_centre=checked_cost_centre(wanted.cost_centre, "project.cost_centre"),
+        owner_id=owner_of(wanted.owner, name.tenant, "project.owner"),
+    )
 
 
 def project_message(row: ProjectRow) -> pb.Project:
