@@ -27,6 +27,7 @@ bao secrets list | grep -q '^transit/' || bao secrets enable transit
 bao auth list | grep -q '^approle/' || bao auth enable approle
 until bao write tollhouse/config cas_required=true max_versions=10 > /dev/null 2>&1; do sleep 1; done
 bao write -f transit/keys/receipts type=ed25519 > /dev/null
+bao write -f transit/keys/audit type=ed25519 > /dev/null
 
 for role in gateway key-custodian; do
     bao policy write "$role" "$policies/$role.hcl"

@@ -179,6 +179,19 @@ class Settings(BaseSettings):
     Only records of a month whose export was confirmed are dropped, and never in the month after theirs. Roll-ups stay.
     """
 
+    audit_anchor_dir: Path | None = None
+    """Where the housekeeper writes checkpoints of the audit trail, outside PostgreSQL: a directory on another disk, or one
+    that is copied to an object store with a lock. Absent means `audit-anchor` in `state_dir`."""
+
+    audit_checkpoint_seconds: Annotated[float, Field(ge=0.1, le=86400)] = 60.0
+    """How old an audit event may become until a checkpoint vouches for it."""
+
+    audit_checkpoint_events: Annotated[int, Field(ge=1)] = 1000
+    """After how many new audit events a checkpoint is made, whatever their age."""
+
+    audit_retention_months: Annotated[int, Field(ge=0, le=1200)] = 0
+    """Months after which audit events are dropped, as far as an anchored checkpoint vouches for them; 0 keeps all."""
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 

@@ -11,7 +11,14 @@ from tollhouse_server.embedded.errors import EmbeddedStartFailed
 from tollhouse_server.embedded.files import make_private_directory, write_secret_file
 from tollhouse_server.embedded.openbao_api import OpenBaoApi
 from tollhouse_server.vault.approle import ROLES, AppRoleFiles, policy_text
-from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH, RECEIPTS_KEY, SECRETS_MOUNT, TRANSIT_MOUNT
+from tollhouse_server.vault.paths import (
+    AUDIT_KEY,
+    PEPPER_FIELD,
+    PEPPER_PATH,
+    RECEIPTS_KEY,
+    SECRETS_MOUNT,
+    TRANSIT_MOUNT,
+)
 
 PEPPER_BYTES = 32
 MOUNT_TIMEOUT_SECONDS = 10.0
@@ -24,7 +31,8 @@ async def set_up(api: OpenBaoApi, directory: Path, *, token_ttl_seconds: int, to
         EmbeddedStartFailed: the server does not answer, or refuses a step.
     """
     await _mount_engines(api)
-    await api.put(f"{TRANSIT_MOUNT}/keys/{RECEIPTS_KEY}", {"type": "ed25519"})
+    for key in (RECEIPTS_KEY, AUDIT_KEY):
+        await api.put(f"{TRANSIT_MOUNT}/keys/{key}", {"type": "ed25519"})
     for role in ROLES:
         await api.put(f"sys/policies/acl/{role}", {"policy": policy_text(role)})
         terms = {"token_policies": [role], "token_ttl": token_ttl_seconds, "token_max_ttl": token_max_ttl_seconds}

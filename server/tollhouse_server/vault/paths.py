@@ -10,6 +10,9 @@ PEPPER_FIELD = "value"
 # The key below the transit mount that signs receipts. The gateway may sign with it, and nothing else.
 RECEIPTS_KEY = "receipts"
 
+# The key below the transit mount that signs checkpoints of the audit trail.
+AUDIT_KEY = "audit"
+
 
 def tenant_transit_key(tenant_id: str, version: int) -> str:
     """Return the key below the transit mount that wraps a tenant's data keys from `version` on; ids have no dots."""
