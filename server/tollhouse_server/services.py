@@ -10,6 +10,7 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     contents_pb2,
+    data_policies_pb2,
     departments_pb2,
     devices_pb2,
     groups_pb2,
@@ -42,6 +43,7 @@ from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.contents_service import ContentService
+from tollhouse_server.api.services.data_policies_service import DataPolicyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
@@ -94,6 +96,7 @@ class ServiceParts:
     custodian: VaultClient
     addresses: Addresses
     pepper: bytes
+    data_policy_key: bytes
     generation: GenerationService
     project_paths: ProjectPaths
     output_cap_tokens: int
@@ -147,6 +150,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (
             _descriptor(routing_policies_pb2, "RoutingPolicyService"),
             RoutingPolicyService(database, mutations, parts.authorizer),
+        ),
+        (
+            _descriptor(data_policies_pb2, "DataPolicyService"),
+            DataPolicyService(database, mutations, pages, parts.data_policy_key),
         ),
         (
             _descriptor(traffic_pb2, "TrafficService"),

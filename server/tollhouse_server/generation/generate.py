@@ -79,7 +79,7 @@ class Generation:
             way, place = await self.set_out(call, record)
             answer = await self.calls.start(self.serve(way, place, self._exchange))
             if answers is not None:
-                answer = replace(answer, body=await answers.whole(answer.body))
+                return replace(answer, body=await answers.whole(answer.body, keep=record.answer))
             record.answer(answer.body)
             return answer
 

@@ -1,25 +1,29 @@
 """Who looks through what a call carries, before anything is held or sent and before its caller reads the answer."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from tollhouse_server.generation.calls import GenerationCall
+
+Keep: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 class AnswerGuard(Protocol):
     """Looks through the answer of one call, and puts back what was taken out of its prompt."""
 
-    async def whole(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return a whole answer as its caller may read it.
+    async def whole(self, body: dict[str, Any], *, keep: Keep) -> dict[str, Any]:
+        """Return a whole answer as its caller may read it; `keep` is told it without the values of the prompt.
 
         Raises:
             DataPolicyBlocked: he may not; the call is booked all the same.
         """
 
-    def stream(self, chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[Mapping[str, Any]]:
+    def stream(self, chunks: AsyncIterator[Mapping[str, Any]], *, keep: Keep) -> AsyncIterator[Mapping[str, Any]]:
         """Yield the chunks of a stream as the caller may read them, in their order, with a bounded delay of their text.
+
+        `keep` is told each of them without the values of the prompt.
 
         Raises:
             DataPolicyBlocked: he may not read on. What `chunks` raises is raised after what had been held back.

@@ -52,7 +52,7 @@ class Record:
         self._wants_answer = recording is not None and is_answer_text and recording.wants_answer
 
     def answer(self, body: Mapping[str, Any]) -> None:
-        """Note what the caller is given now: the whole answer, or the next chunk."""
+        """Note what the caller is given now, without the values of his prompt: the whole answer, or the next chunk."""
         if self._wants_answer and self._recording is not None:
             self._recording.add(encoded(body))
 

@@ -115,8 +115,10 @@ class Streaming:
             pipe = ChunkPipe()
             finished = self._calls.start(self._run(way, place, pipe))
             try:
-                async for chunk in pipe.chunks() if answers is None else answers.stream(pipe.chunks()):
-                    record.answer(chunk)
+                chunks = pipe.chunks() if answers is None else answers.stream(pipe.chunks(), keep=record.answer)
+                async for chunk in chunks:
+                    if answers is None:
+                        record.answer(chunk)
                     yield chunk
                 yield await asyncio.shield(finished)
             finally:

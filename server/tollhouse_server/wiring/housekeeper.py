@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tollhouse_server.audit.store import forget_old_requests
 from tollhouse_server.background import background
 from tollhouse_server.database.engine import Database
+from tollhouse_server.dlp.findings import FindingRetention
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
@@ -62,6 +63,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(contents.run)
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
+        tasks.keep(FindingRetention(database, days=settings.data_finding_days).run)
         verification = LedgerVerification(database, rollup_findings)
         tasks.keep(NightlyVerification(parts.pool, verification, metrics).run)
         yield housekeeping

@@ -6,6 +6,8 @@ from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.department_moves import DueMoves
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
+from tollhouse_server.dlp.live import LiveDataPolicies
+from tollhouse_server.dlp.policy import DigestKey
 from tollhouse_server.identity.directory import Directory
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.addresses import addresses_of
@@ -15,6 +17,7 @@ from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
 from tollhouse_server.wiring.identity import IdentityParts, open_identity
+from tollhouse_server.wiring.outside import data_policy_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Knowledge:
     identity: IdentityParts
     catalogue: LiveCatalogue
     prices: LivePriceBook
+    data_policies: LiveDataPolicies
     directory: Directory
     authorizer: Authorizer
     project_paths: ProjectPaths
@@ -54,12 +58,15 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
     watch.on_change(Topic.ACCOUNTS, catalogue.reload)
     watch.on_change(Topic.ACCOUNTS, expect_keys)
     watch.on_change(Topic.PRICES, prices.reload)
+    data_policies = LiveDataPolicies(database, DigestKey(data_policy_key(pepper)))
+    watch.on_change(Topic.DATA_POLICIES, data_policies.reload)
     identity = open_identity(settings, database, watch, pepper)
     knowledge = Knowledge(
         watch=watch,
         identity=identity,
         catalogue=catalogue,
         prices=prices,
+        data_policies=data_policies,
         directory=identity.directory,
         authorizer=Authorizer(database, watch),
         project_paths=ProjectPaths(database, watch),

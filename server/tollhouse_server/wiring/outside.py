@@ -102,6 +102,11 @@ def derived(pepper: bytes, purpose: str) -> bytes:
     return hmac.digest(pepper, purpose.encode(), hashlib.sha256)
 
 
+def data_policy_key(pepper: bytes) -> bytes:
+    """Return the key under which exceptions of data policies are kept."""
+    return derived(pepper, "data-policies")
+
+
 def missing(names: str) -> InvalidRequest:
     """Return what to raise where settings lack something."""
     return InvalidRequest(violations=(FieldViolation(path=names, description="must be set to serve"),))

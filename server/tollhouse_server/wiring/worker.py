@@ -22,6 +22,8 @@ from tollhouse_server.custody.key_use import KeyUse
 from tollhouse_server.custody.key_watch import KeyWatch
 from tollhouse_server.custody.quarantine import Quarantine
 from tollhouse_server.database.engine import Database
+from tollhouse_server.dlp.findings import FindingLog
+from tollhouse_server.dlp.guard import DataGuard
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.departures import Departures
@@ -44,7 +46,14 @@ from tollhouse_server.wiring.content import ContentParts, open_content, open_ten
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
-from tollhouse_server.wiring.outside import custodian_vault, derived, gateway_vault, read_pepper, required_dsn
+from tollhouse_server.wiring.outside import (
+    custodian_vault,
+    data_policy_key,
+    derived,
+    gateway_vault,
+    read_pepper,
+    required_dsn,
+)
 from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
@@ -62,6 +71,7 @@ class Worker:
     calls: DetachedCalls
     ledger: LedgerParts
     key_use: KeyUse
+    findings: FindingLog
     content: ContentParts
     identity: IdentityParts
 
@@ -79,6 +89,7 @@ class Worker:
                 await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
                 await self.key_use.publish()
+                await self.findings.write()
                 await self.identity.last_use.publish()
                 await self.content.writer.drain(_SETTLE_SECONDS)
         except (StoreUnavailable, DBAPIError) as error:
@@ -110,6 +121,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         stack.callback(connections.hurry, ledger.pool)
         traffic = await open_traffic(settings, database, knowledge, metrics)
         quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
+        findings = FindingLog(database, metrics)
         keys = open_tenant_keys(settings, stack, knowledge.watch, gateway=vault, custodian=custodian)
         content = await open_content(database, knowledge.watch, keys, metrics)
         calls = DetachedCalls(tasks.group)
@@ -122,6 +134,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             calls=calls,
             metrics=metrics,
             keeper=content.keeping,
+            guard=DataGuard(lambda: knowledge.data_policies.current, findings),
         )
         chain = Chain(
             directory=knowledge.directory,
@@ -145,6 +158,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             parts.run_in(tasks)
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
+        tasks.keep(findings.run)
         tasks.keep(partial(_gauges, metrics, knowledge, ledger))
         yield Worker(
             port=await server.start(),
@@ -152,6 +166,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             calls=calls,
             ledger=ledger,
             key_use=key_use,
+            findings=findings,
             content=content,
             identity=knowledge.identity,
         )
@@ -176,6 +191,7 @@ def _generation(
     calls: DetachedCalls,
     metrics: Metrics,
     keeper: Keeper,
+    guard: DataGuard,
 ) -> Generation:
     return Generation(
         planner=Planner(
@@ -193,6 +209,7 @@ def _generation(
         upstream_timeout_seconds=settings.upstream_timeout_seconds,
         settle_grace_seconds=settings.settle_grace_seconds,
         keeper=keeper,
+        guard=guard,
     )
 
 
@@ -218,6 +235,7 @@ def _methods(
         custodian=custodian,
         addresses=addresses_of(settings),
         pepper=pepper,
+        data_policy_key=data_policy_key(pepper),
         project_paths=knowledge.project_paths,
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,

@@ -1,0 +1,1 @@
+"""Data-loss prevention: what must not leave a tenant in prompts, or reach its callers in answers."""

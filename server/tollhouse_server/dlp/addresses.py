@@ -1,0 +1,54 @@
+"""E-mail and IP addresses."""
+
+import ipaddress
+import re
+from typing import Final
+
+from tollhouse_server.dlp.detector import CONTEXT_CHARACTERS, Detector, Group, Trigger, whole
+
+# Letters of European alphabets may be in addresses; Chinese characters around one belong to the sentence.
+_LETTERS: Final = "0-9A-Za-z\u00c0-\u024f"
+_DOMAIN: Final = rf"@(?:[{_LETTERS}-]{{1,63}}\.){{1,8}}[A-Za-z]{{2,24}}(?![{_LETTERS}])"
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_VERSION: Final = re.compile(r"(?:versions?|release|ver\.?|build|v\.?)[ :=]{0,2}$", re.IGNORECASE)
+
+
+def _ip(text: str, start: int, end: int) -> int:
+    """Accept addresses; four numbers after the word version are one."""
+    if _VERSION.search(text, max(0, start - CONTEXT_CHARACTERS), start):
+        return 0
+    try:
+        ipaddress.ip_address(text[start:end])
+    except ValueError:
+        return 0
+    return end if text[start:end].strip(":") else 0
+
+
+ADDRESSES: Final = (
+    Detector(
+        name="EMAIL",
+        group=Group.CONTACT,
+        description="E-mail address.",
+        example="jane.doe@example.com",
+        pattern=re.compile(rf"(?<![{_LETTERS}._%+'-])[{_LETTERS}_][{_LETTERS}._%+'-]{{0,63}}+{_DOMAIN}"),
+        longest=340,
+        accept=whole,
+        trigger=Trigger.LITERAL,
+        literals=("@",),
+        reach=(66, 280),
+        probe=re.compile(_DOMAIN),
+    ),
+    Detector(
+        name="IP_ADDRESS",
+        group=Group.NETWORK,
+        description="IPv4 or IPv6 address.",
+        example="203.0.113.7",
+        pattern=re.compile(
+            rf"(?<![0-9A-Za-z._:-])(?:{_OCTET}(?:\.{_OCTET}){{3}}(?![0-9A-Za-z_-])(?!\.[0-9])"
+            r"|[0-9A-Fa-f]{0,4}+(?::[0-9A-Fa-f]{0,4}+){2,7}+(?![0-9A-Za-z:_-]))"
+        ),
+        longest=48,
+        accept=_ip,
+        trigger=Trigger.ALWAYS,
+    ),
+)

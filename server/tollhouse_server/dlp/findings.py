@@ -1,0 +1,120 @@
+"""What was found in calls: counted at once, and written down in the background, never with the values."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from tollhouse_server.database.engine import Database
+from tollhouse_server.dlp import finding_store
+from tollhouse_server.dlp.finding_store import Finding
+from tollhouse_server.dlp.policy import CUSTOM_PREFIX, Direction
+from tollhouse_server.dlp.redaction import Findings
+from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+_WRITE_SECONDS: Final = 1.0
+_MOST_WAITING: Final = 20_000
+_MOST_AT_ONCE: Final = 2_000
+_CHORE_SECONDS: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSeen:
+    """Which call something was found in."""
+
+    tenant_id: str
+    department_id: str
+    request_id: UUID
+
+
+class FindingLog:
+    """Takes findings of calls without waiting, and writes them every second; an outage keeps them, up to a bound."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._waiting: deque[Finding] = deque()
+
+    def note(self, call: CallSeen, direction: Direction, findings: Findings) -> None:
+        """Count what was found in one direction of one call, and have it written."""
+        now = datetime.now(UTC)
+        for (name, action), count in findings.counts.items():
+            told = "CUSTOM" if name.startswith(CUSTOM_PREFIX) else name
+            self._metrics.data_found(detector=told, direction=direction.value, action=action.name, count=count)
+            if len(self._waiting) >= _MOST_WAITING:
+                self._metrics.data_finding_lost()
+                continue
+            self._waiting.append(
+                Finding(
+                    tenant_id=call.tenant_id,
+                    found_at=now,
+                    request_id=call.request_id,
+                    direction=direction.value,
+                    detector=name,
+                    action=action.name,
+                    department_id=call.department_id,
+                    value_count=count,
+                )
+            )
+
+    async def run(self) -> None:
+        """Write for ever; what an outage of the database keeps back is written after it."""
+        while True:
+            await asyncio.sleep(_WRITE_SECONDS)
+            try:
+                await self.write()
+            except (StoreUnavailable, DBAPIError) as error:
+                _log.warning("data_findings_not_written", waiting=len(self._waiting), error=type(error).__name__)
+
+    async def write(self) -> None:
+        """Write all that waits.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone; nothing is forgotten.
+        """
+        while self._waiting:
+            batch: Sequence[Finding] = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
+            async with self._database.transaction() as session:
+                await finding_store.add_findings(session, batch)
+            for _ in batch:
+                self._waiting.popleft()
+
+
+class FindingRetention:
+    """Forgets findings that are older than so many days."""
+
+    def __init__(self, database: Database, *, days: int) -> None:
+        self._database = database
+        self._days = days
+
+    async def run(self) -> None:
+        """Look every hour, for ever; 0 days keeps everything."""
+        while self._days:
+            try:
+                await self.forget()
+            except (StoreUnavailable, DBAPIError) as error:
+                _log.warning("data_findings_not_forgotten", error=type(error).__name__)
+            await asyncio.sleep(_CHORE_SECONDS)
+
+    async def forget(self) -> int:
+        """Delete what is too old and return how many findings that were.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone.
+        """
+        before, forgotten = datetime.now(UTC) - timedelta(days=self._days), 0
+        while True:
+            async with self._database.transaction() as session:
+                count = await finding_store.forget_findings(session, before=before, most=_MOST_AT_ONCE)
+            forgotten += count
+            if count < _MOST_AT_ONCE:
+                return forgotten

@@ -1,0 +1,119 @@
+"""One text, judged and rewritten as it comes."""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from tollhouse_server.dlp.lookout import Found
+from tollhouse_server.dlp.policy import Action, Screen, label_of, shown
+from tollhouse_server.dlp.scanner import Scanner
+
+SLICE_CHARACTERS: Final = 8_192
+"""So much is looked through at a time: others' calls have their turn in between."""
+
+Steps: TypeAlias = Generator[None, None, "str"]
+
+
+@dataclass(eq=False)
+class Blocked(Exception):
+    """A value was found that may not pass; only what found it is told."""
+
+    detector: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """How often each detector found something in one direction of one call, by what was done."""
+
+    counts: Counter[tuple[str, Action]] = field(default_factory=Counter)
+
+    def add(self, name: str, action: Action) -> None:
+        """Count one value."""
+        self.counts[shown(name), action] += 1
+
+
+Tokenise: TypeAlias = Callable[[str, str], str]
+"""From a label and a value to what stands in its place."""
+
+
+class Redactor:
+    """Rewrites one text. Values that overlap are hidden as one."""
+
+    def __init__(self, screen: Screen, findings: Findings, tokenise: Tokenise) -> None:
+        self._screen = screen
+        self._findings = findings
+        self._tokenise = tokenise
+        self._scanner = Scanner(screen.lookout)
+        self._text = ""
+        self._passed = 0
+        self._hidden: list[Found] = []
+
+    def steps(self, text: str, *, is_last: bool) -> Steps:
+        """Take a piece of the text, a slice at each step, and return what can be passed on.
+
+        Raises:
+            Blocked: it has a value that may not pass.
+        """
+        done = []
+        for at in range(0, len(text) - SLICE_CHARACTERS, SLICE_CHARACTERS):
+            done.append(self.take(text[at : at + SLICE_CHARACTERS], is_last=False))
+            yield
+        rest = (len(text) - 1) // SLICE_CHARACTERS * SLICE_CHARACTERS if text else 0
+        done.append(self.take(text[rest:], is_last=is_last))
+        return "".join(done)
+
+    def take(self, piece: str, *, is_last: bool) -> str:
+        """Take a piece at once.
+
+        Raises:
+            Blocked: as `steps`.
+        """
+        self._text += piece
+        seen = self._scanner.take(piece, is_last=is_last)
+        for one in seen.found:
+            self._judge(one)
+        if not self._hidden:
+            return self._pass(seen.until)
+        return self._rewritten(seen.until)
+
+    def _judge(self, one: Found) -> None:
+        value = self._text[one.start - self._passed : one.end - self._passed]
+        action = self._screen.judge(one.name, value)
+        if action is None:
+            return
+        self._findings.add(one.name, action)
+        if action is Action.BLOCK:
+            raise Blocked(shown(one.name))
+        if action is Action.MASK:
+            self._hidden.append(one)
+
+    def _rewritten(self, until: int) -> str:
+        """Return all that is decided, with tokens for what is hidden; what may yet be part of a longer value waits."""
+        passed = []
+        while self._hidden:
+            start, end, widest = self._hidden[0].start, self._hidden[0].end, self._hidden[0]
+            count = 0
+            for one in self._hidden:
+                if one.start >= end and count:
+                    break
+                count, end = count + 1, max(end, one.end)
+                widest = max(widest, one, key=_weight)
+            if end > until:
+                until = start
+                break
+            passed.append(self._pass(start))
+            passed.append(self._tokenise(label_of(widest.name), self._pass(end)))
+            del self._hidden[:count]
+        passed.append(self._pass(until))
+        return "".join(passed)
+
+    def _pass(self, until: int) -> str:
+        count = until - self._passed
+        text, self._text, self._passed = self._text[:count], self._text[count:], until
+        return text
+
+
+def _weight(one: Found) -> tuple[int, bool, str]:
+    """Order overlapping findings: the longest names the token, of two as long rather not a phone number."""
+    return one.end - one.start, one.name != "PHONE", one.name
