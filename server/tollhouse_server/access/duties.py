@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tollhouse_server.access.roles import ROLES, Role
+from tollhouse_server.access.roles import LET_READ_CONTENT, READ_CONTENT, ROLES, Role
 
 _PLATFORM_ADMIN: Final = frozenset({"platform-admin"})
 _ADMINS: Final = frozenset({"platform-admin", "tenant-admin"})
@@ -57,7 +57,8 @@ _ASK = Duty("ask for increases of limits", frozenset({"limitIncreases.request"})
 _APPROVE = Duty("approve increases of limits", frozenset({"limitIncreases.approve"}))
 _CUSTODY = Duty("handle upstream keys", _permissions("key-custodian", "upstreamKeys.", "accounts.", "keyPolicies."))
 _CALL = Duty("send prompts", _permissions("caller", "generation.generate", "generation.embed"))
-_READ_PROMPTS = Duty("read what others' calls were about", _permissions("platform-admin", "keptCalls.", "contents."))
+_READ_PROMPTS = Duty("read what others' calls were about", READ_CONTENT)
+_LET_READ = Duty("let others read what calls were about", frozenset({LET_READ_CONTENT}))
 _MONEY = Duty("settle what calls cost", frozenset({"suspense.resolve"}))
 
 CONFLICTS: Final = (
@@ -65,6 +66,8 @@ CONFLICTS: Final = (
     Conflict("key-custodians-send-no-prompts", _CUSTODY, _CALL, _PLATFORM_ADMIN),
     Conflict("key-custodians-read-no-prompts", _CUSTODY, _READ_PROMPTS, _PLATFORM_ADMIN),
     Conflict("finance-reads-no-prompts", _MONEY, _READ_PROMPTS, _ADMINS),
+    # Nobody is above this one: else an administrator could give himself what he has not got.
+    Conflict("who-lets-read-reads-no-prompts", _LET_READ, _READ_PROMPTS, frozenset()),
 )
 
 

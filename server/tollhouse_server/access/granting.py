@@ -12,7 +12,7 @@ from tollhouse_server.access import group_store, store
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.access.duties import conflicts_between
 from tollhouse_server.access.role_store import role_called
-from tollhouse_server.access.roles import Role
+from tollhouse_server.access.roles import LET_READ_CONTENT, READ_CONTENT, Role
 from tollhouse_server.access.tables import RoleGrantRow
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import DutiesConflict, PermissionDenied
@@ -33,10 +33,13 @@ class Granting:
     async def require_grantable(self, giver: Principal, permissions: Iterable[str], scope: str) -> None:
         """Return if `giver` has every one of `permissions` on `scope`, and may use his credential for them.
 
+        Reading of kept content is given by who may let others read it, and has it not.
+
         Raises:
             PermissionDenied: the first, in alphabetical order, that he has not.
         """
-        await self._authorizer.require_all(giver, permissions, scope)
+        wanted = {LET_READ_CONTENT if one in READ_CONTENT else one for one in permissions}
+        await self._authorizer.require_all(giver, wanted, scope)
 
     async def check_grant(self, session: AsyncSession, giver: Principal, grant: RoleGrantRow) -> None:
         """Return if `giver` may make `grant`, to a principal or a group.

@@ -26,6 +26,12 @@ def _on(noun: str, *verbs: str) -> frozenset[str]:
 _READ: Final = ("get", "list")
 _CHANGE: Final = ("create", "update", "delete")
 
+READ_CONTENT: Final = _on("contents", *_READ)
+"""What no administrator has: to read kept prompts and answers."""
+
+LET_READ_CONTENT: Final = "contents.letRead"
+"""Stands in for READ_CONTENT where it is given to another: whoever has this never holds the other himself."""
+
 _LIMITS_READ = _on("limits", *_READ) | _on("limitIncreases", *_READ) | _on("limitAlerts", "list")
 _TREE_READ = (
     _on("tenants", "get")
@@ -86,7 +92,7 @@ _TENANT = (
     | _on("dataFindings", "list")
     # Says what is kept and deletes it, and reads none of it.
     | _on("contentPolicies", "update")
-    | _on("contents", "delete")
+    | _on("contents", "delete", "letRead")
     | _on("suspense", "resolve")
     | _ASK_FOR_MORE
     | _GIVE_MORE
@@ -157,7 +163,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role(
                 "content-reader",
                 "Reads kept prompts and answers, and nothing else; every reading is on the trail.",
-                _on("contents", *_READ),
+                READ_CONTENT,
             ),
             Role("read-only", "Reads the tree, people, keys and grants; no money.", _TREE_READ | _PEOPLE_READ),
         )

@@ -8,6 +8,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from tollhouse_server.access.roles import LET_READ_CONTENT
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import PLATFORM, ProjectName, TenantName, domain_of, invalid, scope_of
 
@@ -20,7 +21,7 @@ LIST_ROLES: Final = "roles.list"
 EXPLAIN_ACCESS: Final = "access.explain"
 """Needed to ask what others may do."""
 
-ASKED_BY_HANDLERS: Final = frozenset({GRANT_PRIORITY, LIST_ROLES, EXPLAIN_ACCESS})
+ASKED_BY_HANDLERS: Final = frozenset({GRANT_PRIORITY, LET_READ_CONTENT, LIST_ROLES, EXPLAIN_ACCESS})
 """Permissions that depend on what a request says, not on its RPC alone."""
 
 _ADMIN = "tollhouse.admin.v1"

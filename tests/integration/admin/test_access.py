@@ -121,5 +121,5 @@ async def test_roles_are_listed_to_everyone_who_is_known(plane: Plane) -> None:
 
     listed = await plane.call(roles_pb2.ListRolesRequest(page_size=3), key=key)
 
-    assert [role.name for role in listed.roles] == ["roles/auditor", "roles/caller", "roles/department-admin"]
+    assert [role.name for role in listed.roles] == ["roles/auditor", "roles/caller", "roles/content-reader"]
     assert listed.next_page_token
