@@ -104,8 +104,6 @@ class DepartmentService:
             before = department_message(row)
             now = (await store.read_clock(session, name.tenant)).now
             move = await department_moves.move(session, row, wanted, now=now, call=call)
-            paths = {"before": move.path_before, "after": move.path_after}
-            await self._granting.check_move(session, call.principal, name, **paths)
             # Who has a role above the new place will have it on what moves: nobody gives more than he has.
             await self._granting.check_move(session, call.principal, name, move.path_before, move.path_after)
             after = department_message(row)
