@@ -12,7 +12,8 @@ class Call:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. `domain` is the tenant that he may act in, or the
     platform: that of the scope on which his permission was found. Whoever does for him what cannot be undone asks
-    `permit` right before.
+    `permit` right before. `peer` is the other end as gRPC names it; what a proxy says of whence, and what the caller says
+    of himself, are not to be believed without more.
     """
 
     rpc: str
@@ -21,3 +22,6 @@ class Call:
     deadline: float
     correlation_id: str
     permit: Permit = UNLIMITED
+    peer: str = ""
+    forwarded_for: str | None = None
+    user_agent: str = ""

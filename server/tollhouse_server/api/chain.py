@@ -202,6 +202,9 @@ class Chain:
             deadline=deadline,
             correlation_id=passage.correlation_id,
             permit=LivePermit(self._authorizer, known_at, partial(self._confirm, again, principal, rule, scope)),
+            peer=arrival.peer,
+            forwarded_for=arrival.metadata.get("x-forwarded-for"),
+            user_agent=arrival.metadata.get("user-agent", ""),
         )
 
     async def _confirm(self, arrival: Arrival, principal: Principal, rule: Rule, scope: str) -> None:
