@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.permissions import rule_of_mutation
+from tollhouse_server.api.witness import Witness
 from tollhouse_server.audit.store import claim_request, record, record_all, save_answer
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.database.engine import Database, RollBack
@@ -58,9 +59,10 @@ class MutationRequest(Protocol):
 class Mutations:
     """Runs changes. `key` keeps the fingerprints of requests, which may hold secrets, from telling anything."""
 
-    def __init__(self, database: Database, key: bytes) -> None:
+    def __init__(self, database: Database, key: bytes, witness: Witness | None = None) -> None:
         self._database = database
         self._key = key
+        self._witness = witness
 
     async def run(
         self, call: Call, request: MutationRequest, answer: type[Answer], act: Act[Answer], *topics: Topic
@@ -73,9 +75,11 @@ class Mutations:
             TollhouseError: what `act` raises; nothing is changed then.
         """
         result: Answer | None = None
+        # Before anything is locked: Vault may be asked for the key that personal data is sealed under.
+        ready = self._witness is not None and await self._witness.personal.ready(call.domain)
         try:
             async with self._database.within(call.domain, actor=call.principal.tenant_id) as session:
-                result = await self._run(session, call, request, answer=answer, act=act, topics=topics)
+                result = await self._run(session, call, request, answer=answer, act=act, topics=topics, ready=ready)
                 if request.validate_only:
                     raise RollBack
         except RollBack:
@@ -91,6 +95,7 @@ class Mutations:
         answer: type[Answer],
         act: Act[Answer],
         topics: tuple[Topic, ...],
+        ready: bool,
     ) -> Answer:
         # A dry run claims nothing: the same id must be free for the real one.
         claimed = None if request.validate_only else _request_id(request)
@@ -100,9 +105,10 @@ class Mutations:
             if before is not None:
                 return answer.FromString(before)
         change = await act(session)
-        for chunk in _chunks([_event(call, part, made) for part, made in change.parts]):
+        parts = [await self._event(call, part, made, ready=ready) for part, made in change.parts]
+        for chunk in _chunks(parts):
             await record_all(session, chunk)
-        await record(session, _event(call, request, change))
+        await record(session, await self._event(call, request, change, ready=ready))
         if claimed is not None:
             await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
         # Whose rights have ended while this waited, or stood still, changes nothing any more.
@@ -111,6 +117,13 @@ class Mutations:
         for topic in sorted({*topics, *change.topics}):
             await bump(session, topic)
         return change.answer
+
+    async def _event(self, call: Call, request: MutationRequest, change: Change[Any], *, ready: bool) -> AuditEventRow:
+        event = _event(call, request, change)
+        if self._witness is not None:
+            source = self._witness.source(call)
+            await self._witness.personal.protect(event, source, sealed_by=call.domain, ready=ready)
+        return event
 
     def _fingerprint(self, call: Call, request: MutationRequest) -> bytes:
         message = cast(Message, request)
