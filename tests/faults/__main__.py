@@ -19,6 +19,7 @@ from tests.drivers.verification import findings_in
 from tests.faults import (
     attacks,
     boundary_campaign,
+    cancels,
     duplicates,
     overload,
     random_kills,
@@ -49,6 +50,7 @@ _OWN_DEPLOYMENTS = (
     overload.CAMPAIGN,
     rotation_campaign.CAMPAIGN,
     vault_campaign.CAMPAIGN,
+    cancels.CAMPAIGN,
 )
 _ALL = (*CAMPAIGNS, *_OWN_DEPLOYMENTS, _TESTS)
 
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_rotations(options, journal)
     if vault_campaign.CAMPAIGN in chosen:
         _run_vault(options, journal)
+    if cancels.CAMPAIGN in chosen:
+        _run_cancels(options, journal)
     has_failed = _TESTS in chosen and _run_tests() != 0
     sys.stdout.write(table(journal))
     return 1 if has_failed or any(result["findings"] for result in journal.results.values()) else 0
@@ -149,6 +153,16 @@ def _run_vault(options: argparse.Namespace, journal: Journal) -> None:
             options.journal.with_suffix(".vault.log").write_text(gateway.output.read_text())
 
 
+def _run_cancels(options: argparse.Namespace, journal: Journal) -> None:
+    """Run the cancelled calls of several tenants, on a server as a user starts it."""
+    say(f"{cancels.CAMPAIGN}: {options.cancels} calls")
+    with cancels.cancel_parts() as stack:
+        try:
+            asyncio.run(cancels.run(stack, journal, seed=options.seed, calls=options.cancels))
+        finally:
+            options.journal.with_suffix(".cancels.log").write_text(stack.server_log())
+
+
 async def _run_all(
     options: argparse.Namespace, journal: Journal, chosen: Sequence[str], parts: Parts, stack: RunningStack
 ) -> None:
@@ -215,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--supervisor-kills", type=int, default=1)
     parser.add_argument("--ids", type=int, default=100, help="request ids to repeat; full size 1000")
     parser.add_argument("--resets", type=int, default=1000, help="streams to reset; full size 10000")
+    parser.add_argument("--cancels", type=int, default=1000, help="calls of several tenants to cancel; full size 10000")
     parser.add_argument("--rate", type=float, default=100.0, help="upstream: calls a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="upstream, vault: for how long each trouble lasts")
     parser.add_argument("--rotations", type=int, default=100, help="of keys, in this run; the goal over runs is 1000")
