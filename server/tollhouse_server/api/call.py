@@ -12,8 +12,8 @@ class Call:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. `domain` is the tenant that he may act in, or the
     platform: that of the scope on which his permission was found. Whoever does for him what cannot be undone asks
-    `permit` right before. `peer` is the other end as gRPC names it; what proxies say of whence, and what the caller says of
-    himself, are not to be believed without more.
+    `permit` right before. `peer` is the other end as gRPC names it; what proxies and the caller himself say of him is
+    not to be believed without more.
     """
 
     rpc: str
