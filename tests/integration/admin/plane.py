@@ -146,7 +146,7 @@ class Plane:
             )
         )
         for role, scope in grants:
-            grant = roles_pb2.RoleGrant(principal=name, role=f"roles/{role}", scope=scope)
+            grant = roles_pb2.RoleGrant(principal=name, role=role if "/" in role else f"roles/{role}", scope=scope)
             await self.call(roles_pb2.CreateRoleGrantRequest(parent=f"tenants/{tenant}", role_grant=grant))
         answer = await self.call(
             api_keys_pb2.CreateApiKeyRequest(
