@@ -9,6 +9,7 @@ from tollhouse.admin.v1 import (
     access_pb2,
     accounts_pb2,
     api_keys_pb2,
+    audit_pb2,
     contents_pb2,
     data_policies_pb2,
     departments_pb2,
@@ -41,6 +42,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
+from tollhouse_server.api.services.audit_service import AuditService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.contents_service import ContentService
 from tollhouse_server.api.services.data_policies_service import DataPolicyService
@@ -101,6 +103,7 @@ class ServiceParts:
     project_paths: ProjectPaths
     output_cap_tokens: int
     keys: TenantKeys
+    audit: AuditService
     oidc_issuers: Collection[str] = ()
 
 
@@ -162,6 +165,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
+        (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
         (
             _descriptor(catalog_pb2, "CatalogService"),

@@ -61,6 +61,7 @@ _MONEY_READ = (
     | _on("suspense", *_READ)
     | _on("ledger", "verify")
 )
+_AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
 _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
@@ -72,6 +73,7 @@ _TENANT = (
     _TREE_READ
     | _PEOPLE_READ
     | _MONEY_READ
+    | _AUDIT
     | _CALL
     | _on("tenants", "update")
     | _on("departments", *_CHANGE, "move", "merge")
@@ -97,6 +99,7 @@ _TENANT = (
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
+_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _AUDIT | _FOUND
 _DEPARTMENT = (
     _TREE_READ
     | _MONEY_READ
@@ -158,7 +161,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
                 "Reads what was used and what it cost, and resolves suspense; sees no content.",
                 _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
             ),
-            Role("auditor", "Reads everything, changes nothing.", _TREE_READ | _PEOPLE_READ | _MONEY_READ | _FOUND),
+            Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
             Role(
                 "content-reader",

@@ -139,6 +139,7 @@ def _rules() -> Iterator[Rule]:
     yield from _usage_report_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
+    yield from _audit_rules()
     yield from _caller_rules()
 
 
@@ -271,6 +272,22 @@ def _traffic_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{service}.ListBreakerOrders", permission="breakers.list")
     for verb in ("open", "close", "release"):
         yield Rule(rpc=f"{service}.{verb.capitalize()}Breaker", permission=f"breakers.{verb}")
+
+
+def _audit_rules() -> Iterator[Rule]:
+    # On the whole tenant: a trail is one chain, and a part of it proves nothing.
+    methods = {
+        "SearchAuditEvents": "search",
+        "TailAuditEvents": "search",
+        "ExportAuditEvents": "export",
+        "VerifyAuditTrail": "verify",
+        "ListAuditCheckpoints": "verify",
+    }
+    for method, verb in methods.items():
+        rpc = f"{_ADMIN}.AuditService.{method}"
+        yield Rule(rpc=rpc, permission=f"audit.{verb}", fields=("parent",), of_tenant=True)
+    # What signatures are checked with is public.
+    yield Rule(rpc=f"{_ADMIN}.AuditService.GetAuditKeys", permission=None)
 
 
 def _export_rules() -> Iterator[Rule]:

@@ -24,6 +24,7 @@ from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.wiring.content import open_content_chores
+from tollhouse_server.wiring.audit import open_audit_chores
 from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
@@ -51,10 +52,12 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         custody = await open_custody(settings, stack, metrics)
         purges = open_purges(settings, stack, custody)
         contents = open_content_chores(settings, stack, custody)
+        audit = open_audit_chores(settings, stack, metrics)
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, parts.pool)
         parts.run_in(tasks)
         custody.run_in(tasks)
+        audit.run_in(tasks)
         housekeeping = Housekeeping(parts.pool, metrics)
         tasks.keep(partial(_forget_old_requests, database))
         tasks.keep(Sweeper(parts.pool, parts.tick, liveness(settings), suspense_policy(settings)).run)

@@ -42,6 +42,7 @@ from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.tenant_keys import TenantKeys
+from tollhouse_server.wiring.audit import AuditParts, open_audit
 from tollhouse_server.wiring.content import ContentParts, open_content, open_tenant_keys
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
@@ -73,6 +74,7 @@ class Worker:
     key_use: KeyUse
     findings: FindingLog
     content: ContentParts
+    audit: AuditParts
     identity: IdentityParts
 
     async def drain(self, seconds: float) -> None:
@@ -90,6 +92,7 @@ class Worker:
                 await self.ledger.say_goodbye()
                 await self.key_use.publish()
                 await self.findings.write()
+                await self.audit.refusals.write()
                 await self.identity.last_use.publish()
                 await self.content.writer.drain(_SETTLE_SECONDS)
         except (StoreUnavailable, DBAPIError) as error:
@@ -124,6 +127,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         findings = FindingLog(database, metrics)
         keys = open_tenant_keys(settings, stack, knowledge.watch, gateway=vault, custodian=custodian)
         content = await open_content(database, knowledge.watch, keys, metrics)
+        audit = open_audit(settings, database, gateway=vault, keys=keys, metrics=metrics)
         calls = DetachedCalls(tasks.group)
         generation = _generation(
             settings,
@@ -142,6 +146,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             metrics=metrics,
             default_deadline_seconds=settings.default_deadline_seconds,
             max_message_bytes=settings.max_message_bytes,
+            refusals=audit.witness,
         )
         methods = _methods(
             settings,
@@ -152,9 +157,10 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             knowledge=knowledge,
             generation=generation,
             keys=keys,
+            audit=audit,
         )
         server = GrpcioServer(chain, methods, settings, metrics)
-        for parts in (ledger, traffic, knowledge.identity, server, content):
+        for parts in (ledger, traffic, knowledge.identity, server, content, audit):
             parts.run_in(tasks)
         for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
             tasks.keep(run)
@@ -168,6 +174,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             key_use=key_use,
             findings=findings,
             content=content,
+            audit=audit,
             identity=knowledge.identity,
         )
 
@@ -223,11 +230,13 @@ def _methods(
     knowledge: Knowledge,
     generation: Generation,
     keys: TenantKeys,
+    audit: AuditParts,
 ) -> list[Method]:
+    pages = PageTokens(derived(pepper, "pages"))
     parts = services.ServiceParts(
         database=database,
-        mutations=Mutations(database, derived(pepper, "mutations")),
-        pages=PageTokens(derived(pepper, "pages")),
+        mutations=Mutations(database, derived(pepper, "mutations"), audit.witness),
+        pages=pages,
         authorizer=knowledge.authorizer,
         catalogue=knowledge.catalogue,
         prices=knowledge.prices,
@@ -240,6 +249,7 @@ def _methods(
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
         keys=keys,
+        audit=audit.service(pages),
         generation=GenerationService(
             generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
         ),
