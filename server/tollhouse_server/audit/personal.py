@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server.audit.store import Link
 from tollhouse_server.audit.tables import AuditEventRow
@@ -79,7 +80,7 @@ class PersonalData:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._keys.seal(tenant, b"", context=_CONTEXT)
-        except (TollhouseError, TimeoutError) as error:
+        except (TollhouseError, DBAPIError, TimeoutError) as error:
             _log.warning("personal_data_left_out", tenant=tenant, reason=type(error).__name__)
             return False
         return True
@@ -98,7 +99,7 @@ class PersonalData:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 event.sealed = await self._keys.seal(sealed_by, plaintext, context=_CONTEXT)
-        except (TollhouseError, TimeoutError) as error:
+        except (TollhouseError, DBAPIError, TimeoutError) as error:
             _log.warning("personal_data_left_out", tenant=sealed_by, reason=type(error).__name__)
             return
         event.personal, event.sealed_by = "SEALED", sealed_by
