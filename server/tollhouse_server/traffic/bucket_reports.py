@@ -160,6 +160,7 @@ class BucketReports:
         else:
             gone = _used_by_dead(cap.metric, said)
         cap.elsewhere = used_by_living + gone
+        cap.processes = 1 + len(claims)
         window, metric = caps.window, cap.metric
         demand = _demand(metric, window.sums, self._wanted(*key), window.peak)
         left, limit = self._left_before.get((key, metric), {}), max(0, cap.limit - gone)

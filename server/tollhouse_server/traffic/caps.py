@@ -24,14 +24,18 @@ _SAME_WORD_SECONDS = 5.0
 
 
 class Cap:
-    """One limit in force: of it `share` is this process's, and `elsewhere` was used by others at the last word."""
+    """One limit in force: of it `share` is this process's, and `elsewhere` was used by others at the last word.
 
-    __slots__ = ("elsewhere", "limit", "metric", "share")
+    `processes` share it. A share grows only as far as it is used, up to an even part of the limit for everybody.
+    """
+
+    __slots__ = ("elsewhere", "limit", "metric", "processes", "share")
 
     def __init__(self, metric: int, limit: int) -> None:
         self.metric = metric
         self.limit = limit
         self.share = limit
+        self.processes = 1
         self.elsewhere = 0
 
     def admits_alone(self, used: int, need: int) -> bool:
@@ -124,7 +128,9 @@ class Caps:
         sums = self.window.sums
         return max(
             (
-                amounts[cap.metric] * WINDOW_SECONDS[cap.metric] / (cap.share * (1.0 - KEPT_ROOM))
+                amounts[cap.metric]
+                * WINDOW_SECONDS[cap.metric]
+                / (max(cap.share, cap.limit / cap.processes) * (1.0 - KEPT_ROOM))
                 for cap in self.in_force
                 if cap.metric in _PACED and cap.share > sums[cap.metric] > cap.share * (1.0 - UNPACED_ROOM)
             ),

@@ -41,17 +41,19 @@ class Process:
         self.traffic.bucket_reports.heard(Exchange(process_key=name, reports=reports, requests_today={}))
         self.traffic.wake()
 
-    async def come(self, rate: float, seconds: float, *, dice: random.Random | None = None) -> None:
+    async def come(
+        self, rate: float, seconds: float, *, department: str = "sales", dice: random.Random | None = None
+    ) -> None:
         """Let calls come at a rate, by chance where there are dice, and wait for all of them."""
         async with asyncio.TaskGroup() as group:
             for _ in range(int(rate * seconds)):
-                group.create_task(self._call())
+                group.create_task(self._call(department))
                 await asyncio.sleep(dice.expovariate(rate) if dice else 1 / rate)
 
-    async def _call(self) -> None:
+    async def _call(self, department: str) -> None:
         asked_at = now()
         try:
-            place = await self.traffic.place(request(deadline=now() + 5))
+            place = await self.traffic.place(request(department=department, deadline=now() + 5))
         except TollhouseError:
             return
         self.begun.append(now())
@@ -99,6 +101,22 @@ async def test_a_process_that_used_all_of_a_minute_gives_room_to_another_within_
         together = sorted(first.begun + second.begun)
         assert all(later - one > 59.0 for one, later in zip(together, together[A_MINUTE:], strict=False))
         assert len(together) >= 0.95 * (A_MINUTE + 180 * A_MINUTE / 60)
+
+
+@in_virtual_time
+async def test_a_department_that_is_paced_does_not_keep_its_process_small() -> None:
+    """What a process may have grows only as it uses it; its greedy departments go by what it could have."""
+    async with two(limit(2 * A_MINUTE)) as (first, second):
+        await first.come(rate=4, seconds=4, department="another")
+        await second.come(rate=4, seconds=4, department="another")
+        began_at = now()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.come(rate=30, seconds=220))
+            await asyncio.sleep(70)
+            group.create_task(second.come(rate=30, seconds=150))
+
+        counts = [one.begun_between(began_at + 75, began_at + 105) for one in (first, second)]
+        assert min(counts) >= 0.75 * max(counts)
 
 
 @in_virtual_time
