@@ -23,8 +23,8 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
-from tollhouse_server.wiring.content import open_content_chores
 from tollhouse_server.wiring.audit import open_audit_chores
+from tollhouse_server.wiring.content import open_content_chores
 from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
