@@ -28,6 +28,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "projects": ("projects", "What spends money within a department."),
     "principals": ("principals", "The users and service accounts of a tenant."),
     "keys": ("keys", "The API keys with which Tollhouse is called."),
+    "identity-providers": ("identity_providers", "Whose tokens are accepted, and what their groups mean."),
+    "client-identities": ("client_identities", "Whose certificates are accepted, and as whom."),
     "devices": ("devices", "What runs models itself, and reports it with signed receipts."),
     "roles": ("roles", "Who may do what, and where."),
     "limits": ("limits", "Quotas and budgets."),

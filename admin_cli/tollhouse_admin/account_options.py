@@ -28,6 +28,8 @@ class Environment(StrEnum):
 
     LIVE = "live"
     TEST = "test"
+    DEVELOPMENT = "development"
+    STAGING = "staging"
     ALL = "all"
 
 

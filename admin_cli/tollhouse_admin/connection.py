@@ -37,7 +37,9 @@ class Connection:
 
     @property
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.endpoint.api_key}"),)
+        key = self.endpoint.api_key
+        # Without a key the client's certificate says who calls.
+        return (("authorization", f"Bearer {key}"),) if key else ()
 
     def call(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """Make a unary call.

@@ -4,7 +4,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server (`host:port`), the credential for it, how to protect the way there, and where all this came from."""
+    """A server (`host:port`), the credential for it, how to protect the way there, and where all this came from.
+
+    `api_key` is an API key or a token, or empty where the client's certificate says who calls.
+    """
 
     target: str
     api_key: str = field(repr=False)
@@ -49,7 +52,8 @@ def find_endpoint(surroundings: Surroundings, *, profile: str | None, as_caller:
     """Return the server to use; `as_caller` picks the demo key of a local run instead of the administrator's.
 
     A profile named by option or TOLLHOUSE_PROFILE comes first, then the current one, then the local run; values in
-    TOLLHOUSE_ENDPOINT, TOLLHOUSE_API_KEY, TOLLHOUSE_TENANT and TOLLHOUSE_CA_FILE stand above them all.
+    TOLLHOUSE_ENDPOINT, TOLLHOUSE_API_KEY, TOLLHOUSE_TENANT, TOLLHOUSE_CA_FILE, TOLLHOUSE_CLIENT_CERTIFICATE_FILE and
+    TOLLHOUSE_CLIENT_KEY_FILE stand above them all.
 
     Raises:
         Failure: nothing says where the server is or with which key, or the way there would expose the key.
@@ -100,17 +104,28 @@ def _misconfigured(reason: str, message: str, advice: str, **details: Any) -> Fa
 def _endpoint(profile: Profile, environment: Mapping[str, str], *, origin: str, notice: str) -> Endpoint:
     address = environment.get("TOLLHOUSE_ENDPOINT") or profile.endpoint
     key = environment.get("TOLLHOUSE_API_KEY") or profile.api_key
-    if not key:
+    tls = _tls(address, _certified(profile, environment), environment.get("TOLLHOUSE_CA_FILE"))
+    if not key and (tls is None or tls.client_certificate_file is None):
         advice = "Set TOLLHOUSE_API_KEY, or store a key: tollhouse config set NAME --key-file FILE"
         raise _misconfigured("NO_API_KEY", f"There is no API key for {origin}", advice)
     return Endpoint(
         target=_target(address),
-        api_key=checked_key(key),
-        tls=_tls(address, profile, environment.get("TOLLHOUSE_CA_FILE")),
+        api_key=checked_key(key) if key else "",
+        tls=tls,
         tenant=environment.get("TOLLHOUSE_TENANT") or profile.tenant,
         origin=origin,
         notice=notice,
     )
+
+
+def _certified(profile: Profile, environment: Mapping[str, str]) -> Profile:
+    """Return the profile with the client's certificate of the environment, if that names one: both files or none."""
+    certificate = environment.get("TOLLHOUSE_CLIENT_CERTIFICATE_FILE")
+    key = environment.get("TOLLHOUSE_CLIENT_KEY_FILE")
+    if bool(certificate) != bool(key):
+        names = "TOLLHOUSE_CLIENT_CERTIFICATE_FILE and TOLLHOUSE_CLIENT_KEY_FILE"
+        raise _misconfigured("CLIENT_CERTIFICATE", f"{names} go together", "Set both, or none.")
+    return replace(profile, client_certificate_file=certificate, client_key_file=key) if certificate else profile
 
 
 def _target(address: str) -> str:

@@ -138,13 +138,13 @@ def checked_profile_name(name: str) -> str:
 def checked_key(text: str) -> str:
     """Return an API key without white space around it, else raise Failure; the text is never repeated."""
     key = text.strip()
-    if not re.fullmatch(r"[!-~]{8,4096}", key):
+    if not re.fullmatch(r"[!-~]{8,12288}", key):
         raise wrong_usage("What was given as the API key is not one", "A key is one word such as th_live_...")
     return key
 
 
 def masked(key: str | None) -> str:
-    """Return what may be shown of a key: the part that names it, never its secret."""
+    """Return what may be shown of a key: the part that names it, never its secret; of a token nothing."""
     if not key:
         return ""
-    return "_".join([*key.split("_")[:3], "…"]) if key.count("_") >= 3 else "…"
+    return "_".join([*key.split("_")[:3], "…"]) if key.startswith("th_") and key.count("_") >= 3 else "…"

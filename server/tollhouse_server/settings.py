@@ -28,7 +28,10 @@ VERTEX_ADDRESS = "https://{region}-aiplatform.googleapis.com"
 
 _PREFIX = "TOLLHOUSE_"
 # Read by the CLI, not by the server; they may well stand in the same shell.
-_OTHERS = frozenset(_PREFIX + name for name in ("ENDPOINT", "API_KEY", "PROFILE", "CA_FILE", "TENANT"))
+_OTHERS = frozenset(
+    _PREFIX + name
+    for name in ("ENDPOINT", "API_KEY", "PROFILE", "CA_FILE", "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE", "TENANT")
+)
 
 
 class Settings(BaseSettings):

@@ -65,7 +65,8 @@ def set_profile(
         **_given(ca_file=_path(ca_file), client_certificate_file=_path(client_certificate_file)),
         **_given(client_key_file=_path(client_key_file), tenant=tenant),
     )
-    if key_file is not None or ask_key or profile.api_key is None:
+    has_credential = profile.api_key is not None or profile.client_certificate_file is not None
+    if key_file is not None or ask_key or not has_credential:
         profile = replace(profile, api_key=checked_key(read_key(key_file, prompt="API key")))
     updated = configuration.with_profile(name, profile)
     _save(updated)

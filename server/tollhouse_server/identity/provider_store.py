@@ -179,7 +179,7 @@ async def delete_provider(session: AsyncSession, row: IdentityProviderRow) -> No
         col(IdentityProviderAudienceRow.tenant_id) == row.tenant_id,
         col(IdentityProviderAudienceRow.provider_id) == row.provider_id,
     )
-    await session.execute(delete(IdentityProviderAudienceRow).where(*of_provider))
+    await session.exec(delete(IdentityProviderAudienceRow).where(*of_provider))
     await session.delete(row)
     await session.flush()
 
