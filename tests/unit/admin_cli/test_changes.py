@@ -140,6 +140,7 @@ def test_among_several_tenants_one_must_be_named(server: CannedServer, run: Run)
 
 def test_a_role_is_granted_on_the_scope_that_was_typed(server: CannedServer, run: Run) -> None:
     """Principal, role and scope by their ids."""
+    server.answers["ListRoles"] = roles_pb2.ListRolesResponse(roles=[roles_pb2.Role(name="roles/department-admin")])
     server.answers["CreateRoleGrant"] = roles_pb2.RoleGrant(name="tenants/acme/roleGrants/g")
 
     run("roles", "grant", "kim", "department-admin", "-t", "acme", "-d", "research")
