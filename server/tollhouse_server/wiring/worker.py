@@ -140,14 +140,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             keeper=content.keeping,
             guard=DataGuard(lambda: knowledge.data_policies.current, findings),
         )
-        chain = Chain(
-            directory=knowledge.directory,
-            authorizer=knowledge.authorizer,
-            metrics=metrics,
-            default_deadline_seconds=settings.default_deadline_seconds,
-            max_message_bytes=settings.max_message_bytes,
-            refusals=audit.witness,
-        )
+        chain = _chain(settings, knowledge, metrics, audit)
         methods = _methods(
             settings,
             database=database,
@@ -177,6 +170,17 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             audit=audit,
             identity=knowledge.identity,
         )
+
+
+def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts) -> Chain:
+    return Chain(
+        directory=knowledge.directory,
+        authorizer=knowledge.authorizer,
+        metrics=metrics,
+        default_deadline_seconds=settings.default_deadline_seconds,
+        max_message_bytes=settings.max_message_bytes,
+        refusals=audit.witness,
+    )
 
 
 def _departures(traffic: TrafficParts, knowledge: Knowledge, quarantine: Quarantine, key_use: KeyUse) -> Departures:
