@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "groups": ("groups", "Principals who have the same rights."),
     "roles": ("roles", "Who may do what, and where."),
     "access": ("access", "Whether somebody may do something, and why."),
+    "content": ("contents", "Prompts and answers that are kept, who reads them, and their end."),
     "limits": ("limits", "Quotas and budgets."),
     "ledger": ("ledger", "What is in suspense, and whether the ledger adds up."),
     "prices": ("prices", "What a unit of each model costs, with effective dates."),

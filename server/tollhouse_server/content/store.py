@@ -149,7 +149,7 @@ def _policy_of(row: ContentPolicyRow) -> ContentPolicy:
 async def add_contents(session: AsyncSession, rows: Sequence[KeptContentRow]) -> None:
     """Write what is kept of some calls; what is there already stays, as after a commit that nobody heard of."""
     statement = postgresql.insert(KeptContentRow).on_conflict_do_nothing()
-    await session.execute(statement, [row.model_dump() for row in rows])
+    await session.exec(statement, params=[row.model_dump() for row in rows])
 
 
 async def get_content(session: AsyncSession, name: ContentName, scope: Scope | None) -> KeptContentRow:
@@ -189,8 +189,7 @@ async def count_contents(session: AsyncSession, wanted: ContentFilter) -> int:
 async def delete_contents(session: AsyncSession, wanted: ContentFilter) -> int:
     """Delete what is kept of the oldest calls, at most MOST_DELETED, and return how many there were."""
     oldest = select(*_KEYS).where(*_conditions(wanted)).order_by(col(KeptContentRow.created_at)).limit(MOST_DELETED)
-    done = await session.execute(delete(KeptContentRow).where(tuple_(*_KEYS).in_(oldest)))
-    return int(getattr(done, "rowcount", 0))
+    return (await session.exec(delete(KeptContentRow).where(tuple_(*_KEYS).in_(oldest)))).rowcount
 
 
 async def delete_content(session: AsyncSession, row: KeptContentRow) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Column, String
+from sqlalchemy import Column, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
@@ -18,7 +18,7 @@ class ContentPolicyRow(SQLModel, table=True):
     tenant_id: str = Field(primary_key=True)
     keep: str
     retention_days: int
-    scopes: list[str] = Field(sa_column=Column(ARRAY(String), nullable=False))
+    scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     must_keep: bool
     version: int = 1
     created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
@@ -34,7 +34,7 @@ class KeptContentRow(SQLModel, table=True):
     attempt_id: UUID = Field(primary_key=True)
     created_at: datetime = Field(sa_type=INSTANT)
     expires_at: datetime = Field(sa_type=INSTANT)
-    department_path: list[str] = Field(sa_column=Column(ARRAY(String), nullable=False))
+    department_path: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     project_id: str
     principal_id: str
     request_id: UUID
