@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "client-identities": ("client_identities", "Whose certificates are accepted, and as whom."),
     "devices": ("devices", "What runs models itself, and reports it with signed receipts."),
     "groups": ("groups", "Principals who have the same rights."),
+    "audit": ("audit", "Who did what: searched, followed, taken out, and proved to be whole."),
     "roles": ("roles", "Who may do what, and where."),
     "access": ("access", "Whether somebody may do something, and why."),
     "content": ("contents", "Prompts and answers that are kept, who reads them, and their end."),
