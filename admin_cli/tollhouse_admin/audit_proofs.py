@@ -185,7 +185,7 @@ class Part:
 def verify_trail(
     lines: Iterable[bytes], checkpoints: Sequence[Checkpoint], report: Report, *, part: Part = Part()
 ) -> Iterator[int]:
-    """Verify an export line by line, into the report; yield the number of lines now and then, for who shows progress."""
+    """Verify an export line by line, into the report; yield the number of lines now and then, to show progress."""
     newest = checkpoints[-1] if checkpoints else None
     signed = {one.sequence: one.hash for one in checkpoints}
     report.tenant = newest.tenant if newest else ""

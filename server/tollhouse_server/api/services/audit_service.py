@@ -18,7 +18,7 @@ from tollhouse_server.audit.store import Link, Question
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.audit.verification import Verification
 from tollhouse_server.database.engine import Database
-from tollhouse_server.names import domain_of
+from tollhouse_server.names import PLATFORM, TenantName, domain_of, invalid
 from tollhouse_server.vault.signing import ALGORITHM, SigningKey
 
 _PAGE: Final = 500
@@ -55,7 +55,7 @@ class AuditService:
         async with self._database.within(call.domain) as session:
             found = await store.read_links(
                 session,
-                domain_of(request.parent),
+                _tenant(request.parent),
                 question,
                 size=self._pages.size(request) + 1,
                 newest_first=not request.oldest_first,
@@ -69,7 +69,7 @@ class AuditService:
     async def tail_audit_events(
         self, request: pb.TailAuditEventsRequest, call: Call
     ) -> AsyncIterator[pb.TailAuditEventsResponse]:
-        tenant = domain_of(request.parent)
+        tenant = _tenant(request.parent)
         async with self._database.within(call.domain) as session:
             head = await store.find_head(session, tenant)
         after = request.after_sequence if request.HasField("after_sequence") else head.sequence
@@ -86,7 +86,7 @@ class AuditService:
     async def export_audit_events(
         self, request: pb.ExportAuditEventsRequest, call: Call
     ) -> AsyncIterator[pb.ExportAuditEventsResponse]:
-        tenant = domain_of(request.parent)
+        tenant = _tenant(request.parent)
         async with self._database.within(call.domain) as session:
             # Before anything leaves: an export that nobody can know of is none. It is not itself in what it takes out.
             head = await store.find_head(session, tenant)
@@ -113,7 +113,7 @@ class AuditService:
         self, request: pb.VerifyAuditTrailRequest, call: Call
     ) -> AsyncIterator[pb.VerifyAuditTrailResponse]:
         verification = Verification(self._database, self._key, self._anchor, domain=call.domain)
-        async for step in verification.run(domain_of(request.parent)):
+        async for step in verification.run(_tenant(request.parent)):
             await call.permit.sure_until()
             yield pb.VerifyAuditTrailResponse(
                 sequence=step.sequence,
@@ -131,7 +131,7 @@ class AuditService:
         after = int(self._pages.after(request) or "0")
         async with self._database.within(call.domain) as session:
             found = await checkpoint_store.list_checkpoints(
-                session, domain_of(request.parent), after=after, size=self._pages.size(request) + 1
+                session, _tenant(request.parent), after=after, size=self._pages.size(request) + 1
             )
         page, last = self._pages.split(request, found)
         return pb.ListAuditCheckpointsResponse(
@@ -182,3 +182,10 @@ def _exported_event(request: pb.ExportAuditEventsRequest, call: Call, tenant: st
         request_id="",
         correlation_id=call.correlation_id,
     )
+
+
+def _tenant(parent: str) -> str:
+    """Return whose trail is meant; who may read the platform's has his right on the platform, not on a tenant."""
+    if parent == str(TenantName(PLATFORM)):
+        raise invalid("parent", f"the platform's trail is called {PLATFORM}")
+    return domain_of(parent)
