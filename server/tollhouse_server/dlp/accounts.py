@@ -77,6 +77,7 @@ ACCOUNTS: Final = (
             r"|3[0-9]{3}([ .-])[0-9]{6}\2[0-9]{4,5})" + AFTER
         ),
         longest=23,
+        fewest_digits=14,
         accept=_card,
     ),
     Detector(

@@ -9,8 +9,23 @@ from tollhouse_server.dlp.detector import CONTEXT_CHARACTERS, Detector, Group, T
 # Letters of European alphabets may be in addresses; Chinese characters around one belong to the sentence.
 _LETTERS: Final = "0-9A-Za-z\u00c0-\u024f"
 _DOMAIN: Final = rf"@(?:[{_LETTERS}-]{{1,63}}\.){{1,8}}[A-Za-z]{{2,24}}(?![{_LETTERS}])"
+_AT_DOMAIN: Final = re.compile(_DOMAIN)
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_LOCAL_CHARACTER: Final = re.compile(rf"[{_LETTERS}._%+'-]")
+_MOST_LOCAL: Final = 64
 _VERSION: Final = re.compile(r"(?:versions?|release|ver\.?|build|v\.?)[ :=]{0,2}$", re.IGNORECASE)
+
+
+def _local_part(text: str, at: int) -> int:
+    """Return where the address begins whose @ is at a place; quotes and the like before it are not part of it."""
+    if not _AT_DOMAIN.match(text, at):
+        return -1
+    start = at
+    while start > 0 and at - start <= _MOST_LOCAL and _LOCAL_CHARACTER.match(text, start - 1):
+        start -= 1
+    while start < at and text[start] in ".%+'-":
+        start += 1
+    return start if 0 < at - start <= _MOST_LOCAL else -1
 
 
 def _ip(text: str, start: int, end: int) -> int:
@@ -30,13 +45,12 @@ ADDRESSES: Final = (
         group=Group.CONTACT,
         description="E-mail address.",
         example="jane.doe@example.com",
-        pattern=re.compile(rf"(?<![{_LETTERS}._%+'-])[{_LETTERS}_][{_LETTERS}._%+'-]{{0,63}}+{_DOMAIN}"),
+        pattern=re.compile(rf"[{_LETTERS}_][{_LETTERS}._%+'-]{{0,63}}+{_DOMAIN}"),
         longest=340,
         accept=whole,
         trigger=Trigger.LITERAL,
         literals=("@",),
-        reach=(66, 280),
-        probe=re.compile(_DOMAIN),
+        begin=_local_part,
     ),
     Detector(
         name="IP_ADDRESS",

@@ -18,8 +18,9 @@ _BREAK: Final = r"(?:\s|\\[nr])"
 _PEM: Final = (
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
     rf"(?:{_BREAK}{{1,4}}+[A-Za-z-]{{1,20}}: [^\n\\]{{1,100}}){{0,4}}+"
-    rf"(?:{_BREAK}{{0,4}}+[A-Za-z0-9+/=]{{1,100}}+){{1,75}}+"
-    rf"(?:{_BREAK}{{0,4}}+-----END [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----)?+"
+    rf"(?:{_BREAK}{{0,4}}+[A-Za-z0-9+/=]{{16,100}}+){{1,75}}+"
+    rf"(?:(?:{_BREAK}{{0,4}}+[A-Za-z0-9+/=]{{1,15}}+)?{_BREAK}{{0,4}}+"
+    rf"-----END [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----)?+"
 )
 
 
@@ -58,13 +59,6 @@ def _jwt(text: str, start: int, end: int) -> int:
 
 def _tollhouse(text: str, start: int, end: int) -> int:
     return end if checks.tollhouse_key(text[start:end]) else 0
-
-
-def _pem(text: str, start: int, end: int) -> int:
-    """Accept what has a body of base64; a sentence about private keys has none."""
-    body = text[start:end].partition("KEY")[2].partition("-----")[2]
-    longest = max(map(len, re.findall(r"[A-Za-z0-9+/=]+", body)), default=0)
-    return end if longest >= 16 else 0
 
 
 CREDENTIALS: Final = (
@@ -144,6 +138,5 @@ CREDENTIALS: Final = (
         _PEM,
         PEM_OPENING,
         longest=PEM_MOST_CHARACTERS,
-        accept=_pem,
     ),
 )

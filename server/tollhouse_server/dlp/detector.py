@@ -41,8 +41,9 @@ class Trigger(StrEnum):
 class Detector:
     """One kind of value. A match is at most `longest` characters.
 
-    `reach` says how far it goes before and behind a row of digits. One with a `probe` is not looked for where a literal
-    begins but around it, where the probe matches. `example` is a made-up value for people who choose rules.
+    One with fewer than `fewest_digits` digits is none; `reach` says how far it goes before and behind a row of digits.
+    Where a match begins before its literal, `begin` says where, or -1 if it can be none. `example` is a made-up value
+    for people who choose rules.
     """
 
     name: str
@@ -55,7 +56,8 @@ class Detector:
     trigger: Trigger = Trigger.NUMBER
     literals: tuple[str, ...] = ()
     reach: tuple[int, int] = (4, 3)
-    probe: re.Pattern[str] | None = None
+    fewest_digits: int = 6
+    begin: Callable[[str, int], int] | None = None
 
 
 def whole(_text: str, _start: int, end: int) -> int:

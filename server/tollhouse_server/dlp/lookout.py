@@ -14,6 +14,14 @@ from tollhouse_server.dlp.detector import Detector, Trigger
 # Six digits, with at most two separators, or the letter of Corsica, between one and the next.
 _NUMBER_TEXT: Final = r"[0-9](?:[ .\-/()]{0,2}[0-9]|[AB] ?[0-9]){5,}"
 _NUMBER: Final = re.compile(_NUMBER_TEXT)
+_DATE: Final = re.compile(
+    r"(?:19|20)[0-9]{2}([-./])[0-9]{1,2}\1[0-9]{1,2}(?: [0-9]{1,2})?|[0-9]{1,2}([-./])[0-9]{1,2}\2(?:19|20)[0-9]{2}"
+)
+_LONG: Final = 400
+"""Longer values have a literal at their beginning."""
+_MOST_REACH: Final = 70
+"""So far before a row of digits or a literal a match begins at the most."""
+_NO_DIGITS: Final = str.maketrans("", "", " .-/()AB")
 _ADDRESS_HINT: Final = r"[0-9]\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:"
 _ADDRESS: Final = re.compile(_ADDRESS_HINT)
 
@@ -37,20 +45,29 @@ class Window:
 
 
 class Lookout:
-    """Looks for all that it knows. `longest` bounds what the built-in detectors match, `longest_custom` the others."""
+    """Looks for all that it knows; `longest_custom` bounds what patterns of tenants match."""
 
     def __init__(self, detectors: Iterable[Detector], patterns: Sequence[tuple[str, CustomPattern]] = ()) -> None:
         found = list(detectors)
-        self.longest = max((one.longest for one in found if one.literals != (PEM_OPENING,)), default=0)
+        self._long = [
+            one for one in found if one.begin is None and one.longest > _LONG and PEM_OPENING not in one.literals
+        ]
+        self._usual = max((one.longest for one in found if one.longest <= _LONG), default=_LONG if found else 0)
         self.longest_custom = max((one.longest for _, one in patterns), default=0)
-        self.sees_keys = any(one.literals == (PEM_OPENING,) for one in found)
+        self.sees_keys = any(PEM_OPENING in one.literals for one in found)
         self.count = len(found) + len(patterns)
+        self.has_built_in = bool(found)
         self._names = [*(one.name for one in found), *(name for name, _ in patterns)]
         self._patterns = [pattern for _, pattern in patterns]
         self._numbers = [(at, one) for at, one in enumerate(found) if one.trigger is Trigger.NUMBER]
         self._literals = [(at, one) for at, one in enumerate(found) if one.trigger is Trigger.LITERAL]
         self._always = [(at, one) for at, one in enumerate(found) if one.trigger is Trigger.ALWAYS]
         self._hint = _hint(found)
+
+    def longest(self, text: str, first: int) -> int:
+        """Return what a built-in detector can match at most that begins in a text at a place or behind it."""
+        begun = (one.longest for one in self._long if any(text.find(literal, first) >= 0 for literal in one.literals))
+        return max(begun, default=self._usual)
 
     def look(self, window: Window, resume: list[int]) -> list[Found]:
         """Return what starts in the window. `resume`, where each detector's last match ended, is brought up to date.
@@ -77,10 +94,14 @@ class Lookout:
                 yield from _accepted(window, resume, at, one, place)
         if self._numbers:
             for run in _NUMBER.finditer(text):
+                if run.start() >= window.until + _MOST_REACH:
+                    break
+                digits = _digits(run[0])
                 for at, one in self._numbers:
-                    before, after = one.reach
-                    place = (max(0, run.start() - before), min(last, run.end() + after))
-                    yield from _accepted(window, resume, at, one, place)
+                    if digits >= one.fewest_digits:
+                        before, after = one.reach
+                        place = (max(0, run.start() - before), min(last, run.end() + after))
+                        yield from _accepted(window, resume, at, one, place)
         for at, one in self._always:
             if _ADDRESS.search(text):
                 yield from _accepted(window, resume, at, one, (0, last))
@@ -109,8 +130,6 @@ def _accepted(
     text, size = window.text, len(window.text)
     is_fixed = place[1] < 0
     first, last = max(place[0], window.first), size if is_fixed else place[1]
-    if is_fixed and first > place[0]:
-        return
     find = one.pattern.match if is_fixed else one.pattern.search
     while (match := find(text, first, last)) is not None:
         start, end = match.span()
@@ -126,19 +145,24 @@ def _accepted(
         first = start + 1
 
 
+def _digits(run: str) -> int:
+    """Return how many digits a row has; a date counts for nothing, whatever it is the beginning of."""
+    return 0 if _DATE.fullmatch(run) else len(run.translate(_NO_DIGITS))
+
+
 def _places(window: Window, one: Detector) -> Iterator[tuple[int, int]]:
     """Yield where to try a detector, from left to right: where one of its literals begins, or around it."""
     text, places = window.text, []
     for literal in one.literals:
-        at = text.find(literal, window.first)
+        last = window.until + _MOST_REACH + len(literal)
+        at = text.find(literal, window.first, last)
         while at >= 0:
             places.append(at)
-            at = text.find(literal, at + 1)
+            at = text.find(literal, at + 1, last)
     for at in sorted(places):
-        if one.probe is None:
-            yield at, -1
-        elif one.probe.match(text, at):
-            yield max(0, at - one.reach[0]), min(len(text), at + one.reach[1])
+        start = at if one.begin is None else one.begin(text, at)
+        if start >= window.first:
+            yield start, -1
 
 
 def _hint(detectors: Sequence[Detector]) -> Any:

@@ -1,5 +1,6 @@
 """One text, judged and rewritten as it comes."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -9,8 +10,12 @@ from tollhouse_server.dlp.lookout import Found
 from tollhouse_server.dlp.policy import Action, Screen, label_of, shown
 from tollhouse_server.dlp.scanner import Scanner
 
-SLICE_CHARACTERS: Final = 8_192
-"""So much is looked through at a time: others' calls have their turn in between."""
+SLICE_CHARACTERS: Final = 4_096
+"""So much is looked through at a time at first: others' calls have their turn in between."""
+
+_WIDEST_CHARACTERS: Final = 1_024
+_FEWEST_CHARACTERS, _MOST_CHARACTERS = 512, 16_384
+_QUICK_SECONDS, _SLOW_SECONDS = 0.0005, 0.002
 
 Steps: TypeAlias = Generator[None, None, "str"]
 
@@ -55,12 +60,18 @@ class Redactor:
         Raises:
             Blocked: it has a value that may not pass.
         """
-        done = []
-        for at in range(0, len(text) - SLICE_CHARACTERS, SLICE_CHARACTERS):
-            done.append(self.take(text[at : at + SLICE_CHARACTERS], is_last=False))
+        done, at, size = [], 0, SLICE_CHARACTERS
+        while len(text) - at > size:
+            started_at = time.perf_counter()
+            done.append(self.take(text[at : at + size], is_last=False))
+            at += size
+            seconds = time.perf_counter() - started_at
+            if seconds > _SLOW_SECONDS:
+                size = max(_FEWEST_CHARACTERS, size // 4)
+            elif seconds < _QUICK_SECONDS:
+                size = min(_MOST_CHARACTERS, size * 2)
             yield
-        rest = (len(text) - 1) // SLICE_CHARACTERS * SLICE_CHARACTERS if text else 0
-        done.append(self.take(text[rest:], is_last=is_last))
+        done.append(self.take(text[at:], is_last=is_last))
         return "".join(done)
 
     def take(self, piece: str, *, is_last: bool) -> str:
@@ -90,23 +101,33 @@ class Redactor:
 
     def _rewritten(self, until: int) -> str:
         """Return all that is decided, with tokens for what is hidden; what may yet be part of a longer value waits."""
-        passed = []
-        while self._hidden:
-            start, end, widest = self._hidden[0].start, self._hidden[0].end, self._hidden[0]
-            count = 0
-            for one in self._hidden:
-                if one.start >= end and count:
-                    break
-                count, end = count + 1, max(end, one.end)
-                widest = max(widest, one, key=_weight)
+        passed, at = [], 0
+        while at < len(self._hidden):
+            start, end, widest, following = self._together(at)
             if end > until:
-                until = start
+                until = min(until, start)
                 break
-            passed.append(self._pass(start))
-            passed.append(self._tokenise(label_of(widest.name), self._pass(end)))
-            del self._hidden[:count]
-        passed.append(self._pass(until))
+            at = following
+            if end > self._passed:
+                passed.append(self._pass(max(start, self._passed)))
+                passed.append(self._tokenise(label_of(widest.name), self._pass(end)))
+        del self._hidden[:at]
+        passed.append(self._pass(max(until, self._passed)))
         return "".join(passed)
+
+    def _together(self, at: int) -> tuple[int, int, Found, int]:
+        """Return what is hidden as one: where it begins and ends, what names it, and which finding follows.
+
+        However many overlap, it does not grow without end: others' turns and the memory depend on it.
+        """
+        first = widest = self._hidden[at]
+        start, end = first.start, first.end
+        for following in range(at + 1, len(self._hidden)):
+            one = self._hidden[following]
+            if one.start >= end or end - start >= _WIDEST_CHARACTERS:
+                return start, end, widest, following
+            end, widest = max(end, one.end), max(widest, one, key=_weight)
+        return start, end, widest, len(self._hidden)
 
     def _pass(self, until: int) -> str:
         count = until - self._passed

@@ -44,7 +44,7 @@ class Scanner:
         folded = fold(raw)
         first = folded.at(self._decided - self._base)
         until = len(folded.text) if is_last else max(first, self._until(folded.text, first))
-        found = self._look(folded, Window(folded.text, first, until))
+        found = self._look(folded, Window(folded.text, first, until)) if until > first else []
         decided = folded.before(until, len(raw))
         keep = folded.before(max(0, until - CONTEXT_CHARACTERS), len(raw))
         self._decided = self._base + decided
@@ -65,8 +65,11 @@ class Scanner:
     def _until(self, text: str, first: int) -> int:
         """Return before which place all that starts is known without what comes."""
         until, lookout = len(text), self._lookout
-        if lookout.longest:
-            until = max(_last_cut(text, first), len(text) - lookout.longest - _MARGIN)
+        until = _last_cut(text, first) if lookout.has_built_in else until
+        if until == first:
+            # An unbroken run. It is looked at when it has doubled, not at every piece of it.
+            bound = lookout.longest(text, first) + _MARGIN
+            until = len(text) - bound if len(text) - first >= 2 * bound else first
         if lookout.sees_keys:
             until = min(until, open_key(text, first))
         if lookout.longest_custom:
