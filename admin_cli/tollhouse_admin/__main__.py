@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "content": ("contents", "Prompts and answers that are kept, who reads them, and their end."),
     "limits": ("limits", "Quotas and budgets."),
     "ledger": ("ledger", "What is in suspense, and whether the ledger adds up."),
+    "data-policies": ("data_policies", "What is hidden or blocked in prompts and answers."),
     "prices": ("prices", "What a unit of each model costs, with effective dates."),
     "catalogue": ("catalogue", "Where models come from; whole catalogues as files."),
     "accounts": ("accounts", "The Google Cloud projects with which Gemini is called."),
