@@ -264,4 +264,5 @@ def _check_end(report: Report, newest: Checkpoint | None, part: Part) -> None:
         if report.last_sequence != part.last_sequence:
             report.add("the end", f"is event {report.last_sequence}, not {part.last_sequence}")
     elif newest is not None and report.last_sequence < newest.sequence >= newest.first_sequence:
-        report.add("the end", f"events after {report.last_sequence} are missing: {newest.sequence} were signed")
+        known = f"events after {report.last_sequence} are missing: checkpoints know {newest.sequence}"
+        report.add("the end", f"{known}; if the export is older than the anchor, let it go on, or say --to")

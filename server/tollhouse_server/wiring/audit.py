@@ -30,7 +30,6 @@ class AuditParts:
     """What keeps and reads the trail in a worker."""
 
     database: Database
-    personal: PersonalData
     refusals: RefusalLog
     witness: Witness
     key: SigningKey
@@ -42,7 +41,7 @@ class AuditParts:
 
     def service(self, pages: PageTokens) -> AuditService:
         """Return the service that reads trails."""
-        return AuditService(self.database, pages, personal=self.personal, key=self.key, anchor=self.anchor)
+        return AuditService(self.database, pages, witness=self.witness, key=self.key, anchor=self.anchor)
 
 
 def open_audit(
@@ -54,7 +53,6 @@ def open_audit(
     proxies = [parse_network(network) for network in settings.trusted_proxies]
     return AuditParts(
         database=database,
-        personal=personal,
         refusals=refusals,
         witness=Witness(personal, refusals, proxies),
         key=SigningKey(gateway, AUDIT_KEY, purpose=Purpose.AUDIT),

@@ -11,9 +11,10 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.api.values import moment_of
+from tollhouse_server.api.witness import Witness
 from tollhouse_server.audit import checkpoint_store, store
 from tollhouse_server.audit.anchor import Anchor
-from tollhouse_server.audit.personal import PersonalData, exported
+from tollhouse_server.audit.personal import exported
 from tollhouse_server.audit.store import Link, Question
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.audit.verification import Verification
@@ -29,11 +30,12 @@ class AuditService:
     """Reads trails. Whoever takes one out leaves an event in it."""
 
     def __init__(
-        self, database: Database, pages: PageTokens, *, personal: PersonalData, key: SigningKey, anchor: Anchor
+        self, database: Database, pages: PageTokens, *, witness: Witness, key: SigningKey, anchor: Anchor
     ) -> None:
         self._database = database
         self._pages = pages
-        self._personal = personal
+        self._witness = witness
+        self._personal = witness.personal
         self._key = key
         self._anchor = anchor
 
@@ -87,10 +89,13 @@ class AuditService:
         self, request: pb.ExportAuditEventsRequest, call: Call
     ) -> AsyncIterator[pb.ExportAuditEventsResponse]:
         tenant = _tenant(request.parent)
+        ready = await self._personal.ready(call.domain)
         async with self._database.within(call.domain) as session:
             # Before anything leaves: an export that nobody can know of is none. It is not itself in what it takes out.
             head = await store.find_head(session, tenant)
-            await store.record(session, _exported_event(request, call, tenant, head.sequence))
+            event = _exported_event(request, call, tenant, head.sequence)
+            await self._personal.protect(event, self._witness.source(call), sealed_by=call.domain, ready=ready)
+            await store.record(session, event)
         question = Question(
             since=moment_of(request.start_time, "start_time") if request.HasField("start_time") else None,
             until=moment_of(request.end_time, "end_time") if request.HasField("end_time") else None,
