@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -28,6 +29,7 @@ from tollhouse.admin.v1 import (
     routing_policies_pb2,
     tenants_pb2,
     traffic_pb2,
+    trees_pb2,
     upstream_keys_pb2,
     usage_exports_pb2,
     usage_reports_pb2,
@@ -66,6 +68,7 @@ from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.traffic_service import TrafficService
+from tollhouse_server.api.services.trees_service import TreeService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
@@ -132,6 +135,12 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
         ),
         (_descriptor(contents_pb2, "ContentService"), ContentService(database, mutations, pages, parts.keys)),
+        (
+            _descriptor(trees_pb2, "TreeService"),
+            TreeService(
+                database, mutations, parts.authorizer, partial(tree_services, database, pages, parts.authorizer)
+            ),
+        ),
         (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
         (_descriptor(limit_increases_pb2, "LimitIncreaseService"), LimitIncreaseService(database, mutations, pages)),
@@ -172,6 +181,21 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
         ),
     ]
+
+
+def tree_services(
+    database: Database, pages: PageTokens, authorizer: Authorizer, mutations: Mutations
+) -> dict[str, object]:
+    """Return the services whose acts make a tree, by their names, on what runs their changes."""
+    return {
+        "TenantService": TenantService(database, mutations, pages),
+        "DepartmentService": DepartmentService(database, mutations, pages, authorizer),
+        "ProjectService": ProjectService(database, mutations, pages),
+        "PrincipalService": PrincipalService(database, mutations, pages),
+        "GroupService": GroupService(database, mutations, pages, authorizer),
+        "RoleService": RoleService(database, mutations, pages, authorizer),
+        "LimitService": LimitService(database, mutations, pages),
+    }
 
 
 def _routes(parts: ServiceParts) -> RouteService:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
 from tollhouse_server.api.services.tenants_service import TenantService
+from tollhouse_server.api.services.trees_service import TreeService
 from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyService
 from tollhouse_server.bootstrap import create_administrator_key
 from tollhouse_server.custody.rotations import KeyVault
@@ -37,6 +39,7 @@ from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS, Directory
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.routing.addresses import Addresses
+from tollhouse_server.services import tree_services
 
 PEPPER = b"a pepper for tests"
 PATIENCE_SECONDS = 5.0
@@ -78,6 +81,7 @@ class Plane:
             GroupService(database, mutations, pages, authorizer),
             AccessService(database, pages, authorizer),
             DeviceService(database, mutations, pages),
+            TreeService(database, mutations, authorizer, partial(tree_services, database, pages, authorizer)),
             LimitService(database, mutations, pages),
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),

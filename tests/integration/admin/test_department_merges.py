@@ -1,6 +1,5 @@
 """Merges of departments: what moves, what stays, what is refused, on a real PostgreSQL."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from tollhouse.admin.v1 import departments_pb2 as pb
 from tollhouse.admin.v1 import limits_pb2, projects_pb2, roles_pb2, routing_policies_pb2
 from tollhouse_server.api.department_moves import DueMoves
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import MergeObstructed, PermissionDenied, ResourceInUse, ResourceNotFound, WrongState
 from tollhouse_server.names import ProjectName
 from tollhouse_server.tenancy.store import active_project_path
@@ -56,6 +56,13 @@ async def department(plane: Plane, name: str) -> pb.Department:
     """Read one."""
     found: pb.Department = await plane.call(pb.GetDepartmentRequest(name=name))
     return found
+
+
+async def when_due(plane: Plane) -> None:
+    """Let the time of what is scheduled have come, and a server read the epochs."""
+    async with plane.database.transaction() as session:
+        await run_sql(session, "UPDATE department_move SET effective_at = now() WHERE state = 'SCHEDULED'")
+    await plane.watch.refresh()
 
 
 async def test_a_merge_moves_what_is_in_a_department_and_ends_it(acme: Plane) -> None:
@@ -162,11 +169,10 @@ async def test_a_merge_comes_at_its_time_and_can_be_cancelled_before(acme: Plane
     """It is a move like any other: in the list, made when it is due, with what was foreseen."""
     cancelled = await acme.call(merge(EMEA, LABS, after=timedelta(days=3)))
     await acme.call(pb.CancelDepartmentMoveRequest(name=cancelled.move.name))
-    await acme.call(merge(SALES, LABS, after=timedelta(seconds=0.3)))
+    await acme.call(merge(SALES, LABS, after=timedelta(days=3)))
     before = (await department(acme, SALES)).state
-    await asyncio.sleep(0.35)
 
-    await acme.watch.refresh()
+    await when_due(acme)
 
     listed = (await acme.call(pb.ListDepartmentMovesRequest(parent=ACME))).department_moves
     assert [one.state for one in listed] == [STATE.STATE_CANCELLED, STATE.STATE_APPLIED]
@@ -178,11 +184,10 @@ async def test_a_merge_comes_at_its_time_and_can_be_cancelled_before(acme: Plane
 
 async def test_a_scheduled_merge_that_has_become_impossible_says_why(acme: Plane) -> None:
     """A limit that somebody has put on the department meanwhile is not dropped."""
-    await acme.call(merge(SALES, LABS, after=timedelta(seconds=0.2)))
+    await acme.call(merge(SALES, LABS, after=timedelta(days=3)))
     await limit(acme, "of-sales", SALES)
-    await asyncio.sleep(0.25)
 
-    await acme.watch.refresh()
+    await when_due(acme)
 
     (failed,) = (await acme.call(pb.ListDepartmentMovesRequest(parent=ACME))).department_moves
     assert failed.state == STATE.STATE_FAILED

@@ -27,7 +27,7 @@ from tollhouse.admin.v1 import limits_pb2 as tollhouse_dot_admin_dot_v1_dot_limi
 from tollhouse.admin.v1 import principals_pb2 as tollhouse_dot_admin_dot_v1_dot_principals__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollhouse/admin/v1/trees.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1ftollhouse/admin/v1/limits.proto\x1a#tollhouse/admin/v1/principals.proto\"\xfb\x02\n\x04Tree\x12.\n\x06tenant\x18\x01 \x01(\x0b\x32\x1e.tollhouse.admin.v1.TreeTenant\x12\x41\n\nprincipals\x18\x02 \x03(\x0b\x32!.tollhouse.admin.v1.TreePrincipalB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x43\n\x0b\x64\x65partments\x18\x03 \x03(\x0b\x32\".tollhouse.admin.v1.TreeDepartmentB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12=\n\x08projects\x18\x04 \x03(\x0b\x32\x1f.tollhouse.admin.v1.TreeProjectB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x42\n\x0brole_grants\x18\x05 \x03(\x0b\x32!.tollhouse.admin.v1.TreeRoleGrantB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x38\n\x06limits\x18\x06 \x03(\x0b\x32\x1d.tollhouse.admin.v1.TreeLimitB\t\xbaH\x06\x92\x01\x03\x10\x88\'\"\x9e\x01\n\nTreeTenant\x12\x19\n\x0c\x64isplay_name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\ttime_zone\x18\x02 \x01(\tH\x01\x88\x01\x01\x12#\n\x16\x66iscal_month_start_day\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x0f\n\r_display_nameB\x0c\n\n_time_zoneB\x19\n\x17_fiscal_month_start_day\"\xd9\x01\n\rTreePrincipal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".tollhouse.admin.v1.Principal.Kind\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65mail\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06issuer\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07subject\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x0f\n\r_display_nameB\x08\n\x06_emailB\t\n\x07_issuerB\n\n\x08_subject\"\xb0\x01\n\x0eTreeDepartment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x06parent\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x18\n\x0b\x63ost_centre\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05owner\x18\x05 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_parentB\x0f\n\r_display_nameB\x0e\n\x0c_cost_centreB\x08\n\x06_owner\"\xa1\x01\n\x0bTreeProject\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndepartment\x18\x02 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63ost_centre\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05owner\x18\x05 \x01(\tH\x02\x88\x01\x01\x42\x0f\n\r_display_nameB\x0e\n\x0c_cost_centreB\x08\n\x06_owner\"?\n\rTreeRoleGrant\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\"\xe4\x02\n\tTreeLimit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12/\n\x06metric\x18\x03 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitMetric\x12/\n\x06window\x18\x04 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitWindow\x12\x10\n\x08selector\x18\x05 \x01(\t\x12+\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.tollhouse.admin.v1.LimitMode\x12/\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12\x32\n\tovershoot\x18\x08 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12\x36\n\nthresholds\x18\t \x01(\x0b\x32\".tollhouse.admin.v1.TreeThresholds\"\"\n\x0eTreeThresholds\x12\x10\n\x08percents\x18\x01 \x03(\x05\"\xed\x01\n\x11\x45xportTreeRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12[\n\x05scope\x18\x02 \x01(\tBL\xbaHIrD2B^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62})?$\xd8\x01\x01\x12\x44\n\x08sections\x18\x03 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSectionB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\"o\n\x12\x45xportTreeResponse\x12&\n\x04tree\x18\x01 \x01(\x0b\x32\x18.tollhouse.admin.v1.Tree\x12\x31\n\x08sections\x18\x02 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSection\"\xe9\x02\n\x10\x41pplyTreeRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12[\n\x05scope\x18\x02 \x01(\tBL\xbaHIrD2B^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62})?$\xd8\x01\x01\x12.\n\x04tree\x18\x03 \x01(\x0b\x32\x18.tollhouse.admin.v1.TreeB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05prune\x18\x04 \x01(\x08\x12J\n\x0eprune_sections\x18\x05 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSectionB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"]\n\x11\x41pplyTreeResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.tollhouse.admin.v1.TreeChange\x12\x17\n\x0funchanged_count\x18\x02 \x01(\x05\"\x9a\x02\n\nTreeChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.tollhouse.admin.v1.TreeChange.Action\x12\x30\n\x07section\x18\x02 \x01(\x0e\x32\x1f.tollhouse.admin.v1.TreeSection\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x33\n\x06\x66ields\x18\x04 \x03(\x0b\x32#.tollhouse.admin.v1.TreeFieldChange\"\\\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43TION_CREATED\x10\x01\x12\x12\n\x0e\x41\x43TION_CHANGED\x10\x02\x12\x12\n\x0e\x41\x43TION_DELETED\x10\x03\"?\n\x0fTreeFieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t*\xd1\x01\n\x0bTreeSection\x12\x1c\n\x18TREE_SECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13TREE_SECTION_TENANT\x10\x01\x12\x1b\n\x17TREE_SECTION_PRINCIPALS\x10\x02\x12\x1c\n\x18TREE_SECTION_DEPARTMENTS\x10\x03\x12\x19\n\x15TREE_SECTION_PROJECTS\x10\x04\x12\x1c\n\x18TREE_SECTION_ROLE_GRANTS\x10\x05\x12\x17\n\x13TREE_SECTION_LIMITS\x10\x06\x32\xc4\x01\n\x0bTreeService\x12[\n\nExportTree\x12%.tollhouse.admin.v1.ExportTreeRequest\x1a&.tollhouse.admin.v1.ExportTreeResponse\x12X\n\tApplyTree\x12$.tollhouse.admin.v1.ApplyTreeRequest\x1a%.tollhouse.admin.v1.ApplyTreeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etollhouse/admin/v1/trees.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1ftollhouse/admin/v1/limits.proto\x1a#tollhouse/admin/v1/principals.proto\"\xed\x03\n\x04Tree\x12.\n\x06tenant\x18\x01 \x01(\x0b\x32\x1e.tollhouse.admin.v1.TreeTenant\x12\x41\n\nprincipals\x18\x02 \x03(\x0b\x32!.tollhouse.admin.v1.TreePrincipalB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x43\n\x0b\x64\x65partments\x18\x03 \x03(\x0b\x32\".tollhouse.admin.v1.TreeDepartmentB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12=\n\x08projects\x18\x04 \x03(\x0b\x32\x1f.tollhouse.admin.v1.TreeProjectB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x42\n\x0brole_grants\x18\x05 \x03(\x0b\x32!.tollhouse.admin.v1.TreeRoleGrantB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x38\n\x06limits\x18\x06 \x03(\x0b\x32\x1d.tollhouse.admin.v1.TreeLimitB\t\xbaH\x06\x92\x01\x03\x10\x88\'\x12\x38\n\x06groups\x18\x07 \x03(\x0b\x32\x1d.tollhouse.admin.v1.TreeGroupB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x36\n\x05roles\x18\x08 \x03(\x0b\x32\x1c.tollhouse.admin.v1.TreeRoleB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\x9e\x01\n\nTreeTenant\x12\x19\n\x0c\x64isplay_name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\ttime_zone\x18\x02 \x01(\tH\x01\x88\x01\x01\x12#\n\x16\x66iscal_month_start_day\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x0f\n\r_display_nameB\x0c\n\n_time_zoneB\x19\n\x17_fiscal_month_start_day\"\xd9\x01\n\rTreePrincipal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".tollhouse.admin.v1.Principal.Kind\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65mail\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06issuer\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07subject\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x0f\n\r_display_nameB\x08\n\x06_emailB\t\n\x07_issuerB\n\n\x08_subject\"\xb0\x01\n\x0eTreeDepartment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x06parent\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x18\n\x0b\x63ost_centre\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05owner\x18\x05 \x01(\tH\x03\x88\x01\x01\x42\t\n\x07_parentB\x0f\n\r_display_nameB\x0e\n\x0c_cost_centreB\x08\n\x06_owner\"\xa1\x01\n\x0bTreeProject\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndepartment\x18\x02 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x63ost_centre\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05owner\x18\x05 \x01(\tH\x02\x88\x01\x01\x42\x0f\n\r_display_nameB\x0e\n\x0c_cost_centreB\x08\n\x06_owner\"q\n\tTreeGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12,\n\x07members\x18\x03 \x01(\x0b\x32\x1b.tollhouse.admin.v1.TreeIdsB\x0f\n\r_display_name\"r\n\x08TreeRole\x12\n\n\x02id\x18\x01 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x30\n\x0bpermissions\x18\x03 \x01(\x0b\x32\x1b.tollhouse.admin.v1.TreeIdsB\x0e\n\x0c_description\"!\n\x07TreeIds\x12\x16\n\x03ids\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x90N\"N\n\rTreeRoleGrant\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\"\xe4\x02\n\tTreeLimit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12/\n\x06metric\x18\x03 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitMetric\x12/\n\x06window\x18\x04 \x01(\x0e\x32\x1f.tollhouse.admin.v1.LimitWindow\x12\x10\n\x08selector\x18\x05 \x01(\t\x12+\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.tollhouse.admin.v1.LimitMode\x12/\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12\x32\n\tovershoot\x18\x08 \x01(\x0b\x32\x1f.tollhouse.admin.v1.LimitAmount\x12\x36\n\nthresholds\x18\t \x01(\x0b\x32\".tollhouse.admin.v1.TreeThresholds\"\"\n\x0eTreeThresholds\x12\x10\n\x08percents\x18\x01 \x03(\x05\"\xed\x01\n\x11\x45xportTreeRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12[\n\x05scope\x18\x02 \x01(\tBL\xbaHIrD2B^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62})?$\xd8\x01\x01\x12\x44\n\x08sections\x18\x03 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSectionB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\"o\n\x12\x45xportTreeResponse\x12&\n\x04tree\x18\x01 \x01(\x0b\x32\x18.tollhouse.admin.v1.Tree\x12\x31\n\x08sections\x18\x02 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSection\"\xe9\x02\n\x10\x41pplyTreeRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12[\n\x05scope\x18\x02 \x01(\tBL\xbaHIrD2B^tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62})?$\xd8\x01\x01\x12.\n\x04tree\x18\x03 \x01(\x0b\x32\x18.tollhouse.admin.v1.TreeB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05prune\x18\x04 \x01(\x08\x12J\n\x0eprune_sections\x18\x05 \x03(\x0e\x32\x1f.tollhouse.admin.v1.TreeSectionB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"]\n\x11\x41pplyTreeResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.tollhouse.admin.v1.TreeChange\x12\x17\n\x0funchanged_count\x18\x02 \x01(\x05\"\x9a\x02\n\nTreeChange\x12\x35\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32%.tollhouse.admin.v1.TreeChange.Action\x12\x30\n\x07section\x18\x02 \x01(\x0e\x32\x1f.tollhouse.admin.v1.TreeSection\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x33\n\x06\x66ields\x18\x04 \x03(\x0b\x32#.tollhouse.admin.v1.TreeFieldChange\"\\\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43TION_CREATED\x10\x01\x12\x12\n\x0e\x41\x43TION_CHANGED\x10\x02\x12\x12\n\x0e\x41\x43TION_DELETED\x10\x03\"?\n\x0fTreeFieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t*\x82\x02\n\x0bTreeSection\x12\x1c\n\x18TREE_SECTION_UNSPECIFIED\x10\x00\x12\x17\n\x13TREE_SECTION_TENANT\x10\x01\x12\x1b\n\x17TREE_SECTION_PRINCIPALS\x10\x02\x12\x1c\n\x18TREE_SECTION_DEPARTMENTS\x10\x03\x12\x19\n\x15TREE_SECTION_PROJECTS\x10\x04\x12\x1c\n\x18TREE_SECTION_ROLE_GRANTS\x10\x05\x12\x17\n\x13TREE_SECTION_LIMITS\x10\x06\x12\x17\n\x13TREE_SECTION_GROUPS\x10\x07\x12\x16\n\x12TREE_SECTION_ROLES\x10\x08\x32\xc4\x01\n\x0bTreeService\x12[\n\nExportTree\x12%.tollhouse.admin.v1.ExportTreeRequest\x1a&.tollhouse.admin.v1.ExportTreeResponse\x12X\n\tApplyTree\x12$.tollhouse.admin.v1.ApplyTreeRequest\x1a%.tollhouse.admin.v1.ApplyTreeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TREE'].fields_by_name['role_grants']._serialized_options = b'\272H\007\222\001\004\020\240\234\001'
   _globals['_TREE'].fields_by_name['limits']._loaded_options = None
   _globals['_TREE'].fields_by_name['limits']._serialized_options = b'\272H\006\222\001\003\020\210\''
+  _globals['_TREE'].fields_by_name['groups']._loaded_options = None
+  _globals['_TREE'].fields_by_name['groups']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_TREE'].fields_by_name['roles']._loaded_options = None
+  _globals['_TREE'].fields_by_name['roles']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_TREEIDS'].fields_by_name['ids']._loaded_options = None
+  _globals['_TREEIDS'].fields_by_name['ids']._serialized_options = b'\272H\006\222\001\003\020\220N'
   _globals['_EXPORTTREEREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_EXPORTTREEREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
   _globals['_EXPORTTREEREQUEST'].fields_by_name['scope']._loaded_options = None
@@ -60,38 +66,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLYTREEREQUEST'].fields_by_name['prune_sections']._serialized_options = b'\272H\016\222\001\013\020\024\"\007\202\001\004\020\001 \000'
   _globals['_APPLYTREEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_APPLYTREEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_TREESECTION']._serialized_start=2882
-  _globals['_TREESECTION']._serialized_end=3091
+  _globals['_TREESECTION']._serialized_start=3277
+  _globals['_TREESECTION']._serialized_end=3535
   _globals['_TREE']._serialized_start=154
-  _globals['_TREE']._serialized_end=533
-  _globals['_TREETENANT']._serialized_start=536
-  _globals['_TREETENANT']._serialized_end=694
-  _globals['_TREEPRINCIPAL']._serialized_start=697
-  _globals['_TREEPRINCIPAL']._serialized_end=914
-  _globals['_TREEDEPARTMENT']._serialized_start=917
-  _globals['_TREEDEPARTMENT']._serialized_end=1093
-  _globals['_TREEPROJECT']._serialized_start=1096
-  _globals['_TREEPROJECT']._serialized_end=1257
-  _globals['_TREEROLEGRANT']._serialized_start=1259
-  _globals['_TREEROLEGRANT']._serialized_end=1322
-  _globals['_TREELIMIT']._serialized_start=1325
-  _globals['_TREELIMIT']._serialized_end=1681
-  _globals['_TREETHRESHOLDS']._serialized_start=1683
-  _globals['_TREETHRESHOLDS']._serialized_end=1717
-  _globals['_EXPORTTREEREQUEST']._serialized_start=1720
-  _globals['_EXPORTTREEREQUEST']._serialized_end=1957
-  _globals['_EXPORTTREERESPONSE']._serialized_start=1959
-  _globals['_EXPORTTREERESPONSE']._serialized_end=2070
-  _globals['_APPLYTREEREQUEST']._serialized_start=2073
-  _globals['_APPLYTREEREQUEST']._serialized_end=2434
-  _globals['_APPLYTREERESPONSE']._serialized_start=2436
-  _globals['_APPLYTREERESPONSE']._serialized_end=2529
-  _globals['_TREECHANGE']._serialized_start=2532
-  _globals['_TREECHANGE']._serialized_end=2814
-  _globals['_TREECHANGE_ACTION']._serialized_start=2722
-  _globals['_TREECHANGE_ACTION']._serialized_end=2814
-  _globals['_TREEFIELDCHANGE']._serialized_start=2816
-  _globals['_TREEFIELDCHANGE']._serialized_end=2879
-  _globals['_TREESERVICE']._serialized_start=3094
-  _globals['_TREESERVICE']._serialized_end=3290
+  _globals['_TREE']._serialized_end=647
+  _globals['_TREETENANT']._serialized_start=650
+  _globals['_TREETENANT']._serialized_end=808
+  _globals['_TREEPRINCIPAL']._serialized_start=811
+  _globals['_TREEPRINCIPAL']._serialized_end=1028
+  _globals['_TREEDEPARTMENT']._serialized_start=1031
+  _globals['_TREEDEPARTMENT']._serialized_end=1207
+  _globals['_TREEPROJECT']._serialized_start=1210
+  _globals['_TREEPROJECT']._serialized_end=1371
+  _globals['_TREEGROUP']._serialized_start=1373
+  _globals['_TREEGROUP']._serialized_end=1486
+  _globals['_TREEROLE']._serialized_start=1488
+  _globals['_TREEROLE']._serialized_end=1602
+  _globals['_TREEIDS']._serialized_start=1604
+  _globals['_TREEIDS']._serialized_end=1637
+  _globals['_TREEROLEGRANT']._serialized_start=1639
+  _globals['_TREEROLEGRANT']._serialized_end=1717
+  _globals['_TREELIMIT']._serialized_start=1720
+  _globals['_TREELIMIT']._serialized_end=2076
+  _globals['_TREETHRESHOLDS']._serialized_start=2078
+  _globals['_TREETHRESHOLDS']._serialized_end=2112
+  _globals['_EXPORTTREEREQUEST']._serialized_start=2115
+  _globals['_EXPORTTREEREQUEST']._serialized_end=2352
+  _globals['_EXPORTTREERESPONSE']._serialized_start=2354
+  _globals['_EXPORTTREERESPONSE']._serialized_end=2465
+  _globals['_APPLYTREEREQUEST']._serialized_start=2468
+  _globals['_APPLYTREEREQUEST']._serialized_end=2829
+  _globals['_APPLYTREERESPONSE']._serialized_start=2831
+  _globals['_APPLYTREERESPONSE']._serialized_end=2924
+  _globals['_TREECHANGE']._serialized_start=2927
+  _globals['_TREECHANGE']._serialized_end=3209
+  _globals['_TREECHANGE_ACTION']._serialized_start=3117
+  _globals['_TREECHANGE_ACTION']._serialized_end=3209
+  _globals['_TREEFIELDCHANGE']._serialized_start=3211
+  _globals['_TREEFIELDCHANGE']._serialized_end=3274
+  _globals['_TREESERVICE']._serialized_start=3538
+  _globals['_TREESERVICE']._serialized_end=3734
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,10 @@ class _TreeSectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TreeSecti
     """TREE_SECTION_ROLE_GRANTS is who has which role where."""
     TREE_SECTION_LIMITS: _TreeSection.ValueType  # 6
     """TREE_SECTION_LIMITS is quotas and budgets."""
+    TREE_SECTION_GROUPS: _TreeSection.ValueType  # 7
+    """TREE_SECTION_GROUPS is the groups with their members."""
+    TREE_SECTION_ROLES: _TreeSection.ValueType  # 8
+    """TREE_SECTION_ROLES is the roles that the tenant has made."""
 
 class TreeSection(_TreeSection, metaclass=_TreeSectionEnumTypeWrapper):
     """TreeSection is a kind of entries of a tree."""
@@ -59,6 +63,10 @@ TREE_SECTION_ROLE_GRANTS: TreeSection.ValueType  # 5
 """TREE_SECTION_ROLE_GRANTS is who has which role where."""
 TREE_SECTION_LIMITS: TreeSection.ValueType  # 6
 """TREE_SECTION_LIMITS is quotas and budgets."""
+TREE_SECTION_GROUPS: TreeSection.ValueType  # 7
+"""TREE_SECTION_GROUPS is the groups with their members."""
+TREE_SECTION_ROLES: TreeSection.ValueType  # 8
+"""TREE_SECTION_ROLES is the roles that the tenant has made."""
 Global___TreeSection: _TypeAlias = TreeSection  # noqa: Y015
 
 @_typing.final
@@ -75,6 +83,8 @@ class Tree(_message.Message):
     PROJECTS_FIELD_NUMBER: _builtins.int
     ROLE_GRANTS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tenant(self) -> Global___TreeTenant:
         """The tenant's own settings."""
@@ -99,6 +109,14 @@ class Tree(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___TreeLimit]:
         """Quotas and budgets, up to 5,000."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___TreeGroup]:
+        """Groups of principals, up to 1,000."""
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___TreeRole]:
+        """Roles that the tenant has made, up to 1,000."""
+
     def __init__(
         self,
         *,
@@ -108,10 +126,12 @@ class Tree(_message.Message):
         projects: _abc.Iterable[Global___TreeProject] | None = ...,
         role_grants: _abc.Iterable[Global___TreeRoleGrant] | None = ...,
         limits: _abc.Iterable[Global___TreeLimit] | None = ...,
+        groups: _abc.Iterable[Global___TreeGroup] | None = ...,
+        roles: _abc.Iterable[Global___TreeRole] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["departments", b"departments", "limits", b"limits", "principals", b"principals", "projects", b"projects", "role_grants", b"role_grants", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["departments", b"departments", "groups", b"groups", "limits", b"limits", "principals", b"principals", "projects", b"projects", "role_grants", b"role_grants", "roles", b"roles", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,30 +338,126 @@ class TreeProject(_message.Message):
 Global___TreeProject: _TypeAlias = TreeProject  # noqa: Y015
 
 @_typing.final
+class TreeGroup(_message.Message):
+    """TreeGroup is a group of principals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the group."""
+    display_name: _builtins.str
+    """Name for people, up to 200 characters."""
+    @_builtins.property
+    def members(self) -> Global___TreeIds:
+        """Who is in it: all of them, or, if it is not set, whoever is."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        display_name: _builtins.str | None = ...,
+        members: Global___TreeIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "members", b"members"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "id", b"id", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
+    _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__display_name) -> _WhichOneofReturnType__display_name | None: ...
+
+Global___TreeGroup: _TypeAlias = TreeGroup  # noqa: Y015
+
+@_typing.final
+class TreeRole(_message.Message):
+    """TreeRole is a role that the tenant has made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the role."""
+    description: _builtins.str
+    """What it is for, up to 500 characters."""
+    @_builtins.property
+    def permissions(self) -> Global___TreeIds:
+        """What it permits: all of it. Required for a new one."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        description: _builtins.str | None = ...,
+        permissions: Global___TreeIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "permissions", b"permissions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "id", b"id", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+
+Global___TreeRole: _TypeAlias = TreeRole  # noqa: Y015
+
+@_typing.final
+class TreeIds(_message.Message):
+    """TreeIds is a list that can be set and empty. Its order means nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of principals, or permissions."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TreeIds: _TypeAlias = TreeIds  # noqa: Y015
+
+@_typing.final
 class TreeRoleGrant(_message.Message):
-    """TreeRoleGrant is a role of a principal on a part of the tenant. It has no id here: there is one of each."""
+    """TreeRoleGrant is a role of a principal or a group on a part of the tenant. It has no id here: there is one of each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
-    """Id of the principal."""
+    """Id of the principal; empty if it is to a group."""
     role: _builtins.str
-    """Id of the role, such as `caller`."""
+    """Resource name of the role, such as `roles/caller`, or `tenants/{tenant}/roles/{role}` for one of the tenant's own."""
     scope: _builtins.str
     """Resource name of the tenant, department or project."""
+    group: _builtins.str
+    """Id of the group; empty if it is to a principal."""
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
         role: _builtins.str = ...,
         scope: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "role", b"role", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "principal", b"principal", "role", b"role", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
