@@ -27,6 +27,7 @@ class CertificateDirectory:
         if identity in self._unknown:
             raise CredentialsInvalid(fault=Fault.UNKNOWN)
         generation = self._generation
+        # Across tenants by design: whose name it is, is what is asked.
         async with self._database.transaction() as session:
             principal = await find_client_principal(session, identity)
         if principal is None:
