@@ -31,7 +31,8 @@ class Finding(BaseModel):
 async def add_findings(session: AsyncSession, findings: Sequence[Finding]) -> None:
     """Add findings; one that is there already, because an answer of the database was lost, stays as it is."""
     rows = [one.model_dump() for one in findings]
-    await session.execute(insert(DataFindingRow).on_conflict_do_nothing(), rows)
+    connection = await session.connection()
+    await connection.execute(insert(DataFindingRow).on_conflict_do_nothing(), rows)
 
 
 async def list_findings(

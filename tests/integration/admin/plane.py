@@ -17,6 +17,7 @@ from tollhouse_server.api.permissions import permission_for, rules
 from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
+from tollhouse_server.api.services.data_policies_service import DataPolicyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.groups_service import GroupService
@@ -87,6 +88,7 @@ class Plane:
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
             RoutingPolicyService(database, mutations, authorizer),
+            DataPolicyService(database, mutations, pages, PEPPER),
             ModelService(database, mutations, pages),
             AccountService(database, mutations, pages, ADDRESSES),
         )
