@@ -4,6 +4,7 @@ from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
 from grafana.panels import lines, number
+from grafana.privacy import contents
 
 RATE = "[$__rate_interval]"
 
@@ -393,4 +394,5 @@ def _parts(board: Dashboard) -> Dashboard:
                 "Processes", "Living processes by role.", "short", {"{{role}}": "sum by (role) (tollhouse_processes)"}
             )
         )
+        .with_panel(contents())
     )

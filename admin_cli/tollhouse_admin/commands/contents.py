@@ -186,7 +186,7 @@ def delete_all(
     since: Since = "",
     until: Until = "",
 ) -> None:
-    """Delete all that is kept of a person, a project, a department or a time, 10,000 calls at once; --dry-run counts."""
+    """Delete what is kept of a person, a project, a department or a time, 10,000 calls at once; --dry-run counts."""
     parent = scope_of(session, scope=None, tenant=tenant, department=department, project=project)
     whose = _principal(session, principal, parent)
     what = f"content of {whose or parent}"

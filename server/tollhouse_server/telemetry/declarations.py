@@ -99,7 +99,7 @@ CONTENTS = _counter(
     "Calls whose content was to be kept: `kept`, `dropped` (served and not kept) or `refused` (as their tenant wants).",
     "outcome",
 )
-CONTENTS_WAITING = _gauge("tollhouse_contents_waiting", "Calls whose content waits to be written.", "livesum")
+CONTENTS_WAITING = _gauge("tollhouse_content_waiting_calls", "Calls whose content waits to be written.", "livesum")
 DATA_FOUND = _counter(
     "tollhouse_data_found_total",
     "Values that data policies found in calls, by detector (CUSTOM: tenants' own patterns), direction and action.",
