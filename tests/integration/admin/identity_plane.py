@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tollhouse.admin.v1 import identity_providers_pb2 as pb
@@ -41,6 +41,11 @@ class IdentityPlane:
     issuer: Issuer
     directory: Directory
     clock: Clock
+    keys: dict[str, str] = field(default_factory=dict)
+
+    async def register_key(self, principal: str, *grants: tuple[str, str]) -> None:
+        """Make a principal of acme with a key, and keep the key."""
+        self.keys[principal] = await self.plane.key("acme", principal, *grants)
 
     async def call(self, message: Any) -> Any:
         """Serve an administrator's request, and let the directory know of it."""

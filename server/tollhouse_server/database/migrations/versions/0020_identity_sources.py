@@ -10,11 +10,11 @@ depends_on = None
 _ENVIRONMENTS = "'LIVE', 'TEST', 'DEVELOPMENT', 'STAGING'"
 
 _CHANGES = (
-    # It only admits more.
+    # The new ones only admit more.
+    "-- squawk-ignore ban-drop-constraint\nALTER TABLE api_key DROP CONSTRAINT api_key_environment_check",
+    "-- squawk-ignore ban-drop-constraint\nALTER TABLE account DROP CONSTRAINT account_environment_check",
     f"""
--- squawk-ignore ban-drop-constraint
 ALTER TABLE api_key
-    DROP CONSTRAINT api_key_environment_check,
     ADD CONSTRAINT api_key_environment_check CHECK (environment IN ({_ENVIRONMENTS})) NOT VALID,
     ADD COLUMN scopes           text[] NOT NULL DEFAULT '{{}}',
     ADD COLUMN allowed_networks text[] NOT NULL DEFAULT '{{}}',
@@ -22,9 +22,7 @@ ALTER TABLE api_key
     ADD COLUMN predecessor_id   text,
     ADD COLUMN successor_id     text""",
     f"""
--- squawk-ignore ban-drop-constraint
 ALTER TABLE account
-    DROP CONSTRAINT account_environment_check,
     ADD CONSTRAINT account_environment_check CHECK (environment IN ('', {_ENVIRONMENTS.lower()})) NOT VALID""",
     f"""
 CREATE TABLE identity_provider (
