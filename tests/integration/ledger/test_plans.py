@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from tollhouse_server.database.row_security import LEDGER_RIGHTS
 from tollhouse_server.ledger import connections, definition_store, recovery_store, store, threshold_store
 from tollhouse_server.ledger.rows import ATTEMPT, ATTEMPT_KEY, GROWN_ATTEMPT, RECORD
 from tollhouse_server.ledger.terms import CounterKey
@@ -128,3 +129,26 @@ async def test_the_limits_of_a_scope_are_found_by_their_scope(connection: "Conne
 
     found = [scan for scan in scans(json.loads(text)[0]["Plan"]) if table_of(scan) == "usage_limit"]
     assert ["scope" in scan["Index Cond"] for scan in found] == [True]
+
+
+async def test_row_security_changes_no_plan_of_the_ledger(
+    connection: "Connection", view: LedgerView, fresh_database: TestDatabase
+) -> None:
+    """It serves all tenants, so its policy lets all rows through, and PostgreSQL does not even look."""
+    secured = await plans_of(connection)
+    for table in LEDGER_RIGHTS:
+        await view.connection.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
+
+    other = await connections.connect(fresh_database.app_dsn)
+    try:
+        assert secured == await plans_of(other)
+    finally:
+        await other.close()
+
+
+async def plans_of(connection: "Connection") -> dict[str, str]:
+    """Return the plan of each statement as text."""
+    return {
+        name: "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN (COSTS OFF) {sql}", *arguments))
+        for name, (sql, arguments) in STATEMENTS.items()
+    }
