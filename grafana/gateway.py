@@ -3,6 +3,7 @@
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
+from grafana.identity import identity
 from grafana.panels import lines, number
 from grafana.privacy import contents
 
@@ -31,7 +32,7 @@ def dashboard() -> Dashboard:
         .time("now-1h", "now")
         .timezone("browser")
     )
-    return _parts(_audit(_verification(_ledger(_places(_upstream(_calls(_overview(board))))))))
+    return _parts(identity(_audit(_verification(_ledger(_places(_upstream(_calls(_overview(board)))))))))
 
 
 def _overview(board: Dashboard) -> Dashboard:
