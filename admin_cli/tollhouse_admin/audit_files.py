@@ -9,6 +9,7 @@ from pathlib import Path
 from tollhouse_admin.failures import wrong_usage
 
 _HEAD = re.compile(rb'\{"metadata":\{"tenant_uid":"([a-z0-9-]{2,63})","sequence":([1-9][0-9]{0,18}),')
+_START = b'{"metadata":{"tenant_uid":"'
 _BLOCK_BYTES = 1 << 20
 
 
@@ -27,17 +28,13 @@ class TrailFile:
         with reported(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
-                last = _last_line(file.fileno(), self.path.stat().st_size)
-                end, line = last
+                start = os.pread(file.fileno(), len(_START), 0)
+                if start != _START[: len(start)]:
+                    raise wrong_usage(f"{self.path} is not an export of a trail", "Choose another --file.")
+                end, line = _last_line(file.fileno(), self.path.stat().st_size)
+                sequence = _sequence(self.path, line, tenant) if line else 0
                 file.truncate(end)
-        if not line:
-            return 0
-        head = _HEAD.match(line)
-        if head is None:
-            raise wrong_usage(f"{self.path} is not an export of a trail", "Choose another --file.")
-        if head[1].decode() != tenant:
-            raise wrong_usage(f"{self.path} is the trail of {head[1].decode()}", "Choose another --file.")
-        return int(head[2])
+        return sequence
 
     def append(self, lines: Sequence[str]) -> None:
         """Write events behind what is there, durably.
@@ -49,6 +46,15 @@ class TrailFile:
             file.write("".join(f"{line}\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def _sequence(path: Path, line: bytes, tenant: str) -> int:
+    head = _HEAD.match(line)
+    if head is None:
+        raise wrong_usage(f"{path} is not an export of a trail", "Choose another --file.")
+    if head[1].decode() != tenant:
+        raise wrong_usage(f"{path} is the trail of {head[1].decode()}", "Choose another --file.")
+    return int(head[2])
 
 
 def _last_line(descriptor: int, size: int) -> tuple[int, bytes]:
