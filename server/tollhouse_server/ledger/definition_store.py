@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 NO_ALERT = 2**63 - 1
 """`counter.alert_at` where no settlement can raise an alert."""
 
-# OFFSET 0 keeps the look-up of a scope's limits together: pulled apart it read all limits of the tenant for each scope.
+# OFFSET 0 keeps the look-up of a scope's limits together, and its scope one value: pulled apart it read all limits of
+# the tenant for each scope.
 # A call that set out before its department was merged into another one still names that: the limits that have gone with
 # its project, or to the other department, bind it under the name by which it asks.
 _DEFINITIONS = """
@@ -31,10 +32,13 @@ FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, scope)
 LEFT JOIN department merged ON merged.tenant_id = wanted.tenant_id
     AND merged.department_id = split_part(wanted.scope, '/', 4) AND merged.merged_into IS NOT NULL
 CROSS JOIN LATERAL (
+    SELECT CASE WHEN merged.merged_into IS NULL THEN wanted.scope
+        ELSE regexp_replace(wanted.scope, '/departments/[^/]+', '/departments/' || merged.merged_into) END AS scope
+    OFFSET 0
+) binding
+CROSS JOIN LATERAL (
     SELECT * FROM usage_limit u
-    WHERE u.tenant_id = wanted.tenant_id AND u.state = 'ACTIVE' AND u.scope = CASE
-        WHEN merged.merged_into IS NULL THEN wanted.scope
-        ELSE regexp_replace(wanted.scope, '/departments/[^/]+', '/departments/' || merged.merged_into) END
+    WHERE u.tenant_id = wanted.tenant_id AND u.state = 'ACTIVE' AND u.scope = binding.scope
     OFFSET 0
 ) l
 JOIN tenant t ON t.tenant_id = l.tenant_id
