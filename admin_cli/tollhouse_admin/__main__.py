@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "receipts": ("receipts", "What the ledger keeps of calls, signed; checked without a server."),
     "report": ("report", "What was used and what it cost, for finance."),
     "exports": ("usage_exports", "Months of usage records: exported, confirmed, dropped."),
+    "apply": ("apply", "Make a tenant what a file says, all of it or nothing."),
+    "export": ("export", "A tenant as a file."),
     "tenants": ("tenants", "The companies or subsidiaries that share one Tollhouse."),
     "departments": ("departments", "The tree to which cost is charged."),
     "projects": ("projects", "What spends money within a department."),

@@ -18,6 +18,15 @@ from tollhouse_admin.output import Layout, show_list, show_one
 NewId = Annotated[str, typer.Argument(metavar="ID", help="Its id: 2 to 63 lower-case letters, digits and hyphens.")]
 DisplayName = Annotated[str | None, typer.Option(metavar="TEXT", help="Name for people.")]
 Etag = Annotated[str | None, typer.Option(metavar="ETAG", help="Only if it is still in this version.")]
+CostCentre = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Cost centre in the books of finance; an empty text clears it.")
+]
+Owner = Annotated[
+    str | None,
+    typer.Option(metavar="PRINCIPAL", help="Who answers for it, an active principal; an empty text: nobody."),
+]
+OnlyCostCentre = Annotated[str | None, typer.Option("--cost-centre", metavar="TEXT", help="Only of this cost centre.")]
+OnlyOwner = Annotated[str | None, typer.Option("--owner", metavar="PRINCIPAL", help="Only of this owner.")]
 ShowDeleted = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
 
 Method: TypeAlias = "grpc.UnaryUnaryMultiCallable[Any, Any]"

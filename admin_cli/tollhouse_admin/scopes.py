@@ -101,6 +101,11 @@ def in_tenant(session: Session, typed: str, collection: str, tenant: str | None)
     return full_name(typed, collection, parent)
 
 
+def owner_name(owner: str | None, tenant: str) -> str | None:
+    """Return the full name of an owner; nothing for nobody, None where none is given."""
+    return full_name(owner, "principals", tenant) if owner else owner
+
+
 def department_name(session: Session, department: str, tenant: str | None) -> str:
     """Return the full name of a department."""
     return in_tenant(session, department, "departments", tenant)

@@ -18,8 +18,27 @@ from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name, last_id, tenant_of
 from tollhouse_admin.output import Layout, show_one
 from tollhouse_admin.rendering import enum_number
-from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, ShowDeleted, changed, mask
-from tollhouse_admin.scopes import Tenant, complete_departments, department_name, in_tenant, tenant_name
+from tollhouse_admin.resource import (
+    CostCentre,
+    DisplayName,
+    Etag,
+    Kind,
+    NewId,
+    OnlyCostCentre,
+    OnlyOwner,
+    Owner,
+    ShowDeleted,
+    changed,
+    mask,
+)
+from tollhouse_admin.scopes import (
+    Tenant,
+    complete_departments,
+    department_name,
+    in_tenant,
+    owner_name,
+    tenant_name,
+)
 
 app = noun("Departments: the tree to which cost is charged.")
 
@@ -37,6 +56,13 @@ To = Annotated[
         metavar="DEPARTMENT",
         autocompletion=complete_departments,
         help="The new department above it.",
+    ),
+]
+Effective = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="2027-01-01 (midnight in the tenant's time zone) or 2027-01-01T06:00+02:00; absent: at once.",
     ),
 ]
 
@@ -63,31 +89,79 @@ class MoveState(StrEnum):
 
 
 MOVE = Kind(
-    Layout(["name", "department", "parent_department", "effective_time", "state", "failure", "creator"]), _read_move
+    Layout(["name", "department", "parent_department", "effective_time", "state", "failure", "creator", "kind"]),
+    _read_move,
 )
-DEPARTMENT = Kind(Layout(["name", "display_name", "parent_department", "state", "create_time"]), _read)
+DEPARTMENT = Kind(
+    Layout(
+        ["name", "display_name", "parent_department", "cost_centre", "owner", "state", "merged_into", "create_time"]
+    ),
+    _read,
+)
+
+
+class DepartmentState(StrEnum):
+    """Where a department is in its life."""
+
+    ACTIVE = "active"
+    DELETED = "deleted"
+    MERGED = "merged"
+
+
+class OwnLimits(StrEnum):
+    """What becomes of a merged department's own limits."""
+
+    TRANSFER = "transfer"
+    END = "end"
 
 
 @command(app, "create", CHANGE)
 def create(
-    session: Session, department: NewId, *, tenant: Tenant = None, under: Under = None, display_name: DisplayName = None
+    session: Session,
+    department: NewId,
+    *,
+    tenant: Tenant = None,
+    under: Under = None,
+    display_name: DisplayName = None,
+    cost_centre: CostCentre = None,
+    owner: Owner = None,
 ) -> None:
     """Create a department below the tenant, or below another department."""
     name = department_name(session, department, tenant)
     parent = full_name(under, "departments", tenant_of(name)) if under else ""
-    resource = pb.Department(display_name=display_name or "", parent_department=parent)
+    resource = pb.Department(
+        display_name=display_name or "",
+        parent_department=parent,
+        cost_centre=cost_centre or "",
+        owner=owner_name(owner, tenant_of(name)) or "",
+    )
     request = pb.CreateDepartmentRequest(parent=tenant_of(name), department_id=last_id(name), department=resource)
     DEPARTMENT.create(session, name, _stub(session).CreateDepartment, request)
 
 
 @command(app, "list", LIST)
 def list_departments(
-    session: Session, *, tenant: Tenant = None, under: Under = None, show_deleted: ShowDeleted = False
+    session: Session,
+    *,
+    tenant: Tenant = None,
+    under: Under = None,
+    cost_centre: OnlyCostCentre = None,
+    owner: OnlyOwner = None,
+    state: Annotated[DepartmentState | None, typer.Option(help="Only departments in this state.")] = None,
+    show_deleted: ShowDeleted = False,
 ) -> None:
     """List a tenant's departments, or those below one of them."""
     parent = tenant_name(session, tenant)
     root = full_name(under, "departments", parent) if under else ""
-    request = pb.ListDepartmentsRequest(parent=parent, root=root, show_deleted=show_deleted)
+    states = pb.Department.State
+    request = pb.ListDepartmentsRequest(
+        parent=parent,
+        root=root,
+        show_deleted=show_deleted,
+        cost_centre=cost_centre or "",
+        owner=owner_name(owner, parent) or "",
+        state=states.ValueType(enum_number(states.DESCRIPTOR, state.value)) if state else states.STATE_UNSPECIFIED,
+    )
     DEPARTMENT.show_pages(session, _stub(session).ListDepartments, request, "departments")
 
 
@@ -104,11 +178,13 @@ def update(
     *,
     tenant: Tenant = None,
     display_name: DisplayName = None,
+    cost_centre: CostCentre = None,
+    owner: Owner = None,
     etag: Etag = None,
 ) -> None:
-    """Change a department's display name."""
+    """Change a department's display name, cost centre or owner."""
     name = department_name(session, department, tenant)
-    fields = changed(display_name=display_name)
+    fields = changed(display_name=display_name, cost_centre=cost_centre, owner=owner_name(owner, tenant_of(name)))
     resource = pb.Department(name=name, etag=etag or "", **fields)
     request = pb.UpdateDepartmentRequest(department=resource, update_mask=mask(fields))
     DEPARTMENT.change(session, "update", name, _stub(session).UpdateDepartment, request)
@@ -122,13 +198,7 @@ def move(
     tenant: Tenant = None,
     to: To = None,
     top: Annotated[bool, typer.Option("--top", help="Directly below the tenant.")] = False,
-    effective: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN",
-            help="2027-01-01 (midnight in the tenant's time zone) or 2027-01-01T06:00+02:00; absent: at once.",
-        ),
-    ] = None,
+    effective: Effective = None,
     etag: Etag = None,
 ) -> None:
     """Put a department, with all that is below it, under another one, at once or from a date on."""
@@ -150,6 +220,48 @@ def move(
     moved = perform(session, change)
     if isinstance(moved, pb.Department):
         _show_moved(session, moved)
+
+
+@command(app, "merge", DESTROY)
+def merge(
+    session: Session,
+    department: DepartmentId,
+    *,
+    into: Annotated[
+        str, typer.Option(metavar="DEPARTMENT", autocompletion=complete_departments, help="Where everything goes.")
+    ],
+    tenant: Tenant = None,
+    limits: Annotated[
+        OwnLimits | None,
+        typer.Option(help="What becomes of its own limits; absent: it must have none. Those of its projects go along."),
+    ] = None,
+    effective: Effective = None,
+    etag: Etag = None,
+) -> None:
+    """Put what is in a department into another one, at once or from a date on, and end it; its records stay."""
+    day = parse_day_or_moment(effective) if effective else None
+    name = department_name(session, department, tenant)
+    target = full_name(into, "departments", tenant_of(name))
+    policy = enum_number(pb.MergedLimits.DESCRIPTOR, limits.value) if limits else pb.MERGED_LIMITS_UNSPECIFIED
+    request = pb.MergeDepartmentRequest(
+        name=name,
+        into_department=target,
+        limit_policy=pb.MergedLimits.ValueType(policy),
+        etag=etag or "",
+        effective_time=moment_of(day, partial(_zone, session, tenant_of(name))) if day else None,
+    )
+    change = Change(
+        verb="merge",
+        subject=name,
+        method=_stub(session).MergeDepartment,
+        request=request,
+        layout=DEPARTMENT.layout,
+        before=partial(_read, session, name),
+        warning=f"{name} will end, and what is in it will be in {target}; no merge is undone.",
+    )
+    merged = perform(session, change)
+    if isinstance(merged, pb.Department):
+        _show_moved(session, merged)
 
 
 def _show_moved(session: Session, moved: pb.Department) -> None:

@@ -26,6 +26,14 @@ class PrincipalKind(StrEnum):
     SERVICE_ACCOUNT = "service-account"
 
 
+class PrincipalState(StrEnum):
+    """Where a principal is in its life."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    DELETED = "deleted"
+
+
 def _stub(session: Session) -> PrincipalServiceStub:
     return session.connection.stub(PrincipalServiceStub)
 
@@ -38,7 +46,15 @@ def _name(session: Session, principal: str, tenant: str | None) -> str:
     return in_tenant(session, principal, "principals", tenant)
 
 
-PRINCIPAL = Kind(Layout(["name", "display_name", "kind", "state", "create_time"]), _read)
+PRINCIPAL = Kind(Layout(["name", "display_name", "kind", "email", "state", "create_time"]), _read)
+
+Email = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="E-mail address of a user; an empty text clears it.")
+]
+Issuer = Annotated[
+    str | None, typer.Option(metavar="URL", help="Issuer of its OpenID Connect tokens; goes with --subject.")
+]
+Subject = Annotated[str | None, typer.Option(metavar="TEXT", help="Its claim `sub` in tokens of that issuer.")]
 
 
 @command(app, "create", CHANGE)
@@ -49,19 +65,39 @@ def create(
     kind: Annotated[PrincipalKind, typer.Option(help="What it is.")] = PrincipalKind.SERVICE_ACCOUNT,
     tenant: Tenant = None,
     display_name: DisplayName = None,
+    email: Email = None,
+    issuer: Issuer = None,
+    subject: Subject = None,
 ) -> None:
     """Create a principal; it may do nothing until a role is granted."""
     name = _name(session, principal, tenant)
     number = pb.Principal.Kind.ValueType(enum_number(pb.Principal.Kind.DESCRIPTOR, kind.value))
-    resource = pb.Principal(display_name=display_name or "", kind=number)
+    resource = pb.Principal(
+        display_name=display_name or "", kind=number, email=email or "", issuer=issuer or "", subject=subject or ""
+    )
     request = pb.CreatePrincipalRequest(parent=tenant_of(name), principal_id=last_id(name), principal=resource)
     PRINCIPAL.create(session, name, _stub(session).CreatePrincipal, request)
 
 
 @command(app, "list", LIST)
-def list_principals(session: Session, *, tenant: Tenant = None, show_deleted: ShowDeleted = False) -> None:
+def list_principals(
+    session: Session,
+    *,
+    tenant: Tenant = None,
+    kind: Annotated[PrincipalKind | None, typer.Option(help="Only principals of this kind.")] = None,
+    state: Annotated[PrincipalState | None, typer.Option(help="Only principals in this state.")] = None,
+    email: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only the one with this address.")] = None,
+    show_deleted: ShowDeleted = False,
+) -> None:
     """List a tenant's principals."""
-    request = pb.ListPrincipalsRequest(parent=tenant_name(session, tenant), show_deleted=show_deleted)
+    kinds, states = pb.Principal.Kind, pb.Principal.State
+    request = pb.ListPrincipalsRequest(
+        parent=tenant_name(session, tenant),
+        show_deleted=show_deleted,
+        kind=kinds.ValueType(enum_number(kinds.DESCRIPTOR, kind.value)) if kind else kinds.KIND_UNSPECIFIED,
+        state=states.ValueType(enum_number(states.DESCRIPTOR, state.value)) if state else states.STATE_UNSPECIFIED,
+        email=email or "",
+    )
     PRINCIPAL.show_pages(session, _stub(session).ListPrincipals, request, "principals")
 
 
@@ -78,11 +114,14 @@ def update(
     *,
     tenant: Tenant = None,
     display_name: DisplayName = None,
+    email: Email = None,
+    issuer: Issuer = None,
+    subject: Subject = None,
     etag: Etag = None,
 ) -> None:
-    """Change a principal's display name."""
+    """Change a principal's display name, e-mail address, or the tokens by which it is known."""
     name = _name(session, principal, tenant)
-    fields = changed(display_name=display_name)
+    fields = changed(display_name=display_name, email=email, issuer=issuer, subject=subject)
     resource = pb.Principal(name=name, etag=etag or "", **fields)
     request = pb.UpdatePrincipalRequest(principal=resource, update_mask=mask(fields))
     PRINCIPAL.change(session, "update", name, _stub(session).UpdatePrincipal, request)

@@ -1,5 +1,6 @@
 """`tollhouse projects`: what spends money within a department."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -7,10 +8,23 @@ from tollhouse.admin.v1 import projects_pb2 as pb
 from tollhouse.admin.v1.projects_pb2_grpc import ProjectServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
-from tollhouse_admin.names import last_id
+from tollhouse_admin.names import last_id, tenant_of
 from tollhouse_admin.output import Layout
-from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, ShowDeleted, changed, mask
-from tollhouse_admin.scopes import Department, Tenant, department_name, project_name
+from tollhouse_admin.rendering import enum_number
+from tollhouse_admin.resource import (
+    CostCentre,
+    DisplayName,
+    Etag,
+    Kind,
+    NewId,
+    OnlyCostCentre,
+    OnlyOwner,
+    Owner,
+    ShowDeleted,
+    changed,
+    mask,
+)
+from tollhouse_admin.scopes import Department, Tenant, department_name, owner_name, project_name
 
 app = noun("Projects: what spends money within a department.")
 
@@ -25,7 +39,14 @@ def _read(session: Session, name: str) -> pb.Project:
     return session.connection.call(_stub(session).GetProject, pb.GetProjectRequest(name=name))
 
 
-PROJECT = Kind(Layout(["name", "display_name", "state", "create_time"]), _read)
+PROJECT = Kind(Layout(["name", "display_name", "cost_centre", "owner", "state", "create_time"]), _read)
+
+
+class ProjectState(StrEnum):
+    """Where a project is in its life."""
+
+    ACTIVE = "active"
+    DELETED = "deleted"
 
 
 @command(app, "create", CHANGE)
@@ -36,23 +57,43 @@ def create(
     department: Department = None,
     tenant: Tenant = None,
     display_name: DisplayName = None,
+    cost_centre: CostCentre = None,
+    owner: Owner = None,
 ) -> None:
     """Create a project in a department."""
     name = project_name(session, project, department, tenant)
     parent = name.rsplit("/", 2)[0]
-    resource = pb.Project(display_name=display_name or "")
+    resource = pb.Project(
+        display_name=display_name or "",
+        cost_centre=cost_centre or "",
+        owner=owner_name(owner, tenant_of(name)) or "",
+    )
     request = pb.CreateProjectRequest(parent=parent, project_id=last_id(name), project=resource)
     PROJECT.create(session, name, _stub(session).CreateProject, request)
 
 
 @command(app, "list", LIST)
 def list_projects(
-    session: Session, *, department: Department = None, tenant: Tenant = None, show_deleted: ShowDeleted = False
+    session: Session,
+    *,
+    department: Department = None,
+    tenant: Tenant = None,
+    cost_centre: OnlyCostCentre = None,
+    owner: OnlyOwner = None,
+    state: Annotated[ProjectState | None, typer.Option(help="Only projects in this state.")] = None,
+    show_deleted: ShowDeleted = False,
 ) -> None:
     """List the projects of a department, or of the whole tenant."""
     # `-` stands for every department.
     parent = department_name(session, department or "-", tenant)
-    request = pb.ListProjectsRequest(parent=parent, show_deleted=show_deleted)
+    states = pb.Project.State
+    request = pb.ListProjectsRequest(
+        parent=parent,
+        show_deleted=show_deleted,
+        cost_centre=cost_centre or "",
+        owner=owner_name(owner, tenant_of(parent)) or "",
+        state=states.ValueType(enum_number(states.DESCRIPTOR, state.value)) if state else states.STATE_UNSPECIFIED,
+    )
     PROJECT.show_pages(session, _stub(session).ListProjects, request, "projects")
 
 
@@ -70,11 +111,13 @@ def update(
     department: Department = None,
     tenant: Tenant = None,
     display_name: DisplayName = None,
+    cost_centre: CostCentre = None,
+    owner: Owner = None,
     etag: Etag = None,
 ) -> None:
-    """Change a project's display name."""
+    """Change a project's display name, cost centre or owner."""
     name = project_name(session, project, department, tenant)
-    fields = changed(display_name=display_name)
+    fields = changed(display_name=display_name, cost_centre=cost_centre, owner=owner_name(owner, tenant_of(name)))
     resource = pb.Project(name=name, etag=etag or "", **fields)
     request = pb.UpdateProjectRequest(project=resource, update_mask=mask(fields))
     PROJECT.change(session, "update", name, _stub(session).UpdateProject, request)

@@ -35,7 +35,7 @@ def _read(session: Session, name: str) -> pb.Tenant:
     return session.connection.call(_stub(session).GetTenant, pb.GetTenantRequest(name=name))
 
 
-TENANT = Kind(Layout(["name", "display_name", "time_zone", "state", "create_time"]), _read)
+TENANT = Kind(Layout(["name", "display_name", "time_zone", "state", "create_time", "purge_time"]), _read)
 
 
 @command(app, "create", CHANGE)
@@ -105,10 +105,26 @@ def resume(session: Session, tenant: TenantId) -> None:
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, tenant: TenantId) -> None:
-    """Delete a tenant: its credentials are refused for good, its records stay."""
+def delete(
+    session: Session,
+    tenant: TenantId,
+    *,
+    retention_days: Annotated[
+        int | None,
+        typer.Option(min=0, max=3650, metavar="DAYS", help="How long it can be undeleted; absent: 30, 0: not at all."),
+    ] = None,
+) -> None:
+    """Delete a tenant: its credentials are refused, after some days the names of its people go; its records stay."""
     name = full_name(tenant, "tenants")
-    warning = f"Every credential of {name} will be refused for good."
-    TENANT.change(
-        session, "delete", name, _stub(session).DeleteTenant, pb.DeleteTenantRequest(name=name), warning=warning
-    )
+    days = 30 if retention_days is None else retention_days
+    until = f"for {days} days it can be undeleted" if days else "it cannot be undeleted"
+    warning = f"Every credential of {name} will be refused; {until}, then it is purged."
+    request = pb.DeleteTenantRequest(name=name, retention_days=retention_days)
+    TENANT.change(session, "delete", name, _stub(session).DeleteTenant, request, warning=warning)
+
+
+@command(app, "undelete", CHANGE)
+def undelete(session: Session, tenant: TenantId) -> None:
+    """Take the deletion of a tenant back before its purge time: its credentials work as they did."""
+    name = full_name(tenant, "tenants")
+    TENANT.change(session, "undelete", name, _stub(session).UndeleteTenant, pb.UndeleteTenantRequest(name=name))

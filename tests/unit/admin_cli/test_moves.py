@@ -98,7 +98,7 @@ def test_moves_are_listed_by_department_and_state(server: CannedServer, run: Run
 
     sent = server.last.request
     assert (sent.parent, sent.department, sent.state) == ("tenants/acme", RESEARCH, pb.DepartmentMove.STATE_SCHEDULED)
-    assert result.out.splitlines()[0] == "name,department,parent_department,effective_time,state,failure,creator"
+    assert result.out.splitlines()[0] == "name,department,parent_department,effective_time,state,failure,creator,kind"
     assert "m-abc" in result.out
 
 
