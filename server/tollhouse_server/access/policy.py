@@ -128,7 +128,7 @@ class _Rules:
             [subject, subjects.tenant, node, role]
             for subject, roles in held
             for node in nodes
-            for role in roles.get(node, ())
+            for role in roles.get(node, "").split()
         ]
 
     def apply_filter(self, subjects: _Subjects, domain: str, scope: str) -> None:
@@ -159,7 +159,7 @@ def chain(rights: TenantRights, scope: str) -> tuple[str, ...]:
     if len(parts) < 4:
         return (scope,)
     tenant, department = parts[1], parts[3]
-    path = rights.departments.get(department, (department,))
+    path = rights.path(department)
     above = [f"tenants/{tenant}/departments/{name}" for name in reversed(path)]
     # A project is asked for by the name that it had before a merge: who has it by its name of now may have it so too.
     moved = len(parts) > 4 and path[-1] != department

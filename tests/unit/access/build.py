@@ -48,5 +48,5 @@ def policy_of(
     for tenant, who in barred:
         of(tenant).barred.add(who)
     for (tenant, department), path in tree.items():
-        of(tenant).departments[department] = path
+        of(tenant).add_department(department, path)
     return Policy(tenants)
