@@ -18,6 +18,8 @@ from tests.drivers.stack import RunningStack
 from tests.drivers.verification import findings_in
 from tests.faults import (
     attacks,
+    audit_store,
+    audit_tampers,
     boundary_campaign,
     cancels,
     duplicates,
@@ -51,6 +53,8 @@ _OWN_DEPLOYMENTS = (
     rotation_campaign.CAMPAIGN,
     vault_campaign.CAMPAIGN,
     cancels.CAMPAIGN,
+    audit_tampers.CAMPAIGN,
+    audit_store.CAMPAIGN,
 )
 _ALL = (*CAMPAIGNS, *_OWN_DEPLOYMENTS, _TESTS)
 
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_vault(options, journal)
     if cancels.CAMPAIGN in chosen:
         _run_cancels(options, journal)
+    _run_audit(options, journal, chosen)
     has_failed = _TESTS in chosen and _run_tests() != 0
     sys.stdout.write(table(journal))
     return 1 if has_failed or any(result["findings"] for result in journal.results.values()) else 0
@@ -163,6 +168,16 @@ def _run_cancels(options: argparse.Namespace, journal: Journal) -> None:
             options.journal.with_suffix(".cancels.log").write_text(stack.server_log())
 
 
+def _run_audit(options: argparse.Namespace, journal: Journal, chosen: Sequence[str]) -> None:
+    """Tamper with trails; and hurt PostgreSQL, on a disk of its own, during administrative acts."""
+    if audit_tampers.CAMPAIGN in chosen:
+        say(f"{audit_tampers.CAMPAIGN}: {options.tampers} tampers with exports, and as many with what is stored")
+        audit_tampers.run(journal, tampers=options.tampers, seed=options.seed)
+    if audit_store.CAMPAIGN in chosen:
+        say(f"{audit_store.CAMPAIGN}: each trouble during {options.acts} acts")
+        audit_store.run(journal, acts=options.acts, only=options.only, again=options.again)
+
+
 async def _run_all(
     options: argparse.Namespace, journal: Journal, chosen: Sequence[str], parts: Parts, stack: RunningStack
 ) -> None:
@@ -234,6 +249,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60.0, help="upstream, vault: for how long each trouble lasts")
     parser.add_argument("--rotations", type=int, default=100, help="of keys, in this run; the goal over runs is 1000")
     parser.add_argument("--accounts", type=int, default=rotation_campaign.ACCOUNTS, help="that rotate at a time")
+    parser.add_argument("--tampers", type=int, default=1000, help="audit: with exports, and with what is stored")
+    parser.add_argument("--acts", type=int, default=500, help="audit-store: during each trouble; full size 3500")
     parser.add_argument("--journal", type=Path, default=FILE, help="where results are kept")
     return parser
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 from tests.faults.journal import Journal
 
-_MEASURES = ("kills", "hang_ups", "supervisor_kills", "calls", "resets", "ids")
+_MEASURES = ("kills", "hang_ups", "supervisor_kills", "calls", "resets", "ids", "tampers", "acts")
 
 
 def say(text: str) -> None:
