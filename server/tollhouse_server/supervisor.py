@@ -67,15 +67,21 @@ class Supervisor:
         return {_name(roles, index): process.pid for index, process in sorted(self._processes.items())}
 
     async def readiness(self) -> Condition:
-        """Say whether calls can be served: every process there, PostgreSQL in reach. A missing Vault is a remark."""
+        """Say whether calls can be served: a worker there, PostgreSQL in reach.
+
+        What calls are served without is a remark: to take this server out of use for it would make things worse.
+        """
         roles = self._plan.roles()
-        missing = [_name(roles, index) for index in range(len(roles)) if not self._is_serving(index)]
+        missing = [index for index in range(len(roles)) if not self._is_serving(index)]
         down = await asyncio.to_thread(parts_down, self._plan.metrics_directory)
-        problems = [f"{name} is not running" for name in missing]
+        problems, remarks = [], [f"{_name(roles, index)} is not running" for index in missing]
+        if sum(roles[index] == "worker" for index in missing) == self._plan.workers:
+            problems.append("no worker is running")
         if "database" in down:
             problems.append("PostgreSQL cannot be reached")
-        remarks = ("Vault cannot be reached; keys in memory keep serving",) if "vault" in down else ()
-        return Condition(problems=tuple(problems), remarks=remarks)
+        if "vault" in down:
+            remarks.append("Vault cannot be reached; keys in memory keep serving")
+        return Condition(problems=tuple(problems), remarks=tuple(remarks))
 
     def _is_serving(self, index: int) -> bool:
         process = self._processes.get(index)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,6 +109,22 @@ def test_a_run_after_kill_9_has_the_data(installation: Installation, killed: str
     assert keys_of(after) == keys_of(before)
     assert after.records_labelled("case", killed) == ["SETTLED"]
     assert after.records_labelled("case", f"after {killed}") == ["SETTLED"]
+
+
+def test_a_server_is_ready_as_long_as_one_of_its_workers_is(installation: Installation) -> None:
+    """What is missing is said either way."""
+    stack = installation.running()
+    first, second = (psutil.Process(stack.current_pids()[name]) for name in ("worker-1", "worker-2"))
+
+    kill(first)
+    with_one = readiness(stack, lambda _, text: "worker" in text)
+    kill(second)
+    with_none = readiness(stack, lambda status, _: status != 200)
+    again = readiness(stack, lambda _, text: text == "ok\n")
+
+    assert with_one == (200, "ok\nworker-1 is not running\n")
+    assert with_none == (503, "no worker is running\n")
+    assert again == (200, "ok\n")
 
 
 def test_it_says_where_everything_is_and_writes_the_same_for_programs(installation: Installation) -> None:
@@ -326,3 +344,24 @@ def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def readiness(stack: RunningStack, is_so: Callable[[int, str], bool]) -> tuple[int, str]:
+    """Return what the metrics port says of readiness as soon as something is so."""
+    ends_at = time.monotonic() + 60
+    while True:
+        status, text = told(stack.metrics.rsplit("/", 1)[0] + "/readyz")
+        if is_so(status, text):
+            return status, text
+        assert time.monotonic() < ends_at, f"still {status} {text}"
+        time.sleep(0.01)
+
+
+def told(url: str) -> tuple[int, str]:
+    """Return the status and the text of a page, whichever status it is."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback port
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
