@@ -114,3 +114,15 @@ def test_the_beginning_of_a_token_waits_for_the_rest_of_it() -> None:
     passed = [run(restorer, piece, is_last=False) for piece in ["to [", "EMA", "IL_1", "] or [EMAIL_", "2] or [x"]]
 
     assert passed == ["to ", "", "", "a@b.de or ", "[EMAIL_2] or [x"]
+
+
+def test_a_private_key_is_held_back_until_its_end() -> None:
+    """Line by line: none of it goes on before its last line has come, and then a token in its place."""
+    body = "\n".join(["MIIEowIBAAKCAQEAx8vT2mPq0Zk1yD3uLw9sRf7nB5cH6gJ4"] * 30)
+    text = f"The key: -----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\nKeep it."
+    redactor = Redactor(BUILT_IN, Findings(), Tokens().token)
+
+    passed = accumulated(redactor, text.splitlines(keepends=True))
+
+    assert passed[-1].startswith("The key: [PRIVATE_KEY_1]\n")
+    assert all(one == "The key: " for one in passed[:-2])
