@@ -85,7 +85,7 @@ class Acts:
                     if outcome == "OK":
                         self.answered.add(name)
                 if outcome != "OK":
-                    time.sleep(0.1)
+                    time.sleep(0.5)
 
     def _take(self) -> str | None:
         with self._lock:
