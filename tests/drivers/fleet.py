@@ -13,7 +13,7 @@ from tests.drivers.administration import Administration
 from tests.drivers.deployment import Parts, as_run_file, prepared, set_up
 from tests.drivers.stack import RunningStack, free_ports
 
-_READY_SECONDS = 60.0
+_READY_SECONDS = 180.0
 
 
 @dataclass(slots=True)
@@ -63,6 +63,8 @@ def running_fleet(parts: Parts, *, servers: int, **settings: object) -> Iterator
             stops.callback(server.stop)
             server.run = as_run_file(parts, administrator_key) | {"grpc": f"127.0.0.1:{server.run['port']}"}
             started.append(server)
+        for server in started:
+            _wait_until_ready(server)
         started[0].run = {**started[0].run, "demo_api_key": set_up(started[0])}
         fleet = Fleet(parts, started)
         fleet.wait_until_ready()
