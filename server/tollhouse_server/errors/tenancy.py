@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from tollhouse_server.errors.base import TollhouseError
 
+_POLICIES = {"routingPolicy": "routing policy", "dataPolicy": "data policy"}
+
 
 @dataclass(eq=False, kw_only=True)
 class MergeObstructed(TollhouseError):
@@ -14,6 +16,6 @@ class MergeObstructed(TollhouseError):
     obstacle: str
 
     def message(self) -> str:
-        if self.obstacle.endswith("/routingPolicy"):
-            return f"{self.name} has a routing policy of its own; delete it, or put it on what moves, before the merge."
+        if policy := _POLICIES.get(self.obstacle.rpartition("/")[2]):
+            return f"{self.name} has a {policy} of its own; delete it, or put it on what moves, before the merge."
         return f"{self.name} has a limit of its own, {self.obstacle}; say whether it is to be transferred or to end."

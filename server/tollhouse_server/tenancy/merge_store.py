@@ -85,7 +85,10 @@ WHERE tenant_id = :tenant AND scope = :name AND state = 'ACTIVE'
 _OBSTACLES: Final = """
 SELECT
     (SELECT min(name) FROM usage_limit WHERE tenant_id = :tenant AND scope = :name AND state = 'ACTIVE') AS limit_id,
-    EXISTS (SELECT FROM routing_policy WHERE tenant_id = :tenant AND scope = :name AND policy <> '{}') AS has_policy
+    CASE WHEN EXISTS (SELECT FROM routing_policy WHERE tenant_id = :tenant AND scope = :name AND policy <> '{}')
+        THEN 'routingPolicy'
+        WHEN EXISTS (SELECT FROM data_policy WHERE tenant_id = :tenant AND scope = :name) THEN 'dataPolicy'
+    END AS policy
 """
 
 _OWN_COUNTS: Final = """
@@ -147,12 +150,12 @@ async def require_mergeable(session: AsyncSession, row: DepartmentRow, *, limit_
     """Return if nothing that the department itself says would be lost in silence.
 
     Raises:
-        MergeObstructed: it has a routing policy, or limits of which nobody has said what becomes of them.
+        MergeObstructed: it has a policy, or limits of which nobody has said what becomes of them.
     """
     name = DepartmentName(row.tenant_id, row.department_id)
     found = (await run_sql(session, _OBSTACLES, {"tenant": row.tenant_id, "name": str(name)})).one()
-    if found.has_policy:
-        raise MergeObstructed(name=str(name), obstacle=f"{name}/routingPolicy")
+    if found.policy is not None:
+        raise MergeObstructed(name=str(name), obstacle=f"{name}/{found.policy}")
     if found.limit_id is not None and not limit_policy:
         raise MergeObstructed(name=str(name), obstacle=str(LimitName(row.tenant_id, found.limit_id)))
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tollhouse.admin.v1 import data_policies_pb2, limits_pb2, projects_pb2, roles_pb2, routing_policies_pb2
 from tollhouse.admin.v1 import departments_pb2 as pb
-from tollhouse.admin.v1 import limits_pb2, projects_pb2, roles_pb2, routing_policies_pb2
 from tollhouse_server.api.department_moves import DueMoves
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import MergeObstructed, PermissionDenied, ResourceInUse, ResourceNotFound, WrongState
@@ -143,6 +143,16 @@ async def test_a_routing_policy_of_its_own_stands_against_a_merge(shop: Plane) -
 
     with pytest.raises(MergeObstructed, match="routing policy"):
         await shop.call(merge(SALES, LABS))
+
+
+async def test_a_data_policy_of_its_own_stands_against_a_merge(acme: Plane) -> None:
+    """What must not leave a department must not leave it as a part of another one either."""
+    rule = data_policies_pb2.DataRule(detectors=["email"], action=data_policies_pb2.DATA_ACTION_BLOCK)
+    policy = data_policies_pb2.DataPolicy(name=f"{SALES}/dataPolicy", rules=[rule])
+    await acme.call(data_policies_pb2.UpdateDataPolicyRequest(data_policy=policy))
+
+    with pytest.raises(MergeObstructed, match="data policy"):
+        await acme.call(merge(SALES, LABS))
 
 
 async def test_nobody_may_more_or_less_after_a_merge(acme: Plane) -> None:
