@@ -59,6 +59,7 @@ from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
 
+_KNOWING_CONNECTIONS = 3
 _GAUGE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0
 
@@ -117,7 +118,11 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         stack.push_async_callback(vault.close)
         stack.push_async_callback(custodian.close)
         pepper = await read_pepper(vault)
-        knowledge = await open_knowledge(settings, database, vault, pepper)
+        # Connections of its own: whoever changes something holds one, and rows that others wait for, while he asks here
+        # whether he may.
+        knowing = Database(required_dsn(settings), pool_size=_KNOWING_CONNECTIONS)
+        stack.push_async_callback(knowing.close)
+        knowledge = await open_knowledge(settings, knowing, vault, pepper)
         ledger = await open_ledger(settings, stack, metrics)
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
