@@ -101,7 +101,7 @@ Trouble = Callable[[Parts, Acts], None]
 def stopped(parts: Parts, acts: Acts) -> None:
     """It is shut down in the midst of acts, and started again, again and again."""
     while not acts.done:
-        time.sleep(1.5)
+        time.sleep(3.0)
         parts.stop_postgres()
         time.sleep(0.5)
         parts.start_postgres()
@@ -111,7 +111,7 @@ def killed(parts: Parts, acts: Acts) -> None:
     """One of its processes dies by kill -9, or all of them."""
     number = 0
     while not acts.done:
-        time.sleep(1.5)
+        time.sleep(3.0)
         number += 1
         child = parts.postgres.child
         assert child is not None
