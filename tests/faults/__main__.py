@@ -12,7 +12,8 @@ from typing import Any
 from tollhouse_server.database.engine import Database
 from tollhouse_server.embedded.postgres_roles import APP
 
-from tests.drivers.deployment import Parts
+from tests.drivers.deployment import Parts, running_parts
+from tests.drivers.fleet import Fleet, fleet_administration, running_fleet
 from tests.drivers.referee import Finding
 from tests.drivers.stack import RunningStack
 from tests.drivers.verification import findings_in
@@ -25,6 +26,7 @@ from tests.faults import (
     duplicates,
     overload,
     random_kills,
+    revocation,
     rotation_campaign,
     store_trouble,
     upstream_matrix,
@@ -36,7 +38,7 @@ from tests.faults.key_rig import key_parts, open_key_rig
 from tests.faults.overload_cases import CASES as OVERLOADS
 from tests.faults.overload_rig import open_overload_rig, overload_parts
 from tests.faults.report import say, table
-from tests.faults.rig import Rig, open_rig, rig_parts, running_forks
+from tests.faults.rig import Rig, open_rig, parts_directory, rig_parts, running_forks
 from tests.faults.upstream_rig import open_upstream_rig, upstream_parts
 
 _TESTS = "tests"
@@ -51,6 +53,7 @@ _OWN_DEPLOYMENTS = (
     upstream_matrix.CAMPAIGN,
     overload.CAMPAIGN,
     rotation_campaign.CAMPAIGN,
+    revocation.CAMPAIGN,
     vault_campaign.CAMPAIGN,
     cancels.CAMPAIGN,
     audit_tampers.CAMPAIGN,
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run_overload(options, journal)
     if rotation_campaign.CAMPAIGN in chosen:
         _run_rotations(options, journal)
+    if revocation.CAMPAIGN in chosen:
+        _run_revocation(options, journal)
     if vault_campaign.CAMPAIGN in chosen:
         _run_vault(options, journal)
     if cancels.CAMPAIGN in chosen:
@@ -139,6 +144,28 @@ def _run_rotations(options: argparse.Namespace, journal: Journal) -> None:
         finally:
             log = gateway.output.read_text() + forks.output.read_text()
             options.journal.with_suffix(".rotations.log").write_text(log)
+
+
+def _run_revocation(options: argparse.Namespace, journal: Journal) -> None:
+    """Revoke rights on three servers of their own, one of which stands still now and then."""
+    say(f"{revocation.CAMPAIGN}: {options.revocations} more")
+
+    async def run(fleet: Fleet) -> None:
+        async with revocation.open_rig(fleet, seed=options.seed) as rig:
+            await revocation.run(rig, journal, seed=options.seed, revocations=options.revocations)
+
+    with (
+        parts_directory() as directory,
+        running_parts(directory) as parts,
+        running_fleet(parts, servers=revocation.SERVERS, workers=1, drain_seconds=1) as fleet,
+    ):
+        with fleet_administration(fleet) as administration:
+            administration.add_department("revoked")
+        try:
+            asyncio.run(run(fleet))
+        finally:
+            log = "".join(server.output.read_text() for server in fleet.servers)
+            options.journal.with_suffix(".revocation.log").write_text(log)
 
 
 def _run_vault(options: argparse.Namespace, journal: Journal) -> None:
@@ -242,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have found")
     parser.add_argument("--kills", type=int, default=50, help="random kills in this run; the goal over runs is 1000")
     parser.add_argument("--supervisor-kills", type=int, default=1)
+    parser.add_argument("--revocations", type=int, default=100, help="of keys, grants, memberships; full size 1000")
     parser.add_argument("--ids", type=int, default=100, help="request ids to repeat; full size 1000")
     parser.add_argument("--resets", type=int, default=1000, help="streams to reset; full size 10000")
     parser.add_argument("--cancels", type=int, default=1000, help="calls of several tenants to cancel; full size 10000")
