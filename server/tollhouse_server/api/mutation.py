@@ -5,7 +5,7 @@ A dry run is the same transaction, rolled back: what it answers is what the chan
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -25,7 +25,7 @@ from tollhouse_server.names import domain_of, invalid, scope_of
 
 Answer = TypeVar("Answer", bound=Message)
 
-_CHUNK: Final = 500
+_PORTION: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +105,10 @@ class Mutations:
             if before is not None:
                 return answer.FromString(before)
         change = await act(session)
-        parts = [await self._event(call, part, made, ready=ready) for part, made in change.parts]
-        for chunk in _chunks(parts):
-            await record_all(session, chunk)
+        # In portions: between two the process serves others, and the database sees that this one is alive.
+        for start in range(0, len(change.parts), _PORTION):
+            portion = change.parts[start : start + _PORTION]
+            await record_all(session, [await self._event(call, part, made, ready=ready) for part, made in portion])
         await record(session, await self._event(call, request, change, ready=ready))
         if claimed is not None:
             await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
@@ -155,12 +156,6 @@ def _event(call: Call, request: MutationRequest, change: Change[Any]) -> AuditEv
         request_id=request.request_id,
         correlation_id=call.correlation_id,
     )
-
-
-def _chunks(events: Sequence[AuditEventRow]) -> Iterator[Sequence[AuditEventRow]]:
-    """Yield events in portions, between which the process may serve others."""
-    for start in range(0, len(events), _CHUNK):
-        yield events[start : start + _CHUNK]
 
 
 def _json(message: Message | None) -> dict[str, Any] | None:
