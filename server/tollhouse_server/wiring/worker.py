@@ -145,7 +145,6 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             keeper=content.keeping,
             guard=DataGuard(lambda: knowledge.data_policies.current, findings),
         )
-        chain = _chain(settings, knowledge, metrics, audit)
         methods = _methods(
             settings,
             database=database,
@@ -157,13 +156,12 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             keys=keys,
             audit=audit,
         )
-        server = GrpcioServer(chain, methods, settings, metrics)
+        server = GrpcioServer(_chain(settings, knowledge, metrics, audit), methods, settings, metrics)
         for parts in (ledger, traffic, knowledge.identity, server, content, audit):
             parts.run_in(tasks)
-        for run in (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run):
+        runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)
+        for run in (*runs, findings.run, partial(_gauges, metrics, knowledge, ledger)):
             tasks.keep(run)
-        tasks.keep(findings.run)
-        tasks.keep(partial(_gauges, metrics, knowledge, ledger))
         yield Worker(
             port=await server.start(),
             server=server,
