@@ -120,7 +120,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
     return [
         (_descriptor(generation_pb2, "GenerationService"), parts.generation, _routes(parts), _on_device(parts)),
         (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
-        (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages, parts.authorizer)),
+        (
+            _descriptor(departments_pb2, "DepartmentService"),
+            DepartmentService(database, mutations, pages, parts.authorizer),
+        ),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
         (_descriptor(principals_pb2, "PrincipalService"), PrincipalService(database, mutations, pages)),
         (

@@ -166,18 +166,18 @@ def _department_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{service}.CancelDepartmentMove", permission="departments.move", fields=("name",), of_tenant=True)
 
 
-def _tree_rules() -> Iterator[Rule]:
-    # Whoever holds a permission on a part of the tree names it in `scope`; the handler holds the document to be there.
-    for verb in ("export", "apply"):
-        rpc = f"{_ADMIN}.TreeService.{verb.capitalize()}Tree"
-        yield Rule(rpc=rpc, permission=f"trees.{verb}", fields=("scope", "parent"))
-
-
 def _identity_rules() -> Iterator[Rule]:
     service = "IdentityProviderService"
     verbs = "create get list update disable enable delete"
     yield from _standard(service, "identityProviders", "IdentityProvider", verbs)
     yield from _standard(service, "clientIdentities", "ClientIdentity", "create get list delete")
+
+
+def _tree_rules() -> Iterator[Rule]:
+    # Whoever holds a permission on a part of the tree names it in `scope`; the handler holds the document to be there.
+    for verb in ("export", "apply"):
+        rpc = f"{_ADMIN}.TreeService.{verb.capitalize()}Tree"
+        yield Rule(rpc=rpc, permission=f"trees.{verb}", fields=("scope", "parent"))
 
 
 def _role_rules() -> Iterator[Rule]:
