@@ -90,9 +90,10 @@ async def serving_issuer() -> AsyncIterator[Issuer]:
         issuer.asked += 1
         if issuer.hangs:
             await issuer.patient.wait()
-        if issuer.location:
-            raise web.HTTPFound(issuer.location)
-        body = issuer.jwks() if request.path == "/keys" else issuer.document()
+        path = request.query.get("of", request.path)
+        if issuer.location and "of" not in request.query:
+            raise web.HTTPFound(f"{issuer.location}?of={path}")
+        body = issuer.jwks() if path == "/keys" else issuer.document()
         return web.json_response(body, status=issuer.status)
 
     application = web.Application()
