@@ -5,7 +5,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
 from grafana.identity import identity
 from grafana.panels import lines, number
-from grafana.privacy import contents
+from grafana.privacy import contents, findings
 
 RATE = "[$__rate_interval]"
 
@@ -396,4 +396,5 @@ def _parts(board: Dashboard) -> Dashboard:
             )
         )
         .with_panel(contents())
+        .with_panel(findings())
     )

@@ -1,4 +1,4 @@
-"""Panels of what is kept of calls."""
+"""Panels of what is kept of calls, and of what is found in them."""
 
 from grafana_foundation_sdk.builders import timeseries
 
@@ -15,5 +15,21 @@ def contents() -> timeseries.Panel:
             "{{outcome}}": "sum by (outcome) (rate(tollhouse_contents_total[5m]))",
             "waiting": "sum(tollhouse_content_waiting_calls)",
         },
-        span=24,
+        span=12,
+    )
+
+
+def findings() -> timeseries.Panel:
+    """What data policies find."""
+    return lines(
+        "Found by data policies",
+        "Values found in prompts and answers, by detector and what became of them; lost ones were counted, not listed.",
+        "short",
+        {
+            "{{detector}} {{direction}} {{action}}": (
+                "sum by (detector, direction, action) (rate(tollhouse_data_found_total[5m]))"
+            ),
+            "lost": "sum(rate(tollhouse_data_findings_lost_total[5m]))",
+        },
+        span=12,
     )

@@ -65,7 +65,7 @@ CREDENTIALS: Final = (
     _credential(
         "GOOGLE_API_KEY",
         "Google API key, of the old form (AIza) or bound to a service account (AQ.).",
-        "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+        "AIzaSy…",
         rf"{_EDGE}(?:AIza[0-9A-Za-z_-]{{35}}|AQ\.[0-9A-Za-z_-]{{32,120}}){_END}",
         "AIza",
         "AQ.",
@@ -73,7 +73,7 @@ CREDENTIALS: Final = (
     _credential(
         "GOOGLE_ACCESS_TOKEN",
         "Google OAuth access token (ya29).",
-        "ya29.a0AfH6SMBx0000000000",
+        "ya29.…",
         rf"{_EDGE}ya29\.[0-9A-Za-z_.-]{{16,1200}}",
         "ya29.",
         longest=1_210,
@@ -134,7 +134,7 @@ CREDENTIALS: Final = (
     _credential(
         "PRIVATE_KEY",
         "Private key in PEM, with or without its last line.",
-        "-----BEGIN PRIVATE KEY----- …",
+        "-----BEGIN … PRIVATE KEY-----",
         _PEM,
         PEM_OPENING,
         longest=PEM_MOST_CHARACTERS,

@@ -147,7 +147,7 @@ async def test_a_routing_policy_of_its_own_stands_against_a_merge(shop: Plane) -
 
 async def test_a_data_policy_of_its_own_stands_against_a_merge(acme: Plane) -> None:
     """What must not leave a department must not leave it as a part of another one either."""
-    rule = data_policies_pb2.DataRule(detectors=["email"], action=data_policies_pb2.DATA_ACTION_BLOCK)
+    rule = data_policies_pb2.DataRule(detectors=["EMAIL"], action=data_policies_pb2.DATA_ACTION_BLOCK)
     policy = data_policies_pb2.DataPolicy(name=f"{SALES}/dataPolicy", rules=[rule])
     await acme.call(data_policies_pb2.UpdateDataPolicyRequest(data_policy=policy))
 

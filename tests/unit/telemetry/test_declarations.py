@@ -30,6 +30,11 @@ UNITS = (
 )
 BOUNDED_LABELS = {
     "rpc",
+    "fault",
+    "details",
+    "detector",
+    "direction",
+    "action",
     "code",
     "reason",
     "tier",
