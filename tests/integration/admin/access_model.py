@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any, Final
 
 from hypothesis import strategies as st
+from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import departments_pb2, groups_pb2, roles_pb2
 from tollhouse_server.access.roles import ROLES
 from tollhouse_server.api.methods import snake_case
@@ -31,6 +32,7 @@ PALETTE: Final = (
     "projects.create",
     "limits.get",
 )
+STARTER: Final = frozenset(PALETTE[:7])
 _TENANT_WIDE: Final = ""
 
 Right = tuple[str, str]
@@ -131,24 +133,31 @@ class Company:
         return f"{self.name}/departments/{node}" if node else self.name
 
     async def found(self) -> None:
-        """Make the tenant: ann has three roles, of which one lets her do all that is tried; nobody else has any."""
+        """Make the tenant: ann may do all that is tried, bob may try it and has little, groups have more than he."""
+        starter = f"{self.name}/roles/starter"
+        self.model.roles[starter] = STARTER
+        held = (
+            ("ann", "tenant-admin", ""),
+            ("bob", starter, ""),
+            ("eve", "read-only", "d2"),
+            ("leads", "tenant-admin", "d0"),
+            ("staff", "caller", "d1"),
+        )
         async with self.plane.database.transaction() as session:
             for sql, values in _foundation(self.tenant):
                 await run_sql(session, sql, values)
-        starter, admin = f"{self.name}/roles/starter", {"ann": ("tenant-admin", "caller")}
-        self.model.roles[starter] = frozenset(PALETTE[:5])
-        for who, roles in {**admin, "bob": (starter,)}.items():
-            for role in roles:
-                await self._grant(who, role)
+            for who, role, node in held:
+                await self._give(session, who, role, node)
+            await run_sql(session, "UPDATE epoch SET value = value + 1 WHERE topic = 'access'")
         await self.plane.watch.refresh()
 
-    async def _grant(self, who: str, role: str) -> None:
+    async def _give(self, session: AsyncSession, who: str, role: str, node: str) -> None:
         grant = f"g-{next(self._made)}"
-        self.model.grants[grant] = (who, role, "")
-        sql = "INSERT INTO role_grant (tenant_id, grant_id, principal_id, role, scope) VALUES (:t, :g, :p, :r, :s)"
-        async with self.plane.database.transaction() as session:
-            await run_sql(session, sql, {"t": self.tenant, "g": grant, "p": who, "r": role, "s": self.name})
-            await run_sql(session, "UPDATE epoch SET value = value + 1 WHERE topic = 'access'")
+        self.model.grants[grant] = (who, role, node)
+        column = "group_id" if who in GROUPS else "principal_id"
+        columns = f"tenant_id, grant_id, {column}, role, scope"
+        sql = f"INSERT INTO role_grant ({columns}) VALUES (:t, :g, :p, :r, :s)"  # noqa: S608 - columns of ours
+        await run_sql(session, sql, {"t": self.tenant, "g": grant, "p": who, "r": role, "s": self.scope(node)})
 
     async def attempt(self, actor: Actor, step: tuple[Any, ...]) -> None:
         """Try a step; hold that it is allowed exactly where the model says so, and raises nobody above the actor."""
@@ -289,5 +298,5 @@ def _foundation(tenant: str) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     for one in GROUPS:
         yield "INSERT INTO principal_group (tenant_id, group_id) VALUES (:t, :g)", {"t": tenant, "g": one}
-    starter = {"t": tenant, "r": list(PALETTE[:5])}
+    starter = {"t": tenant, "r": sorted(STARTER)}
     yield "INSERT INTO tenant_role (tenant_id, role_id, permissions) VALUES (:t, 'starter', :r)", starter

@@ -9,7 +9,7 @@ from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.access_model import Actor, Company, steps
 from tests.integration.admin.plane import Plane
 
-RUNS = 12
+RUNS = 8
 _PHASES = (Phase.generate, Phase.shrink)
 
 
