@@ -183,8 +183,8 @@ class Settings(BaseSettings):
     """
 
     audit_anchor_dir: Path | None = None
-    """Where the housekeeper writes checkpoints of the audit trail, outside PostgreSQL: a directory on another disk, or one
-    that is copied to an object store with a lock. Absent means `audit-anchor` in `state_dir`."""
+    """Where the housekeeper writes checkpoints of the audit trail, outside PostgreSQL: a directory on another disk, or
+    one that is copied to an object store with a lock. Absent means `audit-anchor` in `state_dir`."""
 
     audit_checkpoint_seconds: Annotated[float, Field(ge=0.1, le=86400)] = 60.0
     """How old an audit event may become until a checkpoint vouches for it."""

@@ -7,7 +7,7 @@ character and a digit is one), but not for where a text begins or ends.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from re import _parser as parser  # type: ignore[attr-defined]  # what a pattern can match at most, it alone tells
+from importlib import import_module
 from typing import Any, Final
 
 import re2
@@ -76,11 +76,13 @@ def _compiled(pattern: str) -> Any:
 
 
 def _width(pattern: str) -> tuple[int, int]:
+    # What a pattern can match at most, it alone tells.
+    parser = import_module("re._parser")
     try:
         tree = parser.parse(pattern)
     except (re.error, OverflowError, RecursionError):
         raise PatternRefused("is not understood: use the common part of RE2's and Python's syntax") from None
-    if _forbidden(tree):
+    if _forbidden(tree.data):
         raise PatternRefused(r"asks for the beginning or end of a text; only \b and \B may be asked for")
     shortest, longest = tree.getwidth()
     return int(shortest), int(longest)
@@ -88,8 +90,8 @@ def _width(pattern: str) -> tuple[int, int]:
 
 def _forbidden(node: Any) -> bool:
     """Tell whether a tree has an anchor other than the edge of a word."""
-    if isinstance(node, parser.SubPattern):
-        return any(_forbidden(one) for one in node.data)
+    if hasattr(node, "getwidth"):
+        return _forbidden(node.data)
     if isinstance(node, tuple) and len(node) == 2 and str(node[0]) == "AT":
         return str(node[1]) not in _ALLOWED_PLACES
     return isinstance(node, tuple | list) and any(_forbidden(one) for one in node)

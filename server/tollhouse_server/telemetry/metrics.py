@@ -69,18 +69,7 @@ class Metrics:
         self._rollup_differences = gauge(declared.ROLLUP_DIFFERENCES, registry)
         self._ledger_findings = gauge(declared.LEDGER_FINDINGS, registry)
         self._ledger_verified = gauge(declared.LEDGER_VERIFIED, registry)
-        self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
-        self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
-        self._breaker_state = Family(gauge(declared.BREAKER_STATE, registry))
-        self._breaker_forced = Family(gauge(declared.BREAKER_FORCED, registry))
-        self._breaker_changes = counter(declared.BREAKER_CHANGES, registry)
-        self._retries_refused = lone_counter(declared.RETRIES_REFUSED, registry)
-        self._key_refusals = counter(declared.KEY_REFUSALS, registry)
-        self._key_rotations = Family(gauge(declared.KEY_ROTATIONS, registry))
-        self._key_rotation_age = Family(gauge(declared.KEY_ROTATION_AGE, registry))
-        self._key_rotations_failing = gauge(declared.KEY_ROTATIONS_FAILING, registry)
-        self._keys_overdue = gauge(declared.KEYS_OVERDUE, registry)
-        self._unusual_key_use = counter(declared.UNUSUAL_KEY_USE, registry)
+        self._build_keys(registry)
         self._waiting_calls = Family(gauge(declared.WAITING_CALLS, registry))
         self._call_wait = Family(histogram(declared.CALL_WAIT, registry))
         self._shed_calls = counter(declared.SHED_CALLS, registry)
@@ -95,6 +84,21 @@ class Metrics:
         self._part_up = Family(gauge(declared.PART_UP, registry))
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
         self._processes = Family(gauge(declared.PROCESSES, registry))
+
+    def _build_keys(self, registry: CollectorRegistry) -> None:
+        """Build what is told of upstream keys and breakers."""
+        self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
+        self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
+        self._breaker_state = Family(gauge(declared.BREAKER_STATE, registry))
+        self._breaker_forced = Family(gauge(declared.BREAKER_FORCED, registry))
+        self._breaker_changes = counter(declared.BREAKER_CHANGES, registry)
+        self._retries_refused = lone_counter(declared.RETRIES_REFUSED, registry)
+        self._key_refusals = counter(declared.KEY_REFUSALS, registry)
+        self._key_rotations = Family(gauge(declared.KEY_ROTATIONS, registry))
+        self._key_rotation_age = Family(gauge(declared.KEY_ROTATION_AGE, registry))
+        self._key_rotations_failing = gauge(declared.KEY_ROTATIONS_FAILING, registry)
+        self._keys_overdue = gauge(declared.KEYS_OVERDUE, registry)
+        self._unusual_key_use = counter(declared.UNUSUAL_KEY_USE, registry)
 
     # --- calls ---
 

@@ -187,7 +187,8 @@ async def test_a_move_that_has_become_impossible_fails_with_its_reason(acme: Pla
     await acme.watch.refresh()
 
     (failed,) = await moves_of(acme, state=STATE.STATE_FAILED)
-    assert (failed.name, failed.failure) == (scheduled.name, f"{department('labs')} had been deleted or merged by then.")
+    assert failed.name == scheduled.name
+    assert failed.failure == f"{department('labs')} had been deleted or merged by then."
     assert await path_of(acme, "emea") == "sales.emea"
     event = (await events_of(acme))[-1]
     assert event.resource == scheduled.name

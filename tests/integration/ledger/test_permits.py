@@ -3,6 +3,10 @@
 import time
 
 import pytest
+from tollhouse_server.errors import CredentialsInvalid
+from tollhouse_server.generation.attempts import Attempts
+from tollhouse_server.ledger.ledger import Ledger
+from tollhouse_server.ledger.terms import CallTerms, Reservation
 from tollhouse_server.ledger.works import PermitLapsedError
 
 from tests.drivers.ledger import LedgerProcess, LedgerView, terms
@@ -24,3 +28,59 @@ async def test_nothing_is_admitted_when_the_permit_has_lapsed(
     assert await view.counter(limit) == (0, 0)
     await process.ledger.reserve(asked, timeout_seconds=5, sure_until=time.monotonic() + 60)
     assert await view.counter(limit) == (100, 0)
+
+
+class Revoked:
+    """A permit that is good for a moment, and then for ever or never again."""
+
+    def __init__(self, *answers: float | Exception) -> None:
+        self.answers = list(answers)
+
+    async def sure_until(self) -> float:
+        """Return or raise the next answer."""
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_call_whose_permit_lapsed_while_it_waited_asks_again_and_is_admitted(
+    process: LedgerProcess, view: LedgerView
+) -> None:
+    """Its process stood still, and it may call all the same: nobody hears of it."""
+    now = time.monotonic()
+
+    async with Attempts(process.ledger).open(terms(), timeout_seconds=5, permit=Revoked(now - 1, now + 60)) as attempt:
+        attempt.refused("HTTP_400")
+
+    assert await view.count("attempt") == 0
+    assert [kind for kind, _ in await view.records()] == ["REFUSED"]
+
+
+async def test_an_attempt_is_not_sent_when_its_caller_was_revoked_after_it_was_admitted(
+    process: LedgerProcess, view: LedgerView
+) -> None:
+    """It is given back and booked as never sent."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    permit = Revoked(time.monotonic() + 0.5, CredentialsInvalid())
+
+    with pytest.raises(CredentialsInvalid):
+        async with Attempts(SlowLedger(process.ledger)).open(terms(), timeout_seconds=5, permit=permit):  # type: ignore[arg-type]
+            raise AssertionError
+
+    assert await view.counter(limit) == (0, 0)
+    assert [kind for kind, _ in await view.records()] == ["REFUSED"]
+
+
+class SlowLedger:
+    """A ledger whose verdict comes to its process only after that has stood still for a second."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.settle = ledger.settle
+
+    async def reserve(self, asked: CallTerms, **limits: float) -> Reservation:
+        """Reserve, and stand still."""
+        reservation = await self._ledger.reserve(asked, **limits)
+        time.sleep(0.6)  # noqa: ASYNC251 - the whole process stands still
+        return reservation

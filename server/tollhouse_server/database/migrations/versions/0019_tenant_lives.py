@@ -89,7 +89,8 @@ def downgrade() -> None:
         "REVOKE DELETE ON api_key FROM tollhouse_app",
         "REVOKE UPDATE (scope) ON role_grant FROM tollhouse_app",
         "ALTER TABLE principal DROP COLUMN email, DROP COLUMN issuer, DROP COLUMN subject",
-        "ALTER TABLE department_move DROP COLUMN kind, DROP COLUMN limit_policy, DROP COLUMN own_limits, DROP COLUMN own_grants",
+        "ALTER TABLE department_move DROP COLUMN kind, DROP COLUMN limit_policy, DROP COLUMN own_limits,"
+        " DROP COLUMN own_grants",
         "ALTER TABLE project DROP COLUMN former_departments, DROP COLUMN cost_centre, DROP COLUMN owner_id",
         "ALTER TABLE department DROP CONSTRAINT department_state_check",
         "UPDATE department SET state = 'DELETED' WHERE state = 'MERGED'",

@@ -46,8 +46,8 @@ CREATE TABLE tenant_role (
     updated_at  timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tenant_role_pkey PRIMARY KEY (tenant_id, role_id)
 )""",
-    # A grant is to a principal or to a group, of a role that everyone has or of one that its tenant has made. Grants are
-    # few, and no call waits for their table.
+    # A grant is to a principal or to a group, of a role that everyone has or of one that its tenant has made. Grants
+    # are few, and no call waits for their table.
     r"""
 -- squawk-ignore-file ban-drop-not-null, adding-field-with-default, ban-drop-constraint, constraint-missing-not-valid
 -- squawk-ignore-file disallowed-unique-constraint, adding-foreign-key-constraint

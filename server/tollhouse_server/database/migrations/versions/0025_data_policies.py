@@ -27,9 +27,11 @@ CREATE TABLE data_finding (
     tenant_id     text        NOT NULL,
     found_at      timestamptz NOT NULL,
     request_id    uuid        NOT NULL,
-    direction     text        NOT NULL CONSTRAINT data_finding_direction_check CHECK (direction IN ('PROMPT', 'ANSWER')),
+    direction     text        NOT NULL
+        CONSTRAINT data_finding_direction_check CHECK (direction IN ('PROMPT', 'ANSWER')),
     detector      text        NOT NULL,
-    action        text        NOT NULL CONSTRAINT data_finding_action_check CHECK (action IN ('ALLOW', 'MASK', 'BLOCK')),
+    action        text        NOT NULL
+        CONSTRAINT data_finding_action_check CHECK (action IN ('ALLOW', 'MASK', 'BLOCK')),
     department_id text        NOT NULL DEFAULT '',
     value_count   integer     NOT NULL CONSTRAINT data_finding_count_check CHECK (value_count > 0),
     CONSTRAINT data_finding_pkey PRIMARY KEY (tenant_id, found_at, request_id, direction, detector, action)
