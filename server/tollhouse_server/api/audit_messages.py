@@ -79,4 +79,4 @@ def _moment(micros: int) -> datetime:
 
 
 def _struct(value: Mapping[str, Any] | None) -> Struct | None:
-    return None if value is None else ParseDict(value, Struct())
+    return None if value is None else ParseDict(dict(value), Struct())
