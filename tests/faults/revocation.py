@@ -37,6 +37,7 @@ VICTIMS = 12
 _TENANT = "tenants/demo"
 _PROJECT = f"{_TENANT}/departments/revoked/projects/revoked"
 _PAUSE_SECONDS = 0.4
+_ACT_SECONDS = 60.0
 _CALL_SECONDS = 10.0
 _LONGEST_STOP_SECONDS = 5.0
 _AFTERWARDS_SECONDS = 3.0
@@ -92,7 +93,7 @@ class Rig:
             path, request_serializer=type(request).SerializeToString, response_deserializer=answer
         )
         metadata = bearer(self.fleet.first.admin_api_key)
-        return await call(request, metadata=metadata, timeout=20, wait_for_ready=True)
+        return await call(request, metadata=metadata, timeout=_ACT_SECONDS, wait_for_ready=True)
 
 
 _ANSWERS: dict[str, Callable[[bytes], Any]] = {
