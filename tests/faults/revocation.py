@@ -36,10 +36,10 @@ VICTIMS = 12
 
 _TENANT = "tenants/demo"
 _PROJECT = f"{_TENANT}/departments/revoked/projects/revoked"
-_PAUSE_SECONDS = 0.4
+_PAUSE_SECONDS = 0.05
 _ACT_SECONDS = 60.0
 _CALL_SECONDS = 10.0
-_LONGEST_STOP_SECONDS = 5.0
+_LONGEST_STOP_SECONDS = 6.0
 _AFTERWARDS_SECONDS = 3.0
 _LIVE_SECONDS = 60.0
 _SENT_LATE = timedelta(seconds=1)
@@ -185,12 +185,16 @@ async def _round(rig: Rig, victims: Sequence[Victim]) -> float:
                 group.create_task(_keep_calling(Caller(channel, victim.secret), victim, stop))
         async with asyncio.timeout(_LIVE_SECONDS):
             await asyncio.gather(*(victim.lives.wait() for victim in victims))
-        stopped, seconds = rig.dice.randrange(SERVERS), rig.dice.uniform(0.2, _LONGEST_STOP_SECONDS)
+        stopped, seconds = (
+            rig.dice.randrange(SERVERS),
+            max(rig.dice.uniform(0.2, _LONGEST_STOP_SECONDS) for _ in range(2)),
+        )
         running = [number for number in range(SERVERS) if number != stopped]
         async with asyncio.TaskGroup() as acts:
             acts.create_task(_stand_still(rig, stopped, seconds))
             for victim in victims:
-                after_seconds = rig.dice.uniform(0, seconds + 0.5)
+                # Mostly so early that a call which was let in before is too late when its process goes on.
+                after_seconds = rig.dice.uniform(0, rig.dice.choice((0.3, max(0.3, seconds - 2), seconds + 0.5)))
                 acts.create_task(_revoke(rig, victim, after_seconds, server=rig.dice.choice(running)))
         await asyncio.sleep(_AFTERWARDS_SECONDS)
         stop.set()
