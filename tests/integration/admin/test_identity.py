@@ -122,7 +122,7 @@ async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) ->
     key = await plane.key("acme", "crm-service", project=CRM)
     principal = await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
     expiry = Timestamp()
-    expiry.FromDatetime(datetime.now(UTC) + timedelta(seconds=2))
+    expiry.FromDatetime(datetime.now(UTC) + timedelta(seconds=3))
     await plane.call(
         api_keys_pb2.UpdateApiKeyRequest(
             api_key=api_keys_pb2.ApiKey(name=principal.credential_name, expire_time=expiry),
@@ -132,7 +132,7 @@ async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) ->
     await plane.watch.refresh()
     await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
-    await asyncio.sleep(2.05)
+    await asyncio.sleep(3.05)
 
     with pytest.raises(CredentialsInvalid):
         await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
