@@ -13,6 +13,7 @@ from tollhouse_server.names import TenantName
 from tollhouse_server.reporting.conservation_store import compare_rollups
 from tollhouse_server.reporting.reports import MonthReport, month_report
 from tollhouse_server.reporting.rollup_store import build_next_day
+from tollhouse_server.reporting.store import begin_snapshot
 from tollhouse_server.reporting.sums import Dimension
 
 from tests.drivers.postgres import TestDatabase, TestPostgres
@@ -107,6 +108,7 @@ async def build(database: Database) -> int:
 async def report(database: Database, by: list[Dimension]) -> MonthReport:
     """Make the month's report."""
     async with database.transaction() as session:
+        await begin_snapshot(session)
         return await month_report(session, TenantName("acme"), month="2026-05", dimensions=by)
 
 

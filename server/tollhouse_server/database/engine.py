@@ -1,7 +1,7 @@
 """One engine per process for the control plane (SQLModel); the ledger has raw asyncpg connections of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
@@ -101,16 +101,21 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def within(self, domain: str, *, actor: str = "") -> AsyncIterator[AsyncSession]:
+    async def within(
+        self, domain: str, *, actor: str = "", begin: Callable[[AsyncSession], Awaitable[None]] | None = None
+    ) -> AsyncIterator[AsyncSession]:
         """Yield the session of a `transaction()` that sees and writes only the rows of one tenant, `domain`.
 
         For the platform these are all tenants' rows. `actor` is the tenant of whoever acts, for the record of his
-        requests: an administrator of the platform acts within a tenant that is not his own.
+        requests: an administrator of the platform acts within a tenant that is not his own. `begin` does what must come
+        before any query, such as choosing the level of isolation.
 
         Raises:
             StoreUnavailable: PostgreSQL is gone or has no connection to give.
         """
         async with self.transaction() as session:
+            if begin is not None:
+                await begin(session)
             await run_sql(session, _SET_TENANT, {"tenant": domain, "actor": actor})
             yield session
 

@@ -47,13 +47,12 @@ async def month_report(
 ) -> MonthReport:
     """Add up a calendar month (`YYYY-MM`; empty means the current one) in the tenant's time zone.
 
-    Must be the first thing that is done in the session's transaction.
+    The session's transaction must have begun with `begin_snapshot`, so that all parts of the report are of one moment.
 
     Raises:
         ResourceNotFound: there is no such tenant.
         InvalidRequest: the split makes more than MOST_LINES lines.
     """
-    await store.begin_snapshot(session)
     clock = await read_clock(session, scope.tenant)
     month = month or month_of(clock.now, clock.zone)
     period = month_period(month, clock.zone)

@@ -19,12 +19,12 @@ ROBOT = Principal(
 )
 
 
-def by(principal: Principal = ROBOT) -> Call:
-    """Return a call with ten seconds left, authorised as the chain would have it."""
+def by(principal: Principal = ROBOT, *, domain: str = "") -> Call:
+    """Return a call with ten seconds left, authorised as the chain would have it: in the caller's tenant by default."""
     return Call(
         rpc="test",
         principal=principal,
-        domain=principal.tenant_id,
+        domain=domain or principal.tenant_id,
         deadline=time.monotonic() + 10,
         correlation_id=uuid4().hex,
     )

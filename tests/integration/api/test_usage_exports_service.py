@@ -22,7 +22,8 @@ from tollhouse_server.errors import (
     StoreUnavailable,
     WrongState,
 )
-from tollhouse_server.names import parse_scope
+from tollhouse_server.names import PLATFORM, parse_scope
+from tollhouse_server.reporting import store
 from tollhouse_server.reporting.conservation_store import compare_rollups
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.reports import month_report, usage_summary
@@ -63,7 +64,7 @@ async def download(service: UsageExportService, *, page_size: int = 7) -> list[s
     token = ""
     while True:
         request = pb.ListUsageExportLinesRequest(name=MAY, page_size=page_size, page_token=token)
-        page = await service.list_usage_export_lines(request, by())
+        page = await service.list_usage_export_lines(request, by(domain=PLATFORM))
         lines += page.lines
         token = page.next_page_token
         if not token:
@@ -81,23 +82,26 @@ async def confirm(service: UsageExportService, lines: list[str], **changes: Any)
         "content_sha256": "a" * 64,
         "location": "shelf 7",
     }
-    return await service.confirm_usage_export(pb.ConfirmUsageExportRequest(**(values | changes)), by())
+    return await service.confirm_usage_export(pb.ConfirmUsageExportRequest(**(values | changes)), by(domain=PLATFORM))
 
 
 async def exported(service: UsageExportService) -> None:
     """Take May as far as confirmed."""
-    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by())
+    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by(domain=PLATFORM))
     await confirm(service, await download(service))
 
 
 async def drop(service: UsageExportService, **values: Any) -> pb.UsageExport:
     """Drop the records of May."""
-    return await service.drop_usage_export_records(pb.DropUsageExportRecordsRequest(name=MAY, **values), by())
+    return await service.drop_usage_export_records(
+        pb.DropUsageExportRecordsRequest(name=MAY, **values), by(domain=PLATFORM)
+    )
 
 
 async def may_report(books: Books, *by_dimensions: Dimension) -> tuple[Any, Any]:
     """Make May's report of tenant acme."""
     async with books.database.transaction() as session:
+        await store.begin_snapshot(session)
         report = await month_report(session, ACME, month="2026-05", dimensions=by_dimensions)
     return report.totals, report.lines
 
@@ -107,7 +111,7 @@ async def test_a_month_is_exported_confirmed_and_dropped_and_its_report_stays_th
 ) -> None:
     """Every record is downloaded once, and what is left of the month says what it said before."""
     before = [await may_report(books, Dimension.DEPARTMENT, Dimension.DAY), await may_report(books, Dimension.SKU)]
-    created = await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by())
+    created = await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by(domain=PLATFORM))
     lines = await download(service)
     confirmed = await confirm(service, lines)
     tried = await drop(service, validate_only=True)
@@ -153,13 +157,13 @@ async def test_a_download_that_is_not_the_month_is_not_confirmed(
     service: UsageExportService, forged: Callable[[list[str]], dict[str, Any]]
 ) -> None:
     """A line short, a nano-dollar off, a letter changed."""
-    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by())
+    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by(domain=PLATFORM))
     lines = await download(service)
 
     with pytest.raises(ExportMismatch):
         await confirm(service, lines, **forged(lines))
 
-    assert (await service.get_usage_export(pb.GetUsageExportRequest(name=MAY), by())).state == 1
+    assert (await service.get_usage_export(pb.GetUsageExportRequest(name=MAY), by(domain=PLATFORM))).state == 1
 
 
 @pytest.mark.parametrize(
@@ -192,13 +196,15 @@ async def test_only_a_month_that_is_over_is_exported_and_a_confirmed_one_only_on
     """Before it is confirmed stock may be taken again."""
     may = pb.CreateUsageExportRequest(month="2026-05")
     for _ in range(2):
-        await service.create_usage_export(may, by())
+        await service.create_usage_export(may, by(domain=PLATFORM))
     await confirm(service, await download(service))
 
     with pytest.raises(InvalidRequest):
-        await service.create_usage_export(pb.CreateUsageExportRequest(month=f"{datetime.now(UTC):%Y-%m}"), by())
+        await service.create_usage_export(
+            pb.CreateUsageExportRequest(month=f"{datetime.now(UTC):%Y-%m}"), by(domain=PLATFORM)
+        )
     with pytest.raises(ResourceExists):
-        await service.create_usage_export(may, by())
+        await service.create_usage_export(may, by(domain=PLATFORM))
     with pytest.raises(WrongState):
         await confirm(service, [])
 
@@ -207,7 +213,7 @@ async def test_a_month_is_not_dropped_before_it_is_confirmed_even_past_the_servi
     books: Books, service: UsageExportService
 ) -> None:
     """The application's role has one door to a partition, and that looks for itself; so does the one of last month."""
-    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by())
+    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by(domain=PLATFORM))
     with pytest.raises(WrongState):
         await drop(service)
     last_month = "date_trunc('month', now() - interval '1 month')::date"
@@ -239,7 +245,7 @@ async def test_retention_drops_confirmed_months_that_are_old_enough_and_writes_i
     books: Books, service: UsageExportService
 ) -> None:
     """Neither a month that is not confirmed, nor one that is too young; a second round finds nothing to do."""
-    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by())
+    await service.create_usage_export(pb.CreateUsageExportRequest(month="2026-05"), by(domain=PLATFORM))
     now = datetime.now(UTC)
     age = (now.year - 2026) * 12 + now.month - 6
     unconfirmed = await Retention(books.database, months=age).drop_old_months()

@@ -35,6 +35,7 @@ async def report(
 ) -> MonthReport:
     """Make a month report."""
     async with books.database.transaction() as session:
+        await store.begin_snapshot(session)
         return await month_report(session, scope, month=month, dimensions=by)
 
 

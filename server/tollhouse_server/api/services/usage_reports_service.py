@@ -36,7 +36,7 @@ class UsageReportService:
         dimensions = [_dimension(value) for value in request.group_by] or _DEFAULT_SPLIT
         async with self._database.within(call.domain) as session:
             await require_scope(session, scope)
-        async with self._database.within(call.domain) as session:
+        async with self._database.within(call.domain, begin=store.begin_snapshot) as session:
             report = await month_report(session, scope, month=request.month, dimensions=dimensions)
             on_device = await sum_use(session, scope, start=report.period.start, end=report.period.end)
         return pb.MonthReport(
