@@ -26,6 +26,8 @@ async def housekeeper(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
             "TOLLHOUSE_WORKER_DEAD_AFTER_SECONDS": "1",
             # Nobody listens there: the ledger is kept all the same.
             "TOLLHOUSE_VAULT_ADDRESS": "http://127.0.0.1:9",
+            "TOLLHOUSE_VAULT_ROLE_ID_FILE": os.devnull,
+            "TOLLHOUSE_VAULT_SECRET_ID_FILE": os.devnull,
             "TOLLHOUSE_VAULT_CUSTODIAN_ROLE_ID_FILE": os.devnull,
             "TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID_FILE": os.devnull,
         },
@@ -36,7 +38,8 @@ async def housekeeper(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
     os.close(writable)
     try:
         with os.fdopen(readable, "rb") as pipe:
-            assert await asyncio.to_thread(pipe.read, 1) == b"1"
+            ready = await asyncio.to_thread(pipe.read, 1)
+        assert ready == b"1", (await process.communicate())[1].decode()
         yield process
     finally:
         if process.returncode is None:

@@ -133,6 +133,7 @@ async def test_an_expired_key_is_refused_though_nothing_changed(plane: Plane) ->
     await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)
 
     await asyncio.sleep(3.05)
+    await plane.watch.refresh()  # hears that nothing changed
 
     with pytest.raises(CredentialsInvalid):
         await plane.directory.authenticate(f"Bearer {key}", patience_seconds=PATIENCE_SECONDS)

@@ -62,8 +62,8 @@ def test_csv_has_a_header_and_quotes_what_needs_it(server: CannedServer, run: Ru
     result = run("tenants", "show", "acme", "-o", "csv")
 
     rows = list(csv.reader(io.StringIO(result.out)))
-    assert rows[0] == ["name", "display_name", "time_zone", "state", "create_time"]
-    assert rows[1] == ["tenants/acme", TENANT.display_name, "", "active", "2025-11-21T04:40:00Z"]
+    assert rows[0] == ["name", "display_name", "time_zone", "state", "create_time", "purge_time"]
+    assert rows[1] == ["tenants/acme", TENANT.display_name, "", "active", "2025-11-21T04:40:00Z", ""]
 
 
 def test_a_table_shows_no_control_characters_and_one_row_per_line(server: CannedServer, run: Run) -> None:
@@ -74,7 +74,7 @@ def test_a_table_shows_no_control_characters_and_one_row_per_line(server: Canned
 
     lines = result.out.splitlines()
     assert len(lines) == 2
-    assert lines[0].split() == ["NAME", "DISPLAY", "NAME", "TIME", "ZONE", "STATE", "CREATE", "TIME"]
+    assert lines[0].split() == "NAME DISPLAY NAME TIME ZONE STATE CREATE TIME PURGE TIME".split()
     assert "\x1b" not in result.out
     assert 'Acme, "the" one' in lines[1]
 
