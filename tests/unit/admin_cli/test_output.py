@@ -74,7 +74,7 @@ def test_a_table_shows_no_control_characters_and_one_row_per_line(server: Canned
 
     lines = result.out.splitlines()
     assert len(lines) == 2
-    assert lines[0].split() == "NAME DISPLAY NAME TIME ZONE STATE CREATE TIME PURGE TIME".split()
+    assert lines[0].split() == ["NAME", "DISPLAY", "NAME", "TIME", "ZONE", "STATE", "CREATE", "TIME", "PURGE", "TIME"]
     assert "\x1b" not in result.out
     assert 'Acme, "the" one' in lines[1]
 
