@@ -82,11 +82,14 @@ class Granting:
 
         Raises:
             PermissionDenied: he has not one of them on the whole tenant.
-            DutiesConflict: the role, or someone who holds it, would have two duties that must be apart.
+            DutiesConflict: the role, a group or someone who holds it, would have two duties that must be apart.
         """
         await lock_rights(session, tenant.tenant)
         await self.require_grantable(giver, added, str(tenant))
         _require_apart(role.name, role, role)
+        # Also of a group that nobody is in: whoever joins it is held against what he has, not against itself.
+        for group, beside in await store.roles_beside(session, tenant.tenant, role.name):
+            _require_apart(str(GroupName(tenant.tenant, group)), await role_called(session, beside), role)
         held_by = await store.holders(session, tenant.tenant, role.name)
         await self._keep_apart(session, tenant.tenant, held_by, [role], except_role=role.name)
 
@@ -159,7 +162,8 @@ class Granting:
 async def lock_rights(session: AsyncSession, tenant: str) -> None:
     """Wait until no other transaction changes the rights of a tenant, and keep others waiting until this one ends.
 
-    Last of all locks but the epochs': whoever changes what rights depend on comes here after it.
+    Last of all locks but the epochs': whoever changes what rights depend on comes here after it. Grants, memberships
+    and roles are written only after it: the trigger that notes a change wants it too, and has what was changed locked.
     """
     await run_sql(
         session,

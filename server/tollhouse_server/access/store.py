@@ -39,6 +39,13 @@ WHERE g.tenant_id = :tenant AND g.role = :role
 ORDER BY 1
 """
 
+_ROLES_BESIDE = """
+SELECT DISTINCT g.group_id, other.role FROM role_grant g
+JOIN role_grant other ON other.tenant_id = g.tenant_id AND other.group_id = g.group_id AND other.role <> g.role
+WHERE g.tenant_id = :tenant AND g.role = :role
+ORDER BY g.group_id, other.role
+"""
+
 
 async def create_grant(session: AsyncSession, row: RoleGrantRow) -> RoleGrantRow:
     """Insert a grant.
@@ -134,3 +141,9 @@ async def holders(session: AsyncSession, tenant: str, role: str) -> list[str]:
     """Return the ids of the principals who hold a role, by grants of their own or of a group."""
     rows = await run_sql(session, _HOLDERS, {"tenant": tenant, "role": role})
     return [row.principal_id for row in rows]
+
+
+async def roles_beside(session: AsyncSession, tenant: str, role: str) -> list[tuple[str, str]]:
+    """Return (group, role) of every other role of the groups that have a role, whether or not anyone is in them."""
+    rows = await run_sql(session, _ROLES_BESIDE, {"tenant": tenant, "role": role})
+    return [(row.group_id, row.role) for row in rows]
