@@ -31,6 +31,8 @@ _GONE = (
     asyncpg.CrashShutdownError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # Two that changed the same things in another order: the one that was ended may simply come again.
+    asyncpg.DeadlockDetectedError,
     # A wrong password and a missing database are the same to a caller; the operator reads which in `detail`.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -48,7 +50,7 @@ _LONGEST_PAUSE = "15s"
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn the many ways in which a database can be gone into the one fact StoreUnavailable.
+    """Turn the many ways in which a database can be gone, or have no time, into the one fact StoreUnavailable.
 
     A task that has been cancelled gets CancelledError instead: what failed is how its connection was given back, and
     whoever outlasts an outage must not take that for one, or it would never end.

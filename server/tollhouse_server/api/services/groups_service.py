@@ -8,7 +8,7 @@ from tollhouse.admin.v1 import groups_pb2 as pb
 
 from tollhouse_server.access import group_store as store
 from tollhouse_server.access.authorizer import Authorizer
-from tollhouse_server.access.granting import Granting
+from tollhouse_server.access.granting import Granting, lock_rights
 from tollhouse_server.access.tables import GroupMemberRow, GroupRow
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.masks import changed_fields
@@ -77,6 +77,7 @@ class GroupService:
         async def act(session: AsyncSession) -> Change[Empty]:
             row = await _locked(session, name, request.etag)
             before = _message(row, await store.member_count(session, name))
+            await lock_rights(session, name.tenant)
             await store.delete_group(session, row)
             return Change(resource=str(name), before=before, after=None, answer=Empty())
 
@@ -105,6 +106,7 @@ class GroupService:
         async def act(session: AsyncSession) -> Change[pb.GroupMembersChange]:
             row = await store.get_group(session, name, lock=True)
             before = _message(row, await store.member_count(session, name))
+            await lock_rights(session, name.tenant)
             removed = await store.remove_members(session, name, principals)
             return await _changed(session, row, before, removed)
 

@@ -125,6 +125,7 @@ class RoleService:
             row = await role_store.get_role(session, name, lock=True)
             check_version(row, version_of(request.etag, str(name)), str(name))
             before = role_message(row)
+            await lock_rights(session, name.tenant)
             await role_store.delete_role(session, row)
             return Change(resource=str(name), before=before, after=None, answer=Empty())
 
