@@ -125,7 +125,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             DepartmentService(database, mutations, pages, parts.authorizer),
         ),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
-        (_descriptor(principals_pb2, "PrincipalService"), PrincipalService(database, mutations, pages)),
+        (
+            _descriptor(principals_pb2, "PrincipalService"),
+            PrincipalService(database, mutations, pages, parts.authorizer),
+        ),
         (
             _descriptor(api_keys_pb2, "ApiKeyService"),
             ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
@@ -194,7 +197,7 @@ def tree_services(
         "TenantService": TenantService(database, mutations, pages),
         "DepartmentService": DepartmentService(database, mutations, pages, authorizer),
         "ProjectService": ProjectService(database, mutations, pages),
-        "PrincipalService": PrincipalService(database, mutations, pages),
+        "PrincipalService": PrincipalService(database, mutations, pages, authorizer),
         "GroupService": GroupService(database, mutations, pages, authorizer),
         "RoleService": RoleService(database, mutations, pages, authorizer),
         "LimitService": LimitService(database, mutations, pages),

@@ -76,7 +76,7 @@ class Plane:
             TenantService(database, mutations, pages),
             DepartmentService(database, mutations, pages, authorizer),
             ProjectService(database, mutations, pages),
-            PrincipalService(database, mutations, pages),
+            PrincipalService(database, mutations, pages, authorizer),
             ApiKeyService(database, mutations, pages, authorizer, PEPPER),
             RoleService(database, mutations, pages, authorizer),
             GroupService(database, mutations, pages, authorizer),

@@ -13,6 +13,7 @@ from tollhouse.admin.v1 import (
     projects_pb2,
     roles_pb2,
     tenants_pb2,
+    trees_pb2,
 )
 from tollhouse_server.errors import DutiesConflict, InvalidRequest, PermissionDenied, ResourceInUse, ResourceNotFound
 
@@ -194,6 +195,44 @@ async def test_a_role_that_grows_keeps_its_holders_duties_apart(plane: Plane) ->
 
     with pytest.raises(DutiesConflict):
         await plane.call(roles_pb2.UpdateRoleRequest(role=grown))
+
+
+async def test_a_role_that_grows_keeps_duties_apart_in_a_group_that_nobody_is_in(plane: Plane) -> None:
+    """Otherwise whoever joins it later, or comes with a token that names it, would have both."""
+    await plane.tenant("acme")
+    await plane.call(role_of("extra", "limits.get"))
+    await group(plane, "empty", ("limit-approver", ACME), (f"{ACME}/roles/extra", ACME))
+    grown = roles_pb2.Role(name=f"{ACME}/roles/extra", permissions=["limits.get", "limitIncreases.request"])
+
+    with pytest.raises(DutiesConflict) as refused:
+        await plane.call(roles_pb2.UpdateRoleRequest(role=grown))
+
+    assert f"{ACME}/groups/empty" in str(refused.value)
+
+
+async def test_who_registers_people_makes_nobody_a_stronger_one(plane: Plane) -> None:
+    """A subject of an issuer is a credential: to give a principal another one takes what he may, in a document too."""
+    await plane.tenant("acme")
+    await plane.call(role_of("registrar", "principals.update", "principals.list", "trees.apply"))
+    clerk = await plane.key("acme", "clerk", (f"{ACME}/roles/registrar", ACME))
+    await plane.key("acme", "boss", ("tenant-admin", ACME))
+    await plane.key("acme", "new")
+    login, account = "https://login.example", principals_pb2.Principal.KIND_SERVICE_ACCOUNT
+    boss, new = (
+        principals_pb2.Principal(name=f"{ACME}/principals/{who}", issuer=login, subject="clerk")
+        for who in ("boss", "new")
+    )
+    entry = trees_pb2.TreePrincipal(id="boss", kind=account, issuer=login, subject="clerk")
+
+    for request in (
+        principals_pb2.UpdatePrincipalRequest(principal=boss),
+        trees_pb2.ApplyTreeRequest(parent=ACME, tree=trees_pb2.Tree(principals=[entry])),
+    ):
+        with pytest.raises(PermissionDenied):
+            await plane.call(request, key=clerk)
+    assert (await plane.call(principals_pb2.UpdatePrincipalRequest(principal=new), key=clerk)).subject == "clerk"
+    boss.display_name, boss.subject, boss.issuer = "Boss", "", ""
+    assert (await plane.call(principals_pb2.UpdatePrincipalRequest(principal=boss), key=clerk)).display_name == "Boss"
 
 
 async def test_a_move_gives_nobody_more_than_the_mover_has(plane: Plane) -> None:

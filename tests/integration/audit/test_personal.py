@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from tollhouse.admin.v1 import principals_pb2, tenants_pb2
 from tollhouse_admin.audit_proofs import Part, Report, verify_trail
+from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
@@ -154,7 +155,9 @@ async def test_changes_say_where_they_come_from_behind_trusted_proxies(database:
     """A header is believed from a trusted proxy alone; two acts on two tenants."""
     personal = PersonalData(keys)
     mutations, pages = Mutations(database, b"f", witness_of(database, personal)), PageTokens(b"p")
-    tenants, principals = TenantService(database, mutations, pages), PrincipalService(database, mutations, pages)
+    authorizer = Authorizer(database, EpochWatch(database))
+    tenants = TenantService(database, mutations, pages)
+    principals = PrincipalService(database, mutations, pages, authorizer)
     create = "tollhouse.admin.v1.TenantService.CreateTenant"
 
     async def act(handler: Any, request: Message, call: Call) -> None:

@@ -98,7 +98,8 @@ class PrincipalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePrincipal(self, request, context):
-        """UpdatePrincipal changes the fields that the mask names. Repeatable by `request_id`.
+        """UpdatePrincipal changes the fields that the mask names. To make a principal another subject of an issuer takes every
+        permission that he has, as a key of his does. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

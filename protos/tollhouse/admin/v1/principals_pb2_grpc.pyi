@@ -40,7 +40,9 @@ class PrincipalServiceStub:
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_principals_pb2.ListPrincipalsRequest, _principals_pb2.ListPrincipalsResponse]
     """ListPrincipals returns a tenant's principals in the order of their ids."""
     UpdatePrincipal: _grpc.UnaryUnaryMultiCallable[_principals_pb2.UpdatePrincipalRequest, _principals_pb2.Principal]
-    """UpdatePrincipal changes the fields that the mask names. Repeatable by `request_id`."""
+    """UpdatePrincipal changes the fields that the mask names. To make a principal another subject of an issuer takes every
+    permission that he has, as a key of his does. Repeatable by `request_id`.
+    """
     DisablePrincipal: _grpc.UnaryUnaryMultiCallable[_principals_pb2.DisablePrincipalRequest, _principals_pb2.Principal]
     """DisablePrincipal refuses all its credentials within two seconds on every server. Disabling twice changes nothing."""
     EnablePrincipal: _grpc.UnaryUnaryMultiCallable[_principals_pb2.EnablePrincipalRequest, _principals_pb2.Principal]
@@ -60,7 +62,9 @@ class PrincipalServiceAsyncStub(PrincipalServiceStub):
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_principals_pb2.ListPrincipalsRequest, _principals_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
     """ListPrincipals returns a tenant's principals in the order of their ids."""
     UpdatePrincipal: _aio.UnaryUnaryMultiCallable[_principals_pb2.UpdatePrincipalRequest, _principals_pb2.Principal]  # type: ignore[assignment]
-    """UpdatePrincipal changes the fields that the mask names. Repeatable by `request_id`."""
+    """UpdatePrincipal changes the fields that the mask names. To make a principal another subject of an issuer takes every
+    permission that he has, as a key of his does. Repeatable by `request_id`.
+    """
     DisablePrincipal: _aio.UnaryUnaryMultiCallable[_principals_pb2.DisablePrincipalRequest, _principals_pb2.Principal]  # type: ignore[assignment]
     """DisablePrincipal refuses all its credentials within two seconds on every server. Disabling twice changes nothing."""
     EnablePrincipal: _aio.UnaryUnaryMultiCallable[_principals_pb2.EnablePrincipalRequest, _principals_pb2.Principal]  # type: ignore[assignment]
@@ -101,7 +105,9 @@ class PrincipalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _principals_pb2.UpdatePrincipalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_principals_pb2.Principal, _abc.Awaitable[_principals_pb2.Principal]]:
-        """UpdatePrincipal changes the fields that the mask names. Repeatable by `request_id`."""
+        """UpdatePrincipal changes the fields that the mask names. To make a principal another subject of an issuer takes every
+        permission that he has, as a key of his does. Repeatable by `request_id`.
+        """
 
     @_abc_1.abstractmethod
     def DisablePrincipal(

@@ -8,6 +8,8 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import principals_pb2 as pb
 
+from tollhouse_server.access.authorizer import Authorizer
+from tollhouse_server.access.granting import Granting
 from tollhouse_server.access.group_store import leave_all_groups
 from tollhouse_server.access.store import delete_grant, grants_of
 from tollhouse_server.api.call import Call
@@ -32,10 +34,11 @@ _ISSUER: Final = re.compile(r"(?:https://|http://(?:localhost|127\.0\.0\.1)(?=[:
 class PrincipalService:
     """Creates, reads, changes, disables, enables and deletes principals."""
 
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
+    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, authorizer: Authorizer) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
+        self._granting = Granting(authorizer)
 
     async def create_principal(self, request: pb.CreatePrincipalRequest, call: Call) -> pb.Principal:
         row = new_principal(request)
@@ -97,6 +100,9 @@ class PrincipalService:
             if values.keys() & set(_IDENTITY):
                 who = {field: str(values.get(field, getattr(row, field))) for field in _IDENTITY}
                 checked_identity(row.kind, who)
+                if who["subject"] and (who["issuer"], who["subject"]) != (row.issuer, row.subject):
+                    # Whoever has this subject acts as him from now on.
+                    await self._granting.check_credential(session, call.principal, name, None)
             with store.unique_principal(name.tenant, name.principal):
                 after = principal_message(await change(session, row, **values))
             if row.deleted_at is not None:
