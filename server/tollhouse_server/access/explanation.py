@@ -65,10 +65,10 @@ def explain(
         elif is_above:
             lacking.append(grant)
     if given and not barriers:
-        return True, [found(one, Kind.GRANTED, question.permission) for one in _nearest_first(given, question)]
-    misses = [found(one, Kind.GRANTED, question.permission) for one in _nearest_first(given, question)]
-    misses += [found(one, Kind.ELSEWHERE, question.permission) for one in elsewhere]
-    misses += [found(one, Kind.ROLE_LACKS, question.permission) for one in _nearest_first(lacking, question)]
+        return True, [finding_of(one, Kind.GRANTED, question.permission) for one in _nearest_first(given, question)]
+    misses = [finding_of(one, Kind.GRANTED, question.permission) for one in _nearest_first(given, question)]
+    misses += [finding_of(one, Kind.ELSEWHERE, question.permission) for one in elsewhere]
+    misses += [finding_of(one, Kind.ROLE_LACKS, question.permission) for one in _nearest_first(lacking, question)]
     return False, [*barriers, *misses][:MOST_FINDINGS]
 
 
@@ -95,7 +95,7 @@ def _nearest_first(grants: Iterable[RoleGrantRow], question: Question) -> list[R
     return sorted(grants, key=lambda grant: (question.scopes.index(grant.scope), grant.grant_id))
 
 
-def found(grant: RoleGrantRow, kind: Kind, permission: str = "") -> Finding:
+def finding_of(grant: RoleGrantRow, kind: Kind, permission: str = "") -> Finding:
     """Return the finding that a grant gives, lacks, or gives elsewhere a permission; or only that it is held."""
     through = f" through {GroupName(grant.tenant_id, grant.group_id)}" if grant.group_id else ""
     held = f"Grant {RoleGrantName(grant.tenant_id, grant.grant_id)} gives {role_name(grant.role)} on {grant.scope}"

@@ -2,7 +2,7 @@
 
 import pytest
 from google.protobuf.message import Message
-from tollhouse.admin.v1 import departments_pb2, limits_pb2, projects_pb2, roles_pb2, tenants_pb2
+from tollhouse.admin.v1 import access_pb2, departments_pb2, limits_pb2, projects_pb2, roles_pb2, tenants_pb2
 from tollhouse_server.errors import InvalidRequest, PermissionDenied, ResourceNotFound
 
 from tests.integration.admin.plane import Plane
@@ -112,6 +112,31 @@ async def test_finance_changes_nothing(plane: Plane) -> None:
     assert [project.name for project in listed.projects] == ["tenants/acme/departments/emea/projects/crm"]
     with pytest.raises(PermissionDenied):
         await plane.call(limits_pb2.DeleteLimitRequest(name="tenants/acme/limits/cap"), key=key)
+
+
+async def test_no_explanation_tells_of_another_tenants_tree(plane: Plane) -> None:
+    """Whoever asks about himself may name any scope; what is above it in another tenant he does not hear."""
+    await plane.tenant("acme")
+    await plane.tenant("bolt")
+    key = await plane.key("acme", "ann", ("tenant-admin", "tenants/acme"))
+
+    answers = [
+        await plane.call(
+            access_pb2.ExplainAccessRequest(
+                principal="tenants/acme/principals/ann",
+                permission="projects.create",
+                scope=f"tenants/bolt/departments/{department}",
+            ),
+            key=key,
+        )
+        for department in ("emea", "none")
+    ]
+
+    assert [list(answer.scopes) for answer in answers] == [
+        ["tenants/bolt/departments/emea", "platform"],
+        ["tenants/bolt/departments/none", "platform"],
+    ]
+    assert not any(answer.allowed for answer in answers)
 
 
 async def test_roles_are_listed_to_everyone_who_is_known(plane: Plane) -> None:

@@ -189,7 +189,9 @@ class ExplainAccessResponse(_message.Message):
 
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The scope and everything above it, the nearest first: where a grant would give it."""
+        """The scope and everything above it, the nearest first: where a grant would give it. In a tenant that the principal
+        does not belong to a grant on the platform alone would, and what is above the scope there is not told.
+        """
 
     def __init__(
         self,

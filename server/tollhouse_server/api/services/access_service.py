@@ -7,7 +7,7 @@ from tollhouse.admin.v1 import access_pb2 as pb
 
 from tollhouse_server.access import role_store, store
 from tollhouse_server.access.authorizer import Authorizer
-from tollhouse_server.access.explanation import Finding, Kind, Question, explain, found
+from tollhouse_server.access.explanation import Finding, Kind, Question, explain, finding_of
 from tollhouse_server.access.granting import role_name
 from tollhouse_server.access.roles import ALL_PERMISSIONS
 from tollhouse_server.access.tables import RoleGrantRow
@@ -16,7 +16,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.permissions import EXPLAIN_ACCESS
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
-from tollhouse_server.names import PLATFORM, GroupName, PrincipalName, RoleGrantName, TenantName
+from tollhouse_server.names import PLATFORM, GroupName, PrincipalName, RoleGrantName, TenantName, domain_of
 from tollhouse_server.tenancy import store as tenancy
 
 
@@ -32,7 +32,7 @@ class AccessService:
         name = await self._may_ask(request.principal, call)
         is_own = call.principal.name == str(name)
         narrowed = call.principal.permissions if is_own else None
-        scopes = await self._scopes(request.scope)
+        scopes = await self._scopes(request.scope, name.tenant)
         async with self._database.within(name.tenant) as session:
             question = Question(
                 principal=str(name),
@@ -71,11 +71,17 @@ class AccessService:
             await self._authorizer.authorize(call.principal, EXPLAIN_ACCESS, str(TenantName(name.tenant)))
         return name
 
-    async def _scopes(self, scope: str) -> tuple[str, ...]:
-        """Return a scope and everything above it, as this server's policy has it after a look at the database."""
+    async def _scopes(self, scope: str, tenant: str) -> tuple[str, ...]:
+        """Return a scope and everything above it on which someone of `tenant` may hold grants, the nearest first.
+
+        The tree is as this server's policy has it after a look at the database; another tenant's is not told.
+        """
+        if scope == PLATFORM:
+            return (PLATFORM,)
+        if domain_of(scope) != tenant:
+            return scope, PLATFORM
         await self._authorizer.catch_up()
-        above = self._authorizer.chain(scope)
-        return above if scope == PLATFORM else (*above, PLATFORM)
+        return *self._authorizer.chain(scope), PLATFORM
 
 
 async def _state(session: AsyncSession, name: PrincipalName) -> str | None:
@@ -92,7 +98,7 @@ async def _permissions(session: AsyncSession, grants: Iterable[RoleGrantRow]) ->
 
 def _access(scope: str, grants: list[RoleGrantRow], roles: dict[str, frozenset[str]]) -> pb.ScopeAccess:
     permissions = frozenset().union(*(roles[grant.role] for grant in grants))
-    findings = [_message(found(grant, Kind.GRANTED)) for grant in grants]
+    findings = [_message(finding_of(grant, Kind.GRANTED)) for grant in grants]
     return pb.ScopeAccess(scope=scope, permissions=sorted(permissions), grants=findings)
 
 
