@@ -10,7 +10,7 @@ from tollhouse_server.api.permissions import ASKED_BY_HANDLERS, rules
 from tollhouse_server.api.values import etag, moment_of, timestamp
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.identity import store
-from tollhouse_server.identity.networks import parse_network
+from tollhouse_server.identity.networks import is_part, parse_network
 from tollhouse_server.identity.scopes import SETS
 from tollhouse_server.identity.tables import ApiKeyRow
 from tollhouse_server.names import (
@@ -121,6 +121,15 @@ def successor_expiry(request: pb.RotateApiKeyRequest, row: ApiKeyRow, now: datet
     if row.expires_at is None or row.created_at is None:
         return None
     return now + (row.expires_at - row.created_at)
+
+
+def is_wider(row: ApiKeyRow, *, expires_at: datetime | None, allowed_networks: Iterable[str]) -> bool:
+    """Tell whether a key is accepted for longer, or from more places, than one with this expiry and these networks."""
+    if expires_at is not None and (row.expires_at is None or row.expires_at > expires_at):
+        return True
+    before = [parse_network(network) for network in allowed_networks]
+    now = [parse_network(network) for network in row.allowed_networks]
+    return bool(before) and not (now and all(any(is_part(one, other) for other in before) for one in now))
 
 
 def key_state(row: ApiKeyRow) -> "pb.ApiKey.State.ValueType":

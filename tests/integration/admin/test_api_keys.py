@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from tollhouse.admin.v1 import api_keys_pb2 as pb
 from tollhouse.admin.v1 import projects_pb2, tenants_pb2
 from tollhouse_server.api.chain import Arrival
@@ -116,6 +117,37 @@ async def test_networks_can_be_changed_and_must_be_networks(acme: Plane) -> None
     for wrong in ("10.0.0.1/8", "nowhere", "::ffff:10.0.0.0/104"):
         with pytest.raises(InvalidRequest):
             await made(acme, allowed_networks=[wrong])
+
+
+async def test_a_key_is_widened_only_by_who_could_make_it(acme: Plane) -> None:
+    """For longer, or from more networks: a key of someone stronger; to narrow it is anybody's who may change it."""
+    clerk = await acme.key("acme", "clerk", ("department-admin", "tenants/acme/departments/sales"))
+    ends = pb.ApiKey()
+    ends.expire_time.FromDatetime(datetime.now(UTC) + timedelta(hours=2))
+    bound = await made(acme, expire_time=ends.expire_time, allowed_networks=["192.0.2.0/24", "2001:db8::/32"])
+    name = bound.api_key.name
+
+    async def change(by: str, *paths: str, **fields: Any) -> pb.ApiKey:
+        request = pb.UpdateApiKeyRequest(api_key=pb.ApiKey(name=name, **fields), update_mask=FieldMask(paths=paths))
+        answer: pb.ApiKey = await acme.call(request, key=by)
+        return answer
+
+    ends.expire_time.seconds += 1
+    for field, value in (
+        ("expire_time", ends.expire_time),
+        ("expire_time", None),
+        ("allowed_networks", []),
+        ("allowed_networks", ["192.0.2.0/24", "198.51.100.1"]),
+        ("allowed_networks", ["::/0"]),
+    ):
+        with pytest.raises(PermissionDenied):
+            await change(clerk, field, **{field: value})
+    ends.expire_time.seconds -= 3600
+    narrowed = await change(
+        clerk, "expire_time", "allowed_networks", expire_time=ends.expire_time, allowed_networks=["192.0.2.7"]
+    )
+    assert (narrowed.expire_time, list(narrowed.allowed_networks)) == (ends.expire_time, ["192.0.2.7/32"])
+    assert not (await change(acme.admin_key, "allowed_networks")).allowed_networks
 
 
 async def test_a_key_tells_about_when_it_was_last_used(acme: Plane) -> None:

@@ -96,7 +96,8 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`.
+        """UpdateApiKey changes the fields that the mask names. To let the key be accepted for longer, or from more networks, takes
+        what making it anew would. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

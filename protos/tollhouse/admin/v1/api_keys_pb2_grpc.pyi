@@ -44,7 +44,9 @@ class ApiKeyServiceStub:
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
     """ListApiKeys returns the records of a project's keys, or of all keys of a tenant, in the order of their ids."""
     UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]
-    """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`."""
+    """UpdateApiKey changes the fields that the mask names. To let the key be accepted for longer, or from more networks, takes
+    what making it anew would. Repeatable by `request_id`.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]
     """RevokeApiKey refuses the key for good, within two seconds on every server. Revoking twice changes nothing."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
@@ -69,7 +71,9 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """ListApiKeys returns the records of a project's keys, or of all keys of a tenant, in the order of their ids."""
     UpdateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.UpdateApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
-    """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`."""
+    """UpdateApiKey changes the fields that the mask names. To let the key be accepted for longer, or from more networks, takes
+    what making it anew would. Repeatable by `request_id`.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.ApiKey]  # type: ignore[assignment]
     """RevokeApiKey refuses the key for good, within two seconds on every server. Revoking twice changes nothing."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
@@ -115,7 +119,9 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.UpdateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ApiKey, _abc.Awaitable[_api_keys_pb2.ApiKey]]:
-        """UpdateApiKey changes the fields that the mask names. Repeatable by `request_id`."""
+        """UpdateApiKey changes the fields that the mask names. To let the key be accepted for longer, or from more networks, takes
+        what making it anew would. Repeatable by `request_id`.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(

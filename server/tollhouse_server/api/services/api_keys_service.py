@@ -76,7 +76,7 @@ class ApiKeyService:
         return await store.create_key(session, wanted), key
 
     async def _require_not_above(self, call: Call, session: AsyncSession, wanted: ApiKeyRow) -> None:
-        """Refuse a key with which the caller could do more than with what he has: someone else's, or a wider one."""
+        """Refuse a key with which one could do more than the caller can: someone else's, or a wider one."""
         owner = PrincipalName(wanted.tenant_id, wanted.principal_id)
         await self._granting.check_credential(session, call.principal, owner, permissions_in(wanted.scopes))
 
@@ -166,8 +166,11 @@ class ApiKeyService:
             row = await _find(session, name, lock=True)
             check_version(row, version_of(tag, text), text)
             before = key_message(row, department_of(name))
+            ended_at, networks = row.expires_at, row.allowed_networks
             if row.revoked_at is None:
                 await change(session, row, **values)
+            if asked.is_wider(row, expires_at=ended_at, allowed_networks=networks):
+                await self._require_not_above(call, session, row)
             after = key_message(row, department_of(name))
             return Change(resource=text, before=before, after=after, answer=after)
 
