@@ -11,6 +11,7 @@ from tollhouse_server.access.tables import RoleGrantRow
 from tollhouse_server.database.engine import Database, store_errors
 from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.migrate import upgrade
+from tollhouse_server.database.rows import change
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.identity import store as identity
 from tollhouse_server.identity.keys import digest, make_key
@@ -23,6 +24,7 @@ from tollhouse_server.tenancy import store as tenancy
 from tollhouse_server.tenancy.tables import PrincipalRow
 
 _ADMINISTRATOR = PrincipalName(PLATFORM, "administrator")
+_ADMINISTRATORS_ROLE = "platform-admin"
 
 
 async def migrate(owner_dsn: str) -> None:
@@ -43,9 +45,13 @@ async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], add
 
 
 async def create_administrator_key(database: Database, pepper: bytes) -> str:
-    """Create a key of the platform's administrator, who is made if he is not there; return the key, shown only now."""
+    """Create a key of the platform's administrator; return the key, shown only now.
+
+    He is made if he is not there, and is again what he was if somebody has disabled or deleted him, or taken his role.
+    """
     async with database.transaction() as session:
-        await ensure_principal(session, _ADMINISTRATOR, role="platform-admin", scope=PLATFORM)
+        await ensure_principal(session, _ADMINISTRATOR, role=_ADMINISTRATORS_ROLE, scope=PLATFORM)
+        await _restore_administrator(session)
         return await create_key(session, pepper, _ADMINISTRATOR, environment="live")
 
 
@@ -58,11 +64,23 @@ async def ensure_principal(session: AsyncSession, name: PrincipalName, *, role: 
             tenant_id=name.tenant, principal_id=name.principal, kind="SERVICE_ACCOUNT", display_name=name.principal
         )
         await tenancy.create_principal(session, row)
-        grant = RoleGrantRow(
-            tenant_id=name.tenant, grant_id=f"g-{uuid4().hex[:12]}", principal_id=name.principal, role=role, scope=scope
-        )
-        await access.create_grant(session, grant)
-        await bump(session, Topic.ACCESS)
+        await _grant(session, name, role=role, scope=scope)
+
+
+async def _grant(session: AsyncSession, name: PrincipalName, *, role: str, scope: str) -> None:
+    grant = RoleGrantRow(
+        tenant_id=name.tenant, grant_id=f"g-{uuid4().hex[:12]}", principal_id=name.principal, role=role, scope=scope
+    )
+    await access.create_grant(session, grant)
+    await bump(session, Topic.ACCESS)
+
+
+async def _restore_administrator(session: AsyncSession) -> None:
+    row = await tenancy.get_principal(session, _ADMINISTRATOR, lock=True)
+    await change(session, row, state="ACTIVE", deleted_at=None)
+    grants = await access.grants_of(session, _ADMINISTRATOR.tenant, _ADMINISTRATOR.principal)
+    if not any((one.role, one.scope) == (_ADMINISTRATORS_ROLE, PLATFORM) for one in grants):
+        await _grant(session, _ADMINISTRATOR, role=_ADMINISTRATORS_ROLE, scope=PLATFORM)
 
 
 async def create_key(

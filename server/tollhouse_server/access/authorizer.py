@@ -11,6 +11,7 @@ from tollhouse_server.access.rights import EMPTY, TenantRights
 from tollhouse_server.access.rights_store import read_rights, versions
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
+from tollhouse_server.database.rows import SNAPSHOT, run_sql
 from tollhouse_server.errors import PermissionDenied
 from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS
 from tollhouse_server.identity.principal import Principal
@@ -41,7 +42,8 @@ class Authorizer:
     async def reload(self) -> Callable[[], None]:
         """Read what has changed from the database; what is returned puts it in force."""
         async with self._database.transaction() as session:
-            # The versions first: what changes meanwhile is read again the next time.
+            # Read in pages: without it a policy would have one page from before a change and another from after it.
+            await run_sql(session, SNAPSHOT)
             found = await versions(session)
             moved = [tenant for tenant, version in found.items() if self._versions.get(tenant) != version]
             read = await read_rights(session, moved)
@@ -95,7 +97,11 @@ class Authorizer:
 
         Raises:
             PermissionDenied: the first, in alphabetical order, that he has not.
+            StoreUnavailable: what is known here is too old, or the refusal cannot be confirmed.
         """
+        # The process may have stood still since the call was let in, and what is given stays.
+        if not self.is_certain:
+            await self.catch_up()
         for permission in sorted(permissions):
             await self.authorize(principal, permission, scope)
 

@@ -57,5 +57,8 @@ async def role_called(session: AsyncSession, role: str) -> Role:
     """
     if (known := ROLES.get(role)) is not None:
         return known
-    row = await get_role(session, TenantRoleName.parse(role, "role"))
+    name = TenantRoleName.parse(role, "role")
+    query = select(TenantRoleRow).where(TenantRoleRow.tenant_id == name.tenant, TenantRoleRow.role_id == name.role)
+    # As it is now, not as this transaction may have read it before it locked the tenant's rights.
+    row = await find(session, query.execution_options(populate_existing=True), name)
     return Role(role, row.description, frozenset(row.permissions))

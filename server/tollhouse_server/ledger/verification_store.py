@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.rows import SNAPSHOT, run_sql
 from tollhouse_server.ledger import verification_checks as checks
 from tollhouse_server.ledger.verification_checks import IN_REACH
 
@@ -85,7 +85,7 @@ class Extent:
 
 
 _SETTINGS = (
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    SNAPSHOT,
     # A partition that is dropped after an export is gone from every snapshot at once: not before this one ends.
     "LOCK TABLE usage_record IN ACCESS SHARE MODE",
     # Beyond it PostgreSQL sorts and groups on disk: bounded memory, whatever there is.

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.rows import SNAPSHOT, run_sql
 from tollhouse_server.identity.store import key_name
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.names import PLATFORM, DepartmentName, ProjectName, Scope
@@ -53,7 +53,7 @@ _CLOCKS_APART: Final = timedelta(minutes=1)
 
 async def begin_snapshot(session: AsyncSession) -> None:
     """Make all that follows in the transaction see one state of the ledger; must be its first statement."""
-    await run_sql(session, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    await run_sql(session, SNAPSHOT)
     # Before the snapshot is taken, which the next statement does.
     await keep_records(session)
 
