@@ -122,7 +122,6 @@ def update(
     *,
     tenant: Tenant = None,
     display_name: DisplayName = None,
-    subject_claim: SubjectClaim = None,
     groups_claim: GroupsClaim = None,
     group: Groups = None,
     project_claim: ProjectClaim = None,
@@ -134,7 +133,6 @@ def update(
     name = in_tenant(session, provider, "identityProviders", tenant)
     fields = changed(
         display_name=display_name,
-        subject_claim=subject_claim,
         groups_claim=groups_claim,
         group=group,
         project_claim=project_claim,
@@ -144,7 +142,6 @@ def update(
     resource = pb.IdentityProvider(
         name=name,
         display_name=display_name or "",
-        subject_claim=subject_claim or "",
         groups_claim=groups_claim or "",
         group_mappings=_mappings(group or [], tenant_of(name)),
         project_claim=project_claim or "",

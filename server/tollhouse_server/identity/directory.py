@@ -147,9 +147,10 @@ class Directory:
 
     async def _reload(self) -> Callable[[], None]:
         # Only with the tree of rights, which takes a while to load: paths and rights change at one moment.
-        return self._forget
+        return self.forget
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Forget everybody: who comes next is looked at anew."""
         self._generation += 1
         self._admissions.clear()
         self._keys.forget()

@@ -72,6 +72,11 @@ class Issuers:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._more = asyncio.Event()
+        self._hearers: list[Callable[[], None]] = []
+
+    def on_withdrawal(self, hear: Callable[[], None]) -> None:
+        """Call `hear` whenever an issuer has no more a key that it had: what was admitted by it stands no longer."""
+        self._hearers.append(hear)
 
     def allows(self, issuer: str) -> bool:
         """Tell whether the deployment allows an issuer."""
@@ -130,8 +135,12 @@ class Issuers:
 
     async def _refresh(self, issuer: str, known: _Known) -> None:
         try:
-            known.keys = await self._fetch(issuer)
+            before, known.keys = known.keys, await self._fetch(issuer)
             known.confirmed_at, known.failed = self._clock(), False
+            if any(known.keys.get(key_id) != key for key_id, key in before.items()):
+                _log.info("issuer_key_withdrawn", issuer=issuer)
+                for hear in self._hearers:
+                    hear()
         except _IssuerError as error:
             known.failed = True
             _log.warning("issuer_unavailable", issuer=issuer, detail=str(error))

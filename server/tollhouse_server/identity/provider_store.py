@@ -1,7 +1,7 @@
 """SQL of identity providers and client identities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy import Row, delete, text
 from sqlmodel import col, select
@@ -64,8 +64,8 @@ class Found:
     is_tenant_active: bool
     principal_id: str | None
     is_principal_active: bool
-    project_id: str | None = None
-    path: tuple[str, ...] = field(default=())
+    project_id: str | None
+    path: tuple[str, ...]
 
 
 async def active_providers(session: AsyncSession) -> list[Provider]:
@@ -90,17 +90,15 @@ def _provider(row: IdentityProviderRow) -> Provider:
     )
 
 
-async def find_subject(session: AsyncSession, provider: Provider, subject: str, project: str) -> Found | None:
-    """Return what is known of a subject and of the project that its token names; None without a tenant."""
+async def find_subject(session: AsyncSession, provider: Provider, subject: str, project: str) -> Found:
+    """Return what is known of a subject and of the project that its token names."""
     parameters = {
         "tenant": provider.tenant_id,
         "issuer": provider.issuer,
         "subject": subject,
         "project": project or None,
     }
-    row = (await run_sql(session, _SUBJECT, parameters)).one_or_none()
-    if row is None:
-        return None
+    row = (await run_sql(session, _SUBJECT, parameters)).one()
     return Found(
         is_tenant_active=row.tenant_state == "ACTIVE",
         principal_id=row.principal_id,

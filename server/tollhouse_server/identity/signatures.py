@@ -3,7 +3,7 @@
 import binascii
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -34,10 +34,11 @@ _Key: TypeAlias = RSAKey | ECKey | OKPKey
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key of an issuer, and the algorithms that it is for."""
+    """A key of an issuer, the algorithms that it is for, and its thumbprint (RFC 7638), by which two are the same."""
 
-    key: _Key
+    key: _Key = field(compare=False)
     algorithms: frozenset[str]
+    thumbprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def _public_key(entry: dict[str, Any]) -> PublicKey | None:
         if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
             return None
         key = JWKRegistry.import_key({name: entry[name] for name in _PARTS if name in entry})
-        kind = _kind(key)
+        kind, thumbprint = _kind(key), key.thumbprint()
     except (JoseError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
         return None
     algorithms = frozenset(algorithm for algorithm, needed in _ALGORITHMS.items() if needed == kind)
@@ -114,7 +115,9 @@ def _public_key(entry: dict[str, Any]) -> PublicKey | None:
     if said is not None and kind == "RSA":
         # One key, one way of signing; the two names of Ed25519 are one way.
         algorithms &= {said} if isinstance(said, str) else frozenset()
-    return PublicKey(key, algorithms) if algorithms and isinstance(key, RSAKey | ECKey | OKPKey) else None
+    if not algorithms or not isinstance(key, RSAKey | ECKey | OKPKey):
+        return None
+    return PublicKey(key, algorithms, thumbprint)
 
 
 # Private parts, certificates and the rest of an entry are none of our business.

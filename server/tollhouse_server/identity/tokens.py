@@ -71,7 +71,7 @@ class TokenDirectory:
         groups, project = _groups(provider, claims), _project(provider, claims)
         async with self._database.transaction() as session:
             found = await find_subject(session, provider, subject, project)
-        if found is None or not found.is_tenant_active:
+        if not found.is_tenant_active:
             raise CredentialsInvalid(fault=Fault.PRINCIPAL)
         if project and found.project_id is None:
             raise CredentialsInvalid(fault=Fault.CLAIMS)

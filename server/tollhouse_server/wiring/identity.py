@@ -45,6 +45,7 @@ def open_identity(settings: Settings, database: Database, watch: EpochWatch, pep
         uses=last_use,
         trusted_proxies=[parse_network(network) for network in settings.trusted_proxies],
     )
+    issuers.on_withdrawal(directory.forget)
     return IdentityParts(directory=directory, issuers=issuers, last_use=last_use)
 
 

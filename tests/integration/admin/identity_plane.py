@@ -86,6 +86,7 @@ async def identity_plane(plane: Plane, issuer: Issuer, **rules: Any) -> AsyncIte
     issuers = Issuers(IssuerRules(issuers={issuer.url}, **rules), clock)
     tokens = TokenDirectory(plane.database, plane.watch, issuers, max_age_seconds=3600)
     directory = Directory(plane.database, plane.watch, PEPPER, tokens=tokens)
+    issuers.on_withdrawal(directory.forget)
     mutations, pages = Mutations(plane.database, b"fingerprints"), PageTokens(b"pages")
     plane.handlers["IdentityProviderService"] = IdentityProviderService(
         plane.database, mutations, pages, plane.authorizer, {issuer.url}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from tollhouse.admin.v1 import identity_providers_pb2 as pb
-from tollhouse.admin.v1 import principals_pb2
+from tollhouse.admin.v1 import principals_pb2, roles_pb2
 from tollhouse_server.errors import (
     CredentialsInvalid,
     Fault,
@@ -155,7 +155,7 @@ async def test_forged_tokens_are_refused_in_the_same_words(acme: IdentityPlane) 
 
 
 async def test_a_new_key_of_the_issuer_is_found_at_once(acme: IdentityPlane) -> None:
-    """A key that is unknown is asked for; the one that the issuer has withdrawn counts no more."""
+    """A key that is unknown is asked for; the one that the issuer has withdrawn counts no more, for nobody."""
     old = acme.issuer.token()
     await acme.admitted(old)
     acme.issuer.keys = [new_key("ES256", "second")]
@@ -164,8 +164,6 @@ async def test_a_new_key_of_the_issuer_is_found_at_once(acme: IdentityPlane) -> 
     principal = await acme.admitted(acme.issuer.token())
 
     assert principal.name == ADA
-    await acme.call(pb.DisableIdentityProviderRequest(name=PROVIDER))
-    await acme.call(pb.EnableIdentityProviderRequest(name=PROVIDER))
     assert await refusal(acme, old) is Fault.SIGNING_KEY
 
 
@@ -331,12 +329,34 @@ async def test_only_issuers_that_the_deployment_allows_are_bound(acme: IdentityP
 
 
 async def test_tokens_let_nobody_into_groups_above_whoever_maps_them(acme: IdentityPlane) -> None:
-    """A tenant's administrator maps no group that may do more than he."""
-    clerk = await acme.plane.key("acme", "clerk", ("read-only", "tenants/acme"))
-    change = pb.UpdateIdentityProviderRequest(identity_provider=pb.IdentityProvider(name=PROVIDER, display_name="x"))
+    """Who keeps providers maps no group that may do more than he, and maps others."""
+    plane, acme_name = acme.plane, "tenants/acme"
+    role = roles_pb2.Role(permissions=["identityProviders.update", "limits.get"])
+    await plane.call(roles_pb2.CreateRoleRequest(parent=acme_name, role_id="keeper", role=role))
+    clerk = await plane.key("acme", "clerk", (f"{acme_name}/roles/keeper", acme_name))
+    for group in ("admins", "nobodies"):
+        await add_group(acme, group)
+    grant = roles_pb2.RoleGrant(group=f"{acme_name}/groups/admins", role="roles/tenant-admin", scope=acme_name)
+    await plane.call(roles_pb2.CreateRoleGrantRequest(parent=acme_name, role_grant=grant))
+    above, below = (
+        pb.IdentityProvider(
+            name=PROVIDER, group_mappings=[pb.GroupMapping(value="clerks", group=f"{acme_name}/groups/{group}")]
+        )
+        for group in ("admins", "nobodies")
+    )
 
     with pytest.raises(PermissionDenied):
-        await acme.plane.call(change, key=clerk)
+        await plane.call(pb.UpdateIdentityProviderRequest(identity_provider=above), key=clerk)
+    assert (await plane.call(pb.UpdateIdentityProviderRequest(identity_provider=below), key=clerk)).group_mappings
+
+
+async def test_by_which_claim_people_are_known_is_said_once(acme: IdentityPlane) -> None:
+    """By another one, which a person may be able to choose, he would be whoever he likes."""
+    changed = pb.IdentityProvider(name=PROVIDER, subject_claim="nickname")
+    mask = FieldMask(paths=["subject_claim"])
+
+    with pytest.raises(InvalidRequest):
+        await acme.call(pb.UpdateIdentityProviderRequest(identity_provider=changed, update_mask=mask))
 
 
 async def test_a_deleted_provider_is_forgotten(acme: IdentityPlane) -> None:

@@ -80,6 +80,7 @@ class IdentityProvider(_message.Message):
     subject_claim: _builtins.str
     """The claim that holds the subject of a principal. Absent means `sub`. Choose only one that the issuer gives to one
     person for ever: what a user can change himself, such as his e-mail address at some issuers, lets him be another.
+    Cannot be changed: by another claim, people would become one another.
     """
     groups_claim: _builtins.str
     """The claim that holds the names of groups, one text or a list of them. Absent means that tokens carry none."""

@@ -30,7 +30,8 @@ from tollhouse_server.identity.tables import ClientIdentityRow
 from tollhouse_server.names import ClientIdentityName, GroupName, IdentityProviderName, TenantName
 from tollhouse_server.tenancy import store as tenancy
 
-_TEXTS = ("display_name", "subject_claim", "groups_claim", "project_claim")
+# Not subject_claim: by another claim, people of the issuer would be other people of the tenant.
+_TEXTS = ("display_name", "groups_claim", "project_claim")
 _CHANGEABLE = (*_TEXTS, "group_mappings", "admits_groups", "clock_skew")
 
 
@@ -187,8 +188,6 @@ def _changes(request: pb.UpdateIdentityProviderRequest) -> dict[str, object]:
     wanted = request.identity_provider
     fields = changed_fields(wanted, request.update_mask, _CHANGEABLE)
     values: dict[str, object] = {field: getattr(wanted, field) for field in fields & set(_TEXTS)}
-    if values.get("subject_claim") == "":
-        values["subject_claim"] = "sub"
     if "group_mappings" in fields:
         values["groups"] = groups_in(wanted, IdentityProviderName.parse(wanted.name).tenant)
     if "admits_groups" in fields:
