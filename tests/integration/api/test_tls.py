@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.identity_providers_service import IdentityProviderService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
-from tollhouse_server.api.transports.tls import names_of
+from tollhouse_server.api.transports.tls import Holders, names_of
 from tollhouse_server.errors import InvalidRequest, ResourceExists
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -229,6 +230,24 @@ async def test_a_server_does_not_start_with_files_that_it_cannot_use(plane: Plan
 
     with pytest.raises(InvalidRequest):
         GrpcioServer(chain, [], settings)
+
+
+async def test_a_certificate_says_nothing_after_its_end(plane: Plane, tmp_path: Path) -> None:
+    """Its connection may be open for days: what it was opened with counts no longer than it is good for."""
+    await plane.tenant("acme")
+    await plane.key("acme", "crm-service")
+    ca = {"tls_client_ca_file": tmp_path / "ca.pem", "tls_client_auth": "required"}
+    async with serving(plane, tmp_path, **ca) as guarded:
+        await bind(plane, subject="crm-service")
+        identity = guarded.authority.issue("crm-service", hours=1)
+        assert await guarded.call(identity) == "crm-service None"
+
+        guarded.server._holders = Holders(lambda: time.time() + 3599)
+        before = await guarded.call(identity)
+        guarded.server._holders = Holders(lambda: time.time() + 3601)
+        after = await guarded.call(identity)
+
+    assert (before, after) == ("crm-service None", "UNAUTHENTICATED CREDENTIALS_INVALID")
 
 
 def test_a_certificate_with_two_spiffe_ids_is_nobodys() -> None:

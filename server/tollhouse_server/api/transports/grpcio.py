@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from tollhouse_server.api.chain import Arrival, CallFailed, Chain, Method
-from tollhouse_server.api.transports.tls import Certificates, TlsFiles, names_of
+from tollhouse_server.api.transports.tls import Certificates, Holders, TlsFiles
 from tollhouse_server.background import Background
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -48,6 +48,7 @@ class GrpcioServer:
         self._chain = chain
         self._settings = settings
         self._certificates = _certificates(settings, metrics)
+        self._holders = Holders()
         self._health = health.aio.HealthServicer()
         self._services = _by_service(methods)
         self._server = grpc.aio.server(options=_options(settings))
@@ -100,7 +101,7 @@ class GrpcioServer:
     def _unary_of(self, method: Method) -> Any:
         async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             try:
-                return await self._chain.unary(method, _arrival(body, context))
+                return await self._chain.unary(method, self._arrival(body, context))
             except CallFailed as failed:
                 await context.abort_with_status(_grpc_status(failed.status))
 
@@ -109,12 +110,25 @@ class GrpcioServer:
     def _stream_of(self, method: Method) -> Any:
         async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
             try:
-                async for message in self._chain.stream(method, _arrival(body, context)):
+                async for message in self._chain.stream(method, self._arrival(body, context)):
                     yield message
             except CallFailed as failed:
                 await context.abort_with_status(_grpc_status(failed.status))
 
         return serve
+
+    def _arrival(self, body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Arrival:
+        metadata = {
+            str(key).lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
+        remaining = context.time_remaining()
+        return Arrival(
+            body=body,
+            metadata=metadata,
+            deadline=None if remaining is None else time.monotonic() + remaining,
+            peer=context.peer(),
+            certificate=lambda: self._holders.names(context.auth_context()),
+        )
 
 
 def _by_service(methods: Iterable[Method]) -> Mapping[str, list[Method]]:
@@ -137,18 +151,6 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MILLISECONDS // 3),
     ]
-
-
-def _arrival(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Arrival:
-    metadata = {str(key).lower(): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    remaining = context.time_remaining()
-    return Arrival(
-        body=body,
-        metadata=metadata,
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        peer=context.peer(),
-        certificate=lambda: names_of(context.auth_context()),
-    )
 
 
 def _certificates(settings: Settings, metrics: Metrics | None) -> Certificates | None:

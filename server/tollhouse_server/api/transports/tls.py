@@ -5,6 +5,7 @@ keep theirs until they close.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,14 +16,16 @@ import grpc
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificates
+from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_certificates
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.identity.remembered import Remembered
 from tollhouse_server.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 5.0
+_MAX_HOLDERS: Final = 10_000
 _SPIFFE: Final = "spiffe://"
 
 
@@ -140,6 +143,26 @@ def _checked(parts: tuple[bytes, bytes, bytes | None]) -> _Content:
     if chain[0].not_valid_after_utc <= datetime.now(UTC):
         raise ValueError("the certificate has expired")
     return _Content(parts, chain[0].not_valid_after_utc)
+
+
+class Holders:
+    """Reads what clients' certificates say; one that has expired says nothing, however long its connection lasts."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._ends: Remembered[bytes, float] = Remembered(_MAX_HOLDERS)
+
+    def names(self, properties: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
+        """Return what the certificate of a connection says of its holder, the best name first."""
+        if any(self._ends_at(pem) <= self._clock() for pem in properties.get("x509_pem_cert", ())):
+            return ()
+        return names_of(properties)
+
+    def _ends_at(self, pem: bytes) -> float:
+        if (known := self._ends.get(pem)) is not None:
+            return known
+        found = self._ends[pem] = load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+        return found
 
 
 def names_of(properties: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
