@@ -73,6 +73,7 @@ from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyServi
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
+from tollhouse_server.api.witness import Witness
 from tollhouse_server.database.engine import Database
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.ledger.verification import LedgerVerification
@@ -107,6 +108,7 @@ class ServiceParts:
     output_cap_tokens: int
     keys: TenantKeys
     audit: AuditService
+    witness: Witness
     oidc_issuers: Collection[str] = ()
 
 
@@ -140,7 +142,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(identity_providers_pb2, "IdentityProviderService"),
             IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
         ),
-        (_descriptor(contents_pb2, "ContentService"), ContentService(database, mutations, pages, parts.keys)),
+        (
+            _descriptor(contents_pb2, "ContentService"),
+            ContentService(database, mutations, pages, keys=parts.keys, witness=parts.witness),
+        ),
         (
             _descriptor(trees_pb2, "TreeService"),
             TreeService(

@@ -48,6 +48,9 @@ class Change(Generic[Answer]):
 
 Act: TypeAlias = Callable[[AsyncSession], Awaitable[Change[Answer]]]
 
+Seal: TypeAlias = Callable[[AuditEventRow], None]
+"""Takes what is personal out of an event that is not written yet."""
+
 
 class MutationRequest(Protocol):
     """What every request for a change has; it is a protobuf message."""
@@ -76,10 +79,10 @@ class Mutations:
         """
         result: Answer | None = None
         # Before anything is locked: Vault may be asked for the key that personal data is sealed under.
-        ready = self._witness is not None and await self._witness.personal.ready(call.domain)
+        seal = _as_it_is if self._witness is None else await self._witness.sealing(call)
         try:
             async with self._database.within(call.domain, actor=call.principal.tenant_id) as session:
-                result = await self._run(session, call, request, answer=answer, act=act, topics=topics, ready=ready)
+                result = await self._run(session, call, request, answer=answer, act=act, topics=topics, seal=seal)
                 if request.validate_only:
                     raise RollBack
         except RollBack:
@@ -95,7 +98,7 @@ class Mutations:
         answer: type[Answer],
         act: Act[Answer],
         topics: tuple[Topic, ...],
-        ready: bool,
+        seal: Seal,
     ) -> Answer:
         # A dry run claims nothing: the same id must be free for the real one.
         claimed = None if request.validate_only else _request_id(request)
@@ -108,8 +111,8 @@ class Mutations:
         # In portions: between two the process serves others, and the database sees that this one is alive.
         for start in range(0, len(change.parts), _PORTION):
             portion = change.parts[start : start + _PORTION]
-            await record_all(session, [await self._event(call, part, made, ready=ready) for part, made in portion])
-        await record(session, await self._event(call, request, change, ready=ready))
+            await record_all(session, [_event(call, part, made, seal) for part, made in portion])
+        await record(session, _event(call, request, change, seal))
         if claimed is not None:
             await save_answer(session, tenant, claimed, (change.kept or change.answer).SerializeToString())
         # Whose rights have ended while this waited, or stood still, changes nothing any more.
@@ -118,13 +121,6 @@ class Mutations:
         for topic in sorted({*topics, *change.topics}):
             await bump(session, topic)
         return change.answer
-
-    async def _event(self, call: Call, request: MutationRequest, change: Change[Any], *, ready: bool) -> AuditEventRow:
-        event = _event(call, request, change)
-        if self._witness is not None:
-            source = self._witness.source(call)
-            await self._witness.personal.protect(event, source, sealed_by=call.domain, ready=ready)
-        return event
 
     def _fingerprint(self, call: Call, request: MutationRequest) -> bytes:
         message = cast(Message, request)
@@ -142,9 +138,9 @@ def _request_id(request: MutationRequest) -> UUID | None:
         raise invalid("request_id", "must be a UUID") from None
 
 
-def _event(call: Call, request: MutationRequest, change: Change[Any]) -> AuditEventRow:
+def _event(call: Call, request: MutationRequest, change: Change[Any], seal: Seal) -> AuditEventRow:
     rule = rule_of_mutation(cast(Message, request))
-    return AuditEventRow(
+    event = AuditEventRow(
         tenant_id=domain_of(scope_of(change.resource)),
         actor=call.principal.name,
         credential_id=call.principal.credential_id,
@@ -156,6 +152,12 @@ def _event(call: Call, request: MutationRequest, change: Change[Any]) -> AuditEv
         request_id=request.request_id,
         correlation_id=call.correlation_id,
     )
+    seal(event)
+    return event
+
+
+def _as_it_is(_: AuditEventRow) -> None:
+    """Seal nothing."""
 
 
 def _json(message: Message | None) -> dict[str, Any] | None:

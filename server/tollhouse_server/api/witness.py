@@ -1,14 +1,17 @@
-"""What the trail is told of calls: where they come from, and that they were refused."""
+"""What the trail is told of calls: where they come from, that they were refused, and that somebody has read."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.audit.personal import PersonalData, Source
 from tollhouse_server.audit.refusals import Refusal, RefusalLog
+from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.errors import CredentialsInvalid, PermissionDenied, TollhouseError
 from tollhouse_server.identity.networks import Network, client_address
 from tollhouse_server.identity.principal import Principal
-from tollhouse_server.names import PLATFORM
+from tollhouse_server.names import PLATFORM, domain_of
 
 if TYPE_CHECKING:
     from tollhouse_server.api.call import Call
@@ -25,9 +28,26 @@ class Witness:
         self._refusals = refusals
         self._trusted_proxies = tuple(trusted_proxies)
 
-    def source(self, call: "Call") -> Source:
-        """Return where a call comes from."""
-        return self._source(call.peer, call.forwarded_for, call.user_agent)
+    async def sealing(self, call: "Call") -> Callable[[AuditEventRow], None]:
+        """Return what seals into events of a call where it comes from; to be asked for before a transaction is open."""
+        sealer = await self.personal.sealer(call.domain)
+        return partial(sealer.protect, source=self._source(call.peer, call.forwarded_for, call.user_agent))
+
+    async def reading(self, call: "Call", resource: str) -> AuditEventRow:
+        """Return the event of a reading that is to be on record itself; to be asked for as `sealing` is."""
+        rule = permission_for(call.rpc)
+        event = AuditEventRow(
+            tenant_id=domain_of(resource),
+            actor=call.principal.name,
+            credential_id=call.principal.credential_id,
+            method=rule.rpc,
+            permission=rule.permission or "",
+            resource=resource,
+            request_id="",
+            correlation_id=call.correlation_id,
+        )
+        (await self.sealing(call))(event)
+        return event
 
     def refused(
         self,

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from tollhouse_server.audit.store import Link
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.errors import KeyDestroyed, TollhouseError
+from tollhouse_server.vault.sealing import DataKey
 
 _log = structlog.get_logger(__name__)
 
@@ -28,14 +29,16 @@ _MOST_CHARACTERS: Final = 256
 
 _ALWAYS_PERSONAL: Final = frozenset({"email", "subject"})
 _PERSONAL: Final = frozenset({"displayName"})
-"""Members that say who somebody is: everywhere, and where the resource is a principal. Ids are the tenant's own words
-for people, and stay: without them nobody could tell who has done what."""
+"""Members that say who somebody is: everywhere, and where the resource is a principal or what one person has. Ids are
+the tenant's own words for people, and stay: without them nobody could tell who has done what."""
+
+_OF_PEOPLE: Final = frozenset({"principals", "clientIdentities", "devices", "apiKeys"})
 
 
 class Keys(Protocol):
     """Tenants' data keys, as `vault.tenant_keys` has them."""
 
-    async def seal(self, tenant_id: str, plaintext: bytes, *, context: bytes) -> bytes: ...
+    async def sealing_key(self, tenant_id: str) -> DataKey: ...
 
     async def open(self, tenant_id: str, sealed: bytes, *, context: bytes) -> bytes: ...
 
@@ -65,6 +68,32 @@ class Erased(Exception):
     """The key is destroyed: nobody can ever read it again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealer:
+    """Seals for one transaction under the key of `tenant`; without a key it leaves out, and the event says so.
+
+    It waits for nothing: what an act has locked others wait for. A key that is destroyed meanwhile erases this too.
+    """
+
+    tenant: str
+    key: DataKey | None
+
+    def protect(self, event: AuditEventRow, source: Source) -> None:
+        """Take personal data out of an event that is not written yet, and seal it, or leave it out."""
+        event.before, before = _without_people(event.resource, event.before)
+        event.after, after = _without_people(event.resource, event.after)
+        members = _members(source, before, after)
+        if not members:
+            return
+        if self.key is None:
+            event.personal = "LEFT_OUT"
+            return
+        plaintext = secrets.token_bytes(_SALT_BYTES) + members
+        event.personal, event.sealed_by = "SEALED", self.tenant
+        event.sealed = self.key.seal(plaintext, context=_CONTEXT)
+        event.commitment = hashlib.sha256(plaintext).digest()
+
+
 class PersonalData:
     """Seals and opens; never in the way of an act: what cannot be sealed is left out, and the event says so.
 
@@ -75,35 +104,14 @@ class PersonalData:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    async def ready(self, tenant: str) -> bool:
-        """Have the tenant's key in memory, before a transaction is open; tell if it is."""
+    async def sealer(self, tenant: str) -> Sealer:
+        """Return what seals under the tenant's key; to be asked for before a transaction is open, as Vault may be."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._keys.seal(tenant, b"", context=_CONTEXT)
+                return Sealer(tenant=tenant, key=await self._keys.sealing_key(tenant))
         except (TollhouseError, DBAPIError, TimeoutError) as error:
             _log.warning("personal_data_left_out", tenant=tenant, reason=type(error).__name__)
-            return False
-        return True
-
-    async def protect(self, event: AuditEventRow, source: Source, *, sealed_by: str, ready: bool = True) -> None:
-        """Take personal data out of an event that is not written yet, and seal it, or leave it out."""
-        event.before, before = _without_people(event.resource, event.before)
-        event.after, after = _without_people(event.resource, event.after)
-        members = _members(source, before, after)
-        if not members:
-            return
-        event.personal = "LEFT_OUT"
-        if not ready:
-            return
-        plaintext = secrets.token_bytes(_SALT_BYTES) + members
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                event.sealed = await self._keys.seal(sealed_by, plaintext, context=_CONTEXT)
-        except (TollhouseError, DBAPIError, TimeoutError) as error:
-            _log.warning("personal_data_left_out", tenant=sealed_by, reason=type(error).__name__)
-            return
-        event.personal, event.sealed_by = "SEALED", sealed_by
-        event.commitment = hashlib.sha256(plaintext).digest()
+            return Sealer(tenant=tenant, key=None)
 
     async def open(self, link: Link) -> Opened | None:
         """Return an event's personal data, None where it has none.
@@ -173,7 +181,7 @@ def _parted(node: Any, path: str, is_person: bool, taken: dict[str, Any]) -> Any
 
 def _is_person(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) > 1 and parts[-2] == "principals"
+    return len(parts) > 1 and parts[-2] in _OF_PEOPLE
 
 
 def with_people(message: Mapping[str, Any] | None, taken: Mapping[str, Any]) -> dict[str, Any] | None:

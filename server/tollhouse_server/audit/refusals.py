@@ -12,18 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-from sqlalchemy.exc import DBAPIError
-
 from tollhouse_server.audit.personal import PersonalData, Source
 from tollhouse_server.audit.store import record_all
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.names import PLATFORM
 from tollhouse_server.telemetry.metrics import Metrics
-
-_log = structlog.get_logger(__name__)
 
 MOST_WAITING: Final = 1000
 """Different refusals that wait at a time; of further ones only the count is kept, by kind."""
@@ -32,8 +27,7 @@ BURST: Final = 200
 EVENTS_PER_SECOND: Final = 2.0
 """What a process may write in events of refusals: 170,000 a day, some 200 MB, whatever is done to it."""
 
-_PAUSE_SECONDS: Final = 1.0
-_LONGEST_PAUSE_SECONDS: Final = 10.0
+_WRITE_SECONDS: Final = 1.0
 
 DETAILS_DROPPED: Final = "DETAILS_DROPPED"
 """Reason of an event that stands for refusals of which nothing but their number was kept."""
@@ -85,7 +79,6 @@ class RefusalLog:
         self._waiting: dict[_Key, _Counted] = {}
         self._allowance = float(BURST)
         self._allowed_at = clock()
-        self._wanted = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -106,23 +99,10 @@ class RefusalLog:
         counted = self._waiting.setdefault(key, _Counted(refusal, datetime.now(UTC)))
         counted.count += 1
         self._metrics.audit_refusals(count=1, details=details)
-        self._wanted.set()
 
     async def run(self) -> None:
-        """Write for ever; while the database is away, at a slowing pace, and go on counting."""
-        pause = _PAUSE_SECONDS
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                await self.write()
-                pause = _PAUSE_SECONDS
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("refusals_not_written", events=len(self._waiting), error=type(error).__name__)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            if self._waiting:
-                self._wanted.set()
-            await asyncio.sleep(pause)
+        """Write for ever; while the database is away, go on counting."""
+        await in_rounds(self.write, "refusals", pause_seconds=_WRITE_SECONDS)
 
     async def write(self) -> int:
         """Write as many events as the allowance has, those that wait longest; return how many.
@@ -157,14 +137,14 @@ class RefusalLog:
         self._waiting = {**taken, **{key: one for key, one in self._waiting.items() if key not in taken}}
 
     async def _events(self, taken: Sequence[_Counted]) -> list[AuditEventRow]:
-        """Return what is to be written; a tenant whose key cannot be had is asked for once, not for each event."""
-        events, personal = [_event(counted) for counted in taken], self._personal
-        if personal is None:
+        """Return what is to be written; keys are asked for at once, not one tenant's after the other's."""
+        events = [_event(counted) for counted in taken]
+        if self._personal is None:
             return events
-        ready = {tenant: await personal.ready(tenant) for tenant in {event.tenant_id for event in events}}
+        found = await asyncio.gather(*map(self._personal.sealer, {event.tenant_id for event in events}))
+        sealers = {sealer.tenant: sealer for sealer in found}
         for event, counted in zip(events, taken, strict=True):
-            source = counted.first.source
-            await personal.protect(event, source, sealed_by=event.tenant_id, ready=ready[event.tenant_id])
+            sealers[event.tenant_id].protect(event, counted.first.source)
         return events
 
 

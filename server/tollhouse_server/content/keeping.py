@@ -63,7 +63,7 @@ class ContentKeeping:
         if not self._backlog.is_full:
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await self._keys.prepare(tenant_id)
+                    await self._keys.sealing_key(tenant_id)
             except TimeoutError:
                 cause = "VAULT_UNAVAILABLE"
             except TollhouseError as error:

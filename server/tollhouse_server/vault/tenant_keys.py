@@ -80,16 +80,29 @@ class TenantKeys:
         Raises:
             KeyDestroyed: Vault does not have the key that PostgreSQL, restored from a backup, calls alive.
         """
-        key = await self._sealing_key(tenant_id)
+        key = await self.sealing_key(tenant_id)
         return key.seal(plaintext, context=context)
 
-    async def prepare(self, tenant_id: str) -> None:
-        """Return when the tenant's key is in memory.
+    async def sealing_key(self, tenant_id: str) -> DataKey:
+        """Return the tenant's newest key, for who must not wait while he seals; not to be held for longer than that.
 
         Raises:
             KeyDestroyed: as `seal`.
         """
-        await self._sealing_key(tenant_id)
+        await self._catch_up()
+        if (key := self._held_to_seal(tenant_id)) is not None:
+            return key
+        async with self._turn(tenant_id):
+            if (key := self._held_to_seal(tenant_id)) is not None:
+                return key
+            try:
+                return await self._load_to_seal(tenant_id)
+            except VaultUnavailable:
+                # Rotated while Vault is away: the version before is as good, unless it was destroyed.
+                ring = self._rings.get(tenant_id)
+                if ring is None:
+                    raise
+                return ring.keys[max(ring.keys)]
 
     async def open(self, tenant_id: str, sealed: bytes, *, context: bytes) -> bytes:
         """Return what was sealed for this tenant and context.
@@ -147,22 +160,6 @@ class TenantKeys:
         await self._custodian.destroy_wrapping_key(transit_key)
         async with self._database.transaction() as session:
             await store.forget_wrapped(session, tenant_id, transit_key)
-
-    async def _sealing_key(self, tenant_id: str) -> DataKey:
-        await self._catch_up()
-        if (key := self._held_to_seal(tenant_id)) is not None:
-            return key
-        async with self._turn(tenant_id):
-            if (key := self._held_to_seal(tenant_id)) is not None:
-                return key
-            try:
-                return await self._load_to_seal(tenant_id)
-            except VaultUnavailable:
-                # Rotated while Vault is away: the version before is as good, unless it was destroyed.
-                ring = self._rings.get(tenant_id)
-                if ring is None:
-                    raise
-                return ring.keys[max(ring.keys)]
 
     async def _opening_key(self, tenant_id: str, version: int) -> DataKey:
         await self._catch_up()

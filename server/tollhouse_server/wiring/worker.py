@@ -257,6 +257,7 @@ def _methods(
         oidc_issuers=settings.oidc_issuers,
         keys=keys,
         audit=audit.service(pages),
+        witness=audit.witness,
         generation=GenerationService(
             generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
         ),

@@ -12,6 +12,7 @@ from tollhouse.admin.v1 import contents_pb2 as pb
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.contents_service import ContentService
+from tollhouse_server.audit.personal import PersonalData
 from tollhouse_server.content.backlog import Backlog
 from tollhouse_server.content.keeping import ContentKeeping
 from tollhouse_server.content.policies import LiveContentPolicies
@@ -23,6 +24,7 @@ from tollhouse_server.vault.tenant_keys import TenantKeys
 
 from tests.drivers.openbao import TestOpenBao
 from tests.integration.admin.plane import Plane
+from tests.integration.audit.test_personal import witness_of
 
 ACME = "tenants/acme"
 EMEA = f"{ACME}/departments/emea"
@@ -113,7 +115,9 @@ async def opened(plane: Plane, openbao: TestOpenBao) -> AsyncIterator[Archive]:
         VaultClient(address, openbao.endpoint.key_custodian),
     )
     keys = TenantKeys(plane.database, plane.watch, gateway=gateway, custodian=custodian)
-    service = ContentService(plane.database, Mutations(plane.database, b"f"), PageTokens(b"p"), keys)
+    witness = witness_of(plane.database, PersonalData(keys))
+    mutations, pages = Mutations(plane.database, b"f"), PageTokens(b"p")
+    service = ContentService(plane.database, mutations, pages, keys=keys, witness=witness)
     plane.handlers["ContentService"] = service
     yield Archive(plane, keys, LiveContentPolicies(plane.database), Backlog(), CollectorRegistry())
     await gateway.close()

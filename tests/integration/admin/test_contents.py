@@ -1,5 +1,6 @@
 """Kept content over real PostgreSQL and OpenBao: what is kept, who reads it, and how it ends."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -20,6 +21,7 @@ from tollhouse_server.errors import (
 from tests.drivers.openbao import TestOpenBao
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.archive import ACME, ANSWER, CRM, EMEA, PROMPT, Archive, Caller, opened, reader
+from tests.integration.admin.plane import PATIENCE_SECONDS, call_of, rpc_of
 
 
 async def dump(database: TestDatabase) -> bytes:
@@ -157,18 +159,21 @@ async def test_a_reader_of_a_department_reads_its_calls_alone(archive: Archive) 
 async def test_who_read_what_is_on_the_trail_without_what_he_read(
     archive: Archive, fresh_database: TestDatabase
 ) -> None:
-    """Reading is an act."""
+    """Reading is an act, and has come from somewhere."""
     await archive.set_policy()
-    name = await archive.call()
-    key = await reader(archive)
+    request = pb.GetContentRequest(name=await archive.call())
+    key = f"Bearer {await reader(archive)}"
+    principal = await archive.plane.directory.authenticate(key, patience_seconds=PATIENCE_SECONDS)
+    call = replace(call_of(principal, rpc_of(request)), peer="ipv4:192.0.2.1:1")
 
-    await archive.plane.call(pb.GetContentRequest(name=name), key=key)
+    await archive.plane.handlers["ContentService"].get_content(request, call)
 
     connection = await asyncpg.connect(fresh_database.root_dsn)
     events = await connection.fetch("SELECT * FROM audit_event WHERE method LIKE '%.GetContent'")
     await connection.close()
-    assert [(event["resource"], event["permission"]) for event in events] == [(name, "contents.get")]
+    assert [(event["resource"], event["permission"]) for event in events] == [(request.name, "contents.get")]
     assert "reader-" in events[0]["actor"]
+    assert (events[0]["personal"], events[0]["sealed_by"]) == ("SEALED", "acme")
     assert "canary" not in str(events)
 
 

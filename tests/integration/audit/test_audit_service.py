@@ -124,6 +124,7 @@ async def test_an_export_verifies_and_is_on_the_trail(counter: Counter) -> None:
     export = json.loads(lines[-1])
     assert export["activity_name"] == "ExportAuditEvents"
     assert export["unmapped"]["after"] == {"afterSequence": "0", "untilSequence": "7"}
+    assert export["unmapped"]["personal"] == "LEFT_OUT"
 
 
 async def test_an_export_of_a_period_has_its_events_and_no_others(counter: Counter) -> None:

@@ -1,5 +1,6 @@
 """Personal data of events on a real OpenBao: sealed, opened, erased with the chain whole, left out without Vault."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
+from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import principals_pb2, tenants_pb2
 from tollhouse_admin.audit_proofs import Part, Report, verify_trail
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.tenants_service import TenantService
@@ -29,6 +31,7 @@ from tollhouse_server.identity.principal import Principal
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
+from tollhouse_server.vault.sealing import DataKey
 from tollhouse_server.vault.tenant_keys import TenantKeys
 
 from tests.drivers.openbao import TestOpenBao
@@ -54,7 +57,7 @@ async def keys(database: Database, openbao: TestOpenBao) -> AsyncIterator[Tenant
 class NoKeys:
     """Tenants' data keys while Vault is away and none is in memory."""
 
-    async def seal(self, *_: object, **__: object) -> bytes:
+    async def sealing_key(self, _: str) -> DataKey:
         raise VaultUnavailable
 
     async def open(self, *_: object, **__: object) -> bytes:
@@ -93,7 +96,7 @@ async def test_personal_data_is_sealed_and_opens_again(database: Database, keys:
     personal = PersonalData(keys)
     one = event("acme", resource=PERSON["name"], before=None, after=dict(PERSON))
 
-    await personal.protect(one, SOURCE, sealed_by="acme")
+    (await personal.sealer("acme")).protect(one, SOURCE)
     await write(database, one)
 
     (link,) = await links_of(database, "acme")
@@ -115,7 +118,7 @@ async def test_a_destroyed_key_erases_personal_data_and_the_chain_still_verifies
     personal = PersonalData(keys)
     for number in range(3):
         one = event("acme", number)
-        await personal.protect(one, SOURCE, sealed_by="acme")
+        (await personal.sealer("acme")).protect(one, SOURCE)
         await write(database, one)
     links = await links_of(database, "acme")
     before = [f"{exported(link, await personal.open(link))}\n".encode() for link in links]
@@ -142,13 +145,60 @@ async def test_without_its_key_personal_data_is_left_out_and_the_event_says_so(d
     personal = PersonalData(NoKeys())
     one = event("acme", resource=PERSON["name"], before=dict(PERSON), after=None)
 
-    assert not await personal.ready("acme")
-    await personal.protect(one, SOURCE, sealed_by="acme", ready=True)
+    (await personal.sealer("acme")).protect(one, SOURCE)
     await write(database, one)
 
     (link,) = await links_of(database, "acme")
     assert json.loads(link.line)["unmapped"]["personal"] == "LEFT_OUT"
     assert "Jo Doe" not in link.line and link.sealed is None
+
+
+class FickleKeys:
+    """Vault goes away as soon as an act has begun, and a key in memory is destroyed."""
+
+    def __init__(self, keys: TenantKeys) -> None:
+        self._keys = keys
+        self.is_away = False
+
+    async def sealing_key(self, tenant_id: str) -> DataKey:
+        if self.is_away:
+            await asyncio.sleep(60)
+        return await self._keys.sealing_key(tenant_id)
+
+    async def open(self, tenant_id: str, sealed: bytes, *, context: bytes) -> bytes:
+        return await self._keys.open(tenant_id, sealed, context=context)
+
+
+async def test_nothing_waits_for_vault_once_an_act_has_begun(database: Database, keys: TenantKeys) -> None:
+    """Others wait for what it has locked: the key is had before, and the event is sealed all the same."""
+    fickle = FickleKeys(keys)
+    personal = PersonalData(fickle)
+    mutations = Mutations(database, b"f", witness_of(database, personal))
+    request = tenants_pb2.CreateTenantRequest(tenant_id="acme")
+
+    async def act(_: AsyncSession) -> Change[tenants_pb2.Tenant]:
+        fickle.is_away = True
+        made = tenants_pb2.Tenant(name="tenants/acme")
+        return Change(resource=made.name, before=None, after=made, answer=made, parts=[(request, part)] * 3)
+
+    part = Change(resource="tenants/acme", before=None, after=None, answer=tenants_pb2.Tenant())
+    call = call_from("ipv4:198.51.100.1:1", rpc="tollhouse.admin.v1.TenantService.CreateTenant")
+    async with asyncio.timeout(2):
+        await mutations.run(call, request, tenants_pb2.Tenant, act)
+
+    links = await links_of(database, "acme")
+    assert [json.loads(link.line)["unmapped"]["personal"] for link in links] == ["SEALED"] * 4
+
+
+@pytest.mark.parametrize(("what", "stays"), [("devices", False), ("apiKeys", False), ("projects", True)])
+async def test_the_names_of_what_one_person_has_are_personal(database: Database, what: str, stays: bool) -> None:
+    """Somebody's telephone, or his key, is called after him; a project is not."""
+    name = f"tenants/acme/{what}/one"
+    one = event("acme", resource=name, before=None, after={"name": name, "displayName": "Jo's"})
+
+    (await PersonalData(NoKeys()).sealer("acme")).protect(one, SOURCE)
+
+    assert ("Jo's" in json.dumps(one.after)) is stays
 
 
 async def test_changes_say_where_they_come_from_behind_trusted_proxies(database: Database, keys: TenantKeys) -> None:

@@ -9,14 +9,12 @@ from tollhouse.admin.v1 import audit_pb2 as pb
 from tollhouse_server.api.audit_messages import checkpoint_message, event_message, read_personal
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.api.values import moment_of
 from tollhouse_server.api.witness import Witness
 from tollhouse_server.audit import checkpoint_store, store
 from tollhouse_server.audit.anchor import Anchor
 from tollhouse_server.audit.personal import exported
 from tollhouse_server.audit.store import Link, Question
-from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.audit.verification import Verification
 from tollhouse_server.database.engine import Database
 from tollhouse_server.names import PLATFORM, TenantName, domain_of, invalid
@@ -89,12 +87,11 @@ class AuditService:
         self, request: pb.ExportAuditEventsRequest, call: Call
     ) -> AsyncIterator[pb.ExportAuditEventsResponse]:
         tenant = _tenant(request.parent)
-        ready = await self._personal.ready(call.domain)
+        event = await self._witness.reading(call, request.parent)
         async with self._database.within(call.domain) as session:
             # Before anything leaves: an export that nobody can know of is none. It is not itself in what it takes out.
             head = await store.find_head(session, tenant)
-            event = _exported_event(request, call, tenant, head.sequence)
-            await self._personal.protect(event, self._witness.source(call), sealed_by=call.domain, ready=ready)
+            event.after = {"afterSequence": str(request.after_sequence), "untilSequence": str(head.sequence)}
             await store.record(session, event)
         question = Question(
             since=moment_of(request.start_time, "start_time") if request.HasField("start_time") else None,
@@ -171,22 +168,6 @@ class AuditService:
     async def _exported(self, link: Link) -> str:
         opened, _ = await read_personal(link, self._personal, "NONE" if link.sealed is None else "SEALED")
         return exported(link, opened)
-
-
-def _exported_event(request: pb.ExportAuditEventsRequest, call: Call, tenant: str, end: int) -> AuditEventRow:
-    rule = permission_for(call.rpc)
-    return AuditEventRow(
-        tenant_id=tenant,
-        actor=call.principal.name,
-        credential_id=call.principal.credential_id,
-        method=rule.rpc,
-        permission=rule.permission or "",
-        resource=request.parent,
-        before=None,
-        after={"afterSequence": str(request.after_sequence), "untilSequence": str(end)},
-        request_id="",
-        correlation_id=call.correlation_id,
-    )
 
 
 def _tenant(parent: str) -> str:

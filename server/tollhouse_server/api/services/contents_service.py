@@ -16,11 +16,10 @@ from tollhouse_server.api.content_messages import (
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.api.usage_requests import require_scope
 from tollhouse_server.api.values import version_of
+from tollhouse_server.api.witness import Witness
 from tollhouse_server.audit.store import record
-from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.content import store
 from tollhouse_server.content.packing import unpacked
 from tollhouse_server.content.tables import KeptContentRow
@@ -36,11 +35,14 @@ from tollhouse_server.vault.tenant_keys import TenantKeys
 class ContentService:
     """Says what is kept, opens it, deletes it."""
 
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens, keys: TenantKeys) -> None:
+    def __init__(
+        self, database: Database, mutations: Mutations, pages: PageTokens, *, keys: TenantKeys, witness: Witness
+    ) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
         self._keys = keys
+        self._witness = witness
 
     async def get_content_policy(self, request: pb.GetContentPolicyRequest, call: Call) -> pb.ContentPolicy:
         tenant = _tenant_of(request.name, "name")
@@ -63,10 +65,11 @@ class ContentService:
     async def get_content(self, request: pb.GetContentRequest, call: Call) -> pb.Content:
         name = ContentName.parse(request.name)
         scope = _scope_in(request.scope, name.tenant)
+        event = await self._witness.reading(call, request.name)
         async with self._database.within(call.domain) as session:
             row = await store.get_content(session, name, scope)
             # Before anything is opened: a reading that nobody can know of is none.
-            await record(session, _reading(call, request.name))
+            await record(session, event)
         prompt = await self._opened(row, Part.PROMPT, row.prompt)
         answer = b"" if row.answer is None else await self._opened(row, Part.ANSWER, row.answer)
         return content_message(row, prompt=prompt, answer=answer)
@@ -144,18 +147,3 @@ def _scope_in(text: str, tenant: str) -> Scope | None:
     if scope.tenant != tenant:
         raise invalid("scope", "must belong to the tenant that the request names")
     return scope
-
-
-def _reading(call: Call, resource: str) -> AuditEventRow:
-    """Return that somebody has read this, without what he has read."""
-    rule = permission_for(call.rpc)
-    return AuditEventRow(
-        tenant_id=ContentName.parse(resource).tenant,
-        actor=call.principal.name,
-        credential_id=call.principal.credential_id,
-        method=rule.rpc,
-        permission=rule.permission or "",
-        resource=resource,
-        request_id="",
-        correlation_id=call.correlation_id,
-    )
