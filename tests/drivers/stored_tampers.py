@@ -40,6 +40,21 @@ _VALUES = {
 }
 
 
+CHECKPOINT_CHANGES = (
+    "hash = sha256('x')",
+    "sequence = sequence - 1, first_sequence = 1",
+    "document = replace(document, '\"number\":', '\"number\":1')",
+    "document = '{'",
+    "document = '[]'",
+    "signature = sha512('x')",
+    "tree_size = tree_size + 1",
+    "tree_size = -1",
+    "leaf_index = -1",
+    "path = ARRAY[NULL]::bytea[]",
+    "key_version = 7",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTrail:
     """A trail of tenant acme with `events` events, all signed and anchored, and its owner's connection."""
@@ -166,16 +181,7 @@ def rewritten_with_checkpoints(chance: random.Random, trail: StoredTrail) -> Seq
 
 def checkpoint_edited(chance: random.Random, trail: StoredTrail) -> Sequence[str]:
     """A checkpoint says something else."""
-    change = chance.choice(
-        [
-            "hash = sha256('x')",
-            "sequence = sequence - 1, first_sequence = 1",
-            "document = replace(document, '\"number\":', '\"number\":1')",
-            "signature = sha512('x')",
-            "tree_size = tree_size + 1",
-            "key_version = 7",
-        ]
-    )
+    change = chance.choice(CHECKPOINT_CHANGES)
     number = chance.randint(1, trail.checkpoints)
     return [f"UPDATE audit_checkpoint SET {change} WHERE tenant_id = 'acme' AND number = {number}"]  # noqa: S608
 

@@ -8,12 +8,13 @@ than a round, and catches up after any crash; a table that contradicts a file is
 import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tollhouse_server.audit.checkpoints import hash_of_document
+from tollhouse_server.audit.checkpoints import content_of, hash_of_document
 from tollhouse_server.audit.tables import AuditCheckpointRow
 from tollhouse_server.vault.signing import ALGORITHM
 
@@ -21,7 +22,7 @@ _KEYS_FILE: Final = "keys.json"
 
 
 class AnchorContradicted(Exception):
-    """The checkpoints in the database do not go on where the anchor ends: one of them was changed."""
+    """The checkpoints in the database do not go on where the anchor ends, or the anchor is not what was written."""
 
 
 class AnchorUnusable(Exception):
@@ -44,11 +45,16 @@ class Anchor:
         self._directory = directory
         self._ends: dict[str, AnchorEnd] = {}
 
+    def trails(self) -> set[str]:
+        """Return whose trails are anchored."""
+        return {path.stem for path in self._directory.glob("*.jsonl")}
+
     def end_of(self, tenant: str) -> int:
         """Return the number of the last checkpoint in a trail's file, 0 where there is none.
 
         Raises:
-            AnchorUnusable: it cannot be read.
+            AnchorContradicted: the file is shorter than it was.
+            AnchorUnusable: it cannot be read, or has something else in it.
         """
         return self._end(tenant).number
 
@@ -56,13 +62,13 @@ class Anchor:
         """Write further checkpoints, durably, which go on where the file ends.
 
         Raises:
-            AnchorContradicted: they do not; nothing is written.
+            AnchorContradicted: they do not, or the file is shorter than it was; nothing is written.
             AnchorUnusable: it cannot be written.
         """
         end = self._end(tenant)
         number, last = end.number, end.document_hash
         for one in checkpoints:
-            if one.number != number + 1 or (last and json.loads(one.document)["previous"] != last):
+            if one.number != number + 1 or (last and content_of(one.document).get("previous") != last):
                 raise AnchorContradicted(f"checkpoint {one.number} of {tenant} does not follow on {number}")
             number, last = one.number, hash_of_document(one.document)
         content = "".join(f"{anchor_line(one)}\n" for one in checkpoints).encode()
@@ -107,23 +113,45 @@ class Anchor:
         """Return the hashes that a trail's file knows, by sequence; none where there is no file.
 
         Raises:
-            AnchorUnusable: it cannot be read.
+            AnchorUnusable: it cannot be read, or has something else in it.
         """
-        documents = [json.loads(json.loads(line)["document"]) for line in self._lines(tenant)]
-        return {one["sequence"]: bytes.fromhex(one["hash"]) for one in documents if one["sequence"]}
+        with self._of_checkpoints(tenant):
+            documents = [json.loads(_document(line)) for line in self._lines(tenant)]
+            return {one["sequence"]: bytes.fromhex(one["hash"]) for one in documents if one["sequence"]}
 
     def _end(self, tenant: str) -> AnchorEnd:
-        if tenant not in self._ends:
-            lines = self._lines(tenant)
-            if not lines:
-                return AnchorEnd()
-            document = json.loads(lines[-1])["document"]
+        known = self._ends.get(tenant)
+        if known is not None:
+            if self._size(tenant) < known.size_bytes:
+                raise AnchorContradicted(f"the file of {tenant} is shorter than it was")
+            return known
+        lines = self._lines(tenant)
+        if not lines:
+            return AnchorEnd()
+        with self._of_checkpoints(tenant):
+            document = _document(lines[-1])
             self._ends[tenant] = AnchorEnd(
                 number=json.loads(document)["number"],
                 document_hash=hash_of_document(document),
                 size_bytes=sum(len(line) + 1 for line in lines),
             )
         return self._ends[tenant]
+
+    @contextmanager
+    def _of_checkpoints(self, tenant: str) -> Iterator[None]:
+        """Say of what is no checkpoint that it is none."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError) as error:
+            raise AnchorUnusable(f"{self._path(tenant)}: has a line that is no checkpoint") from error
+
+    def _size(self, tenant: str) -> int:
+        try:
+            return self._path(tenant).stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise AnchorUnusable(f"{error.filename}: {error.strerror}") from error
 
     def _lines(self, tenant: str) -> list[bytes]:
         """Return the whole lines of a trail's file."""
@@ -154,6 +182,11 @@ def anchor_line(row: AuditCheckpointRow) -> str:
         },
     }
     return json.dumps(members, separators=(",", ":"))
+
+
+def _document(line: bytes) -> str:
+    document: str = json.loads(line)["document"]
+    return document
 
 
 def _base64(value: bytes) -> str:

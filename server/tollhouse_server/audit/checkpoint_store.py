@@ -25,6 +25,13 @@ FROM audit_head h LEFT JOIN LATERAL (
 WHERE h.sequence <> coalesce(c.sequence, 0) OR h.hash <> c.hash ORDER BY h.tenant_id
 """)
 
+# From the heads: there are as many as tenants, and of checkpoints more every minute.
+_NEWEST: Final = text("""
+SELECT h.tenant_id, c.number FROM audit_head h CROSS JOIN LATERAL (
+    SELECT k.number FROM audit_checkpoint k WHERE k.tenant_id = h.tenant_id ORDER BY k.number DESC LIMIT 1
+) c
+""")
+
 _UNSIGNED: Final = text("""
 SELECT count(*)::bigint AS events, coalesce(max(clock_timestamp() - e.occurred_at), interval '0') AS age
 FROM audit_head h LEFT JOIN LATERAL (
@@ -95,9 +102,8 @@ async def list_checkpoints(
 
 
 async def newest_numbers(session: AsyncSession) -> dict[str, int]:
-    """Return the number of each tenant's newest checkpoint."""
-    rows = await run_sql(session, "SELECT tenant_id, max(number) AS number FROM audit_checkpoint GROUP BY tenant_id")
-    return {row.tenant_id: row.number for row in rows.all()}
+    """Return the number of each tenant's newest checkpoint, of all that have a head."""
+    return {row.tenant_id: row.number for row in (await run_sql(session, _NEWEST)).all()}
 
 
 async def read_now(session: AsyncSession) -> datetime:

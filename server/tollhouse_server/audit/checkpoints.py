@@ -7,10 +7,10 @@ his own and learns nothing of the others.
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -166,9 +166,13 @@ def hash_of_document(document: str) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-def signed_hashes(checkpoints: Iterable[AuditCheckpointRow]) -> dict[int, bytes]:
-    """Return the hashes that checkpoints know, by sequence."""
-    return {one.sequence: one.hash for one in checkpoints if one.sequence}
+def content_of(document: str) -> Mapping[str, Any]:
+    """Return what a checkpoint's document says, nothing where somebody has made something else of it."""
+    try:
+        content = json.loads(document)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _report(tenant: str, walk: Walk) -> None:

@@ -95,20 +95,23 @@ class AuditChores:
 
         Raises:
             StoreUnavailable: PostgreSQL is gone.
-            AnchorUnusable: the directory cannot be written.
-            AnchorContradicted: the database has other checkpoints than the anchor; the other trails are written first.
+            AnchorUnusable: the directory, or a file in it, cannot be used.
+            AnchorContradicted: the database has other checkpoints than the anchor, or none.
+
+            Both are raised when all other trails are written.
         """
         self._is_anchored = False
+        anchored = await asyncio.to_thread(self._anchor.trails)
         async with self._database.transaction() as session:
             newest = await checkpoint_store.newest_numbers(session)
-        moved, contradicted = 0, None
-        for tenant, number in newest.items():
+        moved, failure = 0, None
+        for tenant in sorted(anchored | newest.keys()):
             try:
-                moved += await self._anchor_trail(tenant, number)
-            except AnchorContradicted as error:
-                contradicted = error
-        if contradicted is not None:
-            raise contradicted
+                moved += await self._anchor_trail(tenant, newest.get(tenant, 0))
+            except (AnchorContradicted, AnchorUnusable) as error:
+                failure = error
+        if failure is not None:
+            raise failure
         await asyncio.to_thread(self._anchor.write_keys, self._key.name, await self._key.public_keys())
         self._is_anchored = True
         self._metrics.audit_anchored(at_seconds=time.time())

@@ -1,8 +1,6 @@
 """A stored trail, compared with its links, its checkpoints, their signatures, and the anchor outside the database."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tollhouse_server.audit import checkpoint_store, store
 from tollhouse_server.audit.anchor import Anchor, AnchorUnusable
 from tollhouse_server.audit.chain import BEGINNING, Break, Walk
-from tollhouse_server.audit.checkpoints import hash_of_document
+from tollhouse_server.audit.checkpoints import content_of, hash_of_document
 from tollhouse_server.audit.store import Head, Question
 from tollhouse_server.audit.tables import AuditCheckpointRow
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import VaultUnavailable
+from tollhouse_server.vault.merkle import leaf_hash, root_of
 from tollhouse_server.vault.signing import Purpose, SigningKey, signed_message
 
 _PAGE: Final = 1000
@@ -128,13 +127,13 @@ class Verification:
 
 
 def _take_checkpoint(known: _Known, row: AuditCheckpointRow, keys: Mapping[int, Ed25519PublicKey]) -> None:
-    document = json.loads(row.document)
+    document = content_of(row.document)
     previous = hash_of_document(known.newest.document) if known.newest else BEGINNING.hex()
     known.count += 1
-    said = (document["tenant"], document["number"], document["sequence"], document["hash"], document["first_sequence"])
-    if said != (row.tenant_id, row.number, row.sequence, row.hash.hex(), row.first_sequence):
+    said = [document.get(name) for name in ("tenant", "number", "sequence", "hash", "first_sequence")]
+    if said != [row.tenant_id, row.number, row.sequence, row.hash.hex(), row.first_sequence]:
         known.breaks.append(Break(sequence=row.sequence, problem="a checkpoint's columns contradict what was signed"))
-    if row.number != known.count or document["previous"] != previous:
+    if row.number != known.count or document.get("previous") != previous:
         known.breaks.append(Break(sequence=row.sequence, problem="a checkpoint does not follow on the one before it"))
         known.count = row.number
     if keys and not _is_signed(row, keys):
@@ -146,24 +145,14 @@ def _take_checkpoint(known: _Known, row: AuditCheckpointRow, keys: Mapping[int, 
 
 def _is_signed(row: AuditCheckpointRow, keys: Mapping[int, Ed25519PublicKey]) -> bool:
     public_key = keys.get(row.key_version)
-    if public_key is None:
+    root = root_of(leaf_hash(row.document.encode()), row.leaf_index, row.tree_size, [one or b"" for one in row.path])
+    if public_key is None or root is None:
         return False
-    found, index, size, path = (
-        hashlib.sha256(b"\x00" + row.document.encode()).digest(),
-        row.leaf_index,
-        row.tree_size,
-        list(row.path),
-    )
-    while size > 1:
-        if index % 2 or index + 1 < size:
-            sibling = path.pop(0) if path else b""
-            found = hashlib.sha256(b"\x01" + (sibling + found if index % 2 else found + sibling)).digest()
-        index, size = index // 2, (size + 1) // 2
     try:
-        public_key.verify(row.signature, signed_message(Purpose.AUDIT, row.tree_size, found))
+        public_key.verify(row.signature, signed_message(Purpose.AUDIT, row.tree_size, root))
     except InvalidSignature:
         return False
-    return not path
+    return True
 
 
 def _check_end(walk: Walk, head: Head, known: _Known) -> None:

@@ -34,6 +34,21 @@ class Tree:
         return tuple(level[sibling] for level, sibling in places if sibling < len(level))
 
 
+def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """Return the root to which a path leads from the leaf at `index` of `size`, None where it leads nowhere."""
+    if not 0 <= index < size:
+        return None
+    found, left = leaf, list(path)
+    while size > 1:
+        if index % 2 or index + 1 < size:
+            if not left:
+                return None
+            sibling = left.pop(0)
+            (found,) = _above((sibling, found) if index % 2 else (found, sibling))
+        index, size = index // 2, (size + 1) // 2
+    return None if left else found
+
+
 def tree_over(leaves: Iterable[bytes]) -> Tree:
     """Return the tree over hashes of documents, of which there is at least one."""
     levels = [tuple(leaves)]

@@ -27,7 +27,7 @@ from tollhouse_server.vault.signing import Purpose, SigningKey
 from tests.drivers.audit import key_set
 from tests.drivers.postgres import TestDatabase
 from tests.drivers.receipts import KeyInMemory
-from tests.drivers.stored_tampers import TAMPERS, StoredTrail
+from tests.drivers.stored_tampers import CHECKPOINT_CHANGES, TAMPERS, StoredTrail
 from tests.integration.audit.conftest import event, links_of, write
 
 
@@ -216,6 +216,51 @@ async def test_an_anchor_is_never_written_over(desk: Desk) -> None:
     assert (await desk.verified()).breaks
 
 
+async def test_a_trail_that_has_vanished_from_the_database_is_told_of(desk: Desk) -> None:
+    """Nothing of it moves any more, so only its anchor knows that it was there; the others are anchored on."""
+    await write(desk.database, event("acme"), event("bolt"))
+    await desk.round()
+    for table in ("audit_event", "audit_head", "audit_checkpoint"):
+        await desk.owner.execute(f"DELETE FROM {table} WHERE tenant_id = 'acme'")  # noqa: S608
+    await write(desk.database, event("bolt", 1))
+    await desk.chores.sign_due()
+
+    with pytest.raises(AnchorContradicted, match="acme"):
+        await desk.chores.anchor_new()
+
+    assert (await desk.offline("bolt")).signed_sequence == 2
+
+
+async def test_an_anchor_that_gets_shorter_is_told_of_and_left_so(desk: Desk) -> None:
+    """Somebody has cut it or carried it away while the housekeeper runs: it does not write on behind a gap."""
+    await write(desk.database, event("acme"), event("bolt"))
+    await desk.round()
+    file = desk.directory / "acme.jsonl"
+    file.write_bytes(b"")
+    await write(desk.database, event("acme", 1), event("bolt", 1))
+    await desk.chores.sign_due()
+
+    with pytest.raises(AnchorContradicted, match="shorter"):
+        await desk.chores.anchor_new()
+
+    assert file.read_bytes() == b""
+    assert (await desk.offline("bolt")).signed_sequence == 2
+
+
+@pytest.mark.parametrize("rubbish", [b"\x00\x00\n", b"{}\n", b'{"document": "7"}\n'])
+async def test_an_anchor_with_something_else_in_it_is_told_of_and_ends_nothing(desk: Desk, rubbish: bytes) -> None:
+    """The other trails are anchored on, and who verifies this one hears of it."""
+    await write(desk.database, event("acme"), event("bolt"))
+    await desk.chores.sign_due()
+    (desk.directory / "acme.jsonl").write_bytes(rubbish)
+
+    await desk.chores._tried(desk.chores.anchor_new)
+
+    assert desk.registry.get_sample_value("tollhouse_audit_failures_total", {"cause": "anchor"}) == 1
+    assert (await desk.offline("bolt")).signed_sequence == 1
+    assert ["the anchor cannot be read" in one.problem for one in (await desk.verified()).breaks] == [True]
+
+
 async def test_what_is_changed_in_the_database_is_found_there(desk: Desk) -> None:
     """Events, checkpoints, heads: each way once. A thousand are in `make faults ARGS=audit`."""
     trail = await signed_trail(desk)
@@ -232,6 +277,20 @@ async def test_what_is_changed_in_the_database_is_found_there(desk: Desk) -> Non
     assert (sound.breaks, sound.anchored, sound.checkpoints, sound.signed_sequence) == ([], True, 3, 12)
     assert missed == []
     assert (await desk.verified()).breaks == []
+
+
+async def test_whatever_is_made_of_a_checkpoint_is_found(desk: Desk) -> None:
+    """Also what can no longer be read as one."""
+    trail = await signed_trail(desk)
+
+    missed = []
+    for change in CHECKPOINT_CHANGES:
+        await trail.tamper([f"UPDATE audit_checkpoint SET {change} WHERE tenant_id = 'acme' AND number = 2"])  # noqa: S608
+        if not (await desk.verified()).breaks:
+            missed.append(change)
+        await trail.restore()
+
+    assert missed == []
 
 
 async def signed_trail(desk: Desk) -> StoredTrail:
