@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from tollhouse_server.dlp import checks
-from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group
+from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group, edge
 
 # Issuer identification ranges as the card schemes publish them: prefix from, prefix to, lengths.
 _ISSUERS: Final = (
@@ -51,8 +51,8 @@ def _card(text: str, start: int, end: int) -> int:
 
 
 def _iban(text: str, start: int, end: int) -> int:
-    """Take as many characters as the country's accounts have, whatever capitals follow them."""
-    length = _IBAN_LENGTHS.get(text[start : start + 2], 0)
+    """Take as many characters as the country's accounts have, whatever words follow them."""
+    length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     at = start
     for at in range(start, end):
         length -= text[at] != " "
@@ -85,7 +85,7 @@ ACCOUNTS: Final = (
         group=Group.PAYMENT,
         description="International bank account number: the country's length and the check digits.",
         example="DE89 3704 0044 0532 0130 00",
-        pattern=re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"),
+        pattern=re.compile(edge("0-9A-Za-z") + "[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]{4}){2,7}(?: ?[0-9A-Za-z]{1,3})?"),
         longest=44,
         accept=_iban,
         reach=(18, 26),

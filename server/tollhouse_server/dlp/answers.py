@@ -7,6 +7,8 @@ candidate's text is one text, whatever chunks and parts it comes in; its thought
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
+import orjson
+
 from tollhouse_server.dlp.leaves import Path, leaves, rebuilt
 from tollhouse_server.dlp.policy import Screen
 from tollhouse_server.dlp.redaction import Findings, Redactor
@@ -40,17 +42,20 @@ def judging(screen: Screen, findings: Findings, prompt: Tokens) -> "AnswerText":
     return AnswerText(lambda: Redactor(screen, findings, tokens.token))
 
 
-def restoring(prompt: Tokens) -> "AnswerText":
-    """Return what puts a prompt's values back into an answer's texts."""
-    values = Values(prompt.values())
-    return AnswerText(lambda: Restorer(values))
+def restoring(prompt: Tokens, *, is_json: bool = False) -> "AnswerText":
+    """Return what puts a prompt's values back into an answer's texts, within strings of JSON where the text is JSON."""
+    values = prompt.values()
+    within_json = {token: orjson.dumps(value).decode()[1:-1] for token, value in values.items()} if is_json else values
+    plain, texts = Values(values), Values(within_json)
+    return AnswerText(lambda: Restorer(plain), lambda: Restorer(texts))
 
 
 class AnswerText:
-    """Rewrites the texts of one answer, each with a rewriter of its own."""
+    """Rewrites the texts of one answer, each with its own rewriter: `said` is for what is neither thought nor call."""
 
-    def __init__(self, rewriter: Callable[[], Rewriter]) -> None:
+    def __init__(self, rewriter: Callable[[], Rewriter], said: Callable[[], Rewriter] | None = None) -> None:
         self._rewriter = rewriter
+        self._said = said or rewriter
         self._ways: dict[tuple[int, bool], Rewriter] = {}
         self._writing: dict[int, bool] = {}
 
@@ -133,7 +138,7 @@ class AnswerText:
     def _way(self, index: int, *, is_thought: bool) -> Rewriter:
         found = self._ways.get((index, is_thought))
         if found is None:
-            found = self._ways[index, is_thought] = self._rewriter()
+            found = self._ways[index, is_thought] = self._rewriter() if is_thought else self._said()
         return found
 
     def _value(self, value: Any) -> Generator[None, None, Any]:

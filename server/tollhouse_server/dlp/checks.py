@@ -31,7 +31,7 @@ def luhn(digits: str) -> bool:
 
 
 def mod_97(iban: str) -> bool:
-    """Tell whether an IBAN without spaces, in capitals, has the right check digits."""
+    """Tell whether an IBAN without spaces has the right check digits."""
     return int("".join(str(int(one, 36)) for one in iban[4:] + iban[:4])) % 97 == 1
 
 

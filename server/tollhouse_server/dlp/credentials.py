@@ -7,9 +7,9 @@ import re
 from typing import Final
 
 from tollhouse_server.dlp import checks
-from tollhouse_server.dlp.detector import Accept, Detector, Group, Trigger, whole
+from tollhouse_server.dlp.detector import Accept, Detector, Group, Trigger, edge, whole
 
-_EDGE: Final = "(?<![0-9A-Za-z_-])"
+_EDGE: Final = edge("0-9A-Za-z_-")
 _END: Final = "(?![0-9A-Za-z_-])"
 
 PEM_OPENING: Final = "-----BEGIN "

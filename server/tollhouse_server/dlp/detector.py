@@ -9,7 +9,13 @@ from typing import Final, TypeAlias
 Accept: TypeAlias = Callable[[str, int, int], int]
 """Given the text and a match from start to end: where what was found ends, or 0 if it is not what it looks like."""
 
-BEFORE: Final = r"(?<![0-9A-Za-z])(?<![0-9][.,])"
+
+def edge(characters: str) -> str:
+    """Return what asks that none of these characters stands before, unless JSON or a URL has written another so."""
+    return rf"(?:(?<![{characters}])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{{4}})|(?<=%[0-9A-Fa-f]{{2}}))"
+
+
+BEFORE: Final = edge("0-9A-Za-z") + r"(?<![0-9][.,])"
 AFTER: Final = r"(?![0-9A-Za-z])(?!\.[0-9])"
 r"""Edges of a number. Never \b: it takes a Chinese character for a letter, so that a number beside one has no edge."""
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from tollhouse_server.dlp.answers import judging, restoring
+from tollhouse_server.dlp.answers import AnswerText, judging, restoring
 from tollhouse_server.dlp.findings import CallSeen, FindingLog
 from tollhouse_server.dlp.policy import DataPolicies, Direction, Screen
 from tollhouse_server.dlp.prompts import PromptBlocked, redacted_prompt
@@ -42,7 +42,8 @@ class DataGuard:
             body, tokens = await self._prompt(body, screens.prompt, call)
         if screens.answer is None and not tokens.values():
             return body, None
-        return body, AnswerLook(call=call, screen=screens.answer, tokens=tokens, log=self._log)
+        back = restoring(tokens, is_json=_asks_for_json(body))
+        return body, AnswerLook(call=call, screen=screens.answer, tokens=tokens, back=back, log=self._log)
 
     async def _prompt(
         self, body: Mapping[str, Any], screen: Screen, call: CallSeen
@@ -57,18 +58,25 @@ class DataGuard:
         return sent.body, sent.tokens
 
 
+def _asks_for_json(body: Mapping[str, Any]) -> bool:
+    config = body.get("generationConfig")
+    return isinstance(config, Mapping) and config.get("responseMimeType") == "application/json"
+
+
 Keep: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 
 class AnswerLook:
     """Looks through the answer of one call; see `generation/guard.py`."""
 
-    def __init__(self, *, call: CallSeen, screen: Screen | None, tokens: Tokens, log: FindingLog) -> None:
+    def __init__(
+        self, *, call: CallSeen, screen: Screen | None, tokens: Tokens, back: AnswerText, log: FindingLog
+    ) -> None:
         self._call = call
         self._log = log
         self._findings = Findings()
         self._judging = None if screen is None else judging(screen, self._findings, tokens)
-        self._restoring = restoring(tokens)
+        self._restoring = back
 
     async def whole(self, body: dict[str, Any], *, keep: Keep) -> dict[str, Any]:
         """Return a whole answer as its caller may read it.

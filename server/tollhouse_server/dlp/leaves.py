@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -11,6 +12,7 @@ Path: TypeAlias = tuple[str | int, ...]
 # Not written by people, and changed they would be refused; signatures are random and would look like anything.
 _SKIPPED: Final = frozenset(
     {"role", "mimeType", "responseMimeType", "thoughtSignature", "finishReason", "modelVersion", "responseId", "model"}
+    | {"mime_type", "thought_signature"}
 )
 # fmt: off
 _FIELDS: Final = frozenset({
@@ -23,7 +25,11 @@ _FIELDS: Final = frozenset({
     "stopSequences",
 })
 # fmt: on
-_TEXT_MEDIA: Final = ("text/", "application/json")
+_TEXT_MEDIA: Final = re.compile(
+    r"text/|[^;]+\+(?:json|xml)\b"
+    r"|application/(?:x-)?(?:json|ndjson|xml|yaml|rtf|sql|javascript|ecmascript|typescript|python(?:-code)?|sh|httpd-php)\b",
+    re.IGNORECASE,
+)
 _LEAST_NUMBER, _MOST_NUMBER = 10**6, 10**20
 
 
@@ -55,7 +61,7 @@ def _members(value: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
     if inline is not None:
         yield Leaf((*path, "data"), inline, is_inline=True)
     for key, one in value.items():
-        if key in _SKIPPED or (key == "data" and "mimeType" in value):
+        if key in _SKIPPED or (key == "data" and _media_type(value) is not None):
             continue
         if key not in _FIELDS:
             yield Leaf((*path, key), key, is_key=True)
@@ -64,8 +70,8 @@ def _members(value: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
 
 def _inline_text(value: Mapping[str, Any]) -> str | None:
     """Return the text of an inline part that has one; images, sound and documents are not looked into."""
-    kind, encoded = value.get("mimeType"), value.get("data")
-    if not isinstance(kind, str) or not isinstance(encoded, str) or not kind.lower().startswith(_TEXT_MEDIA):
+    kind, encoded = _media_type(value), value.get("data")
+    if not isinstance(kind, str) or not isinstance(encoded, str) or not _TEXT_MEDIA.match(kind):
         return None
     try:
         padded = encoded + "=" * (-len(encoded) % 4)
@@ -73,6 +79,11 @@ def _inline_text(value: Mapping[str, Any]) -> str | None:
         return base64.b64decode(padded.replace("-", "+").replace("_", "/")).decode(errors="surrogateescape")
     except binascii.Error:
         return None
+
+
+def _media_type(value: Mapping[str, Any]) -> object:
+    """Return what kind of media a part is; Gemini takes the names of its fields in both spellings."""
+    return value.get("mimeType", value.get("mime_type"))
 
 
 def rebuilt(value: Any, changes: Mapping[tuple[Path, bool], str], inline: frozenset[Path] = frozenset()) -> Any:

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group
+from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group, edge
 
 _FEWEST_DIGITS, _MOST_DIGITS = 8, 15
 
@@ -15,7 +15,7 @@ _MOST_BY_COUNTRY: Final = {
 
 _GROUP: Final = r"[ .\-/]?(?:\([0-9]{1,5}+\)|[0-9]{1,12}+)"
 _INTERNATIONAL: Final = (
-    rf"(?<![0-9A-Za-z+])(?:\+[1-9][0-9]{{0,2}}(?:{_GROUP}){{1,7}}+|00[1-9][0-9]{{0,2}}[ .\-/(](?:{_GROUP}){{1,7}}+)"
+    rf"{edge('0-9A-Za-z+')}(?:\+[1-9][0-9]{{0,2}}(?:{_GROUP}){{1,7}}+|00[1-9][0-9]{{0,2}}[ .\-/(](?:{_GROUP}){{1,7}}+)"
 )
 _NATIONAL: Final = (
     # North America: (415) 555-2671, 415-555-2671, 1.415.555.2671

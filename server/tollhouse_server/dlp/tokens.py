@@ -5,8 +5,10 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterable
 from typing import Final
 
-_TOKEN: Final = re.compile(r"\[[A-Z][A-Z0-9_]*_[0-9]+\]")
-_BEGUN: Final = re.compile(r"\[[A-Z0-9_]*\Z")
+# Also as models write them: in other letters, and with what Markdown puts before brackets and underscores.
+_NAME: Final = r"[A-Za-z][A-Za-z0-9]*(?:\\?_[A-Za-z0-9]*)*\\?_[0-9]+"
+_TOKEN: Final = re.compile(rf"\\\[{_NAME}\\\]|\[{_NAME}\]")
+_BEGUN: Final = re.compile(r"(?:\\?\[[A-Za-z0-9_\\]*|\\)\Z")
 
 
 class Tokens:
@@ -21,7 +23,7 @@ class Tokens:
         """Take note of what looks like a token and is none."""
         for text in texts:
             if "[" in text:
-                self._taken.update(_TOKEN.findall(text))
+                self._taken.update(map(_plain, _TOKEN.findall(text)))
 
     def token(self, label: str, value: str) -> str:
         """Return the token of a value: the same as before, or a new one."""
@@ -50,9 +52,6 @@ class Values:
         self._values = values
         self._sorted = sorted(values)
 
-    def __bool__(self) -> bool:
-        return bool(self._values)
-
     def __repr__(self) -> str:
         return f"Values({len(self._values)})"
 
@@ -60,16 +59,22 @@ class Values:
         """Return a text with every token replaced by its value."""
         if "[" not in text:
             return text
-        return _TOKEN.sub(lambda match: self._values.get(match[0], match[0]), text)
+        return _TOKEN.sub(lambda match: self._values.get(_plain(match[0]), match[0]), text)
 
     def begun(self, text: str) -> int:
         """Return how many characters at the end of a text may be the beginning of a token."""
-        match = _BEGUN.search(text, text.rfind("[")) if "[" in text else None
+        match = _BEGUN.search(text, max(0, text.rfind("[") - 1))
         if match is None:
             return 0
-        at = bisect_left(self._sorted, match[0])
-        is_begun = at < len(self._sorted) and self._sorted[at].startswith(match[0])
+        begun = _plain(match[0])
+        at = bisect_left(self._sorted, begun)
+        is_begun = at < len(self._sorted) and self._sorted[at].startswith(begun)
         return len(match[0]) if is_begun else 0
+
+
+def _plain(written: str) -> str:
+    """Return a token as it was given, however it is written."""
+    return written.replace("\\", "").upper()
 
 
 class Restorer:

@@ -1,9 +1,12 @@
 """Texts in Gemini's JSON: all are found, the rest stays as it was, and streams say what whole answers say."""
 
+import base64
+import json
 from collections.abc import Generator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollhouse_server.dlp.answers import AnswerText, judging, restoring
@@ -128,6 +131,32 @@ def test_a_stream_says_what_the_whole_answer_says(places: list[int], thought_at:
     assert len(streamed) == len(chunks)
 
 
+def test_an_answer_in_json_is_json_with_its_values_back() -> None:
+    """What has line ends or quotation marks is written as a string of JSON has it; arguments of calls are no text."""
+    prompt, value = Tokens(), 'a "key"\n-----'
+    prompt.token("PRIVATE_KEY", value)
+    call = {"functionCall": {"name": "keep", "args": {"key": "[PRIVATE_KEY_1]"}}}
+    answer = chunk({"text": '{"key": "[PRIVATE_KEY_1]"}'}, call, finish="STOP")
+
+    (found,) = told([answer], restoring(prompt, is_json=True))
+
+    assert json.loads(texts([found])) == {"key": value}
+    assert found["candidates"][0]["content"]["parts"][1]["functionCall"]["args"] == {"key": value}
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/x-python", "application/x-javascript", "image/svg+xml", "application/ld+json", "Application/XML"]
+)
+@pytest.mark.parametrize(("inline", "media"), [("inlineData", "mimeType"), ("inline_data", "mime_type")])
+def test_what_is_text_within_a_part_is_looked_through(kind: str, inline: str, media: str) -> None:
+    """Whatever it is called, in either spelling of Gemini's fields."""
+    part = {inline: {media: f"{kind}; charset=utf-8", "data": base64.b64encode(f"<a>{EMAIL}</a>".encode()).decode()}}
+
+    sent = done(redacted_prompt({"contents": [{"parts": [part]}]}, PROMPT, Findings()))
+
+    assert base64.b64decode(sent.body["contents"][0]["parts"][0][inline]["data"]) == b"<a>[EMAIL_1]</a>"
+
+
 def test_what_is_held_back_comes_before_what_is_no_text() -> None:
     """A function call ends the text before it; its arguments and their keys are whole texts."""
     call = {"functionCall": {"name": "mail", "args": {"to": "[EMAIL_1]", "[EMAIL_1]": [CARD]}}}
@@ -152,6 +181,7 @@ def test_what_is_nobodys_text_is_never_changed() -> None:
     signature = "AKIAIOSFODNN7EXAMPLE"
     part = {"text": "hello", "thoughtSignature": signature}
     media = {"inlineData": {"mimeType": "image/png", "data": "AKIAIOSFODNN7EXAMPLE"}}
-    body = {"contents": [{"role": "user", "parts": [part, media]}]}
+    other = {"inline_data": {"mime_type": "image/png", "data": "AKIAIOSFODNN7EXAMPLE"}}
+    body = {"contents": [{"role": "user", "parts": [part, media, other]}]}
 
     assert done(redacted_prompt(body, PROMPT, Findings())).body is body

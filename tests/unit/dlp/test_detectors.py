@@ -16,6 +16,7 @@ CORPORA = tomllib.loads((Path(__file__).parent / "corpora.toml").read_text(encod
 FINDS = [(name, value) for name, corpus in CORPORA.items() for value in corpus["finds"]]
 LEAVES = [(name, value) for name, corpus in CORPORA.items() for value in corpus["leaves"]]
 SURROUNDINGS = ["{}", "It is {}, as said.", "号码是{}，谢谢。", "({})", '"{}"', "a\n{}\nb", "两：{}！", "x={};", "'{}'"]
+WRITTEN = [r'{{"a":"so:\n{}\nb"}}', r'{{"a":"\u53f7\u7801{}\u8c22"}}', "https://example.org/?q=call%20{}&r=1"]
 BOUND_SECONDS_PER_KIB = 0.02
 
 
@@ -33,6 +34,16 @@ def test_a_value_is_found_in_whole_whatever_stands_around_it(name: str, value: s
     found = [masked(around.format(value), by)[0] for around in SURROUNDINGS]
 
     assert found == [around.format(label) for around in SURROUNDINGS]
+
+
+@pytest.mark.parametrize(("name", "value"), FINDS)
+def test_what_json_or_a_url_writes_before_a_value_does_not_save_it(name: str, value: str) -> None:
+    """The letter of a line end, the last digits of a Chinese character, those of a space are no part of it."""
+    by = screen(policy(name))
+
+    found = [masked(around.format(value), by)[0] for around in WRITTEN]
+
+    assert found == [around.format(f"[{name}_1]") for around in WRITTEN]
 
 
 @pytest.mark.parametrize(("name", "value"), LEAVES)
@@ -117,3 +128,18 @@ def test_check_digits_catch_every_single_wrong_digit() -> None:
         wrong = [right[:at] + digit + right[at + 1 :] for digit in "0123456789" if digit != right[at]]
         assert check(right)
         assert not any(map(check, wrong))
+
+
+def test_ordinary_business_text_passes() -> None:
+    """What has digits and is no secret: ids, hashes, times, numbers of orders and parcels, prices, versions."""
+    text = (
+        "Order 20240115-000123 (SO-2024-0098712) of 2024-01-15T10:30:45.123456Z,"
+        " ref 550e8400-e29b-41d4-a716-446655440abc, commit 9fceb02d0ae598e95dc970b74767f19372d61af8,"
+        " sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855,"
+        " parcel 1Z999AA10123456784, EAN 4006381333931, ISBN 978-3-16-148410-0, total 1,234,567.89 EUR,"
+        " at 1700000000000 ms,"
+        " v1.2.3-rc.4+build.567, 10:30:45, 15/01/2024, error 0x80070005, MAC 00:1A:2B:3C:4D:5E, 3.14159265358979,"
+        " 第 1234567 号订单，金额 98,765.43 元，日期 2024年01月15日，std::vector<a::b>, SKU ABC-123-XYZ, +12.5 %."
+    )
+
+    assert masked(text, screen(policy(*EVERYTHING)))[0] == text

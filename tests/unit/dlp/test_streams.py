@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tollhouse_server.dlp.redaction import Findings, Redactor
@@ -114,6 +115,17 @@ def test_the_beginning_of_a_token_waits_for_the_rest_of_it() -> None:
     passed = [run(restorer, piece, is_last=False) for piece in ["to [", "EMA", "IL_1", "] or [EMAIL_", "2] or [x"]]
 
     assert passed == ["to ", "", "", "a@b.de or ", "[EMAIL_2] or [x"]
+
+
+@pytest.mark.parametrize("written", ["[EMAIL_1]", "[email_1]", "[Email_1]", r"[EMAIL\_1]", r"\[EMAIL\_1\]"])
+def test_a_token_is_known_however_a_model_writes_it(written: str) -> None:
+    """In other letters, or with the backslashes of Markdown; wherever a stream cuts it."""
+    values = Values({"[EMAIL_1]": "a@b.de"})
+
+    for pieces in ([written], list(written), [written[:1], written[1:]]):
+        restorer = Restorer(values)
+        passed = [run(restorer, piece, is_last=False) for piece in ["to ", *pieces, " or [EMAIL_2]"]]
+        assert "".join(passed) == "to a@b.de or [EMAIL_2]"
 
 
 def test_a_private_key_is_held_back_until_its_end() -> None:
