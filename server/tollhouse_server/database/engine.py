@@ -83,6 +83,8 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=5,
             pool_pre_ping=True,
+            # What is bound to a statement may be a secret, or personal: it has no place in an error that is logged.
+            hide_parameters=True,
             connect_args={
                 "timeout": 5,
                 "server_settings": {"idle_in_transaction_session_timeout": _LONGEST_PAUSE, **AS_CONTROL},
