@@ -41,7 +41,6 @@ _CONDITIONS: Final = {
     "method": "(e.method = :method OR e.method LIKE '%.' || :method)",
     "resource": "(e.resource = :resource OR starts_with(e.resource, :resource || '/'))",
     "kind": "e.kind = :kind",
-    "outcome": "e.outcome = :outcome",
     "since": "e.occurred_at >= :since",
     "until": "e.occurred_at < :until",
 }
@@ -58,7 +57,6 @@ class Question:
     method: str | None = None
     resource: str | None = None
     kind: str | None = None
-    outcome: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

@@ -6,7 +6,6 @@ from typing import TypeAlias
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.dlp.policy import DataPolicy, scopes_above
 from tollhouse_server.dlp.tables import DataPolicyRow
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
@@ -78,7 +77,6 @@ async def put_policy(
         row.policy, row.version, row.updated_at = content, row.version + 1, now
     session.add(row)
     await session.flush()
-    await bump(session, Topic.DATA_POLICIES)
     return row
 
 
@@ -95,7 +93,6 @@ async def delete_policy(session: AsyncSession, scope: DataScope, *, version: int
     _check_version(row, scope, version)
     await session.delete(row)
     await session.flush()
-    await bump(session, Topic.DATA_POLICIES)
 
 
 def _check_version(row: DataPolicyRow | None, scope: DataScope, version: int | None) -> None:

@@ -25,6 +25,7 @@ from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import etag, timestamp, version_of
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.epochs import Topic
 from tollhouse_server.dlp import finding_store, store
 from tollhouse_server.dlp.detectors import detectors
 from tollhouse_server.dlp.policy import DigestKey, Direction, screens_of
@@ -64,7 +65,7 @@ class DataPolicyService:
             after = _message(scope, await store.put_policy(session, scope, policy, version=version))
             return Change(resource=given.name, before=before, after=after, answer=after)
 
-        return await self._mutations.run(call, request, pb.DataPolicy, act)
+        return await self._mutations.run(call, request, pb.DataPolicy, act, Topic.DATA_POLICIES)
 
     async def delete_data_policy(self, request: pb.DeleteDataPolicyRequest, call: Call) -> Empty:
         scope = _scope(request.name, "name")
@@ -75,7 +76,7 @@ class DataPolicyService:
             await store.delete_policy(session, scope, version=version)
             return Change(resource=request.name, before=before, after=None, answer=Empty())
 
-        return await self._mutations.run(call, request, Empty, act)
+        return await self._mutations.run(call, request, Empty, act, Topic.DATA_POLICIES)
 
     async def test_data_policy(self, request: pb.TestDataPolicyRequest, call: Call) -> pb.TestDataPolicyResponse:
         scope = _scope(request.name, "name")
