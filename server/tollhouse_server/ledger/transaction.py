@@ -124,8 +124,9 @@ class TickTransaction:
             admissions.judge(_permitted(waiting))
             found_now = await self._write(found, admissions, endings.bookings)
             await self._raise_alerts(found, endings)
-            for work in batch.reserves:
-                # From here to the commit's answer nobody knows whether it happened.
+            for work in admissions.fresh:
+                # From here to the commit's answer nobody knows whether it happened. Of the others it is known: a call
+                # that asks anew, because its permit has lapsed, must not be taken for the work that was told so.
                 work.uncertain = True
         # With the counters free again: how an earlier call stands is for its caller to read, nothing depends on it.
         await admissions.refuse_repeated()

@@ -1,5 +1,6 @@
 """Calls of which it is certain only for a while that they may be made."""
 
+import asyncio
 import time
 
 import pytest
@@ -7,9 +8,22 @@ from tollhouse_server.errors import CredentialsInvalid
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.terms import CallTerms, Reservation
+from tollhouse_server.ledger.transaction import TickTransaction
 from tollhouse_server.ledger.works import PermitLapsedError
 
-from tests.drivers.ledger import LedgerProcess, LedgerView, terms
+from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, settled, terms
+from tests.drivers.postgres import TestDatabase
+
+# The first commit with an attempt in it fails; a sequence remembers that across the roll-back.
+FAILING_COMMIT = """
+CREATE SEQUENCE commits;
+CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+    IF nextval('commits') = 1 THEN RAISE EXCEPTION 'once' USING ERRCODE = 'serialization_failure'; END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON attempt DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION fail_once();
+"""
 
 
 @pytest.mark.parametrize("is_planned", [True, False])
@@ -84,3 +98,37 @@ class SlowLedger:
         reservation = await self._ledger.reserve(asked, **limits)
         time.sleep(0.6)  # noqa: ASYNC251 - the whole process stands still
         return reservation
+
+
+async def test_a_call_that_asked_anew_keeps_what_it_got_when_the_tick_that_had_sent_it_back_is_repeated(
+    view: LedgerView, fresh_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of that tick failed; what it finds of the call is not its own, and not to be given back."""
+    limit = await view.add_limit("budget", "tenants/acme", "COST", "MONTH", 1000)
+    await view.connection.execute(FAILING_COMMIT)
+    asked, admitted, run = terms(cost_nanos=100), asyncio.Event(), TickTransaction.run
+
+    async def repeated_late(transaction: TickTransaction) -> list[Reservation]:
+        if any(work.verdict.done() for work in transaction._batch.reserves):
+            await admitted.wait()
+        return await run(transaction)
+
+    async def ask_twice(process: LedgerProcess) -> Reservation:
+        with pytest.raises(PermitLapsedError):
+            await process.ledger.reserve(asked, timeout_seconds=10, sure_until=time.monotonic() - 0.001)
+        reservation = await process.ledger.reserve(asked, timeout_seconds=10)
+        admitted.set()
+        return reservation
+
+    monkeypatch.setattr(TickTransaction, "run", repeated_late)
+    async with ledger_process(fresh_database.app_dsn, looks_first=True) as process:
+        other, reservation = await asyncio.gather(
+            process.ledger.reserve(terms(cost_nanos=10), timeout_seconds=10), ask_twice(process)
+        )
+        await process.ledger.drain()
+        held = await view.counter(limit)
+        await process.ledger.settle(reservation, settled(60))
+        await process.ledger.release(other)
+
+    assert held == (110, 0)
+    assert sorted(await view.records()) == [("REFUSED", 0), ("SETTLED", 60)]
