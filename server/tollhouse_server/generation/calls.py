@@ -20,7 +20,8 @@ from tollhouse_server.upstream.protocol import Method, UpstreamKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationCall:
-    """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it.
+    """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it, or, where
+    his tenant has a data policy, as that lets it be sent.
 
     `deadline` is a moment of `time.monotonic()`, in seconds. What the caller says of routing is as in `RouteRequest`;
     `resend_unknown` lets it go to another target after an attempt whose outcome is unknown, at the risk of two charges

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from tollhouse_server.errors import DeadlineTooShort
+from tollhouse_server.errors import DeadlineTooShort, TollhouseError
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
 from tollhouse_server.generation.bills import Bill, bill_of
 from tollhouse_server.generation.calls import Answer, CallNotice, GenerationCall, Outcome, RouteTaken
@@ -19,9 +19,10 @@ from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.guard import ContentGuard, admitted
 from tollhouse_server.generation.keeping import NOT_KEPT, Keeper, Record, record_of
 from tollhouse_server.generation.patience import PAUSE_SECONDS
-from tollhouse_server.generation.plans import Planner
+from tollhouse_server.generation.plans import Planner, Stop
 from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
+from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
@@ -118,12 +119,6 @@ class Generation:
                 served = await self._served(trial, exchange)
                 _note_served(trial.attempt, served)
             outcome = self._outcome(trial, served.bill)
-            way.record.settled(
-                attempt_id=outcome.attempt_id,
-                model=outcome.route.model,
-                settled_at=outcome.settled_at,
-                prompt=trial.upstream_call.body,
-            )
             if served.cut_off is not None:
                 raise served.cut_off
             return Answer(body=served.body, outcome=outcome)
@@ -156,6 +151,7 @@ class Generation:
 
         Raises:
             DeadlineTooShort: the caller's time is up; nothing is held.
+            UpstreamOutcomeUnknown: it was not admitted, and one before it may have been served.
         """
         seconds_left = way.call.deadline - time.monotonic()
         if seconds_left <= 0:
@@ -167,17 +163,32 @@ class Generation:
             timeout_seconds, permit = _verdict_seconds(seconds_left), way.call.permit
             async with self._attempts.open(terms, timeout_seconds=timeout_seconds, permit=permit) as attempt:
                 way.is_claimed = True
-                granted = _granted(stage, attempt)
-                call = self._upstream_call(way, granted, attempt)
-                yield Trial(way=way, stage=granted, attempt=attempt, upstream_call=call)
+                stage = _granted(stage, attempt)
+                call = self._upstream_call(way, stage, attempt)
+                yield Trial(way=way, stage=stage, attempt=attempt, upstream_call=call)
+        except TollhouseError as refusal:
+            if attempt is None and way.unknown_attempts:
+                raise way.refusal() from refusal
+            raise
         finally:
-            if attempt is not None and attempt.settlement is not None:
-                self._metrics.upstream_attempt_finished(
-                    target=stage.stop.target.kind,
-                    model=stage.stop.target.model,
-                    outcome=attempt.settlement.outcome.split(":")[0],
-                    seconds=time.perf_counter() - started_at,
-                )
+            if attempt is not None:
+                self._note_ended(way, stage.stop, attempt, seconds=time.perf_counter() - started_at)
+
+    def _note_ended(self, way: Way, stop: Stop, attempt: Attempt, *, seconds: float) -> None:
+        """Measure an attempt that was admitted, and have kept what was sent if it may have been served."""
+        ended = attempt.settlement
+        if ended is None:
+            return
+        self._metrics.upstream_attempt_finished(
+            target=stop.target.kind, model=stop.target.model, outcome=ended.outcome.split(":")[0], seconds=seconds
+        )
+        if ended.kind is not RecordKind.REFUSED and attempt.settled_at is not None:
+            way.record.settled(
+                attempt_id=attempt.attempt_id,
+                model=stop.target.model,
+                settled_at=attempt.settled_at,
+                prompt=stop.body,
+            )
 
     def _upstream_call(self, way: Way, stage: Stage, attempt: Attempt) -> UpstreamCall:
         # Past the caller's deadline we go on listening for a while: what is paid for should be known exactly.

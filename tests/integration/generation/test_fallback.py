@@ -1,11 +1,13 @@
 """From one target to the next: every attempt is booked, whatever became of it."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from tollhouse_server.errors import (
+    CredentialsInvalid,
     DuplicateRequest,
     NoUpstreamKey,
     UpstreamExhausted,
@@ -166,6 +168,33 @@ async def test_a_call_of_which_every_attempt_is_unknown_says_so(
 
     assert [record.kind for record in await process.records()] == [RecordKind.SUSPENSE] * 3
     await process.assert_nothing_in_flight()
+
+
+class RevokedAfterFirst:
+    """A permit that is good for one attempt."""
+
+    def __init__(self) -> None:
+        self.was_asked = False
+
+    async def sure_until(self) -> float:
+        """Say for ever, and then never again."""
+        if self.was_asked:
+            raise CredentialsInvalid
+        self.was_asked = True
+        return math.inf
+
+
+async def test_whoever_may_not_try_again_after_an_unknown_outcome_is_told_of_that(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+) -> None:
+    """What stands against another attempt would let him think that nothing was sent."""
+    await simulator.add_fault("reset", key=account.secrets[0], model=FIRST)
+
+    with pytest.raises(UpstreamOutcomeUnknown) as raised:
+        await process.generate(call_of(permit=RevokedAfterFirst()))
+
+    suspended = await process.assert_in_suspense("BROKEN:")
+    assert raised.value.attempt_id == str(suspended.attempt_id)
 
 
 async def test_a_target_that_keeps_silent_is_left_for_another(

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+from uuid import UUID
 
 import orjson
 import pytest
@@ -160,6 +162,70 @@ async def test_a_stream_that_breaks_after_its_first_chunk_is_never_begun_anew(
 
     assert len(chunks) == 2
     await process.assert_in_suspense("BROKEN:")
+
+
+@dataclass(slots=True)
+class Kept:
+    """Keeps every call, and has what was kept of one."""
+
+    wants_answer: bool = True
+    pieces: list[bytes] = field(default_factory=list)
+    booked: list[tuple[UUID, bytes]] = field(default_factory=list)
+    is_whole: bool | None = None
+
+    def keeps(self, _tenant_id: str) -> bool:
+        """Keep the calls of all."""
+        return True
+
+    async def begin(self, _scope: object, /, **_facts: object) -> Self:
+        """Be the recording too."""
+        return self
+
+    def add(self, piece: bytes) -> None:
+        """Take what the caller is given."""
+        self.pieces.append(piece)
+
+    def settled(self, *, attempt_id: UUID, prompt: bytes, **_facts: object) -> None:
+        """Take what was sent."""
+        self.booked.append((attempt_id, prompt))
+
+    def close(self, *, is_whole: bool) -> None:
+        """Note whether the caller has all."""
+        self.is_whole = is_whole
+
+
+async def test_what_was_heard_of_a_broken_stream_is_kept(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount
+) -> None:
+    """Under the attempt that is in suspense: the prompt was sent, and its answer was read as far as it came."""
+    await simulator.add_fault("truncate", key=account.secrets[0], after_chunks=2)
+    process.generation.keeper = kept = Kept()
+
+    with pytest.raises(UpstreamOutcomeUnknown):
+        await heard(listening(process, stream_of()))
+
+    record = await process.assert_in_suspense("BROKEN:")
+    ((attempt_id, prompt),) = kept.booked
+    assert attempt_id == record.attempt_id
+    assert orjson.loads(prompt)["contents"][0]["parts"] == [{"text": "[[tokens:160]]"}]
+    assert (len(kept.pieces), kept.is_whole) == (2, False)
+
+
+@pytest.mark.parametrize("kind", ["500", "reset"])
+async def test_an_attempt_that_may_have_been_read_is_kept_and_a_refused_one_is_not(
+    process: GenerationProcess, simulator: SimulatorClient, account: UpstreamAccount, kind: str
+) -> None:
+    """Each under its own id; what the caller was answered belongs to the last."""
+    await simulator.add_fault(kind, key=account.secrets[0], model=FIRST)
+    process.generation.keeper = kept = Kept()
+
+    answer = await process.generate(call_of())
+
+    first, second = await process.records()
+    expected = [first.attempt_id] * (kind == "reset") + [second.attempt_id]
+    assert [attempt_id for attempt_id, _ in kept.booked] == expected
+    assert answer.outcome.attempt_id == second.attempt_id
+    assert (len(kept.pieces), kept.is_whole) == (1, True)
 
 
 UNFINISHED: dict[str, Any] = {
