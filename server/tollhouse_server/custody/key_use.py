@@ -41,6 +41,7 @@ class KeyUse:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        self._publishing = asyncio.Lock()
 
     def note(self, account_id: str, key_id: str, cost_nanos: int) -> None:
         """Count one call with a key. Waits for nothing, costs well below a microsecond."""
@@ -63,18 +64,20 @@ class KeyUse:
         Raises:
             StoreUnavailable: PostgreSQL is gone; the counts are kept.
         """
-        counted = {key: (calls, cost) for key, (calls, cost) in self._counts.items() if calls}
-        if not counted:
-            return
-        async with self._database.transaction() as session:
-            await use_store.add_use(session, counted)
-        # Only now, and by subtraction: calls went on meanwhile.
-        for key, (calls, cost) in counted.items():
-            count = self._counts[key]
-            count[0] -= calls
-            count[1] -= cost
-        for key in [key for key, count in self._counts.items() if not count[0] and not count[1]]:
-            del self._counts[key]
+        # One at a time: who drains the process may come while `run` publishes, and would count the same calls again.
+        async with self._publishing:
+            counted = {key: (calls, cost) for key, (calls, cost) in self._counts.items() if calls}
+            if not counted:
+                return
+            async with self._database.transaction() as session:
+                await use_store.add_use(session, counted)
+            # Only now, and by subtraction: calls went on meanwhile.
+            for key, (calls, cost) in counted.items():
+                count = self._counts[key]
+                count[0] -= calls
+                count[1] -= cost
+            for key in [key for key, count in self._counts.items() if not count[0] and not count[1]]:
+                del self._counts[key]
 
 
 class UnusualUse:

@@ -43,6 +43,7 @@ class FindingLog:
         self._database = database
         self._metrics = metrics
         self._waiting: deque[Finding] = deque()
+        self._writing = asyncio.Lock()
 
     def note(self, call: CallSeen, direction: Direction, findings: Findings) -> None:
         """Count what was found in one direction of one call, and have it written."""
@@ -81,12 +82,14 @@ class FindingLog:
         Raises:
             StoreUnavailable: PostgreSQL is gone; nothing is forgotten.
         """
-        while self._waiting:
-            batch: Sequence[Finding] = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
-            async with self._database.transaction() as session:
-                await finding_store.add_findings(session, batch)
-            for _ in batch:
-                self._waiting.popleft()
+        # One at a time: who drains the process may come while `run` writes.
+        async with self._writing:
+            while self._waiting:
+                batch: Sequence[Finding] = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
+                async with self._database.transaction() as session:
+                    await finding_store.add_findings(session, batch)
+                for _ in batch:
+                    self._waiting.popleft()
 
 
 class FindingRetention:

@@ -91,15 +91,19 @@ class Worker:
                 await self.server.stop(seconds)
                 await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
-                await self.key_use.publish()
-                await self.findings.write()
-                await self.audit.refusals.write()
-                await self.identity.last_use.publish()
+                await self._write_what_waits()
                 await self.content.writer.drain(_SETTLE_SECONDS)
-        except (StoreUnavailable, DBAPIError) as error:
-            _log.warning("key_use_not_published", error=type(error).__name__)
         except TimeoutError:
             _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
+
+    async def _write_what_waits(self) -> None:
+        """Write what is otherwise written now and then; what cannot be written keeps nothing else from it."""
+        refusals, last_use = self.audit.refusals, self.identity.last_use
+        for write in (self.key_use.publish, self.findings.write, refusals.write, last_use.publish):
+            try:
+                await write()
+            except (StoreUnavailable, DBAPIError) as error:
+                _log.warning("not_written_at_the_end", by=write.__qualname__, error=type(error).__name__)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Use per key is counted for next to nothing, added up over processes, and held against its past."""
 
+import asyncio
 import time
 from datetime import timedelta
 
@@ -50,6 +51,18 @@ async def test_counts_of_several_processes_add_up_and_nothing_is_counted_twice(d
     async with database.transaction() as session:
         row = (await run_sql(session, "SELECT calls, cost_nanos FROM key_use")).one()
     assert (row.calls, row.cost_nanos) == (5, 308)
+
+
+async def test_a_drain_that_meets_a_publication_under_way_counts_nothing_twice(database: Database) -> None:
+    """Both would add the same calls."""
+    use = KeyUse(database)
+    use.note("main", "first", 100)
+
+    await asyncio.gather(use.publish(), use.publish())
+
+    async with database.transaction() as session:
+        row = (await run_sql(session, "SELECT calls, cost_nanos FROM key_use")).one()
+    assert (row.calls, row.cost_nanos) == (1, 100)
 
 
 def test_a_note_costs_less_than_a_microsecond() -> None:

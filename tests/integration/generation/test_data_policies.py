@@ -232,3 +232,13 @@ async def test_a_tenant_without_a_policy_is_sent_as_it_is(guarded: Guarded) -> N
     (sent,) = await guarded.sent()
     assert sent["contents"][0]["parts"][0]["text"] == f"{ECHO}Write to {EMAIL}"
     assert await guarded.findings() == []
+
+
+async def test_a_drain_that_meets_a_writing_under_way_loses_no_finding(guarded: Guarded) -> None:
+    """Each takes what it has written off the list, and nothing else."""
+    guarded.obey(HIDE)
+    await guarded.process.generate(call_of(f"{ECHO}Write to {EMAIL}"))
+
+    await asyncio.gather(guarded.log.write(), guarded.log.write())
+
+    assert await guarded.findings() == [("PROMPT", "EMAIL", "MASK", 1)]

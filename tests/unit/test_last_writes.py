@@ -1,0 +1,47 @@
+"""What a worker writes at its end."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.wiring.worker import Worker
+
+
+@dataclass(slots=True)
+class Log:
+    """Something that is written now and then, and fails where it is told to."""
+
+    fails: bool = False
+    was_written: bool = False
+
+    async def write(self) -> None:
+        """Write."""
+        if self.fails:
+            raise StoreUnavailable(detail="gone")
+        self.was_written = True
+
+    publish = write
+
+
+@pytest.mark.parametrize("failing", range(4))
+async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(failing: int) -> None:
+    """Uses of keys, findings, refusals: each stands for itself."""
+    logs = [Log(fails=number == failing) for number in range(4)]
+    key_use, findings, refusals, last_use = cast(Any, logs)
+    worker = Worker(
+        port=0,
+        server=cast(Any, None),
+        calls=cast(Any, None),
+        ledger=cast(Any, None),
+        key_use=key_use,
+        findings=findings,
+        content=cast(Any, None),
+        audit=cast(Any, SimpleNamespace(refusals=refusals)),
+        identity=cast(Any, SimpleNamespace(last_use=last_use)),
+    )
+
+    await worker._write_what_waits()
+
+    assert [log.was_written for log in logs] == [number != failing for number in range(4)]
