@@ -170,16 +170,16 @@ class DataPolicies:
         self._policies = {scope: policy for scope, policy in policies.items() if policy.rules}
         self._key = key
         self.tenants = frozenset(scope.split("/", 2)[1] for scope in self._policies)
-        self._screens: dict[tuple[str, tuple[str, ...]], Screens] = {}
+        self._screens: dict[tuple[str, ...], Screens] = {}
 
     def screens(self, tenant_id: str, department_path: tuple[str, ...] = ()) -> Screens:
         """Return what is in force in a department, with an empty path for the tenant itself."""
-        place = (tenant_id, department_path)
-        found = self._screens.get(place)
+        # By the scopes that say something: the thousand departments that say nothing share what their tenant says.
+        speaking = tuple(scope for scope in scopes_above(tenant_id, department_path) if scope in self._policies)
+        found = self._screens.get(speaking)
         if found is None:
-            scopes = scopes_above(tenant_id, department_path)
-            levels = [self._policies[scope] for scope in scopes if scope in self._policies]
-            found = self._screens[place] = screens_of(tenant_id, levels, self._key)
+            levels = [self._policies[scope] for scope in speaking]
+            found = self._screens[speaking] = screens_of(tenant_id, levels, self._key)
         return found
 
 

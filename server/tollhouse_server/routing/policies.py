@@ -162,18 +162,18 @@ class Policies:
     def __init__(self, policies: Mapping[str, RoutingPolicy]) -> None:
         self._policies = dict(policies)
         self._tenants = frozenset(domain_of(scope) for scope in policies)
-        self._effective: dict[tuple[str, tuple[str, ...], str], EffectivePolicy] = {}
+        self._effective: dict[tuple[str, ...], EffectivePolicy] = {}
 
     def effective(self, tenant_id: str, department_path: tuple[str, ...] = (), project_id: str = "") -> EffectivePolicy:
         """Return what is in force for a project, or with "" for a department, or with an empty path for a tenant."""
         if tenant_id not in self._tenants:
             return UNRESTRICTED
-        place = (tenant_id, department_path, project_id)
-        found = self._effective.get(place)
+        # By the scopes that say something: projects that say nothing share what stands above them, and their routes.
+        above = scopes_above(tenant_id, department_path, project_id)
+        speaking = tuple(scope for scope in above if scope in self._policies)
+        found = self._effective.get(speaking)
         if found is None:
-            scopes = scopes_above(*place)
-            levels = [(scope, self._policies[scope]) for scope in scopes if scope in self._policies]
-            found = self._effective[place] = effective_policy(levels)
+            found = self._effective[speaking] = effective_policy([(scope, self._policies[scope]) for scope in speaking])
         return found
 
 

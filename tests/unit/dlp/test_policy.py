@@ -96,3 +96,14 @@ def test_what_is_not_in_the_dialect_is_refused(pattern: str) -> None:
     """Unbounded, too short, anchored, or beyond a linear engine."""
     with pytest.raises(PatternRefused):
         compile_pattern(pattern)
+
+
+def test_departments_that_say_nothing_share_what_their_tenant_says() -> None:
+    """A thousand of them are looked through by one screen; one that says something has its own, as have those below."""
+    policies = DataPolicies({"tenants/acme": policy("EMAIL"), "tenants/acme/departments/hr": policy("PHONE")}, KEY)
+
+    of_tenant = policies.screens("acme")
+    of_hr = policies.screens("acme", ("hr",))
+
+    assert all(policies.screens("acme", (f"d{number}",)) is of_tenant for number in range(1000))
+    assert policies.screens("acme", ("hr", "payroll")) is of_hr is not of_tenant

@@ -9,6 +9,7 @@ from tollhouse_server.routing.policies import (
     AutoRouter,
     EffectivePolicy,
     OnDeviceRule,
+    Policies,
     RoutingPolicy,
     covers,
     effective_policy,
@@ -133,3 +134,14 @@ def test_the_nearest_department_with_a_weight_counts_in_the_queue() -> None:
     assert found.queue_weight(("sales", "apac")) == 1
     assert found.queue_weight(("research",)) == 1 / 5
     assert merged(RoutingPolicy()).queue_weight(("research",)) == 1
+
+
+def test_projects_that_say_nothing_share_what_stands_above_them() -> None:
+    """Theirs is one policy, and so are the routes that are remembered by it; whoever says something has his own."""
+    tenant = RoutingPolicy(allowed_tiers=frozenset("a"))
+    policies = Policies({"tenants/acme": tenant, "tenants/acme/departments/hr": RoutingPolicy()})
+
+    of_one, *others = [policies.effective("acme", (f"d{number}",), "crm") for number in range(1000)]
+
+    assert all(other is of_one for other in others)
+    assert policies.effective("acme", ("hr",), "crm") is not of_one
