@@ -69,8 +69,8 @@ class ContentWriter:
                 self._metrics.dropped(1)
             except StoreUnavailable:
                 raise
-            except TollhouseError as error:
-                _log.warning("content_waits", reason=error.reason)
+            except (TollhouseError, DBAPIError) as error:
+                _log.warning("content_waits", reason=type(error).__name__)
                 waiting.append(call)
         await self._insert(rows)
         return waiting

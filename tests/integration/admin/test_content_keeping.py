@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import orjson
 import pytest
+from sqlalchemy.exc import DBAPIError
 from tollhouse.admin.v1 import contents_pb2 as pb
 from tollhouse_server.content import backlog as bounds
 from tollhouse_server.content.chores import ContentChores
@@ -150,6 +151,24 @@ async def test_what_cannot_be_sealed_yet_waits(archive: Archive, openbao: TestOp
     content = await read(archive, name)
 
     assert content.answer_json.encode() == ANSWER
+
+
+async def test_what_the_database_gives_no_key_for_waits_too(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadlock at one tenant's key must not end the process that serves all."""
+
+    async def refuse(*_: object, **__: object) -> bytes:
+        raise DBAPIError("SELECT", {}, Exception("deadlock detected"))
+
+    await archive.set_policy()
+    recording = await begun(archive)
+    settle(recording)
+    recording.close(is_whole=True)
+    batch = await archive.backlog.take()
+    monkeypatch.setattr(archive.keys, "seal", refuse)
+
+    waiting = await archive.writer._write(batch)
+
+    assert waiting == batch
 
 
 async def test_content_leaves_when_its_time_is_up(archive: Archive) -> None:
