@@ -51,6 +51,9 @@ def leaves(value: Any, path: Path = ()) -> Iterator[Leaf]:
         yield from _members(value, path)
     elif isinstance(value, list | tuple):
         for at, one in enumerate(value):
+            # Embeddings are hundreds of thousands of these, and nobody else has a turn meanwhile.
+            if type(one) is float and -_LEAST_NUMBER < one < _LEAST_NUMBER:
+                continue
             yield from leaves(one, (*path, at))
     elif isinstance(value, int | float) and _LEAST_NUMBER <= abs(value) < _MOST_NUMBER and value == int(value):
         yield Leaf(path, str(int(value)))

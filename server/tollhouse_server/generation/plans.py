@@ -214,7 +214,7 @@ class Planner:
             prices=prices,
             ceiling=worst,
             opening=opening,
-            body=encoded(request),
+            body=sent if request is body else encoded(request),
             request=request,
             asked_output_tokens=asked,
             least_output_tokens=least_output_tokens(worst, thinking),
