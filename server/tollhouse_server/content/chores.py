@@ -4,11 +4,11 @@ import asyncio
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server.content.store import delete_outdated
 from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import StoreUnavailable, TollhouseError
+from tollhouse_server.database.rounds import in_rounds
+from tollhouse_server.errors import TollhouseError
 from tollhouse_server.vault.tenant_keys import TenantKeys
 
 _ROUND_SECONDS: Final = 60.0
@@ -27,17 +27,14 @@ class ContentChores:
 
     async def run(self) -> None:
         """Look every minute, for ever; an outage only postpones it."""
-        while True:
-            try:
-                await self.sweep()
-                await self._keys.finish_destructions()
-            except StoreUnavailable as error:
-                _log.warning("chore_postponed", chore="kept content", detail=error.detail)
-            except TollhouseError as error:
-                _log.warning("chore_postponed", chore="destroyed keys of tenants", reason=error.reason)
-            except DBAPIError as error:
-                _log.error("chore_failed", chore="kept content", error=type(error.orig).__name__)
-            await asyncio.sleep(_ROUND_SECONDS)
+        await in_rounds(self._round, "kept content", pause_seconds=_ROUND_SECONDS)
+
+    async def _round(self) -> None:
+        await self.sweep()
+        try:
+            await self._keys.finish_destructions()
+        except TollhouseError as error:
+            _log.warning("work_postponed", work="destroyed keys of tenants", detail=error.reason)
 
     async def sweep(self) -> int:
         """Delete all that is outdated; return of how many calls.

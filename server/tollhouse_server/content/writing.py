@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -49,13 +50,15 @@ class ContentWriter:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all is written; what is not after so many seconds is lost, and counted."""
+        """Wait until all is written; what is not after so many seconds, or when cut short, is lost, and counted."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._backlog.wait_until_empty()
-        except TimeoutError:
-            _log.error("contents_lost", calls=len(self._backlog))
-            self._metrics.dropped(len(self._backlog))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._backlog.wait_until_empty()
+        finally:
+            if lost := len(self._backlog):
+                _log.error("contents_lost", calls=lost)
+                self._metrics.dropped(lost)
 
     async def _write(self, batch: Sequence[KeptCall]) -> list[KeptCall]:
         """Write what can be sealed and return what must wait for its key."""

@@ -1,17 +1,11 @@
 """When each key was last used: noted in memory, written once a minute, never on a call's way."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-from sqlalchemy.exc import DBAPIError
-
 from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.identity.store import note_use
-
-_log = structlog.get_logger(__name__)
 
 _PUBLISH_SECONDS: Final = 60.0
 _MAX_NOTED: Final = 100_000
@@ -31,12 +25,7 @@ class LastUse:
 
     async def run(self) -> None:
         """Publish for ever, each key at most once a minute."""
-        while True:
-            await asyncio.sleep(_PUBLISH_SECONDS)
-            try:
-                await self.publish()
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("last_use_not_published", keys=len(self._noted), error=type(error).__name__)
+        await in_rounds(self.publish, "last use of keys", pause_seconds=_PUBLISH_SECONDS)
 
     async def publish(self) -> None:
         """Write of every key noted that it was used now.

@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
-import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server.audit.store import forget_old_requests
 from tollhouse_server.background import background
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp.findings import FindingRetention
-from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
@@ -29,8 +27,6 @@ from tollhouse_server.wiring.custody import open_custody
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
 from tollhouse_server.wiring.tenancy import open_purges
-
-_log = structlog.get_logger(__name__)
 
 _CHORE_SECONDS = 3600.0
 _GOODBYE_SECONDS = 2.0
@@ -77,12 +73,9 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
 
 async def _forget_old_requests(database: Database) -> None:
     """Drop the answers kept for repeated administrative requests once they are a day old, every hour."""
-    while True:
-        try:
-            async with database.transaction() as session:
-                await forget_old_requests(session)
-        except StoreUnavailable as error:
-            _log.warning("chore_postponed", chore="old administrative requests", detail=error.detail)
-        except DBAPIError as error:
-            _log.error("chore_failed", chore="old administrative requests", error=type(error.orig).__name__)
-        await asyncio.sleep(_CHORE_SECONDS)
+
+    async def forget() -> None:
+        async with database.transaction() as session:
+            await forget_old_requests(session)
+
+    await in_rounds(forget, "old administrative requests", pause_seconds=_CHORE_SECONDS)
