@@ -63,7 +63,7 @@ async def move(
 
     Raises:
         InvalidRequest: the moment is past, or too far ahead.
-        ResourceNotFound, ResourceInUse, MergeObstructed: it cannot be made.
+        ResourceNotFound, DepartmentRing, MergeObstructed: it cannot be made.
     """
     at = effective_moment(wanted.asked, now)
     top, is_merge = row.path, wanted.kind == "MERGE"

@@ -64,6 +64,7 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.ResourceInUse: code_pb2.FAILED_PRECONDITION,
     errors.EtagMismatch: code_pb2.ABORTED,
     errors.MergeObstructed: code_pb2.FAILED_PRECONDITION,
+    errors.DepartmentRing: code_pb2.FAILED_PRECONDITION,
     errors.WrongState: code_pb2.FAILED_PRECONDITION,
     errors.SecondPersonNeeded: code_pb2.PERMISSION_DENIED,
     errors.RequesterOnly: code_pb2.PERMISSION_DENIED,

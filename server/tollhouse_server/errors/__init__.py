@@ -32,7 +32,7 @@ from tollhouse_server.errors.resources import (
     WrongState,
 )
 from tollhouse_server.errors.routing import ModelNotAllowed, OnDeviceOnly, RegionNotAllowed, TierAutoOff
-from tollhouse_server.errors.tenancy import MergeObstructed
+from tollhouse_server.errors.tenancy import DepartmentRing, MergeObstructed
 from tollhouse_server.errors.traffic import Overloaded, TargetsUnhealthy
 from tollhouse_server.errors.upstream import (
     NoUpstreamKey,
@@ -50,6 +50,7 @@ __all__ = [
     "CredentialsInvalid",
     "DataPolicyBlocked",
     "DeadlineTooShort",
+    "DepartmentRing",
     "DeviceKeyInUse",
     "DuplicateRequest",
     "DutiesConflict",

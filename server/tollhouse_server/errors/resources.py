@@ -24,7 +24,7 @@ class ResourceExists(TollhouseError):
     name: str
 
     def message(self) -> str:
-        return f"{self.name} exists already; choose another id or update it."
+        return f"{self.name} exists already; choose another id, for those of deleted ones stay taken, or update it."
 
 
 @dataclass(eq=False, kw_only=True)

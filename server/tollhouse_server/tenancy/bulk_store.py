@@ -25,6 +25,18 @@ SELECT principal_id, state FROM principal
 WHERE tenant_id = :tenant AND principal_id = ANY(:ids) AND deleted_at IS NULL
 ORDER BY principal_id FOR NO KEY UPDATE
 """
+_WITH_EMAIL: Final = """
+SELECT wanted.id FROM unnest(CAST(:ids AS text[]), CAST(:emails AS text[])) AS wanted (id, email)
+JOIN principal p ON p.tenant_id = :tenant AND lower(p.email) = wanted.email AND p.email <> '' AND p.deleted_at IS NULL
+LIMIT 1
+"""
+_WITH_SUBJECT: Final = """
+SELECT wanted.id FROM unnest(CAST(:ids AS text[]), CAST(:issuers AS text[]), CAST(:subjects AS text[]))
+    AS wanted (id, issuer, subject)
+JOIN principal p ON p.tenant_id = :tenant AND p.issuer = wanted.issuer AND p.subject = wanted.subject
+    AND p.subject <> '' AND p.deleted_at IS NULL
+LIMIT 1
+"""
 
 Row = TypeVar("Row", DepartmentRow, ProjectRow, PrincipalRow)
 
@@ -86,9 +98,36 @@ async def create_principals(session: AsyncSession, tenant: str, rows: Sequence[P
     )
     for principal in (await session.exec(taken.limit(1))).all():
         raise ResourceExists(name=str(PrincipalName(tenant, principal)))
+    await _require_unlike(session, tenant, rows)
     async for portion in _portions(session, tenant, rows):
         with unique_principal(tenant, portion[0].principal_id):
             await _write(session, portion)
+
+
+async def _require_unlike(session: AsyncSession, tenant: str, rows: Sequence[PrincipalRow]) -> None:
+    """Name the row whose e-mail address or subject another principal has; of a portion the indexes tell only that."""
+    emails, subjects = set[str](), set[tuple[str, str]]()
+    for row in rows:
+        email, subject = row.email.lower(), (row.issuer, row.subject)
+        if (email and email in emails) or (row.subject and subject in subjects):
+            raise _alike(tenant, row.principal_id)
+        emails.add(email)
+        subjects.add(subject)
+    wanted = {
+        "tenant": tenant,
+        "ids": [row.principal_id for row in rows],
+        "emails": [row.email.lower() for row in rows],
+        "issuers": [row.issuer for row in rows],
+        "subjects": [row.subject for row in rows],
+    }
+    for statement in (_WITH_EMAIL, _WITH_SUBJECT):
+        for principal in (await run_sql(session, statement, wanted)).scalars():
+            raise _alike(tenant, principal)
+
+
+def _alike(tenant: str, principal: str) -> ResourceExists:
+    name = PrincipalName(tenant, principal)
+    return ResourceExists(name=f"Another principal with the e-mail address or the subject of {name}")
 
 
 async def _portions(session: AsyncSession, tenant: str, rows: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:

@@ -10,8 +10,8 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import change, run_sql
-from tollhouse_server.errors import MergeObstructed, ResourceInUse
-from tollhouse_server.names import DepartmentName, LimitName
+from tollhouse_server.errors import DepartmentRing, MergeObstructed
+from tollhouse_server.names import DepartmentName, LimitName, TenantName
 from tollhouse_server.tenancy.store import active_department, path_below
 from tollhouse_server.tenancy.tables import DepartmentRow
 
@@ -49,6 +49,15 @@ WHERE tenant_id = :tenant AND starts_with(scope, :name || '/projects/')
 """  # noqa: S608 - tables of ours
     for table in _SCOPED_TABLES
 )
+
+_RENAME_KEPT: Final = """
+UPDATE content_policy SET version = version + 1, updated_at = clock_timestamp(), scopes = (
+    SELECT array_agg(
+        CASE WHEN starts_with(one, :name || '/projects/') THEN :into_name || substr(one, length(:name) + 1) ELSE one END
+        ORDER BY place
+    ) FROM unnest(scopes) WITH ORDINALITY AS kept (one, place))
+WHERE tenant_id = :tenant AND EXISTS (SELECT FROM unnest(scopes) AS one WHERE starts_with(one, :name || '/projects/'))
+"""
 
 _GRANT_ANEW: Final = """
 INSERT INTO role_grant (tenant_id, grant_id, principal_id, group_id, role, scope, creator, created_at)
@@ -88,6 +97,7 @@ SELECT
     CASE WHEN EXISTS (SELECT FROM routing_policy WHERE tenant_id = :tenant AND scope = :name AND policy <> '{}')
         THEN 'routingPolicy'
         WHEN EXISTS (SELECT FROM data_policy WHERE tenant_id = :tenant AND scope = :name) THEN 'dataPolicy'
+        WHEN EXISTS (SELECT FROM content_policy WHERE tenant_id = :tenant AND :name = ANY (scopes)) THEN 'contentPolicy'
     END AS policy
 """
 
@@ -103,7 +113,7 @@ async def relocate(session: AsyncSession, row: DepartmentRow, parent: str | None
 
     Raises:
         ResourceNotFound: the new parent is missing or deleted.
-        ResourceInUse: the new parent is the department itself or below it.
+        DepartmentRing: the new parent is the department itself or below it.
     """
     path = await path_below(session, row.tenant_id, parent, row.department_id)
     _require_no_ring(row, path.rpartition(".")[0], parent)
@@ -117,7 +127,7 @@ async def merge(session: AsyncSession, row: DepartmentRow, into: str, *, limit_p
 
     Raises:
         ResourceNotFound: the other one is missing, deleted or merged itself.
-        ResourceInUse: it is the department itself or below it.
+        DepartmentRing: it is the department itself or below it.
         MergeObstructed: as `require_mergeable`.
     """
     target = await active_department(session, DepartmentName(row.tenant_id, into))
@@ -133,7 +143,7 @@ async def merge(session: AsyncSession, row: DepartmentRow, into: str, *, limit_p
         "into_name": str(DepartmentName(row.tenant_id, into)),
         "new": target.path,
     }
-    for statement in (_GRANT_ANEW, *_OWN_LIMITS[limit_policy], *_RENAMES, *_TAKE_OVER):
+    for statement in (_GRANT_ANEW, *_OWN_LIMITS[limit_policy], *_RENAMES, _RENAME_KEPT, *_TAKE_OVER):
         await run_sql(session, statement, wanted)
     ended: datetime = (await run_sql(session, "SELECT clock_timestamp()")).scalar_one()
     path = f"{target.path}.{row.department_id}"
@@ -143,19 +153,21 @@ async def merge(session: AsyncSession, row: DepartmentRow, into: str, *, limit_p
 def _require_no_ring(row: DepartmentRow, above: str, asked: str | None) -> None:
     if row.department_id in above.split("."):
         name = DepartmentName(row.tenant_id, row.department_id)
-        raise ResourceInUse(name=str(name), used_by=str(DepartmentName(row.tenant_id, str(asked))))
+        raise DepartmentRing(name=str(name), used_by=str(DepartmentName(row.tenant_id, str(asked))))
 
 
 async def require_mergeable(session: AsyncSession, row: DepartmentRow, *, limit_policy: str) -> None:
     """Return if nothing that the department itself says would be lost in silence.
 
     Raises:
-        MergeObstructed: it has a policy, or limits of which nobody has said what becomes of them.
+        MergeObstructed: it has a policy, kept content is narrowed to it, or it has limits of which nobody has said what
+            becomes of them.
     """
     name = DepartmentName(row.tenant_id, row.department_id)
     found = (await run_sql(session, _OBSTACLES, {"tenant": row.tenant_id, "name": str(name)})).one()
     if found.policy is not None:
-        raise MergeObstructed(name=str(name), obstacle=f"{name}/{found.policy}")
+        owner = TenantName(row.tenant_id) if found.policy == "contentPolicy" else name
+        raise MergeObstructed(name=str(name), obstacle=f"{owner}/{found.policy}")
     if found.limit_id is not None and not limit_policy:
         raise MergeObstructed(name=str(name), obstacle=str(LimitName(row.tenant_id, found.limit_id)))
 

@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import change, find, insert, run_sql
-from tollhouse_server.errors import MergeObstructed, ResourceExists, ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import DepartmentRing, MergeObstructed, ResourceExists, ResourceNotFound
 from tollhouse_server.names import DepartmentMoveName, DepartmentName, TenantName
 from tollhouse_server.tenancy.merge_store import merge, own_counts, relocate
 from tollhouse_server.tenancy.moves import Tree, failure_of
@@ -61,7 +61,7 @@ async def foresee(session: AsyncSession, row: DepartmentRow, parent: str | None,
 
     Raises:
         ResourceNotFound: the new parent is missing or deleted.
-        ResourceInUse: the new parent will be the department itself or below it.
+        DepartmentRing: the new parent will be the department itself or below it.
     """
     tenant = {"tenant": row.tenant_id}
     active = "SELECT department_id, parent_id FROM department WHERE tenant_id = :tenant AND state = 'ACTIVE'"
@@ -172,7 +172,7 @@ async def carry_out(session: AsyncSession, move: DepartmentMoveRow) -> None:
             await merge(session, row, str(move.parent_id), limit_policy=move.limit_policy)
         else:
             await relocate(session, row, move.parent_id)
-    except (MergeObstructed, ResourceNotFound, ResourceInUse) as error:
+    except (DepartmentRing, MergeObstructed, ResourceNotFound) as error:
         await change(session, move, state="FAILED", failure=failure_of(error), ended_at=now)
         return
     await change(session, move, state="APPLIED", path_before=before, path_after=row.path, ended_at=now)

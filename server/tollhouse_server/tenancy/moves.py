@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from tollhouse_server.errors import MergeObstructed, ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import DepartmentRing, MergeObstructed, ResourceNotFound
 from tollhouse_server.names import DepartmentName, invalid
 
 MAX_AHEAD: Final = timedelta(days=400)
@@ -52,21 +52,21 @@ class Tree:
 
         Raises:
             ResourceNotFound: one of the two does not exist.
-            ResourceInUse: the new parent is the department itself or below it.
+            DepartmentRing: the new parent is the department itself or below it.
         """
         for one in (department, parent):
             if one is not None and one not in self._parents:
                 raise ResourceNotFound(name=str(DepartmentName(self._tenant, one)))
         if parent is not None and department in self.path(parent):
             name, below = DepartmentName(self._tenant, department), DepartmentName(self._tenant, parent)
-            raise ResourceInUse(name=str(name), used_by=str(below))
+            raise DepartmentRing(name=str(name), used_by=str(below))
         self._parents[department] = parent
 
     def merge(self, department: str, into: str) -> None:
         """Put what is directly below `department` below `into`, and take `department` out of the tree.
 
         Raises:
-            ResourceNotFound, ResourceInUse: as `move`.
+            ResourceNotFound, DepartmentRing: as `move`.
         """
         self.move(department, into)
         for below in [one for one, above in self._parents.items() if above == department]:
@@ -81,14 +81,14 @@ class Tree:
                     self.merge(department, str(parent))
                 else:
                     self.move(department, parent)
-            except (ResourceNotFound, ResourceInUse):
+            except (DepartmentRing, ResourceNotFound):
                 continue
 
 
-def failure_of(error: ResourceNotFound | ResourceInUse | MergeObstructed) -> str:
+def failure_of(error: DepartmentRing | ResourceNotFound | MergeObstructed) -> str:
     """Return why a scheduled move could not be made any more, in a sentence."""
     if isinstance(error, MergeObstructed):
         return error.message()
-    if isinstance(error, ResourceInUse):
+    if isinstance(error, DepartmentRing):
         return f"{error.used_by} was {error.name} itself or below it by then, so the tree would have become a ring."
     return f"{error.name} had been deleted or merged by then."

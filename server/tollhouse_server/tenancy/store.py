@@ -1,4 +1,4 @@
-"""The only SQL of tenancy. Every function works in its caller's transaction."""
+"""SQL of tenants, departments, projects and principals, one at a time, in its caller's transaction."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager
@@ -204,19 +204,6 @@ async def department_in_use(session: AsyncSession, row: DepartmentRow) -> str | 
     )
     found = below.scalar_one_or_none()
     return None if found is None else f"tenants/{row.tenant_id}/{found}"
-
-
-async def department_paths(session: AsyncSession) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return for every (tenant, department) the ids from the top of the tree down to it.
-
-    For one that was merged it is the path of the department that has now what it had.
-    """
-    rows = await run_sql(
-        session,
-        "SELECT d.tenant_id, d.department_id, coalesce(m.path, d.path)::text AS path FROM department d"
-        " LEFT JOIN department m ON m.tenant_id = d.tenant_id AND m.department_id = d.merged_into",
-    )
-    return {(row.tenant_id, row.department_id): tuple(row.path.split(".")) for row in rows}
 
 
 # --- projects ---------------------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from tollhouse.admin.v1 import contents_pb2 as pb
-from tollhouse.admin.v1 import roles_pb2
+from tollhouse.admin.v1 import departments_pb2, roles_pb2
 from tollhouse_server.access.roles import ROLES
 from tollhouse_server.errors import (
     DutiesConflict,
     EtagMismatch,
     InvalidRequest,
     KeyDestroyed,
+    MergeObstructed,
     PermissionDenied,
     ResourceNotFound,
 )
@@ -247,3 +248,19 @@ async def test_an_erased_tenant_is_unreadable_and_goes_on(
     async with opened(archive.plane, openbao):
         with pytest.raises(KeyDestroyed):
             await archive.plane.call(pb.GetContentRequest(name=name), key=key)
+
+
+async def test_what_is_kept_of_a_department_does_not_end_with_a_merge_in_silence(archive: Archive) -> None:
+    """Its name stands against the merge; the names of its projects become what they are called after it."""
+    labs = f"{ACME}/departments/labs"
+    await archive.plane.call(departments_pb2.CreateDepartmentRequest(parent=ACME, department_id="labs"))
+    merge = departments_pb2.MergeDepartmentRequest(name=EMEA, into_department=labs)
+    await archive.set_policy(scopes=[EMEA, CRM])
+
+    with pytest.raises(MergeObstructed, match="tenants/acme/contentPolicy keeps content of"):
+        await archive.plane.call(merge)
+    await archive.set_policy(scopes=[CRM, labs])
+    await archive.plane.call(merge)
+
+    policy = await archive.plane.call(pb.GetContentPolicyRequest(name=f"{ACME}/contentPolicy"))
+    assert list(policy.scopes) == [f"{labs}/projects/crm", labs]

@@ -113,7 +113,7 @@ async def test_moves_that_cross_leave_a_tree(plane: Plane) -> None:
             plane.call(_move(f"b-{number}", f"ac-{number}")),
             return_exceptions=True,
         )
-        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Department", "ResourceInUse"]
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Department", "DepartmentRing"]
 
 
 def _move(department: str, below: str) -> departments_pb2.MoveDepartmentRequest:

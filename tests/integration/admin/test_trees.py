@@ -256,6 +256,22 @@ async def test_many_at_once_are_refused_like_one(acme: Plane, tree: pb.Tree, ref
         await acme.call(apply(tree))
 
 
+@pytest.mark.parametrize("field", ["email", "subject"])
+@pytest.mark.parametrize("inside", [True, False])
+async def test_of_many_people_the_one_who_is_there_already_is_named(acme: Plane, field: str, inside: bool) -> None:
+    """Whether the other one is in the document or in the tenant."""
+    issuer = "https://issuer.example" if field == "subject" else ""
+    who: dict[str, Any] = {"kind": USER, "issuer": issuer, field: "Same@acme.example"}
+    first = pb.TreePrincipal(id="first", **who)
+    crowd = [pb.TreePrincipal(id=f"p{number}", kind=USER) for number in range(20)]
+    again = pb.TreePrincipal(id="second", **who)
+    if not inside:
+        await acme.call(apply(pb.Tree(principals=[first])))
+
+    with pytest.raises(ResourceExists, match=f"of {ACME}/principals/second"):
+        await acme.call(apply(pb.Tree(principals=[*([first] if inside else []), *crowd, again])))
+
+
 async def test_a_department_admin_stays_within_his_department(acme: Plane) -> None:
     """He changes what is below, and nothing beside it; a tenant's grant in his document is refused."""
     key = await acme.key("acme", "boss", ("department-admin", SALES))

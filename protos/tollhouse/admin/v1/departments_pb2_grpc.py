@@ -136,9 +136,9 @@ class DepartmentServiceServicer:
         at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
         MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
         find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
-        department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
-        are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
-        `departments.merge` on the tenant. Repeatable by `request_id`.
+        department with limits is refused (MERGE_OBSTRUCTED), as is one with a routing or data policy, or that a content policy
+        names; its role grants stay on it and are made anew on each department and project that moves, so that nobody may more
+        than before, or less. Needs `departments.merge` on the tenant. Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

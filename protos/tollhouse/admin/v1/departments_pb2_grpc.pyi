@@ -54,9 +54,9 @@ class DepartmentServiceStub:
     at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
     MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
     find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
-    department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
-    are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
-    `departments.merge` on the tenant. Repeatable by `request_id`.
+    department with limits is refused (MERGE_OBSTRUCTED), as is one with a routing or data policy, or that a content policy
+    names; its role grants stay on it and are made anew on each department and project that moves, so that nobody may more
+    than before, or less. Needs `departments.merge` on the tenant. Repeatable by `request_id`.
     """
     GetDepartmentMove: _grpc.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]
     """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
@@ -93,9 +93,9 @@ class DepartmentServiceAsyncStub(DepartmentServiceStub):
     at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
     MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
     find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
-    department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
-    are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
-    `departments.merge` on the tenant. Repeatable by `request_id`.
+    department with limits is refused (MERGE_OBSTRUCTED), as is one with a routing or data policy, or that a content policy
+    names; its role grants stay on it and are made anew on each department and project that moves, so that nobody may more
+    than before, or less. Needs `departments.merge` on the tenant. Repeatable by `request_id`.
     """
     GetDepartmentMove: _aio.UnaryUnaryMultiCallable[_departments_pb2.GetDepartmentMoveRequest, _departments_pb2.DepartmentMove]  # type: ignore[assignment]
     """GetDepartmentMove returns one move, made or scheduled. Needs `departments.get` on the tenant."""
@@ -165,9 +165,9 @@ class DepartmentServiceServicer(metaclass=_abc_1.ABCMeta):
         at `effective_time`, and ends the department as STATE_MERGED. It is a move of the contents, with the guarantees of
         MoveDepartment. Projects keep their ids, keys, limits and role grants under their new names, and their old names still
         find them. What the department itself had: its limits go where `limit_policy` says, and while that is not said a
-        department with limits is refused (RESOURCE_IN_USE), as is one with a routing policy; its role grants stay on it and
-        are made anew on each department and project that moves, so that nobody may more than before, or less. Needs
-        `departments.merge` on the tenant. Repeatable by `request_id`.
+        department with limits is refused (MERGE_OBSTRUCTED), as is one with a routing or data policy, or that a content policy
+        names; its role grants stay on it and are made anew on each department and project that moves, so that nobody may more
+        than before, or less. Needs `departments.merge` on the tenant. Repeatable by `request_id`.
         """
 
     @_abc_1.abstractmethod

@@ -92,7 +92,7 @@ class DepartmentService:
         return await self._move(call, request, name, wanted)
 
     async def _move(
-        self, call: Call, request: _MoveRequest, name: DepartmentName, wanted: department_moves.Wanted, *topics: Topic
+        self, call: Call, request: _MoveRequest, name: DepartmentName, wanted: department_moves.Wanted
     ) -> pb.Department:
         ended: list[DepartmentMoveRow] = []
 
