@@ -14,10 +14,9 @@ from tollhouse_server.errors import FieldViolation, InvalidRequest
 
 _ID: Final = re.compile(r"[a-z][a-z0-9-]{1,62}")
 _SELECTOR: Final = re.compile(r"(tiers|models)/[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}")
-_SCOPE: Final = re.compile(
-    r"platform|tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}"
-    r"(/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?)?)?"
-)
+_NODE: Final = r"tenants/[a-z][a-z0-9-]{1,62}(/departments/[a-z][a-z0-9-]{1,62}(/projects/[a-z][a-z0-9-]{1,62}%s)?)?"
+_GRANTED: Final = re.compile("platform|" + _NODE % "")
+_LIMITED: Final = re.compile(_NODE % "(/apiKeys/[a-z2-7]{12})?")
 _ROLE: Final = re.compile(r"(tenants/[a-z][a-z0-9-]{1,62}/)?roles/[a-z][a-z0-9-]{1,62}")
 _PERMISSION: Final = re.compile(r"[a-z][A-Za-z]{1,62}\.[a-z][A-Za-z]{1,62}")
 
@@ -31,7 +30,15 @@ _LONGEST: Final[Mapping[str, int]] = {
     "subject": 255,
 }
 _IDS: Final = frozenset({"id", "parent", "owner", "department", "principal", "group"})
-_PATTERNS: Final[Mapping[str, re.Pattern[str]]] = {"selector": _SELECTOR, "scope": _SCOPE, "role": _ROLE}
+_PATTERNS: Final[Mapping[tuple[str, str], re.Pattern[str]]] = {
+    ("TreeLimit", "selector"): _SELECTOR,
+    ("TreeLimit", "scope"): _LIMITED,
+    ("TreeRoleGrant", "scope"): _GRANTED,
+    ("TreeRoleGrant", "role"): _ROLE,
+}
+_REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {"TreeTenant": (), "TreeRoleGrant": ("role", "scope")}
+"""What an entry is nothing without; where nothing else is said, its id."""
+
 _MOST_THRESHOLDS: Final = 10
 _MOST_PERCENT: Final = 1000
 _MOST_PERMISSIONS: Final = 500
@@ -54,16 +61,17 @@ def check_entries(tree: pb.Tree) -> None:
 
 
 def _defects(entry: Any) -> Iterator[tuple[str, str]]:
-    if "id" in entry.DESCRIPTOR.fields_by_name and not entry.id:
-        yield ".id", "is required"
+    for name in _REQUIRED.get(entry.DESCRIPTOR.name, ("id",)):
+        if not getattr(entry, name):
+            yield f".{name}", "is required"
     for field, value in entry.ListFields():
         name = field.name
         if name in _LONGEST and len(value) > _LONGEST[name]:
             yield f".{name}", f"must have at most {_LONGEST[name]} characters"
         elif name in _IDS and value and not _ID.fullmatch(value):
             yield f".{name}", "must be 2 to 63 lower-case letters, digits and hyphens, a letter first"
-        elif name in _PATTERNS and not _PATTERNS[name].fullmatch(value):
-            yield f".{name}", f"must match {_PATTERNS[name].pattern}"
+        elif (pattern := _PATTERNS.get((entry.DESCRIPTOR.name, name))) and not pattern.fullmatch(value):
+            yield f".{name}", f"must match {pattern.pattern}"
         elif name in _LISTS:
             yield from ((f".{name}{place_in}", text) for place_in, text in _LISTS[name](value))
 

@@ -162,6 +162,8 @@ def _limits(step: Step, parent: str, _: Mapping[str, str]) -> Iterator[Request]:
         thresholds=sorted(entry.thresholds.percents),
     )
     if step.current is None:
+        if not entry.scope:
+            raise invalid(f"{place(step.section, step.key)}.scope", "is required")
         yield limits_pb2.CreateLimitRequest(parent=parent, limit_id=step.key, limit=limit)
     else:
         yield limits_pb2.UpdateLimitRequest(limit=limit, update_mask=_mask(step.fields))

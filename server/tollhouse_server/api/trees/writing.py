@@ -60,7 +60,7 @@ class OneTransaction(Mutations):
 
 
 class TreeWriter:
-    """Makes the steps of one plan. `above` has for each department that is new the one above it."""
+    """Makes the steps of one plan; `transaction` has what was done so far."""
 
     def __init__(self, session: AsyncSession, call: Call, authorizer: Authorizer, services: Services) -> None:
         self._session = session
