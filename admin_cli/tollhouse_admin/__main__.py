@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tollhouse_admin.failures import EXIT_CODE_MEANINGS, ExitCode, Failure, report, wrong_usage
+from tollhouse_admin.plain_text import is_unicode
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "config": ("config", "Which server to talk to, with which key."),
@@ -94,6 +95,9 @@ def top(*, version: Annotated[bool, typer.Option("--version", callback=_show_ver
 
 def execute(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; what can be expected to fail is told in one line."""
+    if not all(map(is_unicode, arguments)):
+        report(wrong_usage("An argument is not UTF-8 text", "Set LANG to a UTF-8 locale."), verbose=False)
+        return ExitCode.USAGE
     try:
         result = typer.main.get_command(app).main(list(arguments), prog_name="tollhouse", standalone_mode=False)
     except typer.TyperException as error:

@@ -21,11 +21,13 @@ def complete_profiles(incomplete: str) -> list[str]:
     return [name for name in profiles if name.startswith(incomplete)]
 
 
-def offered(incomplete: str, entries: Callable[[Connection], Iterator[str]]) -> list[str]:
+def offered(
+    incomplete: str, entries: Callable[[Connection], Iterator[str]], *, profile: str | None = None
+) -> list[str]:
     """Offer the last parts of the names that the server lists; an unreachable or refusing server offers nothing."""
     surroundings = Surroundings(environment=os.environ, directory=Path.cwd())
     try:
-        endpoint = find_endpoint(surroundings, profile=None, as_caller=False)
+        endpoint = find_endpoint(surroundings, profile=profile, as_caller=False)
         with connect(endpoint, timeout_seconds=PATIENCE_SECONDS) as connection:
             ids = [name.rsplit("/", 1)[-1] for name in entries(connection)]
     except Failure:

@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 
 EXIT_CODE_MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.GENERAL: "an internal fault, of the server or of the command line",
+    ExitCode.GENERAL: "an internal fault, a check that found something wrong, or a question that was answered with no",
     ExitCode.USAGE: "the command was not understood, or the configuration does not allow it",
     ExitCode.DENIED: "no valid credential, or a permission is missing",
     ExitCode.NOT_FOUND: "there is no such resource, tier or model",

@@ -1,6 +1,6 @@
 """What the commands about limits have in common: kinds of limits, amounts in their unit, and how a limit is named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,10 +10,10 @@ from tollhouse.admin.v1.limits_pb2_grpc import LimitServiceStub
 
 from tollhouse_admin.amounts import money_of, parse_count, parse_dollars
 from tollhouse_admin.command import Session
-from tollhouse_admin.completion import offered
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import ExitCode, Failure
-from tollhouse_admin.names import full_name, tenant_of
+from tollhouse_admin.names import tenant_of
+from tollhouse_admin.scopes import OFFERED, complete_in_tenant
 
 
 class Metric(StrEnum):
@@ -47,21 +47,12 @@ class Mode(StrEnum):
     SOFT = "soft"
 
 
-def complete_limits(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer the ids of the limits of the tenant that was typed before."""
-    tenant = context.params.get("tenant")
-    if not tenant:
-        return []
-    request = pb.ListLimitsRequest(parent=full_name(tenant, "tenants"))
-
-    def entries(connection: Connection) -> Iterator[str]:
-        stub = connection.stub(LimitServiceStub)
-        for limit in connection.pages(stub.ListLimits, request, "limits", limit=500):
-            yield limit.name
-
-    return offered(incomplete, entries)
+def _limits(connection: Connection, tenant: str) -> Iterable[pb.Limit]:
+    stub = connection.stub(LimitServiceStub)
+    return connection.pages(stub.ListLimits, pb.ListLimitsRequest(parent=tenant), "limits", limit=OFFERED)
 
 
+complete_limits = complete_in_tenant(_limits)
 LimitId = Annotated[str, typer.Argument(metavar="LIMIT", help="Id or name.", autocompletion=complete_limits)]
 OnlyLimit = Annotated[
     str | None, typer.Argument(metavar="LIMIT", help="Only those of this limit.", autocompletion=complete_limits)

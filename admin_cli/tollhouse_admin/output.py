@@ -90,9 +90,13 @@ def write_json(document: Any) -> None:
 
 def write_csv(titles: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write CSV with a header; money is a plain decimal number of US dollars."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(titles)
-    writer.writerows([[_csv_text(cell) for cell in row] for row in rows])
+    csv.writer(sys.stdout, lineterminator="\n").writerow(titles)
+    write_csv_rows(rows)
+
+
+def write_csv_rows(rows: Iterable[Sequence[Cell]]) -> None:
+    """Write more rows below what `write_csv` has begun."""
+    csv.writer(sys.stdout, lineterminator="\n").writerows([[_csv_text(cell) for cell in row] for row in rows])
 
 
 def _csv_text(cell: Cell) -> str:

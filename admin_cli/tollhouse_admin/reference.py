@@ -17,7 +17,8 @@ INTRODUCTION = """# The command line
 **Which server.** `tollhouse config set NAME --endpoint HOST:PORT --key-file FILE` stores a profile in
 `~/.config/tollhouse/config.toml` (0600; `$XDG_CONFIG_HOME` is respected), `tollhouse config use NAME` makes it the
 current one, `--profile` or `TOLLHOUSE_PROFILE` picks another. `TOLLHOUSE_ENDPOINT`, `TOLLHOUSE_API_KEY`,
-`TOLLHOUSE_TENANT` and `TOLLHOUSE_CA_FILE` stand above the profile. Where no profile is in use and `make run` serves
+`TOLLHOUSE_TENANT`, `TOLLHOUSE_CA_FILE`, `TOLLHOUSE_CLIENT_CERTIFICATE_FILE` and `TOLLHOUSE_CLIENT_KEY_FILE` stand above
+the profile. Where no profile is in use and `make run` serves
 from the current directory, its server and keys are used, and stderr says so. Other machines are called with TLS unless
 the profile says `--plaintext`. A key is never given on the command line.
 

@@ -14,6 +14,7 @@ from tollhouse_admin.command import Session
 from tollhouse_admin.dry_run import Change, MutatingRequest, carry_out
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.output import Layout, show_list, show_one
+from tollhouse_admin.scopes import complete_principals
 
 NewId = Annotated[str, typer.Argument(metavar="ID", help="Its id: 2 to 63 lower-case letters, digits and hyphens.")]
 DisplayName = Annotated[str | None, typer.Option(metavar="TEXT", help="Name for people.")]
@@ -23,10 +24,17 @@ CostCentre = Annotated[
 ]
 Owner = Annotated[
     str | None,
-    typer.Option(metavar="PRINCIPAL", help="Who answers for it, an active principal; an empty text: nobody."),
+    typer.Option(
+        metavar="PRINCIPAL",
+        help="Who answers for it, an active principal; an empty text: nobody.",
+        autocompletion=complete_principals,
+    ),
 ]
 OnlyCostCentre = Annotated[str | None, typer.Option("--cost-centre", metavar="TEXT", help="Only of this cost centre.")]
-OnlyOwner = Annotated[str | None, typer.Option("--owner", metavar="PRINCIPAL", help="Only of this owner.")]
+OnlyOwner = Annotated[
+    str | None,
+    typer.Option("--owner", metavar="PRINCIPAL", help="Only of this owner.", autocompletion=complete_principals),
+]
 ShowDeleted = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
 
 Method: TypeAlias = "grpc.UnaryUnaryMultiCallable[Any, Any]"
@@ -72,7 +80,7 @@ def changed(**values: Any) -> dict[str, Any]:
     """Return the fields that an update was given values for.
 
     Raises:
-        Failure: none.
+        Failure: it was given none.
     """
     given = {name: value for name, value in values.items() if value is not None}
     if not given:

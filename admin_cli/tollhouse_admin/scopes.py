@@ -1,10 +1,19 @@
 """The options that say where: tenant, department, project; and the names that follow from them."""
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, TypeAlias
 
 import typer
-from tollhouse.admin.v1 import departments_pb2, departments_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+from tollhouse.admin.v1 import (
+    departments_pb2,
+    departments_pb2_grpc,
+    principals_pb2,
+    principals_pb2_grpc,
+    projects_pb2,
+    projects_pb2_grpc,
+    tenants_pb2,
+    tenants_pb2_grpc,
+)
 
 from tollhouse_admin.command import Session
 from tollhouse_admin.completion import offered
@@ -14,11 +23,13 @@ from tollhouse_admin.names import full_name, is_full, scope_name
 from tollhouse_admin.output import note
 
 PLATFORM_TENANT = "tenants/platform"
+OFFERED = 500
+"""Most names that a Tab asks for."""
 
 
 def _tenant_names(connection: Connection) -> Iterator[str]:
     stub = connection.stub(tenants_pb2_grpc.TenantServiceStub)
-    for tenant in connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=500):
+    for tenant in connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=OFFERED):
         yield tenant.name
 
 
@@ -27,19 +38,47 @@ def complete_tenants(incomplete: str) -> list[str]:
     return offered(incomplete, _tenant_names)
 
 
-def complete_departments(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer the ids of the departments of the tenant that was typed before."""
-    tenant = context.params.get("tenant")
-    if not tenant:
-        return []
-    request = departments_pb2.ListDepartmentsRequest(parent=full_name(tenant, "tenants"))
+Listing: TypeAlias = Callable[[Connection, str], Iterable[Any]]
+"""Reads resources of a tenant, given its name."""
 
-    def entries(connection: Connection) -> Iterator[str]:
-        stub = connection.stub(departments_pb2_grpc.DepartmentServiceStub)
-        for department in connection.pages(stub.ListDepartments, request, "departments", limit=500):
-            yield department.name
 
-    return offered(incomplete, entries)
+def complete_in_tenant(listing: Listing) -> Callable[[typer.Context, str], list[str]]:
+    """Return what offers the ids of a listing in the tenant that was typed before, or else the default one."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        typed = context.params.get("tenant")
+
+        def entries(connection: Connection) -> Iterator[str]:
+            tenant = typed or connection.endpoint.tenant
+            if tenant:
+                yield from (each.name for each in listing(connection, full_name(tenant, "tenants")))
+
+        return offered(incomplete, entries, profile=context.params.get("profile"))
+
+    return complete
+
+
+def _departments(connection: Connection, tenant: str) -> Iterable[Any]:
+    stub = connection.stub(departments_pb2_grpc.DepartmentServiceStub)
+    request = departments_pb2.ListDepartmentsRequest(parent=tenant)
+    return connection.pages(stub.ListDepartments, request, "departments", limit=OFFERED)
+
+
+def _projects(connection: Connection, tenant: str) -> Iterable[Any]:
+    stub = connection.stub(projects_pb2_grpc.ProjectServiceStub)
+    request = projects_pb2.ListProjectsRequest(parent=f"{tenant}/departments/-")
+    return connection.pages(stub.ListProjects, request, "projects", limit=OFFERED)
+
+
+def _principals(connection: Connection, tenant: str) -> Iterable[Any]:
+    stub = connection.stub(principals_pb2_grpc.PrincipalServiceStub)
+    request = principals_pb2.ListPrincipalsRequest(parent=tenant)
+    return connection.pages(stub.ListPrincipals, request, "principals", limit=OFFERED)
+
+
+complete_departments = complete_in_tenant(_departments)
+complete_projects = complete_in_tenant(_projects)
+complete_principals = complete_in_tenant(_principals)
 
 
 Tenant = Annotated[
@@ -56,7 +95,20 @@ Department = Annotated[
     str | None,
     typer.Option("--department", "-d", metavar="ID", help="Department.", autocompletion=complete_departments),
 ]
-Project = Annotated[str | None, typer.Option("--project", "-p", metavar="ID", help="Project of the department.")]
+OnlyDepartment = Annotated[
+    str | None,
+    typer.Option(
+        "--department",
+        "-d",
+        metavar="ID",
+        help="Only this department and what is in and below it; absent: the whole tenant.",
+        autocompletion=complete_departments,
+    ),
+]
+Project = Annotated[
+    str | None,
+    typer.Option("--project", "-p", metavar="ID", help="Project of the department.", autocompletion=complete_projects),
+]
 Scope = Annotated[
     str | None,
     typer.Option(

@@ -1,5 +1,6 @@
 """A tenant's tree as YAML: read strictly, with the line of whatever is wrong; written so that it reads back alike."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias
@@ -12,6 +13,7 @@ from tollhouse_admin.amounts import dollars_of, dollars_text
 from tollhouse_admin.failures import Failure, wrong_usage
 from tollhouse_admin.limit_options import amount_of
 from tollhouse_admin.names import scope_name
+from tollhouse_admin.plain_text import is_unicode
 from tollhouse_admin.rendering import enum_number, enum_text
 
 SECTIONS: Final[Mapping[str, "pb.TreeSection.ValueType"]] = {
@@ -38,6 +40,7 @@ _ENTRIES: Final[Mapping[str, type]] = {
 _TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _INT_TAG: Final = "tag:yaml.org,2002:int"
 _NULL_TAG: Final = "tag:yaml.org,2002:null"
+_NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 
 _ENUMS: Final[Mapping[tuple[str, str], Any]] = {
     ("principals", "kind"): principals_pb2.Principal.Kind.DESCRIPTOR,
@@ -87,13 +90,15 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             if node.tag == _NULL_TAG:
                 return ""
+            if not is_unicode(node.value):
+                raise self.fault(node, "half a character is escaped here")
             if node.tag in (_TEXT_TAG, _INT_TAG):
                 return str(node.value)
         raise self.fault(node, "a text belongs here; put it in quotes")
 
     def number(self, node: Node) -> int:
-        """Return a whole number."""
-        if isinstance(node, yaml.ScalarNode) and node.tag == _INT_TAG and node.value.isascii() and node.value.isdigit():
+        """Return a whole number of up to nine digits, which every field has room for."""
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INT_TAG and _NUMBER.fullmatch(node.value):
             return int(node.value)
         raise self.fault(node, "a whole number belongs here")
 

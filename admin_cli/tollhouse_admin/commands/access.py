@@ -9,15 +9,17 @@ from tollhouse.admin.v1.access_pb2_grpc import AccessServiceStub
 from tollhouse_admin.command import LIST, READ, Session, command, noun
 from tollhouse_admin.names import scope_name, tenant_of
 from tollhouse_admin.output import Format, Layout, show_list, show_one
-from tollhouse_admin.scopes import Tenant, in_tenant
+from tollhouse_admin.scopes import Tenant, complete_principals, in_tenant
 
 app = noun("Access: who may do what, and why.")
 
-Who = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Id or name of the principal.")]
+Who = Annotated[
+    str,
+    typer.Argument(metavar="PRINCIPAL", help="Id or name of the principal.", autocompletion=complete_principals),
+]
 
 ANSWER = Layout(["allowed", "scopes"])
 FINDING = Layout(["kind", "role", "scope", "group", "role_grant", "sentence"])
-REASON = Layout(["kind", "sentence"])
 ACCESS = Layout(["scope", "permissions"])
 
 

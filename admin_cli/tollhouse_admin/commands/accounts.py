@@ -130,25 +130,27 @@ def update(
 
 
 @command(app, "disable", DESTROY)
-def disable(session: Session, account: AccountId) -> None:
+def disable(session: Session, account: AccountId, *, etag: Etag = None) -> None:
     """Take an account out of routing; calls in flight end normally."""
     name = full_name(account, "accounts")
-    request = pb.DisableAccountRequest(name=name)
+    request = pb.DisableAccountRequest(name=name, etag=etag or "")
     warning = f"No call will go to {name} until it is enabled."
     ACCOUNT.change(session, "disable", name, _stub(session).DisableAccount, request, warning=warning)
 
 
 @command(app, "enable", CHANGE)
-def enable(session: Session, account: AccountId) -> None:
+def enable(session: Session, account: AccountId, *, etag: Etag = None) -> None:
     """Put an account back into routing."""
     name = full_name(account, "accounts")
-    ACCOUNT.change(session, "enable", name, _stub(session).EnableAccount, pb.EnableAccountRequest(name=name))
+    ACCOUNT.change(
+        session, "enable", name, _stub(session).EnableAccount, pb.EnableAccountRequest(name=name, etag=etag or "")
+    )
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, account: AccountId) -> None:
+def delete(session: Session, account: AccountId, *, etag: Etag = None) -> None:
     """Delete an account that has no keys."""
     name = full_name(account, "accounts")
-    request = pb.DeleteAccountRequest(name=name)
+    request = pb.DeleteAccountRequest(name=name, etag=etag or "")
     warning = f"{name} will be deleted for good."
     ACCOUNT.change(session, "delete", name, _stub(session).DeleteAccount, request, warning=warning)

@@ -1,8 +1,5 @@
 """`tollhouse apply`: makes a tenant what a file says."""
 
-import sys
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -15,24 +12,26 @@ from tollhouse_admin.dry_run import confirm
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name
 from tollhouse_admin.output import Format, note
-from tollhouse_admin.scopes import Department, Tenant, tenant_name
+from tollhouse_admin.scopes import OnlyDepartment, complete_tenants, tenant_name
 from tollhouse_admin.tree_changes import deletions, show_changes
 from tollhouse_admin.tree_csv import read_csv
+from tollhouse_admin.tree_files import Notation, notation_of, read_text
 from tollhouse_admin.tree_yaml import TreeFile, read_yaml
 
 app = single("Make a tenant what a file says: departments, projects, people, roles, limits; all of it or nothing.")
 
 _SHOWN_DELETIONS = 10
 
-
-class Notation(StrEnum):
-    """How a file is written."""
-
-    YAML = "yaml"
-    CSV = "csv"
-
-
-_NOTATIONS = {".yaml": Notation.YAML, ".yml": Notation.YAML, ".csv": Notation.CSV}
+Whose = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant",
+        "-t",
+        metavar="ID",
+        help="Whose it is; absent: the file's tenant.id; for CSV TOLLHOUSE_TENANT, the profile's, or the only one.",
+        autocompletion=complete_tenants,
+    ),
+]
 
 
 @command(app, None, DESTROY, timeout_seconds=120.0)
@@ -46,8 +45,8 @@ def apply(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete what is not in the file, in the sections that it has.")
     ] = False,
-    tenant: Tenant = None,
-    department: Department = None,
+    tenant: Whose = None,
+    department: OnlyDepartment = None,
 ) -> None:
     """Make a tenant what a file says; what it does not say stays, and --department confines it to one.
 
@@ -87,10 +86,10 @@ def _agree(session: Session, tenant: str, planned: pb.ApplyTreeResponse) -> None
 
 
 def _read(session: Session, file: str, notation: Notation | None, tenant: str | None) -> TreeFile:
-    kind = notation or _NOTATIONS.get(Path(file).suffix.lower())
+    kind = notation or notation_of(file)
     if kind is None:
         raise wrong_usage(f"The notation of {file} is not plain from its name", "Say it with --format.")
-    content = _content(file)
+    content = read_text(file)
     if kind is Notation.CSV:
         return read_csv(file, content, tenant=tenant_name(session, tenant))
     chosen = full_name(tenant, "tenants") if tenant else None
@@ -98,14 +97,3 @@ def _read(session: Session, file: str, notation: Notation | None, tenant: str | 
         return read_yaml(file, content, tenant=chosen)
     except RecursionError as error:
         raise wrong_usage(f"{file} is nested too deeply") from error
-
-
-def _content(file: str) -> str:
-    try:
-        if file == "-":
-            return sys.stdin.read()
-        # Line ends within a quoted field are part of it.
-        with Path(file).open(encoding="utf-8", newline="") as opened:
-            return opened.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise wrong_usage(f"{file} cannot be read as text") from error

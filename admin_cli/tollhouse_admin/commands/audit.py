@@ -23,7 +23,17 @@ from tollhouse_admin.audit_proofs import Part, Report, verified_checkpoints, ver
 from tollhouse_admin.command import LIST, READ, Options, Session, command, local_command, noun
 from tollhouse_admin.failures import ExitCode, Failure
 from tollhouse_admin.names import last_id
-from tollhouse_admin.output import Format, Layout, note, show_list, write_csv, write_fields, write_json, write_table
+from tollhouse_admin.output import (
+    Format,
+    Layout,
+    note,
+    show_list,
+    write_csv,
+    write_csv_rows,
+    write_fields,
+    write_json,
+    write_table,
+)
 from tollhouse_admin.plain_text import one_line
 from tollhouse_admin.receipt_proofs import read_keys
 from tollhouse_admin.rendering import as_json
@@ -47,8 +57,9 @@ Trail = Annotated[
     str | None,
     typer.Option(
         "--tenant",
-        metavar="TENANT",
-        help="Whose trail; `platform` for the platform's.",
+        "-t",
+        metavar="ID",
+        help="Whose trail; `platform` for the platform's; absent: TOLLHOUSE_TENANT, the profile's, or the only one.",
         autocompletion=complete_tenants,
     ),
 ]
@@ -123,6 +134,8 @@ def tail(
 ) -> None:
     """Follow a trail until Ctrl-C; goes on by itself when the connection is lost."""
     request = pb.TailAuditEventsRequest(parent=_parent(session, tenant), after_sequence=after)
+    if session.options.output is Format.CSV:
+        write_csv(EVENTS.titles, [])
     while True:
         try:
             for answer in session.connection.stream(_stub(session).TailAuditEvents, request):
@@ -140,7 +153,7 @@ def _write_event(form: Format, event: pb.AuditEvent) -> None:
     if form is Format.JSON:
         sys.stdout.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
     elif form is Format.CSV:
-        write_csv([], [EVENTS.row(event)])
+        write_csv_rows([EVENTS.row(event)])
     else:
         cells = (one_line(str(cell)) for cell in EVENTS.row(event))
         sys.stdout.write("  ".join(cell for cell in cells if cell) + "\n")

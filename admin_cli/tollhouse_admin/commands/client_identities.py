@@ -1,5 +1,6 @@
 """`tollhouse client-identities`: whose certificates are accepted, and as whom."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -9,16 +10,36 @@ from tollhouse.admin.v1.identity_providers_pb2_grpc import IdentityProviderServi
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.commands.keys import Environment
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
-from tollhouse_admin.resource import DisplayName, Kind, NewId
-from tollhouse_admin.scopes import Department, Project, Tenant, in_tenant, project_name, tenant_name
+from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId
+from tollhouse_admin.scopes import (
+    OFFERED,
+    Department,
+    Project,
+    Tenant,
+    complete_in_tenant,
+    complete_principals,
+    in_tenant,
+    project_name,
+    tenant_name,
+)
 
 app = noun("Client identities: whose certificates are accepted, and as whom.")
 
-ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="Id or name.")]
+
+def _clients(connection: Connection, tenant: str) -> Iterable[pb.ClientIdentity]:
+    stub = connection.stub(IdentityProviderServiceStub)
+    request = pb.ListClientIdentitiesRequest(parent=tenant)
+    return connection.pages(stub.ListClientIdentities, request, "client_identities", limit=OFFERED)
+
+
+ClientId = Annotated[
+    str, typer.Argument(metavar="CLIENT", help="Id or name.", autocompletion=complete_in_tenant(_clients))
+]
 
 
 def _stub(session: Session) -> IdentityProviderServiceStub:
@@ -40,7 +61,12 @@ def create(
     session: Session,
     client_id: NewId,
     *,
-    principal: Annotated[str, typer.Option(metavar="PRINCIPAL", help="Who acts when the certificate is used.")],
+    principal: Annotated[
+        str,
+        typer.Option(
+            metavar="PRINCIPAL", help="Who acts when the certificate is used.", autocompletion=complete_principals
+        ),
+    ],
     spiffe_id: Annotated[str | None, typer.Option(metavar="URI", help="SPIFFE id in the certificate.")] = None,
     subject: Annotated[
         str | None, typer.Option(metavar="NAME", help="Common name, where there is no SPIFFE id.")
@@ -84,9 +110,9 @@ def show(session: Session, client: ClientId, *, tenant: Tenant = None) -> None:
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, client: ClientId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, client: ClientId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Refuse a certificate for good, within two seconds on every server."""
     name = in_tenant(session, client, "clientIdentities", tenant)
-    request = pb.DeleteClientIdentityRequest(name=name)
+    request = pb.DeleteClientIdentityRequest(name=name, etag=etag or "")
     warning = f"Whoever {name} stands for will be refused."
     KIND.change(session, "delete", name, _stub(session).DeleteClientIdentity, request, warning=warning)

@@ -323,9 +323,9 @@ def cancel_move(
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, department: DepartmentId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, department: DepartmentId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Delete an empty department; its records stay."""
     name = department_name(session, department, tenant)
-    request = pb.DeleteDepartmentRequest(name=name)
+    request = pb.DeleteDepartmentRequest(name=name, etag=etag or "")
     warning = f"{name} will be deleted for good."
     DEPARTMENT.change(session, "delete", name, _stub(session).DeleteDepartment, request, warning=warning)

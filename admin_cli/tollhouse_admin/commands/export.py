@@ -13,20 +13,14 @@ from tollhouse_admin.command import Session, command, single
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name
 from tollhouse_admin.output import note
-from tollhouse_admin.scopes import Department, Tenant, tenant_name
+from tollhouse_admin.scopes import OnlyDepartment, Tenant, tenant_name
 from tollhouse_admin.tree_csv import write_csv
+from tollhouse_admin.tree_files import Notation, notation_of, write_text
 from tollhouse_admin.tree_yaml import SECTIONS, write_yaml
 
 app = single("Write a tenant as a file: departments, projects, people, roles, limits.")
 
 _IN_CSV = (pb.TREE_SECTION_DEPARTMENTS, pb.TREE_SECTION_PROJECTS)
-
-
-class Notation(StrEnum):
-    """How a file is written."""
-
-    YAML = "yaml"
-    CSV = "csv"
 
 
 class Section(StrEnum):
@@ -47,7 +41,7 @@ def export(
     session: Session,
     *,
     tenant: Tenant = None,
-    department: Department = None,
+    department: OnlyDepartment = None,
     section: Annotated[
         list[Section] | None, typer.Option(help="Only this section; can be given again. Absent: all that may be read.")
     ] = None,
@@ -60,7 +54,7 @@ def export(
 ) -> None:
     """Write a tenant, or a department with what is below it, as a file that `tollhouse apply` takes."""
     parent = tenant_name(session, tenant)
-    is_csv = notation is Notation.CSV or (notation is None and file is not None and file.suffix.lower() == ".csv")
+    is_csv = (notation or (file and notation_of(str(file)))) is Notation.CSV
     if is_csv and section:
         raise wrong_usage("--section does not go with CSV", "It has departments and projects alone.")
     wanted = [SECTIONS[one.value.replace("-", "_")] for one in section or ()]
@@ -72,15 +66,8 @@ def export(
     stub: TreeServiceStub = session.connection.stub(TreeServiceStub)
     answer: pb.ExportTreeResponse = session.connection.call(stub.ExportTree, request)
     text = write_csv(answer.tree) if is_csv else write_yaml(parent, answer.tree, list(answer.sections))
-    _write(file, text)
-
-
-def _write(file: Path | None, text: str) -> None:
     if file is None:
         sys.stdout.write(text)
         return
-    try:
-        file.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise wrong_usage(f"{file} cannot be written") from error
+    write_text(file, text)
     note(f"written to {file}")

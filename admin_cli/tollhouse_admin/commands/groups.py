@@ -1,5 +1,6 @@
 """`tollhouse groups`: principals who have the same rights."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -7,15 +8,29 @@ from tollhouse.admin.v1 import groups_pb2 as pb
 from tollhouse.admin.v1.groups_pb2_grpc import GroupServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.connection import Connection
+from tollhouse_admin.dry_run import Change, carry_out
 from tollhouse_admin.names import full_name, last_id, tenant_of
 from tollhouse_admin.output import Layout
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, mask
-from tollhouse_admin.scopes import Tenant, in_tenant, tenant_name
+from tollhouse_admin.scopes import OFFERED, Tenant, complete_in_tenant, complete_principals, in_tenant, tenant_name
 
 app = noun("Groups: principals who have the same rights.")
 
-GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="Id or name of the group.")]
-Members = Annotated[list[str], typer.Argument(metavar="PRINCIPAL...", help="Ids or names of principals.")]
+
+def _groups(connection: Connection, tenant: str) -> Iterable[pb.Group]:
+    stub = connection.stub(GroupServiceStub)
+    return connection.pages(stub.ListGroups, pb.ListGroupsRequest(parent=tenant), "groups", limit=OFFERED)
+
+
+GroupId = Annotated[
+    str,
+    typer.Argument(metavar="GROUP", help="Id or name of the group.", autocompletion=complete_in_tenant(_groups)),
+]
+Members = Annotated[
+    list[str],
+    typer.Argument(metavar="PRINCIPAL...", help="Ids or names of principals.", autocompletion=complete_principals),
+]
 
 
 def _stub(session: Session) -> GroupServiceStub:
@@ -33,7 +48,7 @@ def _name(session: Session, group: str, tenant: str | None) -> str:
 GROUP = Kind(Layout(["name", "display_name", "member_count", "create_time"]), _read)
 GROUPS = Kind(Layout(["name", "display_name", "create_time"]), _read)
 MEMBER = Kind(Layout(["principal", "create_time", "creator"]), _read)
-CHANGED = Kind(Layout(["group.name", "group.member_count", "principals"]), _read)
+CHANGED = Layout(["group.name", "group.member_count", "principals"])
 
 
 @command(app, "create", CHANGE)
@@ -82,7 +97,11 @@ def add(session: Session, group: GroupId, principals: Members, *, tenant: Tenant
     """Put principals into a group; needs every permission that the group has."""
     name = _name(session, group, tenant)
     request = pb.AddGroupMembersRequest(name=name, principals=_principals(name, principals))
-    CHANGED.create(session, f"{len(principals)} members of {name}", _stub(session).AddGroupMembers, request)
+    subject = f"{len(principals)} members to {name}"
+    carry_out(
+        session,
+        Change(verb="add", subject=subject, method=_stub(session).AddGroupMembers, request=request, layout=CHANGED),
+    )
 
 
 @command(app, "remove", DESTROY)
@@ -91,15 +110,26 @@ def remove(session: Session, group: GroupId, principals: Members, *, tenant: Ten
     name = _name(session, group, tenant)
     request = pb.RemoveGroupMembersRequest(name=name, principals=_principals(name, principals))
     warning = f"{len(principals)} principals will lose what {name} gives them."
-    GROUP.change(session, "remove members from", name, _stub(session).RemoveGroupMembers, request, warning=warning)
+    subject = f"{len(principals)} members from {name}"
+    method = _stub(session).RemoveGroupMembers
+    carry_out(
+        session, Change(verb="remove", subject=subject, method=method, request=request, layout=CHANGED, warning=warning)
+    )
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, group: GroupId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, group: GroupId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Delete a group with its grants; its members lose what it gave within two seconds."""
     name = _name(session, group, tenant)
     warning = f"{name} and all of its grants will be deleted."
-    GROUP.change(session, "delete", name, _stub(session).DeleteGroup, pb.DeleteGroupRequest(name=name), warning=warning)
+    GROUP.change(
+        session,
+        "delete",
+        name,
+        _stub(session).DeleteGroup,
+        pb.DeleteGroupRequest(name=name, etag=etag or ""),
+        warning=warning,
+    )
 
 
 def _principals(group: str, typed: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`tollhouse identity-providers`: whose tokens are accepted, and what their groups mean."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -10,16 +11,16 @@ from tollhouse.admin.v1.identity_providers_pb2_grpc import IdentityProviderServi
 from tollhouse_admin.amounts import parse_duration
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.commands.keys import Environment
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name, tenant_of
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, mask
-from tollhouse_admin.scopes import Tenant, in_tenant, tenant_name
+from tollhouse_admin.scopes import OFFERED, Tenant, complete_in_tenant, in_tenant, tenant_name
 
 app = noun("Identity providers: whose tokens are accepted, and what their groups mean.")
 
-ProviderId = Annotated[str, typer.Argument(metavar="PROVIDER", help="Id or name.")]
 SubjectClaim = Annotated[
     str | None, typer.Option(metavar="CLAIM", help="Where a token says whose it is; absent: sub. Never one to choose.")
 ]
@@ -36,6 +37,18 @@ AdmitsGroups = Annotated[
     ),
 ]
 ClockSkew = Annotated[str | None, typer.Option(metavar="SPAN", help="How far clocks may differ, up to 60s.")]
+
+
+def _providers(connection: Connection, tenant: str) -> Iterable[pb.IdentityProvider]:
+    stub = connection.stub(IdentityProviderServiceStub)
+    request = pb.ListIdentityProvidersRequest(parent=tenant)
+    return connection.pages(stub.ListIdentityProviders, request, "identity_providers", limit=OFFERED)
+
+
+ProviderId = Annotated[
+    str,
+    typer.Argument(metavar="PROVIDER", help="Id or name.", autocompletion=complete_in_tenant(_providers)),
+]
 
 
 def _stub(session: Session) -> IdentityProviderServiceStub:
@@ -124,17 +137,20 @@ def update(
     display_name: DisplayName = None,
     groups_claim: GroupsClaim = None,
     group: Groups = None,
+    no_groups: Annotated[bool, typer.Option("--no-groups", help="No value stands for a group any more.")] = False,
     project_claim: ProjectClaim = None,
     admit_groups: AdmitsGroups = None,
     clock_skew: ClockSkew = None,
     etag: Etag = None,
 ) -> None:
     """Change what tokens of a provider mean; --group names all groups anew."""
+    if no_groups and group:
+        raise wrong_usage("--no-groups and --group exclude each other")
     name = in_tenant(session, provider, "identityProviders", tenant)
     fields = changed(
         display_name=display_name,
         groups_claim=groups_claim,
-        group=group,
+        group=[] if no_groups else group or None,
         project_claim=project_claim,
         admit_groups=admit_groups,
         clock_skew=clock_skew,
@@ -156,26 +172,26 @@ def update(
 
 
 @command(app, "disable", DESTROY)
-def disable(session: Session, provider: ProviderId, *, tenant: Tenant = None) -> None:
+def disable(session: Session, provider: ProviderId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Refuse the tokens of a provider, within two seconds on every server."""
     name = in_tenant(session, provider, "identityProviders", tenant)
-    request = pb.DisableIdentityProviderRequest(name=name)
+    request = pb.DisableIdentityProviderRequest(name=name, etag=etag or "")
     warning = f"The tokens of {name} will be refused."
     KIND.change(session, "disable", name, _stub(session).DisableIdentityProvider, request, warning=warning)
 
 
 @command(app, "enable", CHANGE)
-def enable(session: Session, provider: ProviderId, *, tenant: Tenant = None) -> None:
+def enable(session: Session, provider: ProviderId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Accept the tokens of a provider again."""
     name = in_tenant(session, provider, "identityProviders", tenant)
-    request = pb.EnableIdentityProviderRequest(name=name)
+    request = pb.EnableIdentityProviderRequest(name=name, etag=etag or "")
     KIND.change(session, "enable", name, _stub(session).EnableIdentityProvider, request)
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, provider: ProviderId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, provider: ProviderId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Forget a provider for good."""
     name = in_tenant(session, provider, "identityProviders", tenant)
-    request = pb.DeleteIdentityProviderRequest(name=name)
+    request = pb.DeleteIdentityProviderRequest(name=name, etag=etag or "")
     warning = f"{name} will be forgotten, and its tokens refused."
     KIND.change(session, "delete", name, _stub(session).DeleteIdentityProvider, request, warning=warning)

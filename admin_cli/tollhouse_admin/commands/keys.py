@@ -18,7 +18,7 @@ from tollhouse_admin.names import full_name, is_full, tenant_of
 from tollhouse_admin.output import Layout, note, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, changed, mask
-from tollhouse_admin.scopes import Department, Project, Tenant, project_name, tenant_name
+from tollhouse_admin.scopes import Department, Project, Tenant, complete_principals, project_name, tenant_name
 from tollhouse_admin.secret_source import new_key_file
 
 app = noun("API keys: with them services and administrators call Tollhouse.")
@@ -76,7 +76,10 @@ def _name(session: Session, key: str, project: str | None, department: str | Non
 @command(app, "create", CHANGE)
 def create(
     session: Session,
-    principal: Annotated[str, typer.Option(metavar="PRINCIPAL", help="Who acts when the key is used.")],
+    principal: Annotated[
+        str,
+        typer.Option(metavar="PRINCIPAL", help="Who acts when the key is used.", autocompletion=complete_principals),
+    ],
     *,
     project: Project = None,
     department: Department = None,
@@ -213,9 +216,22 @@ def rotate(
 
 @command(app, "revoke", DESTROY)
 def revoke(
-    session: Session, key: KeyId, *, project: Project = None, department: Department = None, tenant: Tenant = None
+    session: Session,
+    key: KeyId,
+    *,
+    project: Project = None,
+    department: Department = None,
+    tenant: Tenant = None,
+    etag: Etag = None,
 ) -> None:
     """Refuse a key for good, within two seconds on every server."""
     name = _name(session, key, project, department, tenant)
     warning = f"{name} will be refused for good."
-    KEY.change(session, "revoke", name, _stub(session).RevokeApiKey, pb.RevokeApiKeyRequest(name=name), warning=warning)
+    KEY.change(
+        session,
+        "revoke",
+        name,
+        _stub(session).RevokeApiKey,
+        pb.RevokeApiKeyRequest(name=name, etag=etag or ""),
+        warning=warning,
+    )

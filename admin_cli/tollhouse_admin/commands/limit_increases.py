@@ -1,6 +1,6 @@
 """`tollhouse limits increases`: more for a time, asked for by one person and approved by another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -13,14 +13,23 @@ from tollhouse.admin.v1.limit_increases_pb2_grpc import LimitIncreaseServiceStub
 
 from tollhouse_admin.amounts import parse_moment
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
-from tollhouse_admin.completion import offered
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.limit_options import AMOUNT_HELP, LimitId, OnlyLimit, amount_of, find_limit
-from tollhouse_admin.names import full_name, last_id, tenant_of
+from tollhouse_admin.names import last_id, tenant_of
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import Etag, Kind
-from tollhouse_admin.scopes import Department, Project, Scope, Tenant, in_tenant, scope_of, tenant_name
+from tollhouse_admin.scopes import (
+    OFFERED,
+    Department,
+    Project,
+    Scope,
+    Tenant,
+    complete_in_tenant,
+    in_tenant,
+    scope_of,
+    tenant_name,
+)
 
 app = noun("Temporary increases of limits: one person asks, another approves, and at its expiry it ends by itself.")
 
@@ -36,21 +45,13 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-def complete_increases(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer the ids of the increases of the tenant that was typed before."""
-    tenant = context.params.get("tenant")
-    if not tenant:
-        return []
-    request = pb.ListLimitIncreasesRequest(parent=full_name(tenant, "tenants"))
-
-    def entries(connection: Connection) -> Iterator[str]:
-        stub = connection.stub(LimitIncreaseServiceStub)
-        for increase in connection.pages(stub.ListLimitIncreases, request, "limit_increases", limit=500):
-            yield increase.name
-
-    return offered(incomplete, entries)
+def _increases(connection: Connection, tenant: str) -> Iterable[pb.LimitIncrease]:
+    stub = connection.stub(LimitIncreaseServiceStub)
+    request = pb.ListLimitIncreasesRequest(parent=tenant)
+    return connection.pages(stub.ListLimitIncreases, request, "limit_increases", limit=OFFERED)
 
 
+complete_increases = complete_in_tenant(_increases)
 IncreaseId = Annotated[str, typer.Argument(metavar="INCREASE", help="Id or name.", autocompletion=complete_increases)]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the other person and the trail.")]
 

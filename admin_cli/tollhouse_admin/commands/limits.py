@@ -169,11 +169,18 @@ def update(
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, limit: LimitId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, limit: LimitId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """End a limit; usage records stay."""
     name = in_tenant(session, limit, "limits", tenant)
     warning = f"{name} will no longer bound anything."
-    LIMIT.change(session, "delete", name, _stub(session).DeleteLimit, pb.DeleteLimitRequest(name=name), warning=warning)
+    LIMIT.change(
+        session,
+        "delete",
+        name,
+        _stub(session).DeleteLimit,
+        pb.DeleteLimitRequest(name=name, etag=etag or ""),
+        warning=warning,
+    )
 
 
 ALERT = Layout(

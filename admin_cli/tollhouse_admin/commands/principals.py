@@ -12,11 +12,13 @@ from tollhouse_admin.names import last_id, tenant_of
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, ShowDeleted, changed, mask
-from tollhouse_admin.scopes import Tenant, in_tenant, tenant_name
+from tollhouse_admin.scopes import Tenant, complete_principals, in_tenant, tenant_name
 
 app = noun("Principals: the users and service accounts of a tenant.")
 
-PrincipalId = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Id or name.")]
+PrincipalId = Annotated[
+    str, typer.Argument(metavar="PRINCIPAL", help="Id or name.", autocompletion=complete_principals)
+]
 
 
 class PrincipalKind(StrEnum):
@@ -128,26 +130,26 @@ def update(
 
 
 @command(app, "disable", DESTROY)
-def disable(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+def disable(session: Session, principal: PrincipalId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Refuse a principal's credentials until it is enabled."""
     name = _name(session, principal, tenant)
-    request = pb.DisablePrincipalRequest(name=name)
+    request = pb.DisablePrincipalRequest(name=name, etag=etag or "")
     warning = f"Every credential of {name} will be refused until it is enabled."
     PRINCIPAL.change(session, "disable", name, _stub(session).DisablePrincipal, request, warning=warning)
 
 
 @command(app, "enable", CHANGE)
-def enable(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+def enable(session: Session, principal: PrincipalId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Accept a disabled principal's credentials again."""
     name = _name(session, principal, tenant)
-    request = pb.EnablePrincipalRequest(name=name)
+    request = pb.EnablePrincipalRequest(name=name, etag=etag or "")
     PRINCIPAL.change(session, "enable", name, _stub(session).EnablePrincipal, request)
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, principal: PrincipalId, *, tenant: Tenant = None) -> None:
+def delete(session: Session, principal: PrincipalId, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Delete a principal: its credentials are refused for good, its records stay."""
     name = _name(session, principal, tenant)
-    request = pb.DeletePrincipalRequest(name=name)
+    request = pb.DeletePrincipalRequest(name=name, etag=etag or "")
     warning = f"Every credential of {name} will be refused for good."
     PRINCIPAL.change(session, "delete", name, _stub(session).DeletePrincipal, request, warning=warning)

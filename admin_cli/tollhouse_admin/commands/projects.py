@@ -24,11 +24,18 @@ from tollhouse_admin.resource import (
     changed,
     mask,
 )
-from tollhouse_admin.scopes import Department, Tenant, department_name, owner_name, project_name
+from tollhouse_admin.scopes import (
+    Department,
+    Tenant,
+    complete_projects,
+    department_name,
+    owner_name,
+    project_name,
+)
 
 app = noun("Projects: what spends money within a department.")
 
-ProjectId = Annotated[str, typer.Argument(metavar="PROJECT", help="Id or name.")]
+ProjectId = Annotated[str, typer.Argument(metavar="PROJECT", help="Id or name.", autocompletion=complete_projects)]
 
 
 def _stub(session: Session) -> ProjectServiceStub:
@@ -124,9 +131,11 @@ def update(
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, project: ProjectId, *, department: Department = None, tenant: Tenant = None) -> None:
+def delete(
+    session: Session, project: ProjectId, *, department: Department = None, tenant: Tenant = None, etag: Etag = None
+) -> None:
     """Delete a project: its keys are refused, its records stay."""
     name = project_name(session, project, department, tenant)
-    request = pb.DeleteProjectRequest(name=name)
+    request = pb.DeleteProjectRequest(name=name, etag=etag or "")
     warning = f"Every key of {name} will be refused for good."
     PROJECT.change(session, "delete", name, _stub(session).DeleteProject, request, warning=warning)

@@ -130,8 +130,12 @@ def export(
     *,
     file: Annotated[Path, typer.Option(dir_okay=False, metavar="FILE", help="Where to write, one receipt a line.")],
     month: Annotated[str, typer.Option(metavar="YYYY-MM", help="The month, of UTC; `this` or `last`.")] = "",
-    since: Annotated[str, typer.Option("--from", metavar="WHEN", help="From when: 7d (ago), 2026-11-01.")] = "",
-    until: Annotated[str, typer.Option("--to", metavar="WHEN", help="Until when, exclusive; absent: now.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", "--from", metavar="WHEN", help="From when: 7d (ago), 2026-11-01.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", "--to", metavar="WHEN", help="Until when, exclusive; absent: now.")
+    ] = "",
     scope: Scope = None,
     tenant: Tenant = None,
     department: Department = None,

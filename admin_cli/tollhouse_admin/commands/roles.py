@@ -8,10 +8,19 @@ from tollhouse.admin.v1.roles_pb2_grpc import RoleServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.failures import ExitCode, Failure
-from tollhouse_admin.names import full_name, last_id, tenant_of
+from tollhouse_admin.names import full_name, is_full, last_id, tenant_of
 from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.resource import Etag, Kind, NewId, changed, mask
-from tollhouse_admin.scopes import Department, Project, Scope, Tenant, in_tenant, scope_of, tenant_name
+from tollhouse_admin.scopes import (
+    Department,
+    Project,
+    Scope,
+    Tenant,
+    complete_principals,
+    in_tenant,
+    scope_of,
+    tenant_name,
+)
 
 app = noun("Roles: who may do what, and where.")
 
@@ -47,6 +56,12 @@ Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What the 
 OwnRole = Annotated[str, typer.Argument(metavar="ROLE", help="Id or name of a role that the tenant has made.")]
 
 
+def _tenant_or_none(session: Session, tenant: str | None) -> str:
+    """Return the tenant that was named, or the default one; without either nothing, which leaves everybody's roles."""
+    chosen = tenant or session.connection.endpoint.tenant
+    return full_name(chosen, "tenants") if chosen else ""
+
+
 def _role_name(session: Session, typed: str, parent: str) -> str:
     """Return the name of a role: by its id one that every tenant has, or else one that `parent` has made."""
     if "/" in typed:
@@ -62,7 +77,7 @@ def _role_name(session: Session, typed: str, parent: str) -> str:
 @command(app, "list", LIST)
 def list_roles(session: Session, *, tenant: Tenant = None) -> None:
     """List the roles that can be granted: those of everybody, then those that the tenant has made."""
-    request = pb.ListRolesRequest(parent=full_name(tenant, "tenants") if tenant else "")
+    request = pb.ListRolesRequest(parent=_tenant_or_none(session, tenant))
     pages = session.connection.pages(_stub(session).ListRoles, request, "roles", limit=session.options.limit)
     table = session.options.output is Format.TABLE
     show_list(session.options.output, ROLES_AT_A_GLANCE if table else ROLES, pages)
@@ -74,7 +89,8 @@ def describe(
 ) -> None:
     """Show what a role permits."""
     name = full_name(role, "roles")
-    request = pb.ListRolesRequest(parent=full_name(tenant, "tenants") if tenant else "")
+    own = tenant_of(name) if is_full(name) else _tenant_or_none(session, tenant)
+    request = pb.ListRolesRequest(parent=own)
     for each in session.connection.pages(_stub(session).ListRoles, request, "roles"):
         if name in (each.name, f"roles/{last_id(each.name)}"):
             show_one(session.options.output, ROLES, each)
@@ -117,11 +133,18 @@ def update(
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, role: OwnRole, *, tenant: Tenant = None) -> None:
+def delete(session: Session, role: OwnRole, *, tenant: Tenant = None, etag: Etag = None) -> None:
     """Delete a role of the tenant's own that nobody holds."""
     name = in_tenant(session, role, "roles", tenant)
     warning = f"{name} will be deleted."
-    ROLE.change(session, "delete", name, _stub(session).DeleteRole, pb.DeleteRoleRequest(name=name), warning=warning)
+    ROLE.change(
+        session,
+        "delete",
+        name,
+        _stub(session).DeleteRole,
+        pb.DeleteRoleRequest(name=name, etag=etag or ""),
+        warning=warning,
+    )
 
 
 @command(app, "grants", LIST)
@@ -157,7 +180,12 @@ def show(session: Session, grant: GrantId, *, tenant: Tenant = None) -> None:
 def grant(
     session: Session,
     principal: Annotated[
-        str, typer.Argument(metavar="PRINCIPAL", help="Id or name of who gets the role; a group as groups/ID.")
+        str,
+        typer.Argument(
+            metavar="PRINCIPAL",
+            help="Id or name of who gets the role; a group as groups/ID.",
+            autocompletion=complete_principals,
+        ),
     ],
     role: Annotated[str, typer.Argument(metavar="ROLE", help="Id or name of the role.")],
     *,

@@ -22,7 +22,9 @@ TimeZone = Annotated[
 FiscalDay = Annotated[
     int | None,
     typer.Option(
-        "--fiscal-month-start-day", metavar="DAY", help="Day (1 to 28) on which its fiscal months begin; absent: 1."
+        "--fiscal-month-start-day",
+        metavar="DAY",
+        help="Day (1 to 28) on which its fiscal months begin; absent on creation: 1.",
     ),
 ]
 
@@ -89,19 +91,21 @@ def update(
 
 
 @command(app, "suspend", DESTROY)
-def suspend(session: Session, tenant: TenantId) -> None:
+def suspend(session: Session, tenant: TenantId, *, etag: Etag = None) -> None:
     """Refuse every call of a tenant's credentials until it is resumed."""
     name = full_name(tenant, "tenants")
     warning = f"Every call of {name} will be refused until it is resumed."
-    request = pb.SuspendTenantRequest(name=name)
+    request = pb.SuspendTenantRequest(name=name, etag=etag or "")
     TENANT.change(session, "suspend", name, _stub(session).SuspendTenant, request, warning=warning)
 
 
 @command(app, "resume", CHANGE)
-def resume(session: Session, tenant: TenantId) -> None:
+def resume(session: Session, tenant: TenantId, *, etag: Etag = None) -> None:
     """End the suspension of a tenant."""
     name = full_name(tenant, "tenants")
-    TENANT.change(session, "resume", name, _stub(session).ResumeTenant, pb.ResumeTenantRequest(name=name))
+    TENANT.change(
+        session, "resume", name, _stub(session).ResumeTenant, pb.ResumeTenantRequest(name=name, etag=etag or "")
+    )
 
 
 @command(app, "delete", DESTROY)
@@ -113,18 +117,21 @@ def delete(
         int | None,
         typer.Option(min=0, max=3650, metavar="DAYS", help="How long it can be undeleted; absent: 30, 0: not at all."),
     ] = None,
+    etag: Etag = None,
 ) -> None:
     """Delete a tenant: its credentials are refused, after some days the names of its people go; its records stay."""
     name = full_name(tenant, "tenants")
     days = 30 if retention_days is None else retention_days
     until = f"for {days} days it can be undeleted" if days else "it cannot be undeleted"
     warning = f"Every credential of {name} will be refused; {until}, then it is purged."
-    request = pb.DeleteTenantRequest(name=name, retention_days=retention_days)
+    request = pb.DeleteTenantRequest(name=name, retention_days=retention_days, etag=etag or "")
     TENANT.change(session, "delete", name, _stub(session).DeleteTenant, request, warning=warning)
 
 
 @command(app, "undelete", CHANGE)
-def undelete(session: Session, tenant: TenantId) -> None:
+def undelete(session: Session, tenant: TenantId, *, etag: Etag = None) -> None:
     """Take the deletion of a tenant back before its purge time: its credentials work as they did."""
     name = full_name(tenant, "tenants")
-    TENANT.change(session, "undelete", name, _stub(session).UndeleteTenant, pb.UndeleteTenantRequest(name=name))
+    TENANT.change(
+        session, "undelete", name, _stub(session).UndeleteTenant, pb.UndeleteTenantRequest(name=name, etag=etag or "")
+    )

@@ -101,27 +101,27 @@ def show(session: Session, key: UpstreamKeyId, *, account: Account = None) -> No
 
 
 @command(app, "disable", DESTROY)
-def disable(session: Session, key: UpstreamKeyId, *, account: Account = None) -> None:
+def disable(session: Session, key: UpstreamKeyId, *, account: Account = None, etag: Etag = None) -> None:
     """Take a key out of use; calls in flight end normally."""
     name = _name(key, account)
-    request = pb.DisableUpstreamKeyRequest(name=name)
+    request = pb.DisableUpstreamKeyRequest(name=name, etag=etag or "")
     warning = f"{name} will not be used until it is enabled."
     UPSTREAM_KEY.change(session, "disable", name, _stub(session).DisableUpstreamKey, request, warning=warning)
 
 
 @command(app, "enable", CHANGE)
-def enable(session: Session, key: UpstreamKeyId, *, account: Account = None) -> None:
+def enable(session: Session, key: UpstreamKeyId, *, account: Account = None, etag: Etag = None) -> None:
     """Put a disabled key back to use."""
     name = _name(key, account)
-    request = pb.EnableUpstreamKeyRequest(name=name)
+    request = pb.EnableUpstreamKeyRequest(name=name, etag=etag or "")
     UPSTREAM_KEY.change(session, "enable", name, _stub(session).EnableUpstreamKey, request)
 
 
 @command(app, "delete", DESTROY)
-def delete(session: Session, key: UpstreamKeyId, *, account: Account = None) -> None:
+def delete(session: Session, key: UpstreamKeyId, *, account: Account = None, etag: Etag = None) -> None:
     """Remove a key from use and its secret from Vault; at Google it stays valid."""
     name = _name(key, account)
-    request = pb.DeleteUpstreamKeyRequest(name=name)
+    request = pb.DeleteUpstreamKeyRequest(name=name, etag=etag or "")
     warning = f"{name} and its secret will be deleted for good."
     UPSTREAM_KEY.change(session, "delete", name, _stub(session).DeleteUpstreamKey, request, warning=warning)
 
@@ -133,10 +133,12 @@ RotationId = Annotated[
 
 
 @command(app, "rotate", CHANGE)
-def rotate(session: Session, key: UpstreamKeyId, *, account: Account = None, wait: Wait = False) -> None:
+def rotate(
+    session: Session, key: UpstreamKeyId, *, account: Account = None, wait: Wait = False, etag: Etag = None
+) -> None:
     """Replace a key by a new one without failing a call: issue, try, use, drain, delete."""
     name = _name(key, account)
-    request = pb.RotateUpstreamKeyRequest(name=name)
+    request = pb.RotateUpstreamKeyRequest(name=name, etag=etag or "")
     _start(
         session,
         Change(
@@ -151,14 +153,16 @@ def rotate(session: Session, key: UpstreamKeyId, *, account: Account = None, wai
 
 
 @command(app, "revoke", DESTROY)
-def revoke(session: Session, key: UpstreamKeyId, *, account: Account = None, wait: Wait = False) -> None:
+def revoke(
+    session: Session, key: UpstreamKeyId, *, account: Account = None, wait: Wait = False, etag: Etag = None
+) -> None:
     """End a key in an emergency: out of use at once, deleted at its provider, destroyed in Vault."""
     name = _name(key, account)
     change = Change(
         verb="revoke",
         subject=name,
         method=_stub(session).RevokeUpstreamKey,
-        request=pb.RevokeUpstreamKeyRequest(name=name),
+        request=pb.RevokeUpstreamKeyRequest(name=name, etag=etag or ""),
         layout=ROTATION.layout,
         warning=f"{name} will never be used again, and calls in flight with it may fail.",
     )

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tollhouse.admin.v1 import audit_pb2 as pb
 from tollhouse_admin.__main__ import execute
 from tollhouse_admin.audit_files import TrailFile
 from tollhouse_admin.failures import ExitCode, Failure
@@ -12,6 +14,8 @@ from tollhouse_server.audit.anchor import Anchor
 
 from tests.drivers.audit import KEY, anchor_of, export_line, links
 from tests.drivers.receipts import KeyInMemory
+from tests.unit.admin_cli.canned import CannedServer, refusal
+from tests.unit.admin_cli.conftest import Run
 
 
 @pytest.fixture
@@ -104,3 +108,15 @@ def test_a_file_that_is_no_trail_is_left_alone(tmp_path: Path, content: str) -> 
         TrailFile(file).resume("acme")
 
     assert file.read_text() == content
+
+
+def test_a_followed_trail_is_csv_with_one_header(server: CannedServer, run: Run) -> None:
+    """However many pieces it comes in; until the server has nothing more to say."""
+    pieces = [pb.TailAuditEventsResponse(audit_events=[pb.AuditEvent(sequence=number)]) for number in (1, 2)]
+    denied = refusal(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "No longer.")
+    server.answers["TailAuditEvents"] = [*pieces, denied]
+
+    result = run("audit", "tail", "-t", "acme", "-o", "csv")
+
+    assert result.code == ExitCode.DENIED
+    assert [line.split(",")[0] for line in result.out.splitlines()] == ["sequence", "1", "2"]

@@ -131,6 +131,9 @@ FAULTS = [
     ("tenant: {id: acme}\ndepartments:\n  - id: a1\n    display_name: no\n", "line 4: a text belongs here"),
     ("tenant: {id: acme}\ndepartments:\n  - id: a1\n    display_name: 2026-01-01\n", "line 4: a text belongs here"),
     ("tenant:\n  id: acme\n  fiscal_month_start_day: first\n", "line 3: a whole number belongs here"),
+    ("tenant:\n  id: acme\n  fiscal_month_start_day: 99999999999\n", "line 3: a whole number belongs here"),
+    ('tenant: {id: acme}\ndepartments:\n  - {id: a1, owner: "\\uD83D"}\n', "line 3: half a character"),
+    ("tenant: {id: acme}\nlimits:\n  - {id: a1, thresholds: [1e400]}\n", "line 3: a whole number belongs here"),
     ("tenant: {id: acme}\nprincipals:\n  - {id: a1, kind: robot}\n", "line 3: 'robot' is not one of user"),
     ("tenant: {id: acme}\nlimits:\n  - {id: a1, amount: 5}\n", "line 3: the metric is needed"),
     ("tenant: {id: acme}\nlimits:\n  - {id: a1, metric: cost, amount: lots}\n", "line 3: 'lots' is not an amount"),
@@ -151,6 +154,21 @@ def test_a_fault_in_a_file_is_told_with_its_line(
 
     assert result.code == 2
     assert said in result.err
+    assert not server.received
+
+
+def test_a_file_that_cannot_be_read_says_why(server: CannedServer, run: Run, home: Path) -> None:
+    """Missing, a folder, or not text; from stdin too."""
+    (home / "folder.yaml").mkdir()
+    (home / "latin.csv").write_bytes(b"type,id,display_name\ndepartment,rd,Z\xfcrich\n")
+
+    said = [run("apply", "-f", name, "-t", "acme").err for name in ("none.yaml", "folder.yaml", "latin.csv")]
+    piped = run("apply", "-f", "-", "--format", "csv", "-t", "acme", stdin="type,id\ndepartment,z\udcfc\n")
+
+    assert "none.yaml cannot be read: No such file or directory" in said[0]
+    assert "folder.yaml cannot be read: Is a directory" in said[1]
+    assert "latin.csv is not UTF-8 text" in said[2]
+    assert (piped.code, "- is not UTF-8 text" in piped.err) == (2, True)
     assert not server.received
 
 

@@ -1,0 +1,123 @@
+"""What all commands have alike: versions to hold a change to, and what a Tab offers."""
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import tollhouse.admin.v1
+import tollhouse_admin.commands
+from google.protobuf import descriptor_pool
+from tollhouse.admin.v1 import departments_pb2, groups_pb2, identity_providers_pb2, roles_pb2, tenants_pb2
+from tollhouse_admin.scopes import complete_departments
+
+from tests.unit.admin_cli.canned import CannedServer
+from tests.unit.admin_cli.conftest import Run
+
+# An order is given where there is none yet; what holds it to a version is set on the order itself.
+BY_ANOTHER_WAY = {"OpenBreakerRequest", "CloseBreakerRequest"}
+
+
+def messages_built() -> Iterator[tuple[str, ast.Call]]:
+    """Yield every message that a command builds, by its name."""
+    folder = Path(str(tollhouse_admin.commands.__file__)).parent
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                yield node.func.attr, node
+
+
+def test_every_change_can_be_held_to_a_version() -> None:
+    """Where a request has an etag, its command has the option."""
+    for module in pkgutil.iter_modules(tollhouse.admin.v1.__path__, "tollhouse.admin.v1."):
+        if module.name.endswith("_pb2"):
+            importlib.import_module(module.name)
+
+    lacking = {
+        name
+        for name, call in messages_built()
+        if name.endswith("Request") and has_etag(name) and "etag" not in {keyword.arg for keyword in call.keywords}
+    }
+
+    assert lacking == BY_ANOTHER_WAY
+
+
+def has_etag(request: str) -> bool:
+    """Tell whether a request of administration has a version of its own, beside that of a resource in it."""
+    try:
+        message = descriptor_pool.Default().FindMessageTypeByName(f"tollhouse.admin.v1.{request}")
+    except KeyError:
+        return False
+    return "etag" in message.fields_by_name
+
+
+@pytest.mark.parametrize("typed", [{"tenant": "acme"}, {}])
+def test_a_tab_offers_what_is_in_the_tenant_that_the_command_would_use(
+    server: CannedServer, monkeypatch: pytest.MonkeyPatch, typed: dict[str, str]
+) -> None:
+    """The one that was typed, or the default one."""
+    monkeypatch.setenv("TOLLHOUSE_TENANT", "acme")
+    names = [departments_pb2.Department(name=f"tenants/acme/departments/{one}") for one in ("sales", "labs")]
+    server.answers["ListDepartments"] = departments_pb2.ListDepartmentsResponse(departments=names)
+
+    offered = complete_departments(cast(Any, SimpleNamespace(params=typed)), "sa")
+
+    assert offered == ["sales"]
+    assert server.last.request.parent == "tenants/acme"
+
+
+def test_roles_are_those_of_the_default_tenant_too(
+    server: CannedServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with every other command; and a role's whole name says whose it is."""
+    monkeypatch.setenv("TOLLHOUSE_TENANT", "acme")
+    own = roles_pb2.Role(name="tenants/other/roles/teller", permissions=["usage.get"])
+    server.answers["ListRoles"] = roles_pb2.ListRolesResponse(roles=[own])
+
+    listed = run("roles", "list")
+    parent = server.last.request.parent
+    described = run("roles", "describe", own.name)
+
+    assert (listed.code, parent) == (0, "tenants/acme")
+    assert (described.code, server.last.request.parent) == (0, "tenants/other")
+
+
+def test_members_that_go_are_shown_as_they_come(server: CannedServer, run: Run) -> None:
+    """Who is out of the group, and how many are left."""
+    left = groups_pb2.Group(name="tenants/acme/groups/staff", member_count=3)
+    change = groups_pb2.GroupMembersChange(group=left, principals=["tenants/acme/principals/ann"])
+    server.answers["RemoveGroupMembers"] = change
+
+    result = run("groups", "remove", "staff", "ann", "-t", "acme", "--yes", "-o", "csv")
+
+    assert result.err == "remove 1 members from tenants/acme/groups/staff: done\n"
+    assert result.out.splitlines()[1] == "tenants/acme/groups/staff,3,tenants/acme/principals/ann"
+
+
+def test_groups_of_a_provider_can_be_taken_away(server: CannedServer, run: Run) -> None:
+    """All of them; to say nothing leaves them."""
+    server.answers["UpdateIdentityProvider"] = identity_providers_pb2.IdentityProvider()
+
+    where = ("identity-providers", "update", "entra", "-t", "acme")
+    emptied = run(*where, "--no-groups")
+    request = server.last.request
+    both = run(*where, "--no-groups", "--group", "a=b")
+    nothing = run(*where)
+
+    assert (emptied.code, list(request.update_mask.paths)) == (0, ["group_mappings"])
+    assert not request.identity_provider.group_mappings
+    assert (both.code, nothing.code) == (2, 2)
+
+
+def test_an_argument_that_is_no_text_is_refused(server: CannedServer, run: Run) -> None:
+    """What a shell hands on in another encoding cannot be sent."""
+    server.answers["CreateTenant"] = tenants_pb2.Tenant()
+
+    result = run("tenants", "create", "acme", "--display-name", "Z\udcfcrich")
+
+    assert (result.code, "not UTF-8 text" in result.err) == (2, True)
+    assert not server.received
