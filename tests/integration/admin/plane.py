@@ -1,7 +1,7 @@
 """The administration plane as one object: real PostgreSQL below, the handlers above, no transport."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 from uuid import uuid4
@@ -13,7 +13,7 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.methods import snake_case
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.permissions import permission_for, rules
+from tollhouse_server.api.permissions import own_scope, permission_for, rules
 from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
@@ -39,6 +39,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS, Directory
 from tollhouse_server.identity.principal import Principal
+from tollhouse_server.names import domain_of
 from tollhouse_server.routing.addresses import Addresses
 from tollhouse_server.services import tree_services
 
@@ -118,11 +119,12 @@ class Plane:
         )
         rpc = rpc_of(message)
         rule = permission_for(rpc)
+        scope = own_scope(principal) if rule.permission is None else rule.scope(message, principal)
         if rule.permission is not None:
-            await self.authorizer.authorize(principal, rule.permission, rule.scope(message, principal))
+            await self.authorizer.authorize(principal, rule.permission, scope)
         _, service, method = rpc.rsplit(".", 2)
         handler = getattr(self.handlers[service], snake_case(method))
-        return await handler(message, call_of(principal, rpc))
+        return await handler(message, replace(call_of(principal, rpc), domain=domain_of(scope)))
 
     async def tenant(self, tenant: str) -> None:
         """Make a tenant with department `sales`, sub-department `emea`, and project `crm` in it."""
@@ -169,7 +171,7 @@ def rpc_of(message: Message) -> str:
 
 
 def call_of(principal: Principal, rpc: str) -> Call:
-    """Return a call with ten seconds left."""
+    """Return a call with ten seconds left, in the tenant of whoever makes it."""
     return Call(
         rpc=rpc,
         principal=principal,
