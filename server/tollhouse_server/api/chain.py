@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -194,7 +194,8 @@ class Chain:
         if rule.permission is not None:
             await self._authorizer.authorize(principal, rule.permission, scope)
         self._validator.check(request)
-        again = replace(arrival, body=b"", deadline=deadline)
+        # Without its message, which is read; it may be large, and the call may wait.
+        again = Arrival(b"", arrival.metadata, deadline, arrival.peer, arrival.certificate)
         return request, Call(
             rpc=method.rpc,
             principal=principal,

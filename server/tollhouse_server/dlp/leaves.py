@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -50,10 +50,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[Leaf]:
     elif isinstance(value, Mapping):
         yield from _members(value, path)
     elif isinstance(value, list | tuple):
-        for at, one in enumerate(value):
-            # Embeddings are hundreds of thousands of these, and nobody else has a turn meanwhile.
-            if type(one) is float and -_LEAST_NUMBER < one < _LEAST_NUMBER:
-                continue
+        for at, one in enumerate(() if _is_embedding(value) else value):
             yield from leaves(one, (*path, at))
     elif isinstance(value, int | float) and _LEAST_NUMBER <= abs(value) < _MOST_NUMBER and value == int(value):
         yield Leaf(path, str(int(value)))
@@ -69,6 +66,11 @@ def _members(value: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
         if key not in _FIELDS:
             yield Leaf((*path, key), key, is_key=True)
         yield from leaves(one, (*path, key))
+
+
+def _is_embedding(value: Sequence[Any]) -> bool:
+    """Tell whether a list has only numbers too small for a text, of which an answer may have hundreds of thousands."""
+    return set(map(type, value)) == {float} and max(value) < _LEAST_NUMBER and min(value) > -_LEAST_NUMBER
 
 
 def _inline_text(value: Mapping[str, Any]) -> str | None:
