@@ -1,8 +1,6 @@
-"""What the commands of `tollhouse-server` do, the embedded one aside."""
+"""What the commands of `tollhouse-server` do, the embedded one aside; what they start is in `processes`."""
 
 import asyncio
-import gc
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,12 +12,10 @@ from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.ports import claim_port
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.settings import Settings
-from tollhouse_server.supervisor import KILL_AFTER_DRAIN_SECONDS, ProcessPlan, Supervisor, stop_on_signals
+from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
 from tollhouse_server.wiring import outside
-from tollhouse_server.wiring.housekeeper import open_housekeeper
-from tollhouse_server.wiring.worker import open_worker
 
 
 async def serve(settings: Settings) -> None:
@@ -117,35 +113,3 @@ async def print_administrator_key(settings: Settings) -> None:
         await vault.close()
         await database.close()
     sys.stdout.write(key + "\n")
-
-
-async def work(settings: Settings, ready_fd: int) -> None:
-    """Be a worker until SIGTERM, then drain."""
-    stop = asyncio.Event()
-    stop_on_signals(stop, at_most_seconds=settings.drain_seconds + KILL_AFTER_DRAIN_SECONDS)
-    async with open_worker(settings) as worker:
-        tune_garbage_collection()
-        _say_ready(ready_fd)
-        await stop.wait()
-        await worker.drain(settings.drain_seconds)
-
-
-async def keep_house(settings: Settings, ready_fd: int) -> None:
-    """Be the housekeeper until SIGTERM."""
-    stop = asyncio.Event()
-    stop_on_signals(stop, at_most_seconds=KILL_AFTER_DRAIN_SECONDS)
-    async with open_housekeeper(settings):
-        _say_ready(ready_fd)
-        await stop.wait()
-
-
-def tune_garbage_collection() -> None:
-    """Leave what was built at the start alone, and look at the rest more seldom: it cost a tenth of a call."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def _say_ready(ready_fd: int) -> None:
-    os.write(ready_fd, b"1")
-    os.close(ready_fd)

@@ -69,7 +69,7 @@ def main() -> None:
     """Fork a child for each line of stdin, until it ends."""
     gate = gates.install(sys.argv[1:] or PLACES)
     # The server's rooms may be imported only now.
-    import tollhouse_server.serving  # noqa: F401, PLC0415
+    import tollhouse_server.processes  # noqa: F401, PLC0415
 
     # Nobody here asks how a child ended: the test sees its control socket close.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -95,13 +95,13 @@ def _be_child(gate: gates.Gate, *, role: str, control: str, ports: Mapping[str, 
 
 def _serve(role: str, ready_fd: int) -> int:
     import uvloop  # noqa: PLC0415
-    from tollhouse_server import serving  # noqa: PLC0415
+    from tollhouse_server import processes  # noqa: PLC0415
     from tollhouse_server.settings import load_settings  # noqa: PLC0415
     from tollhouse_server.telemetry.logging import configure_logging  # noqa: PLC0415
 
     settings = load_settings()
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    run = serving.work if role == "worker" else serving.keep_house
+    run = processes.work if role == "worker" else processes.keep_house
     try:
         uvloop.run(run(settings, ready_fd))
     except BaseException:  # noqa: BLE001 - printed, and the process ends with it
