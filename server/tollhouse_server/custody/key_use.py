@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server.custody import use_store
 from tollhouse_server.custody.use_store import HourOfUse, Past
 from tollhouse_server.database.engine import Database
-from tollhouse_server.errors import StoreUnavailable
+from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry.metrics import Metrics
 
@@ -51,12 +50,7 @@ class KeyUse:
 
     async def run(self) -> None:
         """Publish for ever; what an outage of the database keeps back is published after it."""
-        while True:
-            await asyncio.sleep(_PUBLISH_SECONDS)
-            try:
-                await self.publish()
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("key_use_not_published", keys=len(self._counts), error=type(error).__name__)
+        await in_rounds(self.publish, "uses of upstream keys", pause_seconds=_PUBLISH_SECONDS)
 
     async def publish(self) -> None:
         """Add what was counted since the last time.

@@ -8,18 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import structlog
-from sqlalchemy.exc import DBAPIError
-
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp import finding_store
 from tollhouse_server.dlp.finding_store import Finding
 from tollhouse_server.dlp.policy import CUSTOM_PREFIX, Direction
 from tollhouse_server.dlp.redaction import Findings
-from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.telemetry.metrics import Metrics
-
-_log = structlog.get_logger(__name__)
 
 _WRITE_SECONDS: Final = 1.0
 _MOST_WAITING: Final = 20_000
@@ -69,12 +64,7 @@ class FindingLog:
 
     async def run(self) -> None:
         """Write for ever; what an outage of the database keeps back is written after it."""
-        while True:
-            await asyncio.sleep(_WRITE_SECONDS)
-            try:
-                await self.write()
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("data_findings_not_written", waiting=len(self._waiting), error=type(error).__name__)
+        await in_rounds(self.write, "findings of data policies", pause_seconds=_WRITE_SECONDS)
 
     async def write(self) -> None:
         """Write all that waits.
@@ -101,12 +91,8 @@ class FindingRetention:
 
     async def run(self) -> None:
         """Look every hour, for ever; 0 days keeps everything."""
-        while self._days:
-            try:
-                await self.forget()
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("data_findings_not_forgotten", error=type(error).__name__)
-            await asyncio.sleep(_CHORE_SECONDS)
+        if self._days:
+            await in_rounds(self.forget, "old findings of data policies", pause_seconds=_CHORE_SECONDS)
 
     async def forget(self) -> int:
         """Delete what is too old and return how many findings that were.

@@ -9,7 +9,6 @@ from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy.exc import DBAPIError
 
 from tollhouse_server import services
 from tollhouse_server.api.chain import Chain, Method
@@ -22,9 +21,9 @@ from tollhouse_server.custody.key_use import KeyUse
 from tollhouse_server.custody.key_watch import KeyWatch
 from tollhouse_server.custody.quarantine import Quarantine
 from tollhouse_server.database.engine import Database
+from tollhouse_server.database.rounds import postponing
 from tollhouse_server.dlp.findings import FindingLog
 from tollhouse_server.dlp.guard import DataGuard
-from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
@@ -100,10 +99,8 @@ class Worker:
         """Write what is otherwise written now and then; what cannot be written keeps nothing else from it."""
         refusals, last_use = self.audit.refusals, self.identity.last_use
         for write in (self.key_use.publish, self.findings.write, refusals.write, last_use.publish):
-            try:
+            with postponing(f"{write.__qualname__} at the end"):
                 await write()
-            except (StoreUnavailable, DBAPIError) as error:
-                _log.warning("not_written_at_the_end", by=write.__qualname__, error=type(error).__name__)
 
 
 @asynccontextmanager
