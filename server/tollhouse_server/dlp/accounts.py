@@ -55,14 +55,14 @@ def _iban(text: str, start: int, end: int) -> int:
     length = _IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     at = start
     for at in range(start, end):
-        length -= text[at] != " "
+        length -= text[at] not in " -"
         if not length:
             break
     at += 1
     following = text[at : at + 1]
     if length or (following.isascii() and following.isalnum()):
         return 0
-    return at if checks.mod_97(text[start:at].replace(" ", "")) else 0
+    return at if checks.mod_97(text[start:at].translate(_SEPARATORS)) else 0
 
 
 ACCOUNTS: Final = (
@@ -85,7 +85,9 @@ ACCOUNTS: Final = (
         group=Group.PAYMENT,
         description="International bank account number: the country's length and the check digits.",
         example="DE89 3704 0044 0532 0130 00",
-        pattern=re.compile(edge("0-9A-Za-z") + "[A-Za-z]{2}[0-9]{2}(?: ?[0-9A-Za-z]{4}){2,7}(?: ?[0-9A-Za-z]{1,3})?"),
+        pattern=re.compile(
+            edge("0-9A-Za-z") + "[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]{4}){2,7}(?:[ -]?[0-9A-Za-z]{1,3})?"
+        ),
         longest=44,
         accept=_iban,
         reach=(18, 26),

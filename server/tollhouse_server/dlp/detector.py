@@ -15,9 +15,10 @@ def edge(characters: str) -> str:
     return rf"(?:(?<![{characters}])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{{4}})|(?<=%[0-9A-Fa-f]{{2}}))"
 
 
-BEFORE: Final = edge("0-9A-Za-z") + r"(?<![0-9][.,])"
+BEFORE: Final = edge("0-9A-Za-z") + r"(?<![0-9]\.)"
 AFTER: Final = r"(?![0-9A-Za-z])(?!\.[0-9])"
-r"""Edges of a number. Never \b: it takes a Chinese character for a letter, so that a number beside one has no edge."""
+r"""Edges of a number. A comma is one: lists are written so. Never \b: it takes a Chinese character for a letter, so
+that a number beside one has no edge."""
 
 CONTEXT_CHARACTERS: Final = 16
 """So far back may patterns and checks look."""

@@ -15,7 +15,8 @@ _MOST_BY_COUNTRY: Final = {
 
 _GROUP: Final = r"[ .\-/]?(?:\([0-9]{1,5}+\)|[0-9]{1,12}+)"
 _INTERNATIONAL: Final = (
-    rf"{edge('0-9A-Za-z+')}(?:\+[1-9][0-9]{{0,2}}(?:{_GROUP}){{1,7}}+|00[1-9][0-9]{{0,2}}[ .\-/(](?:{_GROUP}){{1,7}}+)"
+    rf"{edge('0-9A-Za-z+')}"
+    rf"(?:(?:\+|%2[Bb])[1-9][0-9]{{0,2}}(?:{_GROUP}){{1,7}}+|00[1-9][0-9]{{0,2}}[ .\-/(](?:{_GROUP}){{1,7}}+)"
 )
 _NATIONAL: Final = (
     # North America: (415) 555-2671, 415-555-2671, 1.415.555.2671
@@ -36,13 +37,16 @@ _PATTERN: Final = re.compile("|".join((_INTERNATIONAL, *(f"{BEFORE}(?:{one}){AFT
 
 def _accept(text: str, start: int, end: int) -> int:
     """Take whole groups, as many as a number of that country can have."""
+    has_plus = text[start] in "+%"
+    # What a URL writes for the plus sign has a digit.
+    start += 2 * (text[start] == "%")
     digits = "".join(one for one in text[start:end] if "0" <= one <= "9")
-    if text[start] != "+" and not digits.startswith("00"):
+    if not has_plus and not digits.startswith("00"):
         return end if _FEWEST_DIGITS <= len(digits) <= _MOST_DIGITS else 0
     digits = digits.removeprefix("00")
     most = next((n for code, n in _MOST_BY_COUNTRY.items() if digits.startswith(code)), _MOST_DIGITS)
     # "+49 (0) 30" has a digit that is not dialled.
-    most += (text.find("(0)", start, end) >= 0) + 2 * (text[start] != "+")
+    most += (text.find("(0)", start, end) >= 0) + 2 * (not has_plus)
     return _whole_groups(text, start, end, most)
 
 

@@ -34,7 +34,11 @@ def redacted_prompt(body: Mapping[str, Any], screen: Screen, findings: Findings)
     Raises:
         PromptBlocked: it may not be sent.
     """
-    found = list(leaves(body))
+    found: list[Leaf] = []
+    for number, leaf in enumerate(leaves(body)):
+        found.append(leaf)
+        if number % _LEAVES_A_STEP == 0:
+            yield
     tokens = _LazyTokens(found)
     changes: dict[tuple[Path, bool], str] = {}
     for number, leaf in enumerate(found):

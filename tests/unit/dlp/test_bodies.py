@@ -64,6 +64,25 @@ def test_hiding_changes_texts_and_nothing_else(body: dict[str, Any]) -> None:
         assert sent.body is body
 
 
+def test_a_prompt_of_many_texts_is_gone_through_in_small_steps() -> None:
+    """Others have their turn from the first of them on."""
+    taken = 0
+
+    class Part(dict[str, Any]):
+        def items(self) -> Any:
+            nonlocal taken
+            taken += 1
+            return super().items()
+
+    parts = [Part(text="a") for _ in range(1_000)]
+    steps = redacted_prompt({"contents": [{"parts": parts}]}, PROMPT, Findings())
+
+    next(steps)
+    next(steps)
+
+    assert taken <= 100
+
+
 def test_rebuilding_shares_what_is_not_changed() -> None:
     """A prompt of a million tokens with one address is not copied."""
     body = {"contents": [{"parts": [{"text": "a"}]}, {"parts": [{"text": "b"}]}]}
@@ -147,14 +166,14 @@ def test_an_answer_in_json_is_json_with_its_values_back() -> None:
 @pytest.mark.parametrize(
     "kind", ["text/x-python", "application/x-javascript", "image/svg+xml", "application/ld+json", "Application/XML"]
 )
-@pytest.mark.parametrize(("inline", "media"), [("inlineData", "mimeType"), ("inline_data", "mime_type")])
-def test_what_is_text_within_a_part_is_looked_through(kind: str, inline: str, media: str) -> None:
-    """Whatever it is called, in either spelling of Gemini's fields."""
-    part = {inline: {media: f"{kind}; charset=utf-8", "data": base64.b64encode(f"<a>{EMAIL}</a>".encode()).decode()}}
+def test_what_is_text_within_a_part_is_looked_through(kind: str) -> None:
+    """Whatever it is called."""
+    encoded = base64.b64encode(f"<a>{EMAIL}</a>".encode()).decode()
+    part = {"inlineData": {"mimeType": f"{kind}; charset=utf-8", "data": encoded}}
 
     sent = done(redacted_prompt({"contents": [{"parts": [part]}]}, PROMPT, Findings()))
 
-    assert base64.b64decode(sent.body["contents"][0]["parts"][0][inline]["data"]) == b"<a>[EMAIL_1]</a>"
+    assert base64.b64decode(sent.body["contents"][0]["parts"][0]["inlineData"]["data"]) == b"<a>[EMAIL_1]</a>"
 
 
 def test_what_is_held_back_comes_before_what_is_no_text() -> None:
@@ -181,7 +200,6 @@ def test_what_is_nobodys_text_is_never_changed() -> None:
     signature = "AKIAIOSFODNN7EXAMPLE"
     part = {"text": "hello", "thoughtSignature": signature}
     media = {"inlineData": {"mimeType": "image/png", "data": "AKIAIOSFODNN7EXAMPLE"}}
-    other = {"inline_data": {"mime_type": "image/png", "data": "AKIAIOSFODNN7EXAMPLE"}}
-    body = {"contents": [{"role": "user", "parts": [part, media, other]}]}
+    body = {"contents": [{"role": "user", "parts": [part, media]}]}
 
     assert done(redacted_prompt(body, PROMPT, Findings())).body is body

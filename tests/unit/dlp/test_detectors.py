@@ -16,6 +16,7 @@ CORPORA = tomllib.loads((Path(__file__).parent / "corpora.toml").read_text(encod
 FINDS = [(name, value) for name, corpus in CORPORA.items() for value in corpus["finds"]]
 LEAVES = [(name, value) for name, corpus in CORPORA.items() for value in corpus["leaves"]]
 SURROUNDINGS = ["{}", "It is {}, as said.", "号码是{}，谢谢。", "({})", '"{}"', "a\n{}\nb", "两：{}！", "x={};", "'{}'"]
+SURROUNDINGS += ["7,{},8"]
 WRITTEN = [r'{{"a":"so:\n{}\nb"}}', r'{{"a":"\u53f7\u7801{}\u8c22"}}', "https://example.org/?q=call%20{}&r=1"]
 BOUND_SECONDS_PER_KIB = 0.02
 
