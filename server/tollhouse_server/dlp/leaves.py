@@ -12,7 +12,6 @@ Path: TypeAlias = tuple[str | int, ...]
 # Not written by people, and changed they would be refused; signatures are random and would look like anything.
 _SKIPPED: Final = frozenset(
     {"role", "mimeType", "responseMimeType", "thoughtSignature", "finishReason", "modelVersion", "responseId", "model"}
-    | {"mime_type", "thought_signature"}
 )
 # fmt: off
 _FIELDS: Final = frozenset({
@@ -61,7 +60,7 @@ def _members(value: Mapping[str, Any], path: Path) -> Iterator[Leaf]:
     if inline is not None:
         yield Leaf((*path, "data"), inline, is_inline=True)
     for key, one in value.items():
-        if key in _SKIPPED or (key == "data" and _media_type(value) is not None):
+        if key in _SKIPPED or (key == "data" and "mimeType" in value):
             continue
         if key not in _FIELDS:
             yield Leaf((*path, key), key, is_key=True)
@@ -75,7 +74,7 @@ def _is_embedding(value: Sequence[Any]) -> bool:
 
 def _inline_text(value: Mapping[str, Any]) -> str | None:
     """Return the text of an inline part that has one; images, sound and documents are not looked into."""
-    kind, encoded = _media_type(value), value.get("data")
+    kind, encoded = value.get("mimeType"), value.get("data")
     if not isinstance(kind, str) or not isinstance(encoded, str) or not _TEXT_MEDIA.match(kind):
         return None
     try:
@@ -84,11 +83,6 @@ def _inline_text(value: Mapping[str, Any]) -> str | None:
         return base64.b64decode(padded.replace("-", "+").replace("_", "/")).decode(errors="surrogateescape")
     except binascii.Error:
         return None
-
-
-def _media_type(value: Mapping[str, Any]) -> object:
-    """Return what kind of media a part is; Gemini takes the names of its fields in both spellings."""
-    return value.get("mimeType", value.get("mime_type"))
 
 
 def rebuilt(value: Any, changes: Mapping[tuple[Path, bool], str], inline: frozenset[Path] = frozenset()) -> Any:
