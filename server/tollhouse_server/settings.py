@@ -120,7 +120,10 @@ class Settings(BaseSettings):
     """A further port at which a client must have a certificate, beside clients without one at `grpc_port`."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Networks of proxies whose `x-forwarded-for` is believed, a JSON list; of others the connection's end counts."""
+    """Networks of proxies whose `x-forwarded-for` is believed, a JSON list; of others the connection's end counts.
+
+    Proxies behind one another must write one line of it: of several gRPC hands on the last.
+    """
 
     oidc_issuers: Annotated[tuple[str, ...], NoDecode] = ()
     """The only issuers that identity providers may name, a JSON list of https URLs: the server asks them for keys."""
