@@ -85,6 +85,16 @@ async def _answer(open_channel: Callable[[], grpc.Channel], key: str = "") -> st
     return await asyncio.to_thread(ask)
 
 
+UNKNOWN_KEY = (bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209"))
+UNKNOWN_VERSION = (bytes.fromhex("a003020102"), bytes.fromhex("a003020104"))
+
+
+def altered(certificate: bytes, old: bytes, new: bytes) -> bytes:
+    """Return a certificate that is well-formed, and of a kind that nobody knows."""
+    der = ssl.PEM_cert_to_DER_cert(certificate.decode())
+    return ssl.DER_cert_to_PEM_cert(der.replace(old, new, 1)).encode()
+
+
 async def who(_request: object, call: Call) -> prices_pb2.PriceBook:
     """Answer with the caller's name and project."""
     return prices_pb2.PriceBook(name=f"{call.principal.principal_id} {call.principal.project_id}")
@@ -204,7 +214,8 @@ async def test_new_files_hold_for_new_connections_and_bad_ones_change_nothing(pl
         await certificates.look()
         assert await guarded.shown() == "renewed"
 
-        for bad in (b"", b"no certificate", guarded.authority.server("of another key").certificate):
+        other = guarded.authority.server("of another key").certificate
+        for bad in (b"", b"no certificate", other, altered(other, *UNKNOWN_KEY), altered(other, *UNKNOWN_VERSION)):
             (tmp_path / "server.pem").write_bytes(bad)
             await certificates.look()
             await certificates.look()
@@ -214,7 +225,7 @@ async def test_new_files_hold_for_new_connections_and_bad_ones_change_nothing(pl
         await certificates.look()
 
         assert await guarded.shown() == "renewed"
-        assert guarded.sample("tollhouse_tls_certificate_reloads_total", outcome="refused") == 4
+        assert guarded.sample("tollhouse_tls_certificate_reloads_total", outcome="refused") == 6
         assert guarded.sample("tollhouse_tls_certificate_reloads_total", outcome="loaded") == 1
         assert 10_000 < guarded.sample("tollhouse_tls_certificate_expiry_seconds") <= 10_800
         guarded.authority.server("mended").write(tmp_path, "server")

@@ -16,7 +16,7 @@ import grpc
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_certificates
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate, load_pem_x509_certificates
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.identity.remembered import Remembered
@@ -130,15 +130,16 @@ def _checked(parts: tuple[bytes, bytes, bytes | None]) -> _Content:
         ValueError: it is no PEM, key and certificate do not belong together, or the certificate has expired.
     """
     certificate, private_key, authorities = parts
+    encoding, form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
         chain = load_pem_x509_certificates(certificate)
-        key = load_pem_private_key(private_key, password=None)
+        certified = chain[0].public_key().public_bytes(encoding, form)
+        own = load_pem_private_key(private_key, password=None).public_key().public_bytes(encoding, form)
         if authorities is not None:
             load_pem_x509_certificates(authorities)
-    except (TypeError, UnsupportedAlgorithm) as error:
+    except (TypeError, InvalidVersion, UnsupportedAlgorithm) as error:
         raise ValueError(str(error)) from None
-    encoding, form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if chain[0].public_key().public_bytes(encoding, form) != key.public_key().public_bytes(encoding, form):
+    if certified != own:
         raise ValueError("the private key is not that of the certificate")
     if chain[0].not_valid_after_utc <= datetime.now(UTC):
         raise ValueError("the certificate has expired")
