@@ -127,8 +127,8 @@ class Content(_message.Message):
     PROMPT_JSON_FIELD_NUMBER: _builtins.int
     ANSWER_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `tenants/{tenant}/contents/{attempt}`; the last part is the id of the attempt that answered, as in the
-    call's outcome and its usage record.
+    """Resource name, `tenants/{tenant}/contents/{attempt}`; the last part is the id of the attempt that answered, or that
+    broke off and may have been served, as in the call's outcome or error and its usage record.
     """
     project: _builtins.str
     """Resource name of the project that was charged, in the department that it was in."""
