@@ -124,7 +124,7 @@ class Checkpoints:
         )
 
     async def _walked(self, moved: Moved) -> Walk:
-        """Walk from the last checkpoint, its own event included while it is there, to the head."""
+        """Walk from the last checkpoint to the head, or to where the trail is seen to be broken."""
         signed = moved.signed_sequence or 0
         known = {signed: moved.signed_hash, moved.sequence: moved.hash}
         walk = Walk(
@@ -132,7 +132,7 @@ class Checkpoints:
             hash=moved.signed_hash or BEGINNING,
             signed={sequence: one for sequence, one in known.items() if one is not None},
         )
-        while walk.sequence < moved.sequence:
+        while walk.sequence < moved.sequence and not walk.breaks:
             question = Question(after=walk.sequence, until_sequence=moved.sequence)
             async with self._database.transaction() as session:
                 links = await store.read_links(session, moved.tenant_id, question, size=_PAGE)

@@ -98,7 +98,7 @@ class TenantKeys:
             try:
                 return await self._load_to_seal(tenant_id)
             except VaultUnavailable:
-                # Rotated while Vault is away: the version before is as good, unless it was destroyed.
+                # It has only opened so far: what opens is alive, and as good to seal with.
                 ring = self._rings.get(tenant_id)
                 if ring is None:
                     raise
@@ -114,17 +114,6 @@ class TenantKeys:
         version = sealed_version(tenant_id, sealed)
         key = await self._opening_key(tenant_id, version)
         return key.open(sealed, context=context)
-
-    async def rotate(self, tenant_id: str) -> int:
-        """Seal under a new version from now on, and return its number; older ones still open.
-
-        Raises:
-            KeyDestroyed: as `seal`.
-        """
-        await self._catch_up()
-        async with self._turn(tenant_id):
-            newest = await self._newest(tenant_id)
-            return (await self._make(tenant_id, after=newest)).version
 
     async def destroy(self, tenant_id: str) -> None:
         """Destroy the tenant's keys: what was sealed is readable nowhere any more, backups included.
@@ -187,13 +176,11 @@ class TenantKeys:
         return key
 
     async def _make(self, tenant_id: str, *, after: WrappedKey | None) -> DataKey:
-        """Make the version after `after`; the first of all to write it has made it for all."""
+        """Make the version after `after`, which is destroyed; the first of all to write it has made it for all."""
         generation = self._generation
         version = 1 if after is None else after.version + 1
-        wraps_others = after is not None and not after.destroyed
-        transit_key = after.transit_key if after and wraps_others else tenant_transit_key(tenant_id, version)
-        if not wraps_others:
-            await self._custodian.make_wrapping_key(transit_key)
+        transit_key = tenant_transit_key(tenant_id, version)
+        await self._custodian.make_wrapping_key(transit_key)
         try:
             secret, wrapped = await self._gateway.new_wrapped_key(transit_key)
         except InvalidRequest as error:
