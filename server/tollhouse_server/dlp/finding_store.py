@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
@@ -13,22 +12,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.dlp.tables import DataFindingRow
 
 
-class Finding(BaseModel):
-    """How often one detector found something in one direction of a call, and what was done."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tenant_id: str
-    found_at: datetime
-    request_id: object
-    direction: str
-    detector: str
-    action: str
-    department_id: str
-    value_count: int
-
-
-async def add_findings(session: AsyncSession, findings: Sequence[Finding]) -> None:
+async def add_findings(session: AsyncSession, findings: Sequence[DataFindingRow]) -> None:
     """Add findings; one that is there already, because an answer of the database was lost, stays as it is."""
     rows = [one.model_dump() for one in findings]
     connection = await session.connection()

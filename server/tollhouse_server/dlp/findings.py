@@ -2,18 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp import finding_store
-from tollhouse_server.dlp.finding_store import Finding
 from tollhouse_server.dlp.policy import CUSTOM_PREFIX, Direction
 from tollhouse_server.dlp.redaction import Findings
+from tollhouse_server.dlp.tables import DataFindingRow
 from tollhouse_server.telemetry.metrics import Metrics
 
 _WRITE_SECONDS: Final = 1.0
@@ -37,7 +37,7 @@ class FindingLog:
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
-        self._waiting: deque[Finding] = deque()
+        self._waiting: deque[DataFindingRow] = deque()
         self._writing = asyncio.Lock()
 
     def note(self, call: CallSeen, direction: Direction, findings: Findings) -> None:
@@ -50,7 +50,7 @@ class FindingLog:
                 self._metrics.data_finding_lost()
                 continue
             self._waiting.append(
-                Finding(
+                DataFindingRow(
                     tenant_id=call.tenant_id,
                     found_at=now,
                     request_id=call.request_id,
@@ -75,7 +75,7 @@ class FindingLog:
         # One at a time: who drains the process may come while `run` writes.
         async with self._writing:
             while self._waiting:
-                batch: Sequence[Finding] = [self._waiting[at] for at in range(min(len(self._waiting), _MOST_AT_ONCE))]
+                batch = list(islice(self._waiting, _MOST_AT_ONCE))
                 async with self._database.transaction() as session:
                     await finding_store.add_findings(session, batch)
                 for _ in batch:
