@@ -105,6 +105,9 @@ def parse_moment(text: str, *, now: datetime, past: bool) -> Timestamp:
     """
     cleaned = text.strip()
     if not re.match(r"\d{4}-", cleaned, re.ASCII):
+        if not re.fullmatch(r"(\d+[smhdw])+", cleaned.lower(), re.ASCII):
+            advice = "Write it like 2026-12-31, 2026-12-31T12:00Z, or as a span such as 90d."
+            raise wrong_usage(f"{text!r} is neither a date nor a span", advice)
         span = parse_duration(cleaned)
         return _timestamp(_shifted(now, -span if past else span, text), text)
     try:

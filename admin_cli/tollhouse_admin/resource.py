@@ -1,5 +1,6 @@
 """What the commands of every noun do alike: show, list and change one kind of resource."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,26 @@ from google.protobuf.message import Message
 from tollhouse_admin.command import Session
 from tollhouse_admin.dry_run import Change, MutatingRequest, carry_out
 from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.names import last_id
 from tollhouse_admin.output import Layout, show_list, show_one
 from tollhouse_admin.scopes import complete_principals
 
-NewId = Annotated[str, typer.Argument(metavar="ID", help="Its id: 2 to 63 lower-case letters, digits and hyphens.")]
+_ID_FORM = "2 to 63 lower-case letters, digits and hyphens, a letter first"
+
+
+def checked_id(context: typer.Context, typed: str) -> str:
+    """Return an id, or a full name, of something new.
+
+    Raises:
+        typer.BadParameter: nothing can be called so.
+    """
+    # At a Tab there may be none yet.
+    if not context.resilient_parsing and not re.fullmatch(r"[a-z][a-z0-9-]{1,62}", last_id(typed)):
+        raise typer.BadParameter(f"{typed!r} cannot be an id. Write {_ID_FORM}.")
+    return typed
+
+
+NewId = Annotated[str, typer.Argument(metavar="ID", help=f"Its id: {_ID_FORM}.", callback=checked_id)]
 DisplayName = Annotated[str | None, typer.Option(metavar="TEXT", help="Name for people.")]
 Etag = Annotated[str | None, typer.Option(metavar="ETAG", help="Only if it is still in this version.")]
 CostCentre = Annotated[

@@ -67,7 +67,7 @@ def test_an_update_names_what_it_changes_and_what_it_clears(server: CannedServer
         ((*ADD, "--capability", "sing"), "structured-output"),
         ((*ADD[:4], "bedrock", *ADD[5:]), "openai-compatible"),
         ((*ADD[:-1], "many"), "is not a count"),
-        ((*ADD, "--shutdown", "soon"), "is not a duration"),
+        ((*ADD, "--shutdown", "soon"), "is neither a date nor a span"),
         (("models", "update", "smollm2"), "Nothing to change"),
         (("models", "update", "smollm2", "--successor", "x", "--clear", "successor"), "both set and cleared"),
         (("models", "shut-down", "smollm2", "--on", "now"), "Add --yes"),

@@ -113,6 +113,23 @@ def test_groups_of_a_provider_can_be_taken_away(server: CannedServer, run: Run) 
     assert (both.code, nothing.code) == (2, 2)
 
 
+@pytest.mark.parametrize("typed", ["x", "Sales", "1st", "ünï", "sales team", "a" * 64, "departments/Sales"])
+def test_an_id_that_nothing_can_have_is_told_in_words(server: CannedServer, run: Run, typed: str) -> None:
+    """Rather than by the pattern that the server holds it to."""
+    result = run("departments", "create", typed, "-t", "acme")
+
+    assert result.code == 2
+    assert "cannot be an id. Write 2 to 63 lower-case letters, digits and hyphens, a letter first." in result.err
+    assert not server.received
+
+
+def test_what_is_neither_a_date_nor_a_span_is_told_both(server: CannedServer, run: Run) -> None:
+    """A person who types a word learns how to write either."""
+    result = run("keys", "create", "--principal", "ann", "-t", "acme", "--expires", "tomorrow")
+
+    assert (result.code, "'tomorrow' is neither a date nor a span" in result.err) == (2, True)
+
+
 def test_an_argument_that_is_no_text_is_refused(server: CannedServer, run: Run) -> None:
     """What a shell hands on in another encoding cannot be sent."""
     server.answers["CreateTenant"] = tenants_pb2.Tenant()
