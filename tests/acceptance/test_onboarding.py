@@ -26,9 +26,9 @@ def test_a_tenant_is_onboarded_by_one_file_and_can_call_at_once(tollhouse: Comma
     made = tollhouse.json("apply", "-f", file)
     again = tollhouse.json("apply", "-f", file)
 
-    assert [one["action"] for one in made["changes"]] == ["ACTION_CREATED"] * 17
-    assert len(planned["changes"]) == 17
-    assert (again["changes"], again["unchangedCount"]) == ([], 17)
+    assert [one["action"] for one in made["changes"]] == ["ACTION_CREATED"] * 20
+    assert len(planned["changes"]) == 20
+    assert (again["changes"], again["unchangedCount"]) == ([], 20)
     where = ("-t", tenant, "-d", "support", "-p", "helpdesk")
     tollhouse.ok("keys", "create", *where, "--principal", "helpdesk-service", "--key-out", str(tmp_path / "key"))
     assert tollhouse.ok("generate", "Hello?", key=(tmp_path / "key").read_text().strip())
