@@ -118,29 +118,23 @@ def all_methods(parts: ServiceParts) -> list[Method]:
 
 
 def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
-    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    database, mutations, pages, authorizer = parts.database, parts.mutations, parts.pages, parts.authorizer
     return [
         (_descriptor(generation_pb2, "GenerationService"), parts.generation, _routes(parts), _on_device(parts)),
         (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
-        (
-            _descriptor(departments_pb2, "DepartmentService"),
-            DepartmentService(database, mutations, pages, parts.authorizer),
-        ),
+        (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages, authorizer)),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
-        (
-            _descriptor(principals_pb2, "PrincipalService"),
-            PrincipalService(database, mutations, pages, parts.authorizer),
-        ),
+        (_descriptor(principals_pb2, "PrincipalService"), PrincipalService(database, mutations, pages, authorizer)),
         (
             _descriptor(api_keys_pb2, "ApiKeyService"),
-            ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
+            ApiKeyService(database, mutations, pages, authorizer, parts.pepper),
         ),
-        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
-        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
-        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
+        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, authorizer)),
+        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, authorizer)),
+        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, authorizer)),
         (
             _descriptor(identity_providers_pb2, "IdentityProviderService"),
-            IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
+            IdentityProviderService(database, mutations, pages, authorizer, parts.oidc_issuers),
         ),
         (
             _descriptor(contents_pb2, "ContentService"),
@@ -148,9 +142,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         ),
         (
             _descriptor(trees_pb2, "TreeService"),
-            TreeService(
-                database, mutations, parts.authorizer, partial(tree_services, database, pages, parts.authorizer)
-            ),
+            TreeService(database, mutations, authorizer, partial(tree_services, database, pages, authorizer)),
         ),
         (_descriptor(devices_pb2, "DeviceService"), DeviceService(database, mutations, pages)),
         (_descriptor(limits_pb2, "LimitService"), LimitService(database, mutations, pages)),
@@ -172,7 +164,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(models_pb2, "ModelService"), ModelService(database, mutations, pages)),
         (
             _descriptor(routing_policies_pb2, "RoutingPolicyService"),
-            RoutingPolicyService(database, mutations, parts.authorizer),
+            RoutingPolicyService(database, mutations, authorizer),
         ),
         (
             _descriptor(data_policies_pb2, "DataPolicyService"),
