@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import ResourceExists, ResourceNotFound, WrongState
-from tollhouse_server.names import DepartmentName, PrincipalName, ProjectName
+from tollhouse_server.names import DepartmentName, PrincipalName, TenantName
 from tollhouse_server.tenancy.store import read_clock, unique_principal
 from tollhouse_server.tenancy.tables import DepartmentRow, PrincipalRow, ProjectRow
 
@@ -82,7 +82,7 @@ async def create_projects(session: AsyncSession, tenant: str, rows: Sequence[Pro
         ProjectRow.tenant_id == tenant, col(ProjectRow.project_id).in_([row.project_id for row in rows])
     )
     for other in (await session.exec(taken.limit(1))).all():
-        raise ResourceExists(name=str(ProjectName(tenant, other.department_id, other.project_id)))
+        raise ResourceExists(name=f"A project {other.project_id} of {TenantName(tenant)}")
     async for portion in _portions(session, tenant, rows):
         await _write(session, portion)
 

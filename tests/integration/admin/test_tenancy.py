@@ -67,6 +67,14 @@ async def test_of_a_hundred_who_create_the_same_tenant_one_wins(plane: Plane) ->
     assert sum(isinstance(outcome, ResourceExists) for outcome in outcomes) == 99
 
 
+async def test_the_id_of_a_project_is_taken_in_the_whole_tenant(plane: Plane) -> None:
+    """The refusal names no project of the department that was asked for, where there is none of this id."""
+    await plane.tenant("acme")
+
+    with pytest.raises(ResourceExists, match=r"^A project crm of tenants/acme exists already"):
+        await plane.call(projects_pb2.CreateProjectRequest(parent="tenants/acme/departments/sales", project_id="crm"))
+
+
 async def test_a_moved_department_takes_everything_below_it_along(plane: Plane) -> None:
     """The paths of the whole subtree follow a move, and names do not change."""
     await plane.tenant("acme")
