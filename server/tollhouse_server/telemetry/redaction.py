@@ -16,7 +16,6 @@ _SECRETS = re.compile(
     | \b[sbr]\.[A-Za-z0-9]{24,}                   # OpenBao tokens
     | (?<=[Bb]earer\ )[^\s'",]+                   # whatever a caller sent as his credential
     | (?<=\bkey=)[^\s&'",]+                       # a key as a parameter in a URL
-    | (?<=DETAIL:\ \ )[^\n]+                     # the row that PostgreSQL refuses: whatever it holds
     | (?<=://)[^\s/:@]*:[^\s/@]+(?=@)             # user and password in a URL
     """,
     re.VERBOSE,
