@@ -65,7 +65,10 @@ def test_a_person_is_asked_before_something_is_destroyed(
     shown = read_all(screen)
 
     assert program.wait(30) == code
-    assert "Every credential of tenants/acme will be refused; for 30 days it can be undeleted, then it is purged. Go on?" in shown
+    assert (
+        "Every credential of tenants/acme will be refused; for 30 days it can be undeleted, then it is purged. Go on?"
+        in shown
+    )
     assert len(server.received) == calls
 
 
