@@ -7,13 +7,11 @@ import asyncio
 import base64
 import json
 import os
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +33,7 @@ from tests.drivers.callers import bearer, generation_stub, prompt
 from tests.drivers.command_line import SOURCES, CommandLine
 from tests.drivers.deployment import ACCOUNT, Parts, prepared, running_deployment, running_parts
 from tests.drivers.echo import GOOD_TOKEN, REFUSED_TOKEN, Echo, running_echo
+from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack, free_ports
 
 GEMINI = ("s400", "s401", "s403", "s429", "s500", "garbage", "list", "half")
@@ -82,18 +81,15 @@ class Scene:
 def scene() -> Iterator[Scene]:
     """A server on debug level that was told every kind of secret, and that met every kind of trouble."""
     token = f"canary-access-token-{os.urandom(8).hex()}"
-    with tempfile.TemporaryDirectory(prefix="tollhouse-canaries-") as name, running_echo(token) as echo:
-        directory = Path(name)
-        directory.chmod(0o711)
-        with running_parts(directory) as bare:
-            canaries = {"access token": token, "proxy password": f"canary-proxy-{os.urandom(8).hex()}"}
-            parts = replace(bare, environment={**bare.environment, **_settings(echo, canaries)})
-            administrator_key = prepared(parts)
-            parts = _with_wrapped_ids(parts, canaries)
-            with running_deployment(parts, administrator_key=administrator_key) as deployment:
-                found = Scene(parts, deployment.gateway, echo, canaries)
-                _play(found)
-                yield found
+    with servers_place("canaries") as directory, running_echo(token) as echo, running_parts(directory) as bare:
+        canaries = {"access token": token, "proxy password": f"canary-proxy-{os.urandom(8).hex()}"}
+        parts = replace(bare, environment={**bare.environment, **_settings(echo, canaries)})
+        administrator_key = prepared(parts)
+        parts = _with_wrapped_ids(parts, canaries)
+        with running_deployment(parts, administrator_key=administrator_key) as deployment:
+            found = Scene(parts, deployment.gateway, echo, canaries)
+            _play(found)
+            yield found
 
 
 def _settings(echo: Echo, canaries: Mapping[str, str]) -> dict[str, str]:

@@ -3,15 +3,12 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import grpc
 import psutil
@@ -23,6 +20,7 @@ from tollhouse_server.simulator.client import SimulatorClient
 from tests.drivers.administration import administration, nanos_of
 from tests.drivers.callers import prompt
 from tests.drivers.load import Caller, callers
+from tests.drivers.places import servers_place
 from tests.drivers.reconciliation import Attempts, assert_books_agree, in_flight, served_calls
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
@@ -65,19 +63,17 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     """A server whose workers count as dead sooner than by default, with a second limit, on the number of calls."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-kills-"))
-    directory.chmod(0o711)
-    environment = stack_environment(directory / "state", **SETTINGS)
-    made = Installation(environment, start_stack(environment))
-    try:
-        made.stack.wait_until_ready()
-        with administration(made.stack) as admin:
-            per_day = limits.LimitAmount(units=1_000_000)
-            admin.add_limit("calls", RESEARCH, limits.LIMIT_METRIC_REQUESTS, limits.LIMIT_WINDOW_TOTAL, per_day)
-        yield made
-    finally:
-        made.stack.stop()
-        shutil.rmtree(directory)
+    with servers_place("kills") as directory:
+        environment = stack_environment(directory / "state", **SETTINGS)
+        made = Installation(environment, start_stack(environment))
+        try:
+            made.stack.wait_until_ready()
+            with administration(made.stack) as admin:
+                per_day = limits.LimitAmount(units=1_000_000)
+                admin.add_limit("calls", RESEARCH, limits.LIMIT_METRIC_REQUESTS, limits.LIMIT_WINDOW_TOTAL, per_day)
+            yield made
+        finally:
+            made.stack.stop()
 
 
 async def until(what: str, is_so: Callable[[], bool], *, seconds: float = 30) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from tollhouse.v1 import generation_pb2 as g
 from tests.drivers.callers import bearer, generation_stub, prompt, reason_of, text_of
 from tests.drivers.command_line import SOURCES, CommandLine
 from tests.drivers.nano import Nano, running_nano
+from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack, running_stack_in
 
 MODEL = "gemma-4-26b-a4b-it"
@@ -57,20 +56,15 @@ def nano_in_a_loop_of_its_own() -> Iterator[Nano]:
 @pytest.fixture(scope="module")
 def edge() -> Iterator[Edge]:
     """The account is made as an administrator makes it."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-nano-"))
-    directory.chmod(0o711)
-    try:
-        with nano_in_a_loop_of_its_own() as nano:
-            addresses = json.dumps({"openai_compatible": nano.url})
-            with running_stack_in(directory, upstream_addresses=addresses) as stack:
-                tollhouse = administrator(stack, directory)
-                account = ("accounts", "create", "machine-room", "--upstream", "openai-compatible")
-                tollhouse.ok(*account, "--endpoint", "openai_compatible")
-                tollhouse.ok("upstream-keys", "add", "first", "--account", "machine-room", stdin=nano.key)
-                until(lambda: is_served(stack))
-                yield Edge(stack, tollhouse)
-    finally:
-        shutil.rmtree(directory)
+    with servers_place("nano") as directory, nano_in_a_loop_of_its_own() as nano:
+        addresses = json.dumps({"openai_compatible": nano.url})
+        with running_stack_in(directory, upstream_addresses=addresses, workers=1) as stack:
+            tollhouse = administrator(stack, directory)
+            account = ("accounts", "create", "machine-room", "--upstream", "openai-compatible")
+            tollhouse.ok(*account, "--endpoint", "openai_compatible")
+            tollhouse.ok("upstream-keys", "add", "first", "--account", "machine-room", stdin=nano.key)
+            until(lambda: is_served(stack))
+            yield Edge(stack, tollhouse)
 
 
 def administrator(stack: RunningStack, directory: Path) -> CommandLine:

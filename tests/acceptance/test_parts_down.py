@@ -1,12 +1,9 @@
 """What happens when a part is not there: at the start, and under a server that runs."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,19 +14,15 @@ from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.callers import bearer, details_of, generation_stub, prompt, reason_of, text_of
 from tests.drivers.deployment import ACCOUNT, UPSTREAM_KEY, Deployment, Parts, running_deployment, running_parts
+from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack
 
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[Parts]:
     """PostgreSQL, OpenBao and the simulator."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-parts-"))
-    directory.chmod(0o711)
-    try:
-        with running_parts(directory) as running:
-            yield running
-    finally:
-        shutil.rmtree(directory)
+    with servers_place("parts") as directory, running_parts(directory) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +23,7 @@ from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.callers import bearer, generation_stub, prompt, text_of
 from tests.drivers.load import Caller, callers
+from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
 PORTS = {
@@ -65,14 +64,12 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     """An installation that the tests of this module stop, kill and start; each starts it if it is down."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
-    directory.chmod(0o711)
-    installation = Installation(directory)
-    try:
-        yield installation
-    finally:
-        installation.stop()
-        shutil.rmtree(directory)
+    with servers_place("stack") as directory:
+        installation = Installation(directory)
+        try:
+            yield installation
+        finally:
+            installation.stop()
 
 
 def test_ctrl_c_stops_everything_and_the_next_run_has_the_data(installation: Installation) -> None:

@@ -5,8 +5,6 @@ Both carry DSNs for the owner role (migrations, set-up) and the app role (what t
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +17,8 @@ import pytest
 from tollhouse_server.database.migrate import upgrade
 from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig, PostgresEndpoint
 from tollhouse_server.embedded.postgres_roles import APP, OWNER, ROOT, prepare_database
+
+from tests.drivers.places import servers_place
 
 TEMPLATE = "tollhouse_template"
 
@@ -103,10 +103,8 @@ def migrate(owner_dsn: str) -> None:
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A directory that the postgres account may enter: pytest's own lie below one that is closed to it."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-test-"))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory)
+    with servers_place("test") as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

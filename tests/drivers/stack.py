@@ -3,12 +3,10 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +17,8 @@ from typing import Any
 import asyncpg
 import pytest
 from tollhouse_server.database.roles import AS_CONTROL
+
+from tests.drivers.places import servers_place
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 60.0
@@ -169,19 +169,12 @@ def running_stack_in(directory: Path, **settings: object) -> Iterator[RunningSta
 @pytest.fixture
 def stack_directory() -> Iterator[Path]:
     """A directory that PostgreSQL's account may enter, removed at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory)
+    with servers_place("stack") as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")
 def running_stack() -> Iterator[RunningStack]:
     """A server that the acceptance tests of one process share; a test that harms it must start its own."""
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
-    directory.chmod(0o711)
-    try:
-        with running_stack_in(directory) as stack:
-            yield stack
-    finally:
-        shutil.rmtree(directory)
+    with servers_place("stack") as directory, running_stack_in(directory) as stack:
+        yield stack

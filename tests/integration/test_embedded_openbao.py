@@ -2,14 +2,11 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -20,12 +17,13 @@ from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
 
+from tests.drivers.places import servers_place
+
 
 @pytest.fixture
 def config() -> Iterator[OpenBaoConfig]:
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-openbao-"))
-    yield OpenBaoConfig(directory=directory / "openbao", log_path=directory / "openbao.log")
-    shutil.rmtree(directory)
+    with servers_place("openbao") as directory:
+        yield OpenBaoConfig(directory=directory / "openbao", log_path=directory / "openbao.log")
 
 
 @asynccontextmanager

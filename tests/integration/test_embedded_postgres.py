@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,6 +20,7 @@ from tollhouse_server.embedded.postgres_roles import OWNER, ROOT
 from tollhouse_server.embedded.system_user import user_for_postgres
 from tollhouse_server.ports import PortInUse
 
+from tests.drivers.places import servers_place
 from tests.drivers.postgres import TestDatabase
 
 as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who runs PostgreSQL as another user")
@@ -37,10 +36,8 @@ def config_in(directory: Path) -> PostgresConfig:
 
 @pytest.fixture
 def config() -> Iterator[PostgresConfig]:
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-postgres-"))
-    directory.chmod(0o711)
-    yield config_in(directory)
-    shutil.rmtree(directory)
+    with servers_place("postgres") as directory:
+        yield config_in(directory)
 
 
 @asynccontextmanager

@@ -3,14 +3,11 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import asyncpg
@@ -23,6 +20,8 @@ from tollhouse_server.ports import PortInUse
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 from tollhouse_server.vault.paths import PEPPER_FIELD, PEPPER_PATH
+
+from tests.drivers.places import servers_place
 
 RECOVERY_SECONDS = 30.0
 # Runs a stack and prints its pids, as `tollhouse-server run` would hold one.
@@ -42,10 +41,8 @@ asyncio.run(main())
 
 @pytest.fixture
 def config() -> Iterator[StackConfig]:
-    directory = Path(tempfile.mkdtemp(prefix="tollhouse-stack-"))
-    directory.chmod(0o711)
-    yield StackConfig(state_directory=directory / ".tollhouse")
-    shutil.rmtree(directory)
+    with servers_place("stack") as directory:
+        yield StackConfig(state_directory=directory / ".tollhouse")
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
