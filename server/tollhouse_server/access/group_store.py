@@ -65,6 +65,15 @@ async def list_members(session: AsyncSession, name: GroupName, *, after: str, si
     return list((await session.exec(query.order_by(col(GroupMemberRow.principal_id)).limit(size))).all())
 
 
+async def members_by_group(session: AsyncSession, tenant: str) -> dict[str, list[str]]:
+    """Return who is in each group of a tenant that has members: ids of principals, in order, by the group's id."""
+    query = select(GroupMemberRow).where(GroupMemberRow.tenant_id == tenant)
+    members: dict[str, list[str]] = {}
+    for row in await session.exec(query.order_by(col(GroupMemberRow.principal_id))):
+        members.setdefault(row.group_id, []).append(row.principal_id)
+    return members
+
+
 async def add_members(session: AsyncSession, name: GroupName, principals: Sequence[str], *, creator: str) -> list[str]:
     """Put principals into a locked group; return those who were not in it before.
 

@@ -17,7 +17,7 @@ from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import limit_store
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Metric, Mode
-from tollhouse_server.names import DepartmentName, GroupName, RoleGrantName, TenantName
+from tollhouse_server.names import DepartmentName, RoleGrantName, TenantName
 from tollhouse_server.tenancy import store
 from tollhouse_server.tenancy.tables import DepartmentRow, PrincipalRow, ProjectRow, TenantRow
 
@@ -105,10 +105,9 @@ async def _read_people(session: AsyncSession, tree: pb.Tree, tenant: str, sectio
         people = await store.list_principals(session, tenant, after="", size=_ALL, to=store.Narrowing())
         tree.principals.extend(map(_principal, people))
     if pb.TREE_SECTION_GROUPS in sections:
+        members = await group_store.members_by_group(session, tenant)
         for group in await group_store.list_groups(session, tenant, after="", size=_ALL):
-            name = GroupName(tenant, group.group_id)
-            members = await group_store.list_members(session, name, after="", size=_ALL)
-            ids = pb.TreeIds(ids=[member.principal_id for member in members])
+            ids = pb.TreeIds(ids=members.get(group.group_id, ()))
             tree.groups.append(pb.TreeGroup(id=group.group_id, display_name=group.display_name, members=ids))
     if pb.TREE_SECTION_ROLES in sections:
         for role in await role_store.list_roles(session, tenant, after="", size=_ALL):
