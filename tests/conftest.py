@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.drivers.postgres",
     "tests.drivers.openbao",
     "tests.drivers.stack",
+    "tests.drivers.forks",
     "tests.drivers.command_line",
     "tests.drivers.books",
 ]

@@ -30,9 +30,10 @@ from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.embedded.postgres_roles import ROOT
 
 from tests.drivers.callers import bearer, generation_stub, prompt
-from tests.drivers.command_line import SOURCES, CommandLine
+from tests.drivers.command_line import administrators
 from tests.drivers.deployment import ACCOUNT, Parts, prepared, running_deployment, running_parts
 from tests.drivers.echo import GOOD_TOKEN, REFUSED_TOKEN, Echo, running_echo
+from tests.drivers.forks import Forks
 from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack, free_ports
 
@@ -78,10 +79,14 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def scene(server_forks: Forks) -> Iterator[Scene]:
     """A server on debug level that was told every kind of secret, and that met every kind of trouble."""
     token = f"canary-access-token-{os.urandom(8).hex()}"
-    with servers_place("canaries") as directory, running_echo(token) as echo, running_parts(directory) as bare:
+    with (
+        servers_place("canaries") as directory,
+        running_echo(token) as echo,
+        running_parts(directory, server_forks) as bare,
+    ):
         canaries = {"access token": token, "proxy password": f"canary-proxy-{os.urandom(8).hex()}"}
         parts = replace(bare, environment={**bare.environment, **_settings(echo, canaries)})
         administrator_key = prepared(parts)
@@ -240,14 +245,7 @@ def _rotate_in_vain(scene: Scene, stub: keys_grpc.UpstreamKeyServiceStub) -> Non
 def _use_command_line(scene: Scene) -> None:
     home = scene.parts.directory / "home"
     home.mkdir()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": SOURCES,
-        "XDG_CONFIG_HOME": str(home),
-        "TOLLHOUSE_ENDPOINT": scene.gateway.grpc,
-        "TOLLHOUSE_API_KEY": scene.gateway.admin_api_key,
-    }
-    tollhouse = CommandLine(environment=environment, directory=home)
+    tollhouse = administrators(scene.gateway, home)
     secret = scene.canary("typed")
     for account in ("gemini-s400", "no-such-account"):
         ended = tollhouse("upstream-keys", "add", "typed", "-a", account, "--verbose", "-o", "json", stdin=secret)

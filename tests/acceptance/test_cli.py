@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import stat
+from dataclasses import replace
 from uuid import uuid4
 
 from tests.drivers.command_line import CommandLine, Company
@@ -12,7 +13,9 @@ from tests.drivers.stack import RunningStack
 
 def test_a_company_made_with_the_command_line_can_generate(tollhouse: CommandLine, company: Company) -> None:
     """From nothing to an answer, its price and its receipt."""
-    ended = tollhouse("generate", "Hello there", key=company.key)
+    as_people_start_it = replace(tollhouse, forks=None)
+
+    ended = as_people_start_it("generate", "Hello there", key=company.key)
 
     assert ended.returncode == 0, ended.stderr
     assert "Hello there" in ended.stdout
@@ -227,7 +230,7 @@ def test_the_local_run_is_found_without_any_setting(running_stack: RunningStack,
 def test_a_profile_reaches_the_server(running_stack: RunningStack, tollhouse: CommandLine) -> None:
     """Stored once, used from then on."""
     plain = {key: value for key, value in tollhouse.environment.items() if not key.startswith("TOLLHOUSE_")}
-    person = CommandLine(environment=plain, directory=tollhouse.directory)
+    person = replace(tollhouse, environment=plain)
 
     person.ok("config", "set", "here", "--endpoint", running_stack.grpc, stdin=running_stack.admin_api_key)
     tenants = person.json("tenants", "list")

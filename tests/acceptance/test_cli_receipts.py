@@ -1,6 +1,7 @@
 """Receipts from the running server, checked by the command line with no server to ask."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.drivers.command_line import CommandLine, Company
@@ -9,7 +10,7 @@ from tests.drivers.command_line import CommandLine, Company
 def without_server(tollhouse: CommandLine) -> CommandLine:
     """The command line of somebody who has files, and neither an address nor a key."""
     environment = {name: text for name, text in tollhouse.environment.items() if not name.startswith("TOLLHOUSE_")}
-    return CommandLine(environment=environment, directory=tollhouse.directory)
+    return replace(tollhouse, environment=environment)
 
 
 def test_a_companys_receipts_are_checked_from_files_alone(

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import pytest
@@ -15,7 +13,8 @@ from tollhouse.v1 import content_pb2 as c
 from tollhouse.v1 import generation_pb2 as g
 
 from tests.drivers.callers import bearer, generation_stub, prompt, reason_of, text_of
-from tests.drivers.command_line import SOURCES, CommandLine
+from tests.drivers.command_line import CommandLine, administrators
+from tests.drivers.forks import Forks
 from tests.drivers.nano import Nano, running_nano
 from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack, running_stack_in
@@ -54,28 +53,17 @@ def nano_in_a_loop_of_its_own() -> Iterator[Nano]:
 
 
 @pytest.fixture(scope="module")
-def edge() -> Iterator[Edge]:
+def edge(tollhouse_forks: Forks) -> Iterator[Edge]:
     """The account is made as an administrator makes it."""
     with servers_place("nano") as directory, nano_in_a_loop_of_its_own() as nano:
         addresses = json.dumps({"openai_compatible": nano.url})
         with running_stack_in(directory, upstream_addresses=addresses, workers=1) as stack:
-            tollhouse = administrator(stack, directory)
+            tollhouse = administrators(stack, directory, tollhouse_forks)
             account = ("accounts", "create", "machine-room", "--upstream", "openai-compatible")
             tollhouse.ok(*account, "--endpoint", "openai_compatible")
             tollhouse.ok("upstream-keys", "add", "first", "--account", "machine-room", stdin=nano.key)
             until(lambda: is_served(stack))
             yield Edge(stack, tollhouse)
-
-
-def administrator(stack: RunningStack, directory: Path) -> CommandLine:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": SOURCES,
-        "XDG_CONFIG_HOME": str(directory),
-        "TOLLHOUSE_ENDPOINT": stack.grpc,
-        "TOLLHOUSE_API_KEY": stack.admin_api_key,
-    }
-    return CommandLine(environment=environment, directory=directory)
 
 
 def until(holds: Callable[[], bool]) -> None:

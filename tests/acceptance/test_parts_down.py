@@ -14,14 +14,15 @@ from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.callers import bearer, details_of, generation_stub, prompt, reason_of, text_of
 from tests.drivers.deployment import ACCOUNT, UPSTREAM_KEY, Deployment, Parts, running_deployment, running_parts
+from tests.drivers.forks import Forks
 from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack
 
 
 @pytest.fixture(scope="module")
-def parts() -> Iterator[Parts]:
+def parts(server_forks: Forks) -> Iterator[Parts]:
     """PostgreSQL, OpenBao and the simulator."""
-    with servers_place("parts") as directory, running_parts(directory) as running:
+    with servers_place("parts") as directory, running_parts(directory, server_forks) as running:
         yield running
 
 

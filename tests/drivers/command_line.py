@@ -12,22 +12,26 @@ from uuid import uuid4
 import pytest
 from tollhouse_admin.__main__ import execute
 
+from tests.drivers.forks import Forks
+from tests.drivers.sources import CLI_SOURCES
 from tests.drivers.stack import RunningStack
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("protos", "admin_cli"))
+SOURCES = os.pathsep.join(CLI_SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """The program `tollhouse` as another process, with a home of its own."""
+    """The program `tollhouse` as another process, with a home of its own; without `forks` Python is started for it."""
 
     environment: dict[str, str]
     directory: Path
+    forks: Forks | None = None
 
     def __call__(self, *arguments: str, key: str = "", stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Run a command; `key` replaces the administrator's."""
         environment = {**self.environment, **({"TOLLHOUSE_API_KEY": key} if key else {})}
+        if self.forks is not None:
+            return self.forks.run(arguments, environment=environment, directory=self.directory, stdin=stdin)
         command = [sys.executable, "-m", "tollhouse_admin", *arguments]
         return subprocess.run(
             command,
@@ -52,16 +56,21 @@ class CommandLine:
 
 
 @pytest.fixture
-def tollhouse(running_stack: RunningStack, tmp_path: Path) -> CommandLine:
+def tollhouse(running_stack: RunningStack, tmp_path: Path, tollhouse_forks: Forks) -> CommandLine:
     """The command line of the platform's administrator."""
+    return administrators(running_stack, tmp_path, tollhouse_forks)
+
+
+def administrators(stack: RunningStack, directory: Path, forks: Forks | None = None) -> CommandLine:
+    """Return the command line of the administrator of a server."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": SOURCES,
-        "XDG_CONFIG_HOME": str(tmp_path),
-        "TOLLHOUSE_ENDPOINT": running_stack.grpc,
-        "TOLLHOUSE_API_KEY": running_stack.admin_api_key,
+        "XDG_CONFIG_HOME": str(directory),
+        "TOLLHOUSE_ENDPOINT": stack.grpc,
+        "TOLLHOUSE_API_KEY": stack.admin_api_key,
     }
-    return CommandLine(environment=environment, directory=tmp_path)
+    return CommandLine(environment=environment, directory=directory, forks=forks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tollhouse_server.embedded.simulator import EmbeddedSimulator, SimulatorConf
 
 from tests.drivers.administration import Administration
 from tests.drivers.callers import bearer
+from tests.drivers.forks import Forks
 from tests.drivers.postgres import complete
 from tests.drivers.stack import RunningStack, stack_environment
 
@@ -41,6 +42,8 @@ class Parts:
     simulator: EmbeddedSimulator
     endpoints: tuple[PostgresEndpoint, OpenBaoEndpoint, SimulatorEndpoint]
     environment: Mapping[str, str] = field(repr=False)
+    forks: Forks | None = None
+    """Whence commands of the server come; without, Python is started for each."""
 
     def command(self, *arguments: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
         """Run a command of the server to its end; `changes` replace TOLLHOUSE_ variables, or with None remove them."""
@@ -49,6 +52,8 @@ class Parts:
             environment.pop(f"TOLLHOUSE_{name.upper()}", None)
             if value is not None:
                 environment[f"TOLLHOUSE_{name.upper()}"] = value
+        if self.forks is not None:
+            return self.forks.run(arguments, environment=environment, directory=self.directory)
         return subprocess.run(
             [sys.executable, "-m", "tollhouse_server", *arguments],
             env=environment,
@@ -77,7 +82,7 @@ class Parts:
 
 
 @contextmanager
-def running_parts(directory: Path) -> Iterator[Parts]:
+def running_parts(directory: Path, forks: Forks | None = None) -> Iterator[Parts]:
     """Run the three parts in a directory that PostgreSQL's account may enter."""
     postgres = EmbeddedPostgres(
         PostgresConfig(
@@ -97,7 +102,7 @@ def running_parts(directory: Path) -> Iterator[Parts]:
             endpoints.append(complete(part.start()))
             stops.callback(_stop, part)
         found = (endpoints[0], endpoints[1], endpoints[2])
-        yield Parts(directory, postgres, openbao, simulator, found, _environment(directory, *found))
+        yield Parts(directory, postgres, openbao, simulator, found, _environment(directory, *found), forks)
 
 
 def _stop(part: EmbeddedPostgres | EmbeddedOpenBao | EmbeddedSimulator) -> None:
