@@ -1,22 +1,33 @@
 """What happens when a part is not there: at the start, and under a server that runs."""
 
 import asyncio
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
-from tollhouse.admin.v1 import prices_pb2, prices_pb2_grpc, upstream_keys_pb2, upstream_keys_pb2_grpc
+from tollhouse.admin.v1 import limits_pb2, prices_pb2, prices_pb2_grpc, upstream_keys_pb2, upstream_keys_pb2_grpc
+from tollhouse.v1 import content_pb2, generation_pb2_grpc
 from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.simulator.client import SimulatorClient
 
+from tests.drivers.administration import administration
 from tests.drivers.callers import bearer, details_of, generation_stub, prompt, reason_of, text_of
+from tests.drivers.command_line import administrators
 from tests.drivers.deployment import ACCOUNT, UPSTREAM_KEY, Deployment, Parts, running_deployment, running_parts
 from tests.drivers.forks import Forks
 from tests.drivers.places import servers_place
 from tests.drivers.stack import RunningStack
+
+CONNECTIONS = 16
+STALENESS = timedelta(seconds=2)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +251,75 @@ async def clear_faults(gateway: RunningStack) -> None:
     """Let the simulator serve again."""
     async with SimulatorClient(gateway.simulator) as simulator:
         await simulator.clear_faults()
+
+
+def test_without_a_housekeeper_every_worker_counts_by_the_date_of_a_move(
+    deployment: Deployment, tmp_path: Path, tollhouse_forks: Forks
+) -> None:
+    """Never before the moment, within two seconds of it on both; the limits of both sides agree with the records."""
+    gateway, here = deployment.gateway, ("--tenant", "demo")
+    tollhouse = administrators(gateway, tmp_path, tollhouse_forks)
+    for name in ("before", "after"):
+        tollhouse.ok("departments", "create", name, *here)
+    with administration(gateway) as admin:
+        key = admin.add_department("crew")
+        for name in ("before", "after", "crew"):
+            scope, amount = f"tenants/demo/departments/{name}", limits_pb2.LimitAmount(units=10**6)
+            metric, window = limits_pb2.LIMIT_METRIC_REQUESTS, limits_pb2.LIMIT_WINDOW_TOTAL
+            admin.add_limit(f"on-{name}", scope, metric, window, amount)
+    tollhouse.ok("departments", "move", "crew", "--to", "before", *here)
+
+    with stopped_housekeeper(gateway):
+        at = datetime.now(UTC) + timedelta(seconds=4)
+        tollhouse.ok("departments", "move", "crew", "--to", "after", "--effective", at.isoformat(), *here)
+        served = keep_counting(gateway, key, until=at + STALENESS + timedelta(seconds=0.5))
+        (last, first) = tollhouse.json("departments", "moves", *here)
+
+    question = (
+        "SELECT dispatched_at, worker_epoch, department_path FROM usage_record WHERE 'crew' = ANY(department_path)"
+    )
+    booked = [(row[0], row[1], tuple(row[2])) for row in gateway.query(question)]
+    old, new = ("before", "crew"), ("after", "crew")
+    assert len(booked) == served
+    assert {path for moment, _, path in booked if moment < at} == {old}
+    assert {path for moment, _, path in booked if moment > at + STALENESS} == {new}
+    assert len({worker for _, worker, path in booked if path == new}) == 2
+    assert (last["state"], first["state"]) == ("STATE_APPLIED", "STATE_APPLIED")
+    paths = Counter(path for _, _, path in booked)
+    counted = gateway.query("SELECT name, sum(settled) FROM counter JOIN usage_limit USING (limit_id) GROUP BY name")
+    expected = {"on-before": paths[old], "on-after": paths[new], "on-crew": served}
+    assert {row[0]: int(row[1]) for row in counted if row[0] in expected} == expected
+
+
+@contextmanager
+def stopped_housekeeper(gateway: RunningStack) -> Iterator[None]:
+    """Stop the housekeeper; a killed one would be started again."""
+    children = psutil.Process(gateway.process.pid).children()
+    (found,) = [child for child in children if "housekeeper" in child.cmdline()]
+    found.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        found.send_signal(signal.SIGCONT)
+
+
+def keep_counting(gateway: RunningStack, key: str, *, until: datetime) -> int:
+    """Have tokens counted, which costs nothing and is booked, one call after the other; return how many were.
+
+    Over so many connections in turn that each worker has some of them.
+    """
+    contents = [content_pb2.Content(role="user", parts=[content_pb2.Part(text="How long is the bridge?")])]
+    request = g.CountTokensRequest(contents=contents, tier="flash")
+    count = 0
+    with ExitStack() as opened:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [opened.enter_context(grpc.insecure_channel(gateway.grpc, own)) for _ in range(CONNECTIONS)]
+        stubs: list[Any] = [generation_pb2_grpc.GenerationServiceStub(channel) for channel in channels]
+        while datetime.now(UTC) < until:
+            stubs[count % CONNECTIONS].CountTokens(request, metadata=bearer(key), timeout=10)
+            count += 1
+            time.sleep(0.02)
+    return count
 
 
 # --- refused changes --------------------------------------------------------------------------------------------------

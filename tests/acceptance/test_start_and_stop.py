@@ -7,23 +7,26 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
 from tollhouse.v1 import generation_pb2 as g
+from tollhouse_server.embedded.postgres import EmbeddedPostgres, PostgresConfig
 from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.callers import bearer, generation_stub, prompt, text_of
+from tests.drivers.forks import Forks
 from tests.drivers.load import Caller, callers
 from tests.drivers.places import servers_place
+from tests.drivers.postgres import complete
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
 PORTS = {
@@ -89,23 +92,22 @@ def test_ctrl_c_stops_everything_and_the_next_run_has_the_data(installation: Ins
     assert after.records_labelled("case", "before Ctrl-C") == ["SETTLED"]
 
 
-@pytest.mark.parametrize("killed", ["supervisor", "everything"])
-def test_a_run_after_kill_9_has_the_data(installation: Installation, killed: str) -> None:
-    """The supervisor alone, which takes the others with it; and all processes at once, as a power cut does."""
+def test_a_run_after_kill_9_has_the_data(installation: Installation) -> None:
+    """All processes at once, as a power cut does; test_kill_workers.py kills the supervisor alone."""
     before = installation.running()
-    answer_call(before, killed)
+    answer_call(before, "before the kill")
     processes = processes_of(before)
 
-    for process in processes if killed == "everything" else processes[:1]:
+    for process in processes:
         kill(process)
     before.process.wait()
     after = installation.running()
-    answer_call(after, f"after {killed}")
+    answer_call(after, "after the kill")
 
     assert not [process for process in processes if lives(process)]
     assert keys_of(after) == keys_of(before)
-    assert after.records_labelled("case", killed) == ["SETTLED"]
-    assert after.records_labelled("case", f"after {killed}") == ["SETTLED"]
+    assert after.records_labelled("case", "before the kill") == ["SETTLED"]
+    assert after.records_labelled("case", "after the kill") == ["SETTLED"]
 
 
 def test_a_server_is_ready_as_long_as_one_of_its_workers_is(installation: Installation) -> None:
@@ -145,11 +147,11 @@ def test_it_says_where_everything_is_and_writes_the_same_for_programs(installati
     assert "tollhouse report month" in banner
 
 
-def test_a_second_run_on_the_same_state_directory_is_refused(installation: Installation) -> None:
+def test_a_second_run_on_the_same_state_directory_is_refused(installation: Installation, server_forks: Forks) -> None:
     """It names the process that holds the directory, even though its ports are taken too."""
     stack = installation.running()
 
-    (refused,) = outcomes(installation.environment)
+    (refused,) = outcomes(server_forks, installation.environment)
 
     assert refused.returncode == 1
     assert refused.stderr == (
@@ -185,16 +187,36 @@ def test_sigterm_lets_calls_under_way_end_and_books_each_of_them(installation: I
     ends = asyncio.run(calls_through_sigterm(stack))
     status = stack.process.wait(30)
     left = [process for process in processes if lives(process)]
-    after = installation.running()
+    with books_of(stack) as after:
+        assert status == 0
+        assert left == []
+        assert_all_under_way_were_booked(ends, after)
 
-    assert status == 0
-    assert left == []
+
+def assert_all_under_way_were_booked(ends: Mapping[str, list[str]], after: RunningStack) -> None:
+    """Each call that was accepted is answered and settled, and nothing is held for any."""
     assert ends["under way"] == ["OK"] * CALLS_UNDER_WAY
     assert set(ends["late"]) == {"UNAVAILABLE"}
     assert after.records_labelled("case", "under way") == ["SETTLED"] * CALLS_UNDER_WAY
     assert after.records_labelled("case", "late") == []
     assert after.query("SELECT attempt_id FROM attempt") == []
     assert after.query("SELECT held FROM counter WHERE held <> 0") == []
+
+
+@contextmanager
+def books_of(stopped: RunningStack) -> Iterator[RunningStack]:
+    """Let the books of a server that has ended be read: its PostgreSQL alone runs."""
+    state = stopped.state_dir
+    server = EmbeddedPostgres(
+        PostgresConfig(
+            directory=state / "postgres", secrets_directory=state / "secrets", log_path=state / "logs" / "postgres.log"
+        )
+    )
+    endpoint = complete(server.start())
+    try:
+        yield replace(stopped, run={**stopped.run, "postgres": endpoint.dsn()})
+    finally:
+        complete(server.stop())
 
 
 async def calls_through_sigterm(stack: RunningStack) -> dict[str, list[str]]:
@@ -239,7 +261,7 @@ async def end_of(caller: Caller, label: str, *, streams: bool) -> str:
     return "OK"
 
 
-def test_a_port_in_use_is_one_line_that_names_port_and_setting(stack_directory: Path) -> None:
+def test_a_port_in_use_is_one_line_that_names_port_and_setting(stack_directory: Path, server_forks: Forks) -> None:
     """Each of the five ports."""
     with ExitStack() as listeners:
         taken = {setting: listeners.enter_context(socket.create_server(("127.0.0.1", 0))) for setting in PORTS}
@@ -249,7 +271,7 @@ def test_a_port_in_use_is_one_line_that_names_port_and_setting(stack_directory: 
             for setting, port in ports.items()
         ]
 
-        ended = outcomes(*environments)
+        ended = outcomes(server_forks, *environments)
 
     assert [one.returncode for one in ended] == [1] * len(PORTS)
     assert {setting: one.stderr for setting, one in zip(PORTS, ended, strict=True)} == {
@@ -259,11 +281,11 @@ def test_a_port_in_use_is_one_line_that_names_port_and_setting(stack_directory: 
     }
 
 
-def test_a_wrong_setting_is_one_line_that_names_it(stack_directory: Path) -> None:
+def test_a_wrong_setting_is_one_line_that_names_it(stack_directory: Path, server_forks: Forks) -> None:
     """An unknown variable, a number out of range, a word that is none of the choices."""
     environment = stack_environment(stack_directory / "state")
 
-    ended = outcomes(*({**environment, setting: value} for setting, value in WRONG_SETTINGS.items()))
+    ended = outcomes(server_forks, *({**environment, setting: value} for setting, value in WRONG_SETTINGS.items()))
 
     assert [one.returncode for one in ended] == [2] * len(WRONG_SETTINGS)
     assert [one.stderr.count("\n") for one in ended] == [1] * len(WRONG_SETTINGS)
@@ -272,23 +294,9 @@ def test_a_wrong_setting_is_one_line_that_names_it(stack_directory: Path) -> Non
     assert not (stack_directory / "state").exists()
 
 
-def outcomes(*environments: Mapping[str, str]) -> list["subprocess.CompletedProcess[str]"]:
-    """Run the server in each environment, all at once, and return how each run ended."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tollhouse_server", "run"],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in environments
-    ]
-    return [
-        subprocess.CompletedProcess(one.args, one.returncode, *output)
-        for one, output in [(one, one.communicate(timeout=60)) for one in started]
-    ]
+def outcomes(forks: Forks, *environments: Mapping[str, str]) -> list["subprocess.CompletedProcess[str]"]:
+    """Run the server in each environment and return how each run ended."""
+    return [forks.run(["run"], environment=environment, directory=Path.cwd()) for environment in environments]
 
 
 def answer_call(stack: RunningStack, label: str) -> None:
