@@ -39,7 +39,7 @@ from tests.drivers.ledger_wishes import AMOUNTS, Place, calls, limit_wishes, sco
 from tests.drivers.postgres import TestDatabase
 from tests.drivers.verification import findings_in
 
-RUNS, STEPS = 40, 30
+RUNS, STEPS = 16, 30
 Result = TypeVar("Result")
 
 
