@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -117,9 +118,16 @@ def in_project(project: str, *departments: str, tenant: str = "acme", credential
 @pytest.fixture
 async def books(fresh_database: TestDatabase) -> AsyncIterator[Books]:
     """The books of an empty database."""
-    database = Database(fresh_database.app_dsn)
+    async with books_in(fresh_database) as books:
+        yield books
+
+
+@asynccontextmanager
+async def books_in(place: TestDatabase) -> AsyncIterator[Books]:
+    """Keep the books of a database until the block is left."""
+    database = Database(place.app_dsn)
     try:
-        async with ledger_view(fresh_database.root_dsn) as view, ledger_process(fresh_database.app_dsn) as process:
+        async with ledger_view(place.root_dsn) as view, ledger_process(place.app_dsn) as process:
             yield Books(database, process, view)
     finally:
         await database.close()

@@ -2,12 +2,15 @@
 
 `fresh_database` gives a test its own copy of the migrated template; `module_database` one for a whole test module.
 Both carry DSNs for the owner role (migrations, set-up) and the app role (what the server runs as).
+
+What many tests would have to bring about first is brought about once: a folder or a module overrides the fixture
+`preparation`, and each of its tests has a copy of the database that was prepared so.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,6 +36,11 @@ class TestDatabase:
     owner_dsn: str = field(repr=False)
     app_dsn: str = field(repr=False)
     root_dsn: str = field(repr=False)
+    kept: Any = field(default=None, repr=False)
+    """What its preparation has returned: keys, and whatever else is in no database."""
+
+
+Preparation = Callable[[TestDatabase], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +50,26 @@ class TestPostgres:
     __test__ = False
 
     endpoint: PostgresEndpoint
+    prepared: dict[Preparation, TestDatabase] = field(default_factory=dict)
+    """Databases to copy, each with what its preparation has left in it; nobody else connects to them."""
 
     def database(self, name: str) -> TestDatabase:
         """The DSNs of a database of this server."""
         dsn = self.endpoint.dsn
         return TestDatabase(name=name, owner_dsn=dsn(OWNER, name), app_dsn=dsn(APP, name), root_dsn=dsn(ROOT, name))
 
-    def create_database(self) -> TestDatabase:
-        """A new database with the template's content (tens of milliseconds)."""
+    def create_database(self, preparation: Preparation | None = None) -> TestDatabase:
+        """A new database with the content of the template, or of one that was prepared (tens of milliseconds)."""
         name = f"test_{uuid4().hex[:12]}"
-        complete(self._create(name, f"TEMPLATE {TEMPLATE}"))
-        return self.database(name)
+        if preparation is None:
+            complete(self._create(name, f"TEMPLATE {TEMPLATE}"))
+            return self.database(name)
+        if preparation not in self.prepared:
+            original = self.create_database()
+            self.prepared[preparation] = replace(original, kept=complete(preparation(original)))
+        original = self.prepared[preparation]
+        complete(self._create(name, f'TEMPLATE "{original.name}"'))
+        return replace(self.database(name), kept=original.kept)
 
     def drop_database(self, database: TestDatabase) -> None:
         """Drop it, ending the connections that a failed test left."""
@@ -128,9 +145,15 @@ def postgres_server(server_directory: Path) -> Iterator[TestPostgres]:
 
 
 @pytest.fixture
-def fresh_database(postgres_server: TestPostgres) -> Iterator[TestDatabase]:
-    """A migrated, empty database for this test alone."""
-    database = postgres_server.create_database()
+def preparation() -> Preparation | None:
+    """What is done to the database of a test before it is copied for it; it leaves no connection open."""
+    return None
+
+
+@pytest.fixture
+def fresh_database(postgres_server: TestPostgres, preparation: Preparation | None) -> Iterator[TestDatabase]:
+    """A migrated database for this test alone: empty, or prepared."""
+    database = postgres_server.create_database(preparation)
     yield database
     postgres_server.drop_database(database)
 

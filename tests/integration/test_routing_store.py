@@ -24,7 +24,7 @@ from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
 from tollhouse_server.routing.targets import AccountLimit, AccountMetric
 from tollhouse_server.upstream.protocol import UpstreamKind
 
-from tests.drivers.postgres import TestDatabase
+from tests.drivers.postgres import Preparation, TestDatabase
 
 ADDRESSES = Addresses(
     base_urls={"gemini_api": "http://127.0.0.1:1", "vertex": "https://{region}-aiplatform.googleapis.com"},
@@ -42,11 +42,21 @@ def key(key_id: str = "first", account_id: str = "acme") -> UpstreamKeyRow:
     return UpstreamKeyRow(account_id=account_id, key_id=key_id, vault_version=1, fingerprint=fingerprint)
 
 
+async def with_seed(place: TestDatabase) -> None:
+    database = Database(place.app_dsn)
+    async with database.transaction() as session:
+        await seed(session, accounts=[account()], addresses=ADDRESSES)
+    await database.close()
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    return with_seed
+
+
 @pytest.fixture
 async def database(fresh_database: TestDatabase) -> AsyncIterator[Database]:
     database = Database(fresh_database.app_dsn)
-    async with database.transaction() as session:
-        await seed(session, accounts=[account()], addresses=ADDRESSES)
     yield database
     await database.close()
 

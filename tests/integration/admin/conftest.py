@@ -3,28 +3,30 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tollhouse_server.routing.addresses import Addresses
-from tollhouse_server.routing.live import seed
 
 from tests.drivers.openbao import TestOpenBao
-from tests.drivers.postgres import TestDatabase
+from tests.drivers.postgres import Preparation, TestDatabase
 from tests.integration.admin.archive import Archive, opened
-from tests.integration.admin.plane import Plane
+from tests.integration.admin.plane import Plane, plane_over, with_administrator, with_catalogue
+
+
+@pytest.fixture
+def preparation(request: pytest.FixtureRequest) -> Preparation | None:
+    """What `shop` or `plane` starts from."""
+    found = {"shop": with_catalogue, "plane": with_administrator}
+    return next((prepare for name, prepare in found.items() if name in request.fixturenames), None)
 
 
 @pytest.fixture
 async def plane(fresh_database: TestDatabase) -> AsyncIterator[Plane]:
     """The administration plane over a fresh database, with a platform administrator's key."""
-    plane = await Plane.start(fresh_database.app_dsn)
-    yield plane
-    await plane.database.close()
+    async with plane_over(fresh_database) as plane:
+        yield plane
 
 
 @pytest.fixture
-async def shop(plane: Plane) -> Plane:
-    """The plane with the packaged catalogue."""
-    async with plane.database.transaction() as session:
-        await seed(session, accounts=(), addresses=Addresses(base_urls={}))
+def shop(plane: Plane) -> Plane:
+    """The plane with the packaged catalogue, which `preparation` has put there."""
     return plane
 
 

@@ -1,6 +1,8 @@
 """The administration plane as one object: real PostgreSQL below, the handlers above, no transport."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -41,7 +43,10 @@ from tollhouse_server.identity.directory import MAX_STALENESS_SECONDS, Directory
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import domain_of
 from tollhouse_server.routing.addresses import Addresses
+from tollhouse_server.routing.live import seed
 from tollhouse_server.services import tree_services
+
+from tests.drivers.postgres import TestDatabase
 
 PEPPER = b"a pepper for tests"
 PATIENCE_SECONDS = 5.0
@@ -68,7 +73,8 @@ class Plane:
     admin_key: str
 
     @classmethod
-    async def start(cls, dsn: str) -> Self:
+    async def start(cls, dsn: str, *, admin_key: str = "") -> Self:
+        """Open the plane over a database; without the key of a platform's administrator it makes one."""
         database = Database(dsn, pool_size=10)
         watch = EpochWatch(database)
         directory, authorizer = Directory(database, watch, PEPPER), Authorizer(database, watch)
@@ -93,7 +99,7 @@ class Plane:
             ModelService(database, mutations, pages),
             AccountService(database, mutations, pages, ADDRESSES),
         )
-        admin_key = await create_administrator_key(database, PEPPER)
+        admin_key = admin_key or await create_administrator_key(database, PEPPER)
         await watch.refresh()
         return cls(
             database=database,
@@ -162,6 +168,35 @@ class Plane:
             )
         )
         return str(answer.secret)
+
+
+async def with_administrator(database: TestDatabase) -> str:
+    """Prepare a database for planes: return the key of a platform's administrator."""
+    async with plane_over(database) as plane:
+        return plane.admin_key
+
+
+async def with_catalogue(database: TestDatabase) -> str:
+    """Prepare a database for planes, with the packaged catalogue."""
+    async with plane_over(database) as plane:
+        await add_catalogue(plane)
+        return plane.admin_key
+
+
+async def add_catalogue(plane: Plane) -> None:
+    """Store the packaged catalogue."""
+    async with plane.database.transaction() as session:
+        await seed(session, accounts=(), addresses=Addresses(base_urls={}))
+
+
+@asynccontextmanager
+async def plane_over(database: TestDatabase) -> AsyncIterator[Plane]:
+    """Open a plane over a database until the block is left, with the key that is kept with it, if one is."""
+    plane = await Plane.start(database.app_dsn, admin_key=database.kept or "")
+    try:
+        yield plane
+    finally:
+        await plane.database.close()
 
 
 def rpc_of(message: Message) -> str:

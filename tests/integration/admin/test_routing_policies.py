@@ -15,10 +15,11 @@ from tollhouse_server.errors import (
     ResourceNotFound,
 )
 from tollhouse_server.routing.addresses import Addresses
-from tollhouse_server.routing.live import LiveCatalogue, seed
+from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.routing.policies import EffectivePolicy
 
-from tests.integration.admin.plane import Plane
+from tests.drivers.postgres import Preparation, TestDatabase
+from tests.integration.admin.plane import Plane, add_catalogue, plane_over
 
 TENANT = "tenants/acme"
 SALES = f"{TENANT}/departments/sales"
@@ -26,12 +27,22 @@ EMEA = f"{TENANT}/departments/emea"
 CRM = f"{EMEA}/projects/crm"
 
 
-@pytest.fixture
-async def company(plane: Plane) -> Plane:
+async def with_company(database: TestDatabase) -> str:
     """Tenant acme: department sales, emea below it, project crm there; and the packaged catalogue."""
-    async with plane.database.transaction() as session:
-        await seed(session, accounts=(), addresses=Addresses(base_urls={}))
-    await plane.tenant("acme")
+    async with plane_over(database) as plane:
+        await add_catalogue(plane)
+        await plane.tenant("acme")
+        return plane.admin_key
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    return with_company
+
+
+@pytest.fixture
+def company(plane: Plane) -> Plane:
+    """The plane with the company, which `preparation` has put there."""
     return plane
 
 

@@ -19,7 +19,8 @@ from tollhouse_server.errors import (
     WrongState,
 )
 
-from tests.integration.admin.plane import Plane
+from tests.drivers.postgres import Preparation, TestDatabase
+from tests.integration.admin.plane import Plane, plane_over, with_administrator
 
 ACME = "tenants/acme"
 SALES, EMEA = f"{ACME}/departments/sales", f"{ACME}/departments/emea"
@@ -78,11 +79,21 @@ def summary(answer: pb.ApplyTreeResponse) -> list[tuple[int, str]]:
     return [(one.action, one.resource.removeprefix(ACME).split("/g-")[0]) for one in answer.changes]
 
 
-@pytest.fixture
-async def acme(plane: Plane) -> Plane:
+async def with_acme(database: TestDatabase) -> str:
     """The company, applied."""
-    await plane.call(apply(company()))
-    await plane.watch.refresh()
+    async with plane_over(database) as plane:
+        await plane.call(apply(company()))
+        return plane.admin_key
+
+
+@pytest.fixture
+def preparation(request: pytest.FixtureRequest) -> Preparation:
+    return with_acme if "acme" in request.fixturenames else with_administrator
+
+
+@pytest.fixture
+def acme(plane: Plane) -> Plane:
+    """The plane with the company, which `preparation` has put there."""
     return plane
 
 

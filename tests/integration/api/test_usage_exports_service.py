@@ -30,7 +30,8 @@ from tollhouse_server.reporting.reports import month_report, usage_summary
 from tollhouse_server.reporting.retention import Retention
 from tollhouse_server.reporting.sums import Dimension
 
-from tests.drivers.books import Books
+from tests.drivers.books import Books, books_in
+from tests.drivers.postgres import Preparation, TestDatabase
 from tests.drivers.random_books import random_record, write
 from tests.drivers.rolled_up import build
 from tests.integration.api.callers import PAGES, by
@@ -40,9 +41,14 @@ START, END = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
 ACME = parse_scope("tenants/acme")
 
 
-@pytest.fixture
-async def service(books: Books) -> UsageExportService:
-    """The service, over a May with records of two tenants in different time zones, rolled up, nothing in suspense."""
+async def with_may(database: TestDatabase) -> None:
+    """A May with records of two tenants in different time zones, rolled up, nothing in suspense."""
+    async with books_in(database) as books:
+        await fill(books)
+
+
+async def fill(books: Books) -> None:
+    """Write the records of May, and one of June."""
     chance = random.Random(5)
     await books.add_tenant(time_zone="Europe/Berlin")
     await books.add_tenant("other")
@@ -55,6 +61,16 @@ async def service(books: Books) -> UsageExportService:
     await books.view.connection.execute("UPDATE suspense SET resolved_at = now()")
     for tenant in ("acme", "other"):
         await build(books, datetime(2026, 6, 4, tzinfo=UTC), tenant)
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    return with_may
+
+
+@pytest.fixture
+def service(books: Books) -> UsageExportService:
+    """The service, over that May."""
     return UsageExportService(books.database, Mutations(books.database, b"key"), PAGES)
 
 
