@@ -1,4 +1,4 @@
-"""kill -9 under load: workers, the housekeeper, the supervisor. The books stay right. Some 60 s."""
+"""kill -9 under load: workers, the housekeeper, the supervisor. The books stay right. Some 30 s."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.drivers.places import servers_place
 from tests.drivers.reconciliation import Attempts, assert_books_agree, in_flight, served_calls
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
-KILLS = 10
+KILLS = 4
 CALLERS = 10
 CALLS_PER_CONNECTION = 4
 RESEARCH = "tenants/demo/departments/research"
@@ -144,8 +144,8 @@ async def assert_all_is_booked(installation: Installation) -> Attempts:
     return booked
 
 
-async def test_ten_killed_workers_lose_no_call_and_book_none_twice(installation: Installation) -> None:
-    """Ten times kill -9 at a random moment, now one worker, now the other: every call is settled or in suspense."""
+async def test_killed_workers_lose_no_call_and_book_none_twice(installation: Installation) -> None:
+    """Time and again kill -9 at a random moment, now this worker, now that: every call is settled or in suspense."""
     dice = random.Random(10)
     before = await asyncio.to_thread(Attempts.read, installation.stack, RESEARCH)
 
@@ -170,7 +170,7 @@ async def test_a_killed_housekeeper_is_replaced_and_sweeps(installation: Install
 
     async with load_on(installation):
         await until("worker-1 serves", lambda: installation.serves("worker-1"))
-        await asyncio.sleep(0.5)
+        await until("calls are under way", lambda: in_flight(installation.stack) > CALLERS // 2)
         os.kill(installation.pid("worker-1"), signal.SIGKILL)
         os.kill(old, signal.SIGKILL)
         await until("there is another housekeeper", lambda: installation.pid("housekeeper") != old)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,29 +42,44 @@ async def slow_down(stack: RunningStack) -> None:
         await simulator.set_pace(tokens_per_second=400)
 
 
-def test_a_refused_call_is_admitted_when_its_caller_waits_as_told(running_stack: RunningStack) -> None:
-    """The refusal says which limit, how full it is and when it is empty; RetryInfo is obeyed to the letter."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A call that was refused because the one call of its minute had been made."""
+
+    key: str
+    refused_at: datetime
+    details: dict[str, Any]
+
+    @property
+    def wait(self) -> timedelta:
+        """How long its caller was told to wait."""
+        told: timedelta = self.details["RetryInfo"].retry_delay.ToTimedelta()
+        return told
+
+
+@pytest.fixture(scope="module")
+def refusal(running_stack: RunningStack) -> Refusal:
+    """Shared by the module's first test and its last: the wait, up to a minute, passes while the others run."""
     requests, minute = limits.LIMIT_METRIC_REQUESTS, limits.LIMIT_WINDOW_MINUTE
     key = limited_department(running_stack, "patient", requests, minute, 1)
     with generation_stub(running_stack) as stub:
         stub.GenerateContent(prompt("first"), metadata=bearer(key), timeout=20)
         refused_at = datetime.now(UTC)
-
         with pytest.raises(grpc.RpcError) as raised:
             stub.GenerateContent(prompt("too soon"), metadata=bearer(key), timeout=20)
-        details: dict[str, Any] = {**details_of(raised.value)}
-        wait = details["RetryInfo"].retry_delay.ToTimedelta()
-        time.sleep(wait.total_seconds())
-        answer = stub.GenerateContent(prompt("as told"), metadata=bearer(key), timeout=20)
+    return Refusal(key=key, refused_at=refused_at, details={**details_of(raised.value)})
 
-    state = details["LimitState"]
+
+def test_a_refusal_says_which_limit_how_full_it_is_and_when_it_is_empty(refusal: Refusal) -> None:
+    """The numbers are those of the minute."""
+    state = refusal.details["LimitState"]
+
     resets_at = state.resets_at.ToDatetime(tzinfo=UTC)
     assert (state.limit, state.metric, state.window) == ("tenants/demo/limits/patient", "REQUESTS", "MINUTE")
     assert (state.amount, state.held, state.settled, state.requested) == (1, 0, 1, 1)
     assert resets_at.second == 0
-    assert timedelta(0) < wait <= timedelta(seconds=60)
-    assert abs(refused_at + wait - resets_at) < timedelta(seconds=2)
-    assert answer.candidates[0].finish_reason == "STOP"
+    assert timedelta(0) < refusal.wait <= timedelta(seconds=60)
+    assert abs(refusal.refused_at + refusal.wait - resets_at) < timedelta(seconds=2)
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
@@ -103,7 +119,7 @@ def test_a_stream_held_for_in_steps_is_cut_when_its_budget_is_used_up(stack_dire
     config = c.GenerationConfig(max_output_tokens=4000, thinking_config=NO_THINKING)
     request = prompt("[[tokens:3000]] a long story", generation_config=config, labels={"case": "cut"})
     messages: list[g.GenerateContentResponse] = []
-    with running_stack_in(stack_directory, stream_step_tokens=512) as stack, generation_stub(stack) as stub:
+    with running_stack_in(stack_directory, stream_step_tokens=512, workers=1) as stack, generation_stub(stack) as stub:
         asyncio.run(slow_down(stack))
         output, total = limits.LIMIT_METRIC_OUTPUT_TOKENS, limits.LIMIT_WINDOW_TOTAL
         key = limited_department(stack, "stepper", output, total, 1000)
@@ -126,3 +142,16 @@ def test_a_stream_held_for_in_steps_is_cut_when_its_budget_is_used_up(stack_dire
     assert messages[-1].usage_metadata.candidates_token_count == told
     assert (kinds, booked["outcome"]) == (["SETTLED"], "CUT_OFF")
     assert 500 < told <= booked["output_tokens"] <= 1000
+
+
+def test_a_refused_call_is_admitted_when_its_caller_waits_as_told(
+    running_stack: RunningStack, refusal: Refusal
+) -> None:
+    """RetryInfo is obeyed to the letter."""
+    still = refusal.refused_at + refusal.wait - datetime.now(UTC)
+
+    time.sleep(max(0.0, still.total_seconds()))
+    with generation_stub(running_stack) as stub:
+        answer = stub.GenerateContent(prompt("as told"), metadata=bearer(refusal.key), timeout=20)
+
+    assert answer.candidates[0].finish_reason == "STOP"
