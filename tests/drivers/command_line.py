@@ -13,8 +13,10 @@ import pytest
 from tollhouse_admin.__main__ import execute
 
 from tests.drivers.forks import Forks
-from tests.drivers.sources import CLI_SOURCES
+from tests.drivers.sources import CLI_SOURCES, ROOT
 from tests.drivers.stack import RunningStack
+
+__all__ = ["ROOT", "SOURCES", "CommandLine", "Company", "administrators", "company", "tollhouse"]
 
 SOURCES = os.pathsep.join(CLI_SOURCES)
 

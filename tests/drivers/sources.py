@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
-CLI_SOURCES = (str(_ROOT / "protos"), str(_ROOT / "admin_cli"))
+CLI_SOURCES = (str(ROOT / "protos"), str(ROOT / "admin_cli"))
 """All that the command line needs; the server is not there for it."""
