@@ -1,5 +1,9 @@
 """Fixtures that every test may use."""
 
+import gc
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = [
@@ -16,3 +20,15 @@ def pytest_configure() -> None:
     """Let properties take their time: how long an example takes is the machine's affair, which others use too."""
     settings.register_profile("tollhouse", deadline=None)
     settings.load_profile("tollhouse")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage, and never look at what was collected: it stays to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()

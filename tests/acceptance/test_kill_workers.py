@@ -73,7 +73,7 @@ def installation() -> Iterator[Installation]:
                 admin.add_limit("calls", RESEARCH, limits.LIMIT_METRIC_REQUESTS, limits.LIMIT_WINDOW_TOTAL, per_day)
             yield made
         finally:
-            made.stack.stop()
+            made.stack.end()
 
 
 async def until(what: str, is_so: Callable[[], bool], *, seconds: float = 30) -> None:

@@ -58,10 +58,10 @@ class Installation:
             self._stack.wait_until_ready()
         return self._stack
 
-    def stop(self) -> None:
-        """Stop it if it runs."""
+    def end(self) -> None:
+        """End it if it runs."""
         if self._stack is not None:
-            self._stack.stop()
+            self._stack.end()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def installation() -> Iterator[Installation]:
         try:
             yield installation
         finally:
-            installation.stop()
+            installation.end()
 
 
 def test_ctrl_c_stops_everything_and_the_next_run_has_the_data(installation: Installation) -> None:

@@ -155,7 +155,7 @@ def running_deployment(parts: Parts, *, administrator_key: str = "") -> Iterator
         gateway.run = {**gateway.run, "demo_api_key": set_up(gateway)}
         yield Deployment(parts, gateway)
     finally:
-        gateway.stop()
+        gateway.end()
 
 
 def prepared(parts: Parts) -> str:

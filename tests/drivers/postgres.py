@@ -8,8 +8,9 @@ What many tests would have to bring about first is brought about once: a folder 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ class TestPostgres:
     __test__ = False
 
     endpoint: PostgresEndpoint
+    loop: asyncio.AbstractEventLoop
+    root: "asyncpg.Connection[asyncpg.Record]"
+    """The superuser's connection, on that loop: to open one for each database would cost as much as the database."""
     prepared: dict[Preparation, TestDatabase] = field(default_factory=dict)
     """Databases to copy, each with what its preparation has left in it; nobody else connects to them."""
 
@@ -62,41 +66,54 @@ class TestPostgres:
         """A new database with the content of the template, or of one that was prepared (tens of milliseconds)."""
         name = f"test_{uuid4().hex[:12]}"
         if preparation is None:
-            complete(self._create(name, f"TEMPLATE {TEMPLATE}"))
+            self._create(name, f"TEMPLATE {TEMPLATE}")
             return self.database(name)
         if preparation not in self.prepared:
             original = self.create_database()
             self.prepared[preparation] = replace(original, kept=complete(preparation(original)))
         original = self.prepared[preparation]
-        complete(self._create(name, f'TEMPLATE "{original.name}"'))
+        self._create(name, f'TEMPLATE "{original.name}"')
         return replace(self.database(name), kept=original.kept)
 
     def drop_database(self, database: TestDatabase) -> None:
         """Drop it, ending the connections that a failed test left."""
-        complete(self._administer(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)'))
+        self._administer(f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
 
     def create_template(self) -> None:
         """Run the migrations once, as the owner; every test database is a copy."""
-        complete(self._create(TEMPLATE, ""))
+        self._create(TEMPLATE, "")
         template = self.database(TEMPLATE)
         complete(prepare_database(template.root_dsn, TEMPLATE))
         migrate(template.owner_dsn)
 
-    async def _create(self, name: str, template: str) -> None:
-        await self._administer(
+    def _create(self, name: str, template: str) -> None:
+        self._administer(
             f'CREATE DATABASE "{name}" OWNER {OWNER} {template} STRATEGY file_copy',
             # Rights on the database itself are not copied from a template.
-            f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC',
-            f'GRANT CONNECT ON DATABASE "{name}" TO {APP}',
+            f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC; GRANT CONNECT ON DATABASE "{name}" TO {APP}',
         )
 
-    async def _administer(self, *statements: str) -> None:
-        connection = await asyncpg.connect(self.endpoint.dsn(ROOT, "postgres"))
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
+    def _administer(self, *statements: str) -> None:
+        self.loop.run_until_complete(self._execute(statements))
+
+    async def _execute(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            await self.root.execute(statement)
+
+
+@contextmanager
+def with_template(endpoint: PostgresEndpoint) -> Iterator[TestPostgres]:
+    """Make the template on a server that runs, and give out databases until the block is left."""
+    # Not the test runner's, which it has for itself.
+    loop = asyncio.new_event_loop()
+    try:
+        root = loop.run_until_complete(asyncpg.connect(endpoint.dsn(ROOT, "postgres")))
+        running = TestPostgres(endpoint, loop, root)
+        running.create_template()
+        yield running
+        loop.run_until_complete(root.close())
+    finally:
+        loop.close()
 
 
 def complete(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -136,10 +153,9 @@ def postgres_server(server_directory: Path) -> Iterator[TestPostgres]:
         durable=False,
     )
     server = EmbeddedPostgres(config)
-    running = TestPostgres(complete(server.start()))
     try:
-        running.create_template()
-        yield running
+        with with_template(complete(server.start())) as running:
+            yield running
     finally:
         complete(server.stop())
 

@@ -21,7 +21,7 @@ from tollhouse_server.vault.signing import Purpose, SigningKey
 
 from tests.drivers.audit import KEY
 from tests.drivers.audit_tampers import unfound
-from tests.drivers.postgres import TestDatabase, TestPostgres, complete
+from tests.drivers.postgres import TestDatabase, complete, with_template
 from tests.drivers.receipts import KeyInMemory
 from tests.drivers.referee import Finding
 from tests.drivers.stored_tampers import TAMPERS, StoredTrail
@@ -55,9 +55,8 @@ def run(journal: Journal, *, tampers: int, seed: int) -> None:
         )
     )
     try:
-        running = TestPostgres(complete(server.start()))
-        running.create_template()
-        missed = complete(_stored(running.create_database(), directory / "anchor", tampers=tampers, seed=seed))
+        with with_template(complete(server.start())) as running:
+            missed = complete(_stored(running.create_database(), directory / "anchor", tampers=tampers, seed=seed))
     finally:
         complete(server.stop())
         shutil.rmtree(directory, ignore_errors=True)
