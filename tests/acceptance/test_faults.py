@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.drivers.deployment import Parts
+from tests.drivers.forks import Forks
 from tests.drivers.stack import RunningStack
 from tests.faults import boundary_campaign, random_kills, store_trouble
 from tests.faults.boundaries import all_boundaries, files
@@ -19,9 +20,9 @@ MIXED = SCENARIOS[0]
 
 
 @pytest.fixture(scope="module")
-def parts() -> Iterator[tuple[Parts, RunningStack]]:
+def parts(server_forks: Forks) -> Iterator[tuple[Parts, RunningStack]]:
     """PostgreSQL, OpenBao, the simulator, and a process that forks workers."""
-    with rig_parts() as running:
+    with rig_parts(server_forks) as running:
         yield running
 
 

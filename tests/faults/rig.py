@@ -23,6 +23,8 @@ from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.administration import administration, dollars
 from tests.drivers.deployment import Parts, as_run_file, prepared, running_parts, set_up
+from tests.drivers.forks import Forks
+from tests.drivers.places import servers_place
 from tests.drivers.referee import Finding, Referee
 from tests.drivers.stack import RunningStack
 
@@ -268,9 +270,12 @@ def parts_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def rig_parts() -> Iterator[tuple[Parts, RunningStack]]:
-    """Start what a rig stands on. Synchronous: the kernel ends our servers with the thread that started them."""
-    with parts_directory() as directory, running_parts(directory) as parts, running_forks(parts) as stack:
+def rig_parts(forks: Forks | None = None) -> Iterator[tuple[Parts, RunningStack]]:
+    """Start what a rig stands on. Synchronous: the kernel ends our servers with the thread that started them.
+
+    Commands that only prepare it come from `forks`; without, Python is started for each.
+    """
+    with servers_place("faults") as directory, running_parts(directory, forks) as parts, running_forks(parts) as stack:
         stack.run = as_run_file(parts, prepared(parts))
         yield parts, stack
 

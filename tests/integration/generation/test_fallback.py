@@ -203,7 +203,7 @@ async def test_a_target_that_keeps_silent_is_left_for_another(
     """The caller's time is not spent on the first one alone."""
     await simulator.add_fault("hang", key=account.secrets[0], model=FIRST, served=False)
 
-    answer = await process.generate(call_of(deadline_seconds=10.0))
+    answer = await process.generate(call_of(deadline_seconds=6.0))
 
     suspended, settled = await process.records()
     assert (suspended.kind, settled.kind, settled.model) == (RecordKind.SUSPENSE, RecordKind.SETTLED, SECOND)
