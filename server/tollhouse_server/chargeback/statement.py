@@ -171,7 +171,7 @@ class Return:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayCurrency:
-    """A currency in which amounts are shown beside dollars: units of it for one dollar, in millionths, with its date."""
+    """A currency to show amounts in beside dollars: millionths of a unit for one dollar, with the date of the rate."""
 
     code: str
     per_dollar_millionths: int
