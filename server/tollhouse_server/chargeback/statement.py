@@ -75,7 +75,10 @@ class UsageLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFact:
-    """Cost of one day, department, project, tier and model: what rules and shared costs reckon with."""
+    """Cost of one day, department, project, tier and model: what rules and shared costs reckon with.
+
+    Departments, project, tier and model are ids. `tokens` are input and output together.
+    """
 
     day: date
     department_path: tuple[str, ...]
@@ -84,6 +87,7 @@ class UsageFact:
     model: str
     calls: int
     cost_nanos: int
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
