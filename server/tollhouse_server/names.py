@@ -209,6 +209,49 @@ class ContentPolicyName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class ChargeRuleName(_Name):
+    """A mark-up or discount of a tenant."""
+
+    template = "tenants/{tenant}/chargeRules/{charge_rule}"
+    tenant: str
+    charge_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformChargeRuleName(_Name):
+    """A mark-up or discount of the platform."""
+
+    template = "chargeRules/{charge_rule}"
+    charge_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCostName(_Name):
+    """A cost that departments share."""
+
+    template = "tenants/{tenant}/sharedCosts/{shared_cost}"
+    tenant: str
+    shared_cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalletName(_Name):
+    """Money paid in advance."""
+
+    template = "tenants/{tenant}/wallets/{wallet}"
+    tenant: str
+    wallet: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayCurrencyName(_Name):
+    """The currency in which a tenant reads amounts."""
+
+    template = "tenants/{tenant}/displayCurrency"
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierName(_Name):
     """A tier of the catalogue."""
 
@@ -292,6 +335,24 @@ class PriceBookName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class PeriodName(_Name):
+    """A month of a tenant, as it is closed."""
+
+    template = "tenants/{tenant}/periods/{month}"
+    tenant: str
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentName(_Name):
+    """A credit or correction."""
+
+    template = "tenants/{tenant}/adjustments/{adjustment}"
+    tenant: str
+    adjustment: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageExportName(_Name):
     """The export of one month's usage records."""
 
@@ -337,11 +398,11 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
-    kinds += "|groups|roles"
-    others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy"
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
+    kinds += "|groups|roles|adjustments"
+    others = r"/(?:suspense|contents|periods)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy|/displayCurrency"
+    tail = rf"(?:/departments/-|(?:/apiKeys/[a-z2-7]{{12}})?/boundLabels|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
+    flat = r"(?:priceBooks|roles|usageExports|chargeRules|currencyRates)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 

@@ -41,6 +41,8 @@ NAMES: Final[dict[str, str]] = {
     "RoleService.UpdateRole": f"{TENANT}/roles/for-isolation",
     "RoleService.DeleteRole": f"{TENANT}/roles/for-isolation",
     "GroupService": f"{TENANT}/groups/for-isolation",
+    "ChargebackService": f"{TENANT}/periods/2026-10",
+    "ChargebackService.GetAdjustment": f"{TENANT}/adjustments/for-isolation",
     "ContentService": f"{TENANT}/contents/{UUID(int=0)}",
     "ContentService.GetContentPolicy": f"{TENANT}/contentPolicy",
     "ContentService.UpdateContentPolicy": f"{TENANT}/contentPolicy",
@@ -86,6 +88,8 @@ _ROWS: Final = {
     "tenant": """
         AuditService: ExportAuditEvents ListAuditCheckpoints SearchAuditEvents TailAuditEvents
             VerifyAuditTrail
+        ChargebackService: ClosePeriod CreateAdjustment ExportStatement ExportStatementRecords GetAdjustment
+            GetPeriod GetStatement ListAdjustments ListPeriods ListSeals PreviewPeriod ReopenPeriod
         ContentService: DeleteContent DeleteContents EraseTenantContent GetContentPolicy ListContents
             UpdateContentPolicy
         DataPolicyService: ListDataFindings
@@ -127,6 +131,7 @@ _ROWS: Final = {
         AccessService: ExplainAccess ListAccess
         AuditService: GetAuditKeys
         CatalogService: GetModel GetTier ListModels ListTiers
+        ChargebackService: GetStatementKeys
         DataPolicyService: ListDataDetectors
         PriceService: GetPriceBook ListPrices
         ReceiptService: GetReceiptKeys

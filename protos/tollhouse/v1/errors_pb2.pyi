@@ -247,6 +247,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
     use an API key."
     """
+    REASON_PERIOD_CLOSED: _Reason.ValueType  # 75
+    """FAILED_PRECONDITION. The month is closed: its statements are sealed and never change. Not worth repeating; a correction
+    is an adjustment in a later month. Sample: "tenants/acme/periods/2026-10 is closed and never changes; enter an
+    adjustment into a later month, for this one."
+    """
+    REASON_PERIOD_OBSTRUCTED: _Reason.ValueType  # 76
+    """FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
+    when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -465,6 +474,15 @@ REASON_IDENTITY_PROVIDER_UNAVAILABLE: Reason.ValueType  # 48
 """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
 old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
 use an API key."
+"""
+REASON_PERIOD_CLOSED: Reason.ValueType  # 75
+"""FAILED_PRECONDITION. The month is closed: its statements are sealed and never change. Not worth repeating; a correction
+is an adjustment in a later month. Sample: "tenants/acme/periods/2026-10 is closed and never changes; enter an
+adjustment into a later month, for this one."
+"""
+REASON_PERIOD_OBSTRUCTED: Reason.ValueType  # 76
+"""FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
+when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -58,6 +58,9 @@ _MONEY_READ = (
     _on("usage", *_READ)
     | _on("usageReports", "get")
     | _on("usageRecords", "list")
+    | _on("statements", "get")
+    | _on("periods", *_READ)
+    | _on("adjustments", *_READ)
     | _on("suspense", *_READ)
     | _on("ledger", "verify")
 )
@@ -68,6 +71,9 @@ _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
 _CALL = _on("generation", "generate", "embed", "countTokens", "resolveRoute", "reportOnDeviceUsage") | _on(
     "usage", *_READ
 )
+
+# To enter a correction and to close the month that it is in are for two people; even who may do both cannot do both.
+_CLOSE = _on("periods", "preview", "reopen", "close") | _on("adjustments", "create")
 
 _TENANT = (
     _TREE_READ
@@ -96,6 +102,7 @@ _TENANT = (
     | _on("contentPolicies", "update")
     | _on("contents", "delete", "letRead")
     | _on("suspense", "resolve")
+    | _CLOSE
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
@@ -158,8 +165,8 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("caller", "Calls models and reads its own usage.", _CALL),
             Role(
                 "finance",
-                "Reads what was used and what it cost, and resolves suspense; sees no content.",
-                _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
+                "Reads what was used and what it cost, resolves suspense, closes months; sees no content.",
+                _TREE_READ | _MONEY_READ | _CLOSE | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),

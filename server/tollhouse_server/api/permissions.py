@@ -137,6 +137,7 @@ def _rules() -> Iterator[Rule]:
     yield from _data_rules()
     yield from _traffic_rules()
     yield from _usage_report_rules()
+    yield from _chargeback_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _audit_rules()
@@ -301,6 +302,18 @@ def _usage_report_rules() -> Iterator[Rule]:
     service = f"{_ADMIN}.UsageReportService"
     yield Rule(rpc=f"{service}.GetMonthReport", permission="usageReports.get", fields=("parent",))
     yield Rule(rpc=f"{service}.ListUsageRecords", permission="usageRecords.list", fields=("parent",))
+
+
+def _chargeback_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.ChargebackService"
+    yield Rule(rpc=f"{service}.GetStatement", permission="statements.get", fields=("parent",))
+    yield Rule(rpc=f"{service}.ExportStatement", permission="statements.get", fields=("parent",))
+    yield Rule(rpc=f"{service}.ExportStatementRecords", permission="usageRecords.list", fields=("parent",))
+    yield from _standard("ChargebackService", "periods", "Period", "get list preview reopen close")
+    yield Rule(rpc=f"{service}.ListSeals", permission="periods.get", fields=("parent",))
+    yield from _standard("ChargebackService", "adjustments", "Adjustment", "create get list")
+    # What signatures are checked with is public.
+    yield Rule(rpc=f"{service}.GetStatementKeys", permission=None)
 
 
 def _caller_rules() -> Iterator[Rule]:

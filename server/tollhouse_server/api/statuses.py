@@ -72,6 +72,8 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.RecordsDropped: code_pb2.FAILED_PRECONDITION,
     errors.ExportMismatch: code_pb2.FAILED_PRECONDITION,
     errors.MonthNotDroppable: code_pb2.FAILED_PRECONDITION,
+    errors.PeriodClosed: code_pb2.FAILED_PRECONDITION,
+    errors.PeriodObstructed: code_pb2.FAILED_PRECONDITION,
 }
 
 # What Google answered decides the code of a refusal that is passed on.

@@ -6,6 +6,7 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.access import DutiesConflict, GroupFull
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
+from tollhouse_server.errors.chargeback import PeriodClosed, PeriodObstructed
 from tollhouse_server.errors.content import ContentNotKept, KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, Fault, IdentityProviderUnavailable, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
@@ -73,6 +74,8 @@ __all__ = [
     "NoUpstreamKey",
     "OnDeviceOnly",
     "Overloaded",
+    "PeriodClosed",
+    "PeriodObstructed",
     "PermissionDenied",
     "PriceFileInvalid",
     "RecordsDropped",
