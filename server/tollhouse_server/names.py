@@ -398,11 +398,13 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
-    kinds += "|groups|roles|adjustments"
+    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets"
     others = r"/(?:suspense|contents|periods)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy|/displayCurrency"
-    tail = rf"(?:/departments/-|(?:/apiKeys/[a-z2-7]{{12}})?/boundLabels|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
+    key = r"/apiKeys/[a-z2-7]{12}"
+    tail = rf"(?:/departments/-|(?:{key})?/boundLabels|{key}|{others}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    flat = r"(?:priceBooks|roles|usageExports|chargeRules|currencyRates)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
+    flat = r"(?:priceBooks|roles|usageExports|chargeRules|currencyRates)/[a-z0-9-]{1,63}|catalogue"
+    flat += r"|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 
