@@ -185,13 +185,20 @@ class DisplayCurrency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """What closed a statement: its digest (SHA-256 of the canonical JSON, hexadecimal), signed in Vault's transit."""
+    """What closed a statement: its digest (SHA-256 of the canonical JSON, hexadecimal), signed in Vault's transit.
+
+    All statements of a month are signed together: `signature` (Base64) is over a tree of `tree_size` digests, and
+    `path` (hexadecimal) leads from the one at `leaf_index` to its root, as with receipts.
+    """
 
     sha256: str
     signature: str
     key_version: int
     closed_at: datetime
     closed_by: str
+    tree_size: int = 1
+    leaf_index: int = 0
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
