@@ -11,7 +11,10 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     audit_pb2,
+    bound_labels_pb2,
+    charge_rules_pb2,
     contents_pb2,
+    currencies_pb2,
     data_policies_pb2,
     departments_pb2,
     devices_pb2,
@@ -27,12 +30,14 @@ from tollhouse.admin.v1 import (
     projects_pb2,
     roles_pb2,
     routing_policies_pb2,
+    shared_costs_pb2,
     tenants_pb2,
     traffic_pb2,
     trees_pb2,
     upstream_keys_pb2,
     usage_exports_pb2,
     usage_reports_pb2,
+    wallets_pb2,
 )
 from tollhouse.v1 import catalog_pb2, generation_pb2, receipts_pb2, usage_pb2
 
@@ -45,8 +50,11 @@ from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.audit_service import AuditService
+from tollhouse_server.api.services.bound_labels_service import BoundLabelService
 from tollhouse_server.api.services.catalog_service import CatalogService
+from tollhouse_server.api.services.charge_rules_service import ChargeRuleService
 from tollhouse_server.api.services.contents_service import ContentService
+from tollhouse_server.api.services.currencies_service import CurrencyService
 from tollhouse_server.api.services.data_policies_service import DataPolicyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
@@ -66,6 +74,7 @@ from tollhouse_server.api.services.receipts_service import ReceiptService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
+from tollhouse_server.api.services.shared_costs_service import SharedCostService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.traffic_service import TrafficService
 from tollhouse_server.api.services.trees_service import TreeService
@@ -73,7 +82,9 @@ from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyServi
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
+from tollhouse_server.api.services.wallets_service import WalletService
 from tollhouse_server.api.witness import Witness
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.database.engine import Database
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.ledger.verification import LedgerVerification
@@ -105,6 +116,7 @@ class ServiceParts:
     data_policy_key: bytes
     generation: GenerationService
     project_paths: ProjectPaths
+    labels: LiveBoundLabels
     output_cap_tokens: int
     keys: TenantKeys
     audit: AuditService
@@ -184,6 +196,11 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
+        (_descriptor(charge_rules_pb2, "ChargeRuleService"), ChargeRuleService(database, mutations, pages)),
+        (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
+        (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
+        (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
+        (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
@@ -215,6 +232,7 @@ def _routes(parts: ServiceParts) -> RouteService:
         price_book=lambda: parts.prices.current,
         project_paths=parts.project_paths,
         output_cap_tokens=parts.output_cap_tokens,
+        labels=parts.labels,
     )
 
 

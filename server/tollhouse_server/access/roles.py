@@ -64,6 +64,21 @@ _MONEY_READ = (
     | _on("suspense", *_READ)
     | _on("ledger", "verify")
 )
+_MONEY_READ |= (
+    _on("chargeRules", *_READ)
+    | _on("sharedCosts", *_READ)
+    | _on("wallets", *_READ)
+    | _on("displayCurrencies", "get")
+    | _on("boundLabels", "get")
+)
+# What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
+_CHARGES = (
+    _on("chargeRules", "create", "end")
+    | _on("sharedCosts", "create", "end")
+    | _on("wallets", "create", "topUp")
+    | _on("displayCurrencies", "update")
+    | _on("boundLabels", "update")
+)
 _AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
@@ -103,6 +118,7 @@ _TENANT = (
     | _on("contents", "delete", "letRead")
     | _on("suspense", "resolve")
     | _CLOSE
+    | _CHARGES
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
@@ -131,6 +147,7 @@ _PLATFORM = (
     | _TRAFFIC_READ
     | _on("breakers", "open", "close", "release")
     | _on("prices", "import")
+    | _on("currencyRates", "add")
     | _on("tierTargets", "get", "set")
     # Before all others, other tenants' calls too: nobody gives himself that.
     | _on("routingPolicies", "grantPriority")
@@ -165,8 +182,8 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("caller", "Calls models and reads its own usage.", _CALL),
             Role(
                 "finance",
-                "Reads what was used and what it cost, resolves suspense, closes months; sees no content.",
-                _TREE_READ | _MONEY_READ | _CLOSE | _on("suspense", "resolve"),
+                "Reads what was used and cost, says what is charged, closes months; sees no content.",
+                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),

@@ -138,6 +138,7 @@ def _rules() -> Iterator[Rule]:
     yield from _traffic_rules()
     yield from _usage_report_rules()
     yield from _chargeback_rules()
+    yield from _charge_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _audit_rules()
@@ -314,6 +315,25 @@ def _chargeback_rules() -> Iterator[Rule]:
     yield from _standard("ChargebackService", "adjustments", "Adjustment", "create get list")
     # What signatures are checked with is public.
     yield Rule(rpc=f"{service}.GetStatementKeys", permission=None)
+
+
+def _charge_rules() -> Iterator[Rule]:
+    yield from _standard("ChargeRuleService", "chargeRules", "ChargeRule", "create get list end")
+    yield from _standard("SharedCostService", "sharedCosts", "SharedCost", "create get list end")
+    yield from _standard("WalletService", "wallets", "Wallet", "create get list")
+    service = f"{_ADMIN}.WalletService"
+    yield Rule(rpc=f"{service}.TopUpWallet", permission="wallets.topUp", fields=("name",))
+    yield Rule(rpc=f"{service}.ListWalletTopUps", permission="wallets.get", fields=("name",))
+    service = f"{_ADMIN}.CurrencyService"
+    yield Rule(rpc=f"{service}.AddCurrencyRate", permission="currencyRates.add")
+    # Rates are published.
+    yield Rule(rpc=f"{service}.ListCurrencyRates", permission=None)
+    yield Rule(rpc=f"{service}.GetDisplayCurrency", permission="displayCurrencies.get", fields=("name",))
+    named = ("display_currency.name",)
+    yield Rule(rpc=f"{service}.UpdateDisplayCurrency", permission="displayCurrencies.update", fields=named)
+    service = f"{_ADMIN}.BoundLabelService"
+    yield Rule(rpc=f"{service}.GetBoundLabels", permission="boundLabels.get", fields=("name",))
+    yield Rule(rpc=f"{service}.UpdateBoundLabels", permission="boundLabels.update", fields=("bound_labels.name",))
 
 
 def _caller_rules() -> Iterator[Rule]:

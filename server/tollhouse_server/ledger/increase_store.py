@@ -12,7 +12,7 @@ from tollhouse_server.database.decisions import APPROVE, EXPIRED, REQUESTED, REV
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import change, check_version, find, insert
 from tollhouse_server.errors import ResourceExists, ResourceNotFound, SecondPersonNeeded
-from tollhouse_server.ledger.limit_store import announce_change
+from tollhouse_server.ledger.limit_store import announce_change, require_unkept
 from tollhouse_server.ledger.tables import LimitIncreaseRow, LimitRow
 from tollhouse_server.names import LimitIncreaseName, LimitName
 
@@ -42,7 +42,9 @@ async def create_increase(session: AsyncSession, row: LimitIncreaseRow, limit: L
 
     Raises:
         ResourceExists: the id is taken in this tenant.
+        ResourceInUse: the limit is kept by something else: a wallet has what was paid, and no more.
     """
+    require_unkept(limit)
     name = LimitIncreaseName(row.tenant_id, row.increase_id)
     with constraints({"limit_increase_pkey": ResourceExists(name=str(name))}):
         await insert(session, row)

@@ -254,13 +254,17 @@ def _methods(
         pepper=pepper,
         data_policy_key=data_policy_key(pepper),
         project_paths=knowledge.project_paths,
+        labels=knowledge.labels,
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
         generation=GenerationService(
-            generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
+            generation=generation,
+            streaming=Streaming(generation),
+            project_paths=knowledge.project_paths,
+            labels=knowledge.labels,
         ),
     )
     return services.all_methods(parts)

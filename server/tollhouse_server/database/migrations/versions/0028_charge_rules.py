@@ -10,7 +10,39 @@ depends_on = None
 _SETTING = "(SELECT NULLIF(current_setting('tollhouse.tenant', true), ''))"
 _OWN = f"CASE {_SETTING} WHEN '*' THEN true WHEN 'platform' THEN true ELSE tenant_id = {_SETTING} END"
 
+# What is begun or ended touches the days, or for shared costs the months, between the old and the new end, or from its
+# beginning on. FOR SHARE waits for a close that is under way, and makes one that comes wait.
+_REFUSE = """
+CREATE FUNCTION refuse_charge_in_closed_month() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+DECLARE
+    touched daterange := daterange(NEW.starts_on, NEW.ends_on);
+    scope text := to_jsonb(NEW) ->> 'scope';
+    period record;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        touched := daterange(least(OLD.ends_on, NEW.ends_on),
+            CASE WHEN OLD.ends_on IS NOT NULL AND NEW.ends_on IS NOT NULL THEN greatest(OLD.ends_on, NEW.ends_on) END);
+    END IF;
+    FOR period IN
+        SELECT p.tenant_id, p.month, p.state FROM billing_period p
+        WHERE (p.tenant_id = NEW.tenant_id
+                OR (NEW.tenant_id = 'platform' AND scope IN ('platform', 'tenants/' || p.tenant_id)))
+            AND CASE TG_ARGV[0] WHEN 'months' THEN to_date(p.month, 'YYYY-MM') <@ touched
+                ELSE touched && daterange((p.starts_at AT TIME ZONE p.time_zone)::date,
+                    (p.ends_at AT TIME ZONE p.time_zone)::date) END
+        ORDER BY p.tenant_id, p.month FOR SHARE
+    LOOP
+        IF period.state = 'CLOSED' THEN
+            PERFORM refuse_closed(period.tenant_id, period.month);
+        END IF;
+    END LOOP;
+    RETURN NEW;
+END
+$$"""
+
 _STATEMENTS = (
+    _REFUSE,
     # Rules of the platform have the tenant 'platform', and the scope 'platform' or that of the one tenant they are for.
     """
 CREATE TABLE charge_rule (
@@ -18,7 +50,8 @@ CREATE TABLE charge_rule (
     rule_id         text        NOT NULL,
     scope           text        NOT NULL,
     selector        text        NOT NULL DEFAULT '',
-    kind            text        NOT NULL CONSTRAINT charge_rule_kind_check CHECK (kind IN ('PERCENT', 'FIXED', 'STEPS')),
+    kind            text        NOT NULL
+        CONSTRAINT charge_rule_kind_check CHECK (kind IN ('PERCENT', 'FIXED', 'STEPS')),
     rate_millionths bigint      NOT NULL DEFAULT 0,
     amount_nanos    bigint      NOT NULL DEFAULT 0,
     steps           jsonb       NOT NULL DEFAULT '[]',
@@ -35,10 +68,24 @@ CREATE TABLE charge_rule (
     f"""
 CREATE POLICY charge_rule_rows ON charge_rule
     USING ({_OWN} OR (tenant_id = 'platform' AND scope IN ('platform', 'tenants/' || {_SETTING})))
-    WITH CHECK ({_OWN})""",  # noqa: S608 - constants of this module
+    WITH CHECK ({_OWN})""",
     "GRANT SELECT, INSERT, UPDATE (ends_on, version, updated_at) ON charge_rule TO tollhouse_app",
+    """
+CREATE TRIGGER closed_month BEFORE INSERT OR UPDATE ON charge_rule
+    FOR EACH ROW EXECUTE FUNCTION refuse_charge_in_closed_month('days')""",
     # What alone may change the limit, beside its thresholds: empty for limits that administrators change.
     "ALTER TABLE usage_limit ADD COLUMN kept_by text NOT NULL DEFAULT ''",
+    # What a limit raises once in a window it may raise again after a top-up, which begins another round.
+    "ALTER TABLE usage_limit ADD COLUMN alert_round integer NOT NULL DEFAULT 0",
+    "ALTER TABLE limit_alert ADD COLUMN alert_round integer NOT NULL DEFAULT 0",
+    "DROP INDEX limit_alert_once",
+    "DROP INDEX limit_alert_passed",
+    """
+CREATE UNIQUE INDEX limit_alert_once ON limit_alert (tenant_id, limit_id, window_start, threshold, alert_round)
+    WHERE kind = 'THRESHOLD'""",
+    """
+CREATE UNIQUE INDEX limit_alert_passed ON limit_alert (tenant_id, limit_id, window_start, alert_round)
+    WHERE kind = 'PASSED'""",
     # `attributed_nanos` is how much of what the limit has settled was taken from top-ups.
     """
 CREATE TABLE wallet (
@@ -109,7 +156,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; the limits of wallets become limits like others."""
+    """Drop them; the limits of wallets become limits like others, and of several rounds of alerts the first stays."""
     for table in ("display_currency", "currency_rate", "wallet_top_up", "wallet", "charge_rule"):
         op.execute(f"DROP TABLE {table}")
-    op.execute("ALTER TABLE usage_limit DROP COLUMN kept_by")
+    op.execute("DROP FUNCTION refuse_charge_in_closed_month()")
+    op.execute("DELETE FROM limit_alert WHERE alert_round > 0")
+    op.execute("ALTER TABLE limit_alert DROP COLUMN alert_round")
+    op.execute("ALTER TABLE usage_limit DROP COLUMN kept_by, DROP COLUMN alert_round")
+    op.execute("""
+CREATE UNIQUE INDEX limit_alert_once ON limit_alert (tenant_id, limit_id, window_start, threshold)
+    WHERE kind = 'THRESHOLD'""")
+    op.execute("""
+CREATE UNIQUE INDEX limit_alert_passed ON limit_alert (tenant_id, limit_id, window_start) WHERE kind = 'PASSED'""")

@@ -8,6 +8,7 @@ branch_labels = None
 depends_on = None
 
 _STATEMENTS = (
+    "INSERT INTO epoch (topic) VALUES ('labels')",
     # Both dates are first days of months. `shares` are departments with their weights.
     """
 CREATE TABLE shared_cost (
@@ -30,6 +31,9 @@ CREATE TABLE shared_cost (
     CONSTRAINT shared_cost_pkey PRIMARY KEY (tenant_id, cost_id)
 )""",
     "GRANT SELECT, INSERT, UPDATE (ends_on, version, updated_at) ON shared_cost TO tollhouse_app",
+    """
+CREATE TRIGGER closed_month BEFORE INSERT OR UPDATE ON shared_cost
+    FOR EACH ROW EXECUTE FUNCTION refuse_charge_in_closed_month('months')""",
     # `holder` is `projects/{project}` or `apiKeys/{key}`: ids that stay what they are when departments move.
     """
 CREATE TABLE bound_labels (
@@ -55,3 +59,4 @@ def downgrade() -> None:
     """Drop them."""
     op.execute("DROP TABLE bound_labels")
     op.execute("DROP TABLE shared_cost")
+    op.execute("DELETE FROM epoch WHERE topic = 'labels'")
