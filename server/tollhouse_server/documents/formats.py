@@ -6,7 +6,10 @@ from typing import Final, TypeAlias
 
 from tollhouse_server.chargeback.statement import Statement
 from tollhouse_server.documents.language import Language, language_of
+from tollhouse_server.documents.xlsx import render_xlsx
 from tollhouse_server.names import invalid
+
+_XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 Render: TypeAlias = Callable[[Statement, Language], bytes]
 
@@ -29,7 +32,11 @@ class Format:
         return self.render(statement, language_of(language))
 
 
-FORMATS: Final[Mapping[str, Format]] = {}
+def _formats() -> tuple[Format, ...]:
+    return (Format(name="xlsx", media_type=_XLSX, suffix=".xlsx", render=render_xlsx),)
+
+
+FORMATS: Final[Mapping[str, Format]] = {each.name: each for each in _formats()}
 
 
 def format_of(name: str, field: str = "format") -> Format:
