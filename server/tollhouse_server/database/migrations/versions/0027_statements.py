@@ -1,4 +1,4 @@
-"""Months of tenants: previewed, closed, corrected; and what statements need of each day beside the roll-ups there are."""
+"""Months of tenants: previewed, closed, corrected; and what statements need of each day beside its roll-ups."""
 
 from alembic import op
 
@@ -94,29 +94,42 @@ CREATE TABLE usage_rollup_price (
 )""",
 )
 
-# Functions of triggers look at months of all tenants, whatever the session says that it is about: else it could name
-# another tenant and write past them. They are the owner's, and nobody else can switch a trigger off.
+# What triggers go by: a list that no role but the owner's may touch, and without row security, so that no session can
+# look past it by naming another tenant. It is written by a trigger, when a month is closed.
 _LOCKS = (
+    """
+CREATE TABLE closed_month (
+    tenant    text        NOT NULL,
+    month     text        NOT NULL,
+    starts_at timestamptz NOT NULL,
+    ends_at   timestamptz NOT NULL,
+    CONSTRAINT closed_month_pkey PRIMARY KEY (tenant, month)
+)""",
     """
 CREATE FUNCTION refuse_closed(tenant text, month text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'tenants/%/periods/% is closed', tenant, month USING ERRCODE = 'TH002';
 END
 $$""",
-    # A closed month, its sealed statements and all adjustments stay as they are.
     """
 CREATE FUNCTION keep_closed_period() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
-    IF OLD.state = 'CLOSED' THEN
+    IF TG_OP <> 'INSERT' AND OLD.state = 'CLOSED' THEN
         PERFORM refuse_closed(OLD.tenant_id, OLD.month);
     END IF;
-    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    IF NEW.state = 'CLOSED' THEN
+        INSERT INTO closed_month (tenant, month, starts_at, ends_at)
+            VALUES (NEW.tenant_id, NEW.month, NEW.starts_at, NEW.ends_at);
+    END IF;
+    RETURN NEW;
 END
 $$""",
     """
-CREATE FUNCTION keep_sealed() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+CREATE FUNCTION keep_sealed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     PERFORM refuse_closed(OLD.tenant_id, OLD.month);
     RETURN NULL;
@@ -125,13 +138,10 @@ $$""",
     # FOR SHARE waits for a close that is under way, and makes one that comes wait.
     """
 CREATE FUNCTION refuse_in_closed_month() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
-DECLARE
-    found_state text;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
-    SELECT p.state INTO found_state FROM billing_period p
-    WHERE p.tenant_id = NEW.tenant_id AND p.month = NEW.month FOR SHARE;
-    IF found_state = 'CLOSED' THEN
+    PERFORM FROM billing_period p WHERE p.tenant_id = NEW.tenant_id AND p.month = NEW.month FOR SHARE;
+    IF EXISTS (SELECT FROM closed_month c WHERE c.tenant = NEW.tenant_id AND c.month = NEW.month) THEN
         PERFORM refuse_closed(NEW.tenant_id, NEW.month);
     END IF;
     RETURN NEW;
@@ -139,39 +149,32 @@ END
 $$""",
     """
 CREATE FUNCTION refuse_record_of_closed_month() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
-    found_month text;
+    closed record;
 BEGIN
-    FOR found_month IN
-        SELECT p.month FROM billing_period p WHERE p.state = 'CLOSED' AND (
-            p.tenant_id = NEW.tenant_id AND p.starts_at <= NEW.settled_at AND NEW.settled_at < p.ends_at
-        )
-    LOOP
-        PERFORM refuse_closed(NEW.tenant_id, found_month);
-    END LOOP;
+    SELECT c.tenant, c.month INTO closed FROM closed_month c
+    WHERE c.tenant = NEW.tenant_id AND c.starts_at <= NEW.settled_at AND NEW.settled_at < c.ends_at LIMIT 1;
+    IF FOUND THEN
+        PERFORM refuse_closed(closed.tenant, closed.month);
+    END IF;
     RETURN NEW;
 END
 $$""",
 )
 
 
-def _refuse_rows(name: str, moment: str) -> str:
-    """Return a function that looks at all rows of one INSERT together."""
-    return f"""
-CREATE FUNCTION {name}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+# It looks at all rows of one INSERT together.
+_REFUSE_ROWS = """
+CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     closed record;
 BEGIN
-    FOR closed IN
-        SELECT p.tenant_id, p.month FROM billing_period p WHERE p.state = 'CLOSED' AND EXISTS (
-            SELECT FROM fresh f
-            WHERE f.tenant_id = p.tenant_id AND f.{moment} >= p.starts_at AND f.{moment} < p.ends_at
-        ) LIMIT 1
-    LOOP
-        PERFORM refuse_closed(closed.tenant_id, closed.month);
-    END LOOP;
+    SELECT c.tenant, c.month INTO closed FROM fresh f JOIN closed_month c
+        ON c.tenant = f.tenant_id AND c.starts_at <= f.{moment} AND f.{moment} < c.ends_at LIMIT 1;
+    IF FOUND THEN
+        PERFORM refuse_closed(closed.tenant, closed.month);
+    END IF;
     RETURN NULL;
 END
 $$"""
@@ -193,16 +196,17 @@ BEGIN
     FOR partition IN
         SELECT c.oid, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'usage_record'::regclass AND (
-            c.relname = 'usage_record_default'
-            OR (to_date(right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' < ends
-                AND (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC' > starts)
+            CASE WHEN c.relname = 'usage_record_default' THEN true ELSE
+                to_date(right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC' < ends
+                AND (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC' > starts END
         )
         ORDER BY c.relname
     LOOP
         SELECT g.guarded_until INTO guarded FROM usage_partition_guard g WHERE g.partition = partition.relname;
         CONTINUE WHEN guarded >= ends;
         EXECUTE format(
-            'CREATE OR REPLACE TRIGGER closed_month BEFORE INSERT ON %I FOR EACH ROW WHEN (NEW.settled_at < %L::timestamptz)
+            'CREATE OR REPLACE TRIGGER closed_month BEFORE INSERT ON %I FOR EACH ROW
+                WHEN (NEW.settled_at < %L::timestamptz)
                 EXECUTE FUNCTION refuse_record_of_closed_month()', partition.relname, ends);
         INSERT INTO usage_partition_guard AS g (partition, guarded_until) VALUES (partition.relname, ends)
             ON CONFLICT ON CONSTRAINT usage_partition_guard_pkey DO UPDATE SET guarded_until = excluded.guarded_until;
@@ -213,15 +217,14 @@ $$"""
 _TRIGGERS = (
     "CREATE TABLE usage_partition_guard (partition text NOT NULL CONSTRAINT usage_partition_guard_pkey PRIMARY KEY,"
     " guarded_until timestamptz NOT NULL)",
-    "CREATE TRIGGER closed_stays BEFORE UPDATE OR DELETE ON billing_period"
+    "CREATE TRIGGER closed_stays BEFORE INSERT OR UPDATE OR DELETE ON billing_period"
     " FOR EACH ROW EXECUTE FUNCTION keep_closed_period()",
     "CREATE TRIGGER sealed_stays BEFORE UPDATE OR DELETE ON sealed_statement"
     " FOR EACH ROW EXECUTE FUNCTION keep_sealed()",
     "CREATE TRIGGER closed_month BEFORE INSERT ON sealed_statement"
     " FOR EACH ROW EXECUTE FUNCTION refuse_in_closed_month()",
     "CREATE TRIGGER entered_stays BEFORE UPDATE OR DELETE ON adjustment FOR EACH ROW EXECUTE FUNCTION keep_sealed()",
-    "CREATE TRIGGER closed_month BEFORE INSERT ON adjustment"
-    " FOR EACH ROW EXECUTE FUNCTION refuse_in_closed_month()",
+    "CREATE TRIGGER closed_month BEFORE INSERT ON adjustment FOR EACH ROW EXECUTE FUNCTION refuse_in_closed_month()",
     *(
         f"CREATE TRIGGER closed_month AFTER INSERT ON {table} REFERENCING NEW TABLE AS fresh"
         f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
@@ -245,8 +248,8 @@ _GRANTS = (
 
 _FUNCTIONS = (
     *_LOCKS,
-    _refuse_rows("refuse_days_of_closed_month", "day_start"),
-    _refuse_rows("refuse_use_of_closed_month", "booked_at"),
+    _REFUSE_ROWS.format(name="refuse_days_of_closed_month", moment="day_start"),
+    _REFUSE_ROWS.format(name="refuse_use_of_closed_month", moment="booked_at"),
     _GUARD,
 )
 
@@ -259,7 +262,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them; closed months are open again, and what was sealed is gone."""
-    op.execute("DROP TABLE sealed_statement, adjustment, billing_period, usage_partition_guard")
+    op.execute("DROP TABLE sealed_statement, adjustment, billing_period, usage_partition_guard, closed_month")
     op.execute("DROP FUNCTION guard_usage_partitions(timestamptz, timestamptz)")
     refusals = ("refuse_record_of_closed_month", "refuse_days_of_closed_month", "refuse_use_of_closed_month")
     for name in (*refusals, "refuse_in_closed_month", "keep_sealed", "keep_closed_period"):
