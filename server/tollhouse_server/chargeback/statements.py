@@ -43,22 +43,29 @@ async def make_statement(session: AsyncSession, question: StatementQuestion) -> 
         RecordsDropped: it takes records that were dropped after an export.
     """
     tenant = question.scope.tenant
-    clock = await read_clock(session, tenant)
-    if question.gregorian and clock.fiscal_month_start_day != 1:
-        month = calendar_month(question.month or month_of(clock.now, clock.zone), clock)
-        row = None
-    else:
-        name = PeriodName(tenant, question.month or current_month(clock))
-        row = await period_store.find_period(session, name)
-        month = tenant_month(name.month, clock) if row is None else month_of_row(row)
+    month, row = await statement_month(session, question)
     if row is not None and row.state == PeriodState.CLOSED.value:
         sealed = await period_store.find_sealed(session, PeriodName(tenant, month.name), _department(question.scope))
         if sealed is not None:
             return sealed_statement(row, sealed)
     state = PeriodState.OPEN if row is None else PeriodState(row.state)
-    books = await read_books(session, tenant, month, clock)
+    books = await read_books(session, tenant, month, await read_clock(session, tenant))
     # Adding up takes the processor for up to some seconds; others must not wait for it.
     return await asyncio.to_thread(compose, books, question.scope, state)
+
+
+async def statement_month(session: AsyncSession, question: StatementQuestion) -> tuple[Month, BillingPeriodRow | None]:
+    """Return the month that is asked for, and its row if it has one: as it was when it was previewed.
+
+    Raises:
+        ResourceNotFound: there is no such tenant.
+    """
+    clock = await read_clock(session, question.scope.tenant)
+    if question.gregorian and clock.fiscal_month_start_day != 1:
+        return calendar_month(question.month or month_of(clock.now, clock.zone), clock), None
+    name = PeriodName(question.scope.tenant, question.month or current_month(clock))
+    row = await period_store.find_period(session, name)
+    return (tenant_month(name.month, clock) if row is None else month_of_row(row)), row
 
 
 async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Clock) -> MonthBooks:

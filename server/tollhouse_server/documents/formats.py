@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 from tollhouse_server.chargeback.statement import Statement
 from tollhouse_server.documents.language import Language, language_of
+from tollhouse_server.documents.plain import render_csv, render_json
 from tollhouse_server.documents.xlsx import render_xlsx
 from tollhouse_server.names import invalid
 
@@ -33,7 +34,11 @@ class Format:
 
 
 def _formats() -> tuple[Format, ...]:
-    return (Format(name="xlsx", media_type=_XLSX, suffix=".xlsx", render=render_xlsx),)
+    return (
+        Format(name="json", media_type="application/json", suffix=".json", render=render_json),
+        Format(name="csv", media_type="text/csv", suffix=".csv", render=render_csv),
+        Format(name="xlsx", media_type=_XLSX, suffix=".xlsx", render=render_xlsx),
+    )
 
 
 FORMATS: Final[Mapping[str, Format]] = {each.name: each for each in _formats()}
