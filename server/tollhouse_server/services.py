@@ -13,6 +13,7 @@ from tollhouse.admin.v1 import (
     audit_pb2,
     bound_labels_pb2,
     charge_rules_pb2,
+    chargeback_pb2,
     contents_pb2,
     currencies_pb2,
     data_policies_pb2,
@@ -53,6 +54,7 @@ from tollhouse_server.api.services.audit_service import AuditService
 from tollhouse_server.api.services.bound_labels_service import BoundLabelService
 from tollhouse_server.api.services.catalog_service import CatalogService
 from tollhouse_server.api.services.charge_rules_service import ChargeRuleService
+from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.services.contents_service import ContentService
 from tollhouse_server.api.services.currencies_service import CurrencyService
 from tollhouse_server.api.services.data_policies_service import DataPolicyService
@@ -201,6 +203,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
         (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
         (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
+        (
+            _descriptor(chargeback_pb2, "ChargebackService"),
+            ChargebackService(database, mutations, pages, _statements_key(parts)),
+        ),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
@@ -249,6 +255,10 @@ def _on_device(parts: ServiceParts) -> OnDeviceService:
 
 def _receipts_key(parts: ServiceParts) -> SigningKey:
     return SigningKey(parts.gateway, RECEIPTS_KEY, purpose=Purpose.RECEIPTS)
+
+
+def _statements_key(parts: ServiceParts) -> SigningKey:
+    return SigningKey(parts.gateway, RECEIPTS_KEY, purpose=Purpose.STATEMENTS)
 
 
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:
