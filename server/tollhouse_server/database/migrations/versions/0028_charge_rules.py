@@ -14,7 +14,7 @@ _OWN = f"CASE {_SETTING} WHEN '*' THEN true WHEN 'platform' THEN true ELSE tenan
 # beginning on. FOR SHARE waits for a close that is under way, and makes one that comes wait.
 _REFUSE = """
 CREATE FUNCTION refuse_charge_in_closed_month() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public SET "tollhouse.tenant" = '*' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     touched daterange := daterange(NEW.starts_on, NEW.ends_on);
     scope text := to_jsonb(NEW) ->> 'scope';
