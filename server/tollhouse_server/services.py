@@ -69,10 +69,12 @@ from tollhouse_server.api.services.limit_increases_service import LimitIncreaseS
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
+from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.receipts_service import ReceiptService
+from tollhouse_server.api.services.rerate_service import RerateService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
@@ -124,6 +126,7 @@ class ServiceParts:
     audit: AuditService
     witness: Witness
     oidc_issuers: Collection[str] = ()
+    prices_need_second_person: bool = False
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -174,7 +177,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(ledger_pb2, "LedgerService"),
             LedgerService(database, mutations, pages, LedgerVerification(database, rollup_findings)),
         ),
-        (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
+        *_price_services(parts),
         (
             _descriptor(accounts_pb2, "AccountService"),
             AccountService(database, mutations, pages, parts.addresses),
@@ -214,6 +217,18 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(catalog_pb2, "CatalogService"),
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
         ),
+    ]
+
+
+def _price_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    return [
+        (
+            _descriptor(prices_pb2, "PriceService"),
+            PriceService(database, mutations, pages, needs_second_person=parts.prices_need_second_person),
+        ),
+        (_descriptor(prices_pb2, "PriceProposalService"), PriceProposalService(database, mutations, pages)),
+        (_descriptor(prices_pb2, "RerateService"), RerateService(database)),
     ]
 
 

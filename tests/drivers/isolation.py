@@ -66,6 +66,7 @@ NAMES: Final[dict[str, str]] = {
     "UpstreamKeyService.GetKeyPolicy": "accounts/main/keyPolicy",
     "UpstreamKeyService.UpdateKeyPolicy": "accounts/main/keyPolicy",
     "UsageExportService": "usageExports/2026-10",
+    "PriceProposalService": "priceProposals/one",
 }
 """Of each service, or of one of its RPCs, the name of a thing."""
 
@@ -75,7 +76,9 @@ _ROWS: Final = {
             UpdateAccount
         ModelService: CreateAlias CreateModel DeleteAlias DeleteModel GetAlias GetCatalogueFile GetModel
             ImportCatalogue ListModels UpdateAlias UpdateModel
-        PriceService: ImportPrices
+        PriceProposalService: ApprovePriceProposal GetPriceProposal ListPriceProposals ProposePrices
+            RejectPriceProposal WithdrawPriceProposal
+        PriceService: GetPriceDraft ImportPrices
         RoutingPolicyService: GetTierTargets SetTierTargets
         TenantService: CreateTenant ListTenants
         TrafficService: CloseBreaker ListBreakerOrders ListBreakers ListTargets OpenBreaker ReleaseBreaker
@@ -105,6 +108,7 @@ _ROWS: Final = {
             ListPrincipals UpdatePrincipal
         RoleService: CreateRole DeleteRole DeleteRoleGrant GetRole GetRoleGrant ListRoleGrants UpdateRole
         TenantService: DeleteTenant GetTenant ResumeTenant SuspendTenant UndeleteTenant UpdateTenant
+        RerateService: GetRerateReport
         UsageReportService: GetMonthReport ListUsageRecords
     """,
     "node": """
@@ -133,7 +137,7 @@ _ROWS: Final = {
         CatalogService: GetModel GetTier ListModels ListTiers
         ChargebackService: GetStatementKeys
         DataPolicyService: ListDataDetectors
-        PriceService: GetPriceBook ListPrices
+        PriceService: GetPriceBook ListPriceBooks ListPriceChanges ListPriceHistory ListPrices
         ReceiptService: GetReceiptKeys
         RoleService: ListRoles
     """,

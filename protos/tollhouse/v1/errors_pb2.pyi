@@ -242,6 +242,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
     contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
     """
+    REASON_PRICES_IMPLAUSIBLE: _Reason.ValueType  # 70
+    """INVALID_ARGUMENT. A price file is well formed and cannot be meant: a model in use would lose a price, a price would jump
+    by more than the stated factor, or something would be free that nobody said is. Nothing was changed; BadRequest names
+    every field. Not worth repeating as it is. Sample: "The prices cannot be meant, nothing was changed:
+    prices[0].output_text: is 20 times what gemini-3.8-flash has in the book; more than 10 times is refused unless the
+    import allows jumps and says why"
+    """
+    REASON_PRICE_PROPOSAL_OUTDATED: _Reason.ValueType  # 71
+    """ABORTED. The price book has changed since the prices were proposed, so what would be approved is not what was shown.
+    Propose the file anew. Sample: "priceProposals/pp-1f2e changes version 4 of the price book, and version 5 is in force;
+    propose it anew."
+    """
     REASON_IDENTITY_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 48
     """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
     old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
@@ -469,6 +481,18 @@ REASON_DATA_POLICY_BLOCKED: Reason.ValueType  # 64
 names what found it, "direction" whether in the prompt, where "field" says so and nothing was sent or charged, or in
 the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
 contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
+"""
+REASON_PRICES_IMPLAUSIBLE: Reason.ValueType  # 70
+"""INVALID_ARGUMENT. A price file is well formed and cannot be meant: a model in use would lose a price, a price would jump
+by more than the stated factor, or something would be free that nobody said is. Nothing was changed; BadRequest names
+every field. Not worth repeating as it is. Sample: "The prices cannot be meant, nothing was changed:
+prices[0].output_text: is 20 times what gemini-3.8-flash has in the book; more than 10 times is refused unless the
+import allows jumps and says why"
+"""
+REASON_PRICE_PROPOSAL_OUTDATED: Reason.ValueType  # 71
+"""ABORTED. The price book has changed since the prices were proposed, so what would be approved is not what was shown.
+Propose the file anew. Sample: "priceProposals/pp-1f2e changes version 4 of the price book, and version 5 is in force;
+propose it anew."
 """
 REASON_IDENTITY_PROVIDER_UNAVAILABLE: Reason.ValueType  # 48
 """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too

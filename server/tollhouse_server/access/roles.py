@@ -56,7 +56,7 @@ _PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles
 _FOUND = _on("dataFindings", "list")
 _MONEY_READ = (
     _on("usage", *_READ)
-    | _on("usageReports", "get")
+    | _on("usageReports", "get", "rerate")
     | _on("usageRecords", "list")
     | _on("statements", "get")
     | _on("periods", *_READ)
@@ -141,8 +141,11 @@ _KEYS = (
     | _on("keyPolicies", "get", "update")
 )
 _TRAFFIC_READ = _on("targets", "list") | _on("breakers", "list")
+# One proposes and another approves, on the platform; even who may do both cannot approve what he proposed.
+_PRICES = _on("prices", "draft") | _on("priceProposals", *_READ, "create", "approve", "reject", "withdraw")
 _PLATFORM = (
     _TENANT
+    | _PRICES
     | _KEYS
     | _TRAFFIC_READ
     | _on("breakers", "open", "close", "release")
@@ -188,6 +191,11 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
             Role(
+                "price-keeper",
+                "On the platform: proposes prices, and decides on those that others propose.",
+                _PRICES,
+            ),
+            Role(
                 "content-reader",
                 "Reads kept prompts and answers, and nothing else; every reading is on the trail.",
                 READ_CONTENT,
@@ -200,6 +208,6 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.values()))
 
 TENANT_PERMISSIONS: Final = frozenset().union(
-    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian"})
+    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian", "price-keeper"})
 )
 """What is about a tenant, so that a tenant may make roles of it."""

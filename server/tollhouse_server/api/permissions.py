@@ -236,7 +236,12 @@ def _platform_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{_ADMIN}.PriceService.ImportPrices", permission="prices.import")
     # List prices are no secret: the catalogue shows them to every caller too.
     yield Rule(rpc=f"{_ADMIN}.PriceService.ListPrices", permission=None)
-    yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceBook", permission=None)
+    for method in ("GetPriceBook", "ListPriceBooks", "ListPriceChanges", "ListPriceHistory"):
+        yield Rule(rpc=f"{_ADMIN}.PriceService.{method}", permission=None)
+    yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceDraft", permission="prices.draft")
+    yield Rule(rpc=f"{_ADMIN}.PriceProposalService.ProposePrices", permission="priceProposals.create")
+    verbs = "get list approve reject withdraw"
+    yield from _standard("PriceProposalService", "priceProposals", "PriceProposal", verbs, parent="")
     yield from _standard(
         "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
     )
@@ -303,6 +308,8 @@ def _usage_report_rules() -> Iterator[Rule]:
     service = f"{_ADMIN}.UsageReportService"
     yield Rule(rpc=f"{service}.GetMonthReport", permission="usageReports.get", fields=("parent",))
     yield Rule(rpc=f"{service}.ListUsageRecords", permission="usageRecords.list", fields=("parent",))
+    rerate = f"{_ADMIN}.RerateService.GetRerateReport"
+    yield Rule(rpc=rerate, permission="usageReports.rerate", fields=("parent",))
 
 
 def _chargeback_rules() -> Iterator[Rule]:

@@ -14,7 +14,14 @@ from tollhouse_server.errors.data_policies import DataPolicyBlocked
 from tollhouse_server.errors.devices import DeviceKeyInUse
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
-from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
+from tollhouse_server.errors.prices import (
+    ModelShutDown,
+    ModelUnknown,
+    ModelUnpriced,
+    PriceFileInvalid,
+    PriceProposalOutdated,
+    PricesImplausible,
+)
 from tollhouse_server.errors.requests import (
     DeadlineTooShort,
     DuplicateRequest,
@@ -78,6 +85,8 @@ __all__ = [
     "PeriodObstructed",
     "PermissionDenied",
     "PriceFileInvalid",
+    "PriceProposalOutdated",
+    "PricesImplausible",
     "RecordsDropped",
     "RegionNotAllowed",
     "RequestIdReused",

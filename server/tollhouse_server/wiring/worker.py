@@ -257,6 +257,7 @@ def _methods(
         labels=knowledge.labels,
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
+        prices_need_second_person=settings.prices_need_second_person,
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
