@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tollhouse_server.chargeback.statement import Statement
+from tollhouse_server.documents.html import render_html
 from tollhouse_server.documents.language import Language, language_of
 from tollhouse_server.documents.plain import render_csv, render_json
 from tollhouse_server.documents.xlsx import render_xlsx
@@ -38,6 +39,7 @@ def _formats() -> tuple[Format, ...]:
         Format(name="json", media_type="application/json", suffix=".json", render=render_json),
         Format(name="csv", media_type="text/csv", suffix=".csv", render=render_csv),
         Format(name="xlsx", media_type=_XLSX, suffix=".xlsx", render=render_xlsx),
+        Format(name="html", media_type="text/html; charset=utf-8", suffix=".html", render=render_html),
     )
 
 
