@@ -12,16 +12,16 @@ from tollhouse_server.chargeback.rates import RuleKind, name_of
 from tollhouse_server.names import PLATFORM, ChargeRuleName, PlatformChargeRuleName, domain_of, invalid
 
 
-def address_of(name: str) -> tuple[str, str]:
+def address_of(name: str, field: str = "name") -> tuple[str, str]:
     """Return the tenant, or `platform`, and the id of a rule's name.
 
     Raises:
         InvalidRequest: it is none.
     """
     if name.startswith("tenants/"):
-        rule = ChargeRuleName.parse(name)
+        rule = ChargeRuleName.parse(name, field)
         return rule.tenant, rule.charge_rule
-    return PLATFORM, PlatformChargeRuleName.parse(name).charge_rule
+    return PLATFORM, PlatformChargeRuleName.parse(name, field).charge_rule
 
 
 def new_rule(request: pb.CreateChargeRuleRequest, *, creator: str) -> ChargeRuleRow:
@@ -36,9 +36,11 @@ def new_rule(request: pb.CreateChargeRuleRequest, *, creator: str) -> ChargeRule
     ends_on = optional_day(asked.end_date, "charge_rule.end_date")
     if ends_on is not None:
         end_after(ends_on, starts=starts_on, ended=None, field="charge_rule.end_date")
+    chosen = request.charge_rule_id or f"cr-{secrets.token_hex(8)}"
+    parent = f"{request.parent}/" if request.parent else ""
     row = ChargeRuleRow(
         tenant_id=tenant,
-        rule_id=request.charge_rule_id or f"cr-{secrets.token_hex(8)}",
+        rule_id=address_of(f"{parent}chargeRules/{chosen}", "charge_rule_id")[1],
         scope=_scope(asked.scope, tenant),
         selector=asked.selector,
         kind="",

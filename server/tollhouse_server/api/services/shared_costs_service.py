@@ -77,7 +77,8 @@ class SharedCostService:
 
 def _new_cost(request: pb.CreateSharedCostRequest, *, creator: str) -> SharedCostRow:
     asked = request.shared_cost
-    tenant = TenantName.parse(request.parent, "parent").tenant
+    chosen = request.shared_cost_id or f"sc-{secrets.token_hex(8)}"
+    name = SharedCostName.parse(f"{request.parent}/sharedCosts/{chosen}", "shared_cost_id")
     amount = nanos_of(asked.amount, "shared_cost.amount")
     if amount == 0:
         raise invalid("shared_cost.amount", "must not be zero")
@@ -89,13 +90,13 @@ def _new_cost(request: pb.CreateSharedCostRequest, *, creator: str) -> SharedCos
     if ends_on is not None:
         end_after(ends_on, starts=starts_on, ended=None, field="shared_cost.end_month")
     return SharedCostRow(
-        tenant_id=tenant,
-        cost_id=request.shared_cost_id or f"sc-{secrets.token_hex(8)}",
+        tenant_id=name.tenant,
+        cost_id=name.shared_cost,
         display_name=storable(asked.display_name, "shared_cost.display_name"),
         kind=pb.SharedCost.Kind.Name(asked.kind or pb.SharedCost.KIND_OTHER).removeprefix("KIND_"),
         amount_nanos=amount,
         method=method,
-        shares=_shares(asked, method, tenant),
+        shares=_shares(asked, method, name.tenant),
         reason=storable(asked.reason, "shared_cost.reason"),
         starts_on=starts_on,
         ends_on=ends_on,

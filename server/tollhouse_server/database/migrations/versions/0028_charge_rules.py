@@ -18,25 +18,25 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     touched daterange := daterange(NEW.starts_on, NEW.ends_on);
     scope text := to_jsonb(NEW) ->> 'scope';
-    period record;
+    closed record;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         touched := daterange(least(OLD.ends_on, NEW.ends_on),
-            CASE WHEN OLD.ends_on IS NOT NULL AND NEW.ends_on IS NOT NULL THEN greatest(OLD.ends_on, NEW.ends_on) END);
+            CASE WHEN OLD.ends_on IS NOT NULL THEN greatest(OLD.ends_on, NEW.ends_on) END);
     END IF;
-    FOR period IN
-        SELECT p.tenant_id, p.month, p.state FROM billing_period p
-        WHERE (p.tenant_id = NEW.tenant_id
-                OR (NEW.tenant_id = 'platform' AND scope IN ('platform', 'tenants/' || p.tenant_id)))
-            AND CASE TG_ARGV[0] WHEN 'months' THEN to_date(p.month, 'YYYY-MM') <@ touched
-                ELSE touched && daterange((p.starts_at AT TIME ZONE p.time_zone)::date,
-                    (p.ends_at AT TIME ZONE p.time_zone)::date) END
-        ORDER BY p.tenant_id, p.month FOR SHARE
-    LOOP
-        IF period.state = 'CLOSED' THEN
-            PERFORM refuse_closed(period.tenant_id, period.month);
-        END IF;
-    END LOOP;
+    PERFORM FROM billing_period p WHERE p.tenant_id = NEW.tenant_id OR NEW.tenant_id = 'platform'
+        ORDER BY p.tenant_id, p.month FOR SHARE;
+    SELECT c.tenant, c.month INTO closed FROM closed_month c
+    LEFT JOIN billing_period p ON p.tenant_id = c.tenant AND p.month = c.month
+    WHERE (c.tenant = NEW.tenant_id
+            OR (NEW.tenant_id = 'platform' AND scope IN ('platform', 'tenants/' || c.tenant)))
+        AND CASE TG_ARGV[0] WHEN 'months' THEN to_date(c.month, 'YYYY-MM') <@ touched
+            ELSE touched && daterange((c.starts_at AT TIME ZONE coalesce(p.time_zone, 'UTC'))::date,
+                (c.ends_at AT TIME ZONE coalesce(p.time_zone, 'UTC'))::date) END
+    ORDER BY c.tenant, c.month LIMIT 1;
+    IF FOUND THEN
+        PERFORM refuse_closed(closed.tenant, closed.month);
+    END IF;
     RETURN NEW;
 END
 $$"""
