@@ -45,20 +45,28 @@ class Funds:
 def attribute(funds: Funds, settled_nanos: int) -> Funds:
     """Take what was settled since the last time from the top-ups: first of all from the one that expires first.
 
-    What a correction has given back goes the other way. What is more than all top-ups have is left for the next one; a
-    refund of what an expired top-up had paid stays in the wallet, and the next calls are paid from it.
+    What a correction has given back goes the other way. A refund of what an expired top-up had paid stays in the
+    wallet, and the next calls are paid from it. What is more than all top-ups have left was admitted while one expired,
+    and is taken from what has; what is still more is left for the next top-up.
     """
     left = settled_nanos - funds.attributed_nanos
-    order = sorted((fund for fund in funds.funds if not fund.is_over), key=_order)
-    spent: dict[str, int] = {}
-    for fund in order if left > 0 else reversed(order):
-        moved = min(left, fund.left_nanos) if left > 0 else -min(-left, fund.spent_nanos)
-        spent[fund.top_up_id] = fund.spent_nanos + moved
-        left -= moved
+    moved: dict[str, Fund] = {}
+    for fund in _ordered(funds, is_over=False)[:: 1 if left > 0 else -1]:
+        amount = min(left, fund.left_nanos) if left > 0 else -min(-left, fund.spent_nanos)
+        moved[fund.top_up_id] = replace(fund, spent_nanos=fund.spent_nanos + amount)
+        left -= amount
+    for fund in _ordered(funds, is_over=True)[::-1] if left > 0 else ():
+        amount = min(left, fund.expired_nanos)
+        spent, expired = fund.spent_nanos + amount, fund.expired_nanos - amount
+        moved[fund.top_up_id] = replace(fund, spent_nanos=spent, expired_nanos=expired)
+        left -= amount
     return Funds(
-        funds=tuple(replace(fund, spent_nanos=spent.get(fund.top_up_id, fund.spent_nanos)) for fund in funds.funds),
-        attributed_nanos=settled_nanos - left,
+        funds=tuple(moved.get(fund.top_up_id, fund) for fund in funds.funds), attributed_nanos=settled_nanos - left
     )
+
+
+def _ordered(funds: Funds, *, is_over: bool) -> list[Fund]:
+    return sorted((fund for fund in funds.funds if fund.is_over is is_over), key=_order)
 
 
 def expire(funds: Funds, now: datetime, held_nanos: int) -> Funds:

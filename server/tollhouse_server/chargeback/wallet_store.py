@@ -116,9 +116,10 @@ async def top_up(session: AsyncSession, name: WalletName, row: TopUpRow, *, expe
         raise WrongState(name=str(LimitName(name.tenant, name.wallet)), state=held.limit.state, needed="ACTIVE")
     if row.expires_at is not None and row.expires_at <= held.now:
         raise invalid("top_up.expire_time", "must be in the future")
+    if any(known.top_up_id == row.top_up_id for known in held.top_ups):
+        raise ResourceExists(name=f"Top-up {row.top_up_id} of {name}")
     row.created_at = held.now
-    with constraints({"wallet_top_up_pkey": ResourceExists(name=f"Top-up {row.top_up_id} of {name}")}):
-        await insert(session, row)
+    await insert(session, row)
     funds = with_top_up(held.funds, _fund(row))
     if funds.amount_nanos > MAX_NANOS:
         raise invalid("top_up.amount", "is more than can be counted together with what is in the wallet")

@@ -64,6 +64,16 @@ def test_more_than_was_paid_is_taken_from_the_next_top_up() -> None:
     assert left(funds) == {"first": 0, "next": 3}
 
 
+def test_what_was_admitted_while_a_top_up_expired_is_paid_by_it() -> None:
+    """A call that the ledger let through in that moment costs nobody else's money."""
+    funds = expire(Funds(funds=(fund("soon", 10, 1),), attributed_nanos=0), day(1), 0)
+
+    funds = attribute(funds, 4)
+
+    (over,) = funds.funds
+    assert (over.spent_nanos, over.expired_nanos, funds.amount_nanos) == (4, 6, 4)
+
+
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("top-up"), st.integers(1, 50), st.one_of(st.none(), st.integers(0, 20))),
