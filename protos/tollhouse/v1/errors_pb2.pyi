@@ -268,6 +268,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
     when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
     """
+    REASON_FONT_MISSING: _Reason.ValueType  # 88
+    """FAILED_PRECONDITION. A PDF has letters that no font on the server has. Worth repeating once one is installed there.
+    Sample: "The server has no font with the document's letters; install one of Noto Sans CJK SC, Source Han Sans SC
+    there, or take another format."
+    """
+    REASON_DELIVERY_NOT_SET_UP: _Reason.ValueType  # 89
+    """FAILED_PRECONDITION. The deployment has no such way to deliver documents. Worth repeating once it is set up there.
+    Sample: "This deployment does not deliver by e-mail; whoever runs it can set TOLLHOUSE_SMTP_HOST."
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Each value names its gRPC status, whether a repetition helps, and a sample message."""
@@ -507,6 +516,15 @@ adjustment into a later month, for this one."
 REASON_PERIOD_OBSTRUCTED: Reason.ValueType  # 76
 """FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
 when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
+"""
+REASON_FONT_MISSING: Reason.ValueType  # 88
+"""FAILED_PRECONDITION. A PDF has letters that no font on the server has. Worth repeating once one is installed there.
+Sample: "The server has no font with the document's letters; install one of Noto Sans CJK SC, Source Han Sans SC
+there, or take another format."
+"""
+REASON_DELIVERY_NOT_SET_UP: Reason.ValueType  # 89
+"""FAILED_PRECONDITION. The deployment has no such way to deliver documents. Worth repeating once it is set up there.
+Sample: "This deployment does not deliver by e-mail; whoever runs it can set TOLLHOUSE_SMTP_HOST."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

@@ -74,6 +74,8 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.RecordsDropped: code_pb2.FAILED_PRECONDITION,
     errors.ExportMismatch: code_pb2.FAILED_PRECONDITION,
     errors.MonthNotDroppable: code_pb2.FAILED_PRECONDITION,
+    errors.DeliveryNotSetUp: code_pb2.FAILED_PRECONDITION,
+    errors.FontMissing: code_pb2.FAILED_PRECONDITION,
     errors.PeriodClosed: code_pb2.FAILED_PRECONDITION,
     errors.PeriodObstructed: code_pb2.FAILED_PRECONDITION,
 }

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tollhouse_server.chargeback.statement import Statement
+from tollhouse_server.documents.focus import render_focus
 from tollhouse_server.documents.html import render_html
 from tollhouse_server.documents.language import Language, language_of
+from tollhouse_server.documents.pdf import render_pdf
 from tollhouse_server.documents.plain import render_csv, render_json
 from tollhouse_server.documents.xlsx import render_xlsx
 from tollhouse_server.names import invalid
@@ -40,6 +42,8 @@ def _formats() -> tuple[Format, ...]:
         Format(name="csv", media_type="text/csv", suffix=".csv", render=render_csv),
         Format(name="xlsx", media_type=_XLSX, suffix=".xlsx", render=render_xlsx),
         Format(name="html", media_type="text/html; charset=utf-8", suffix=".html", render=render_html),
+        Format(name="pdf", media_type="application/pdf", suffix=".pdf", render=render_pdf),
+        Format(name="focus", media_type="text/csv; charset=utf-8", suffix=".focus.csv", render=render_focus),
     )
 
 

@@ -12,6 +12,7 @@ from tollhouse_server.errors.credentials import CredentialsInvalid, Fault, Ident
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.data_policies import DataPolicyBlocked
 from tollhouse_server.errors.devices import DeviceKeyInUse
+from tollhouse_server.errors.documents import DeliveryNotSetUp, FontMissing
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
 from tollhouse_server.errors.prices import (
@@ -58,6 +59,7 @@ __all__ = [
     "CredentialsInvalid",
     "DataPolicyBlocked",
     "DeadlineTooShort",
+    "DeliveryNotSetUp",
     "DepartmentRing",
     "DeviceKeyInUse",
     "DuplicateRequest",
@@ -66,6 +68,7 @@ __all__ = [
     "ExportMismatch",
     "Fault",
     "FieldViolation",
+    "FontMissing",
     "GroupFull",
     "IdentityProviderUnavailable",
     "InvalidRequest",
