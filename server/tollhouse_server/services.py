@@ -29,6 +29,7 @@ from tollhouse.admin.v1 import (
     prices_pb2,
     principals_pb2,
     projects_pb2,
+    reconciliation_pb2,
     roles_pb2,
     routing_policies_pb2,
     shared_costs_pb2,
@@ -74,6 +75,7 @@ from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.receipts_service import ReceiptService
+from tollhouse_server.api.services.reconciliation_service import ReconciliationService
 from tollhouse_server.api.services.rerate_service import RerateService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
@@ -198,6 +200,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (
             _descriptor(traffic_pb2, "TrafficService"),
             TrafficService(database, mutations, pages, lambda: parts.catalogue.current),
+        ),
+        (
+            _descriptor(reconciliation_pb2, "ReconciliationService"),
+            ReconciliationService(database, mutations, pages),
         ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),

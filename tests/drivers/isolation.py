@@ -66,6 +66,10 @@ NAMES: Final[dict[str, str]] = {
     "UpstreamKeyService.GetKeyPolicy": "accounts/main/keyPolicy",
     "UpstreamKeyService.UpdateKeyPolicy": "accounts/main/keyPolicy",
     "UsageExportService": "usageExports/2026-10",
+    "ReconciliationService": "billReconciliations/2026-10",
+    "ReconciliationService.GetBillImport": f"billImports/{UUID(int=0)}",
+    "ReconciliationService.GetBillVariance": f"billVariances/v-{0:024x}",
+    "ReconciliationService.AcceptBillVariance": f"billVariances/v-{0:024x}",
     "PriceProposalService": "priceProposals/one",
 }
 """Of each service, or of one of its RPCs, the name of a thing."""
@@ -79,6 +83,9 @@ _ROWS: Final = {
         PriceProposalService: ApprovePriceProposal GetPriceProposal ListPriceProposals ProposePrices
             RejectPriceProposal WithdrawPriceProposal
         PriceService: GetPriceDraft ImportPrices
+        ReconciliationService: AcceptBillVariance GetBillImport GetBillReconciliation GetBillVariance
+            GetReconciliationPolicy GetSkuMap ImportBill ImportSkuMap ListBillImports ListBillReconciliations
+            ListBillVariances ReconcileBill UpdateReconciliationPolicy
         RoutingPolicyService: GetTierTargets SetTierTargets
         TenantService: CreateTenant ListTenants
         TrafficService: CloseBreaker ListBreakerOrders ListBreakers ListTargets OpenBreaker ReleaseBreaker

@@ -79,6 +79,11 @@ _CHARGES = (
     | _on("displayCurrencies", "update")
     | _on("boundLabels", "update")
 )
+# Google's bill is the platform's; on a tenant these allow nothing.
+_BILLS_READ = _on("billImports", *_READ) | _on("billReconciliations", *_READ) | _on("billVariances", *_READ)
+_BILLS_READ |= _on("reconciliationPolicy", "get") | _on("skuMaps", "get")
+_BILLS = _BILLS_READ | _on("billImports", "add") | _on("billReconciliations", "create") | _on("skuMaps", "import")
+_BILLS |= _on("billVariances", "accept") | _on("reconciliationPolicy", "update")
 _AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
@@ -122,7 +127,7 @@ _TENANT = (
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
-_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _AUDIT | _FOUND
+_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _BILLS_READ | _AUDIT | _FOUND
 _DEPARTMENT = (
     _TREE_READ
     | _MONEY_READ
@@ -164,6 +169,7 @@ _PLATFORM = (
     | _on("contents", "erase")
     | _on("tenants", "create", "list", "suspend", "resume", "delete", "undelete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
+    | _BILLS
 )
 
 ROLES: Final[Mapping[str, Role]] = MappingProxyType(
@@ -186,7 +192,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role(
                 "finance",
                 "Reads what was used and cost, says what is charged, closes months; sees no content.",
-                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _on("suspense", "resolve"),
+                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _BILLS | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
@@ -209,5 +215,5 @@ ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.
 
 TENANT_PERMISSIONS: Final = frozenset().union(
     *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian", "price-keeper"})
-)
+) - _BILLS
 """What is about a tenant, so that a tenant may make roles of it."""

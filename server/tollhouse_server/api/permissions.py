@@ -137,6 +137,7 @@ def _rules() -> Iterator[Rule]:
     yield from _data_rules()
     yield from _traffic_rules()
     yield from _usage_report_rules()
+    yield from _reconciliation_rules()
     yield from _chargeback_rules()
     yield from _charge_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
@@ -302,6 +303,28 @@ def _export_rules() -> Iterator[Rule]:
     service = f"{_ADMIN}.UsageExportService"
     yield Rule(rpc=f"{service}.ListUsageExportLines", permission="usageExports.download", fields=("name",))
     yield Rule(rpc=f"{service}.DropUsageExportRecords", permission="usageExports.drop", fields=("name",))
+
+
+def _reconciliation_rules() -> Iterator[Rule]:
+    """Yield the rules of Google's bill: all of it is the platform's."""
+    for method, permission in {
+        "ImportBill": "billImports.add",
+        "GetBillImport": "billImports.get",
+        "ListBillImports": "billImports.list",
+        "ReconcileBill": "billReconciliations.create",
+        "GetBillReconciliation": "billReconciliations.get",
+        "ListBillReconciliations": "billReconciliations.list",
+        "GetBillVariance": "billVariances.get",
+        "ListBillVariances": "billVariances.list",
+        "AcceptBillVariance": "billVariances.accept",
+        "GetReconciliationPolicy": "reconciliationPolicy.get",
+        "UpdateReconciliationPolicy": "reconciliationPolicy.update",
+        "GetSkuMap": "skuMaps.get",
+        "ImportSkuMap": "skuMaps.import",
+    }.items():
+        names_one = method in ("GetBillImport", "GetBillReconciliation", "GetBillVariance", "AcceptBillVariance")
+        fields = ("name",) if names_one else ()
+        yield Rule(rpc=f"{_ADMIN}.ReconciliationService.{method}", permission=permission, fields=fields)
 
 
 def _usage_report_rules() -> Iterator[Rule]:
