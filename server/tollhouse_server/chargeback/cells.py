@@ -48,6 +48,14 @@ class SkuCell(NamedTuple):
     cost_nanos: int
 
 
+class DailyCost(NamedTuple):
+    """What one department, with nothing below it, has cost on one day."""
+
+    day: date
+    department_path: tuple[str, ...]
+    cost_nanos: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Department:
     """A department as it is now."""
@@ -87,7 +95,10 @@ class Month:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthBooks:
-    """Everything that statements of a tenant's month are made from, as of `read_at`."""
+    """Everything that statements of a tenant's month are made from, as of `read_at`.
+
+    `daily` is what the days before today have cost, also those of earlier months; of a month that is over, nothing.
+    """
 
     tenant: str
     display_name: str
@@ -102,6 +113,7 @@ class MonthBooks:
     price_versions: Mapping[tuple[str, ...], frozenset[int]] = field(default_factory=dict)
     limits: Sequence[MoneyLimit] = ()
     departments: Mapping[str, Department] = field(default_factory=dict)
+    daily: Sequence[DailyCost] = ()
 
     def facts(self) -> tuple[UsageFact, ...]:
         """Return what rules and shared costs reckon with."""

@@ -7,10 +7,13 @@ from typing import Final
 
 from tollhouse_server.chargeback.allocation import spread
 from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
+from tollhouse_server.chargeback.forecast import ForecastTerms
+from tollhouse_server.chargeback.looking_ahead import outlook_of
 from tollhouse_server.chargeback.statement import (
     Amounts,
     BudgetUse,
     Entry,
+    Forecast,
     Part,
     PeriodState,
     Savings,
@@ -53,6 +56,7 @@ def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
         labels=_labels(books, department),
         savings=_savings(books, department),
         budgets=tuple(_budgets(books, department)),
+        forecast=_forecast(books, cells, department),
         price_versions=_price_versions(books, department),
         department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
     )
@@ -281,6 +285,19 @@ def _budgets(books: MonthBooks, department: str) -> Iterator[BudgetUse]:
             amount_nanos=limit.amount_nanos,
             used_nanos=sum(used),
         )
+
+
+def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Forecast | None:
+    """Return what the month will have cost; None for one that is over, or where too little is known."""
+    found = outlook_of(
+        books.month,
+        now=books.read_at,
+        cells=cells,
+        daily=books.daily,
+        department=department,
+        terms=ForecastTerms(),
+    )
+    return found.forecast
 
 
 def _place_of(limit: MoneyLimit) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from tollhouse_server.chargeback.adjustments import adjustment_entries
 from tollhouse_server.chargeback.canonical import statement_of
 from tollhouse_server.chargeback.cells import Month, MonthBooks, Saved
 from tollhouse_server.chargeback.composing import compose
+from tollhouse_server.chargeback.forecast_store import read_daily
+from tollhouse_server.chargeback.looking_ahead import is_running
 from tollhouse_server.chargeback.periods import calendar_month, current_month, month_of_row, tenant_month
 from tollhouse_server.chargeback.rates import rate_entries
 from tollhouse_server.chargeback.savings import savings
@@ -87,6 +89,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         price_versions=_versions(quantities),
         limits=await usage_store.read_money_limits(session, tenant, windows=windows),
         departments=await usage_store.read_departments(session, tenant),
+        daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
     )
     return replace(books, entries=await _entries(session, tenant, month, books.facts()))
 
