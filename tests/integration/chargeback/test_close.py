@@ -1,16 +1,20 @@
 """A month of tenant acme from preview to close, and everything that it refuses afterwards."""
 
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from sqlalchemy.exc import DBAPIError
 from tollhouse.admin.v1 import chargeback_pb2 as pb
+from tollhouse_admin.rendering import as_json
+from tollhouse_admin.statement_proofs import StatementVerifier, read_statement, read_statement_keys
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.values import money
@@ -274,3 +278,37 @@ async def test_months_are_listed_from_the_first_record_on(books: Books, service:
     assert found[0] == f"{datetime.now(UTC):%Y-%m} {pb.Period.STATE_OPEN}"
     assert found[-1] == f"2026-05 {pb.Period.STATE_CLOSED}"
     assert sorted(found, reverse=True) == found
+
+
+async def test_a_closed_statement_is_checked_and_recomputed_without_the_server(
+    books: Books, service: ChargebackService, tmp_path: Path
+) -> None:
+    """By digest, signature and sums, and from records; what was changed is found."""
+    await closed(books, service)
+    keys = as_json(await service.get_statement_keys(pb.GetStatementKeysRequest(), by(ANN)))
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    for parent in ("tenants/acme", "tenants/acme/departments/research"):
+        (tmp_path / "statement.json").write_bytes(await exported(service, parent))
+        asked = pb.ExportStatementRecordsRequest(parent=parent, month="2026-05")
+        records = b"".join([piece.content async for piece in service.export_statement_records(asked, by(ANN))])
+        (tmp_path / "records.csv").write_bytes(records)
+
+        assert wrong(tmp_path) == []
+        (tmp_path / "records.csv").write_bytes(records.replace(b",60,", b",61,"))
+        assert set(wrong(tmp_path)) > {"cost from records", "cost by model from records", "lines from records"}
+        changed = (await exported(service, parent)).replace(b'"cost_nanos":60', b'"cost_nanos":61')
+        (tmp_path / "statement.json").write_bytes(changed)
+        assert "digest" in wrong(tmp_path)
+        forged = json.loads(changed)
+        text = json.dumps(forged["statement"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        forged["seal"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        (tmp_path / "statement.json").write_text(json.dumps(forged))
+        assert "signature" in wrong(tmp_path)
+
+
+def wrong(directory: Path) -> list[str]:
+    """Return which checks fail."""
+    keys = read_statement_keys(directory / "keys.json")
+    verifier = StatementVerifier(read_statement(directory / "statement.json"), keys)
+    checks = [*verifier.checks(), *verifier.against_records(directory / "records.csv")]
+    return [check.what for check in checks if not check.is_right]
