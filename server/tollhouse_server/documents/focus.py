@@ -4,8 +4,7 @@ Usage rows are at list price in all four costs, since a line is booked so; mark-
 rows of their own, as the statement has them. So the column BilledCost adds up to the statement's charge.
 
 There is no column of unit prices: a line may be of several versions of the price book, and FOCUS wants price times
-quantity to be exact. There is none of invoices: the validator's rules of 1.2 want it both filled and empty. Columns
-that begin with "x_" are Tollhouse's own, as FOCUS allows.
+quantity to be exact. Columns that begin with "x_" are Tollhouse's own, as FOCUS allows.
 """
 
 import csv
@@ -24,11 +23,12 @@ _COLUMNS: Final = (
     *("BillingAccountId", "BillingAccountName", "BillingAccountType", "BillingCurrency"),
     *("BillingPeriodStart", "BillingPeriodEnd", "ChargePeriodStart", "ChargePeriodEnd"),
     *("SubAccountId", "SubAccountName", "SubAccountType"),
-    *("ProviderName", "PublisherName", "InvoiceIssuerName"),
+    *("ProviderName", "PublisherName", "InvoiceIssuerName", "InvoiceId"),
     *("ServiceCategory", "ServiceSubcategory", "ServiceName"),
     *("ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency"),
     *("SkuId", "SkuMeter", "SkuPriceId", "PricingCategory"),
-    *("PricingQuantity", "PricingUnit", "ConsumedQuantity", "ConsumedUnit"),
+    # There are no commitments; rules for what was consumed ask for the column all the same.
+    *("PricingQuantity", "PricingUnit", "ConsumedQuantity", "ConsumedUnit", "CommitmentDiscountStatus"),
     *("ListCost", "ContractedCost", "EffectiveCost", "BilledCost"),
     *("x_Project", "x_Tier", "x_Model", "x_Calls", "x_EntryKind", "x_Rule", "x_BasisCost", "x_ForMonth"),
     *("x_DepartmentName", "x_Reason"),
@@ -69,6 +69,8 @@ def _frame(statement: Statement) -> Mapping[str, str]:
         "ProviderName": "Tollhouse",
         "PublisherName": "Google",
         "InvoiceIssuerName": "Tollhouse",
+        # The statement is the invoice; while its month is not closed, a provisional one.
+        "InvoiceId": f"{statement.scope}/periods/{statement.month}",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceSubcategory": "Generative AI",
         "ServiceName": "Gemini",

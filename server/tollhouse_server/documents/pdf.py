@@ -13,24 +13,17 @@ from tollhouse_server.documents.language import Language
 from tollhouse_server.documents.sections import outline_of
 from tollhouse_server.errors import FontMissing
 
-_PREFERRED: Final[tuple[str, ...]] = (
-    "Inter",
-    "Source Sans 3",
-    "Noto Sans",
-    "Liberation Sans",
-    "DejaVu Sans",
-    "Libertinus Serif",
-)
-"""The first of these that is there is taken; the last one comes with typst."""
-
 CHINESE: Final[tuple[str, ...]] = (
-    "Noto Sans CJK SC",
-    "Source Han Sans SC",
-    "Noto Sans SC",
-    "WenQuanYi Micro Hei",
-    "PingFang SC",
+    *("Noto Sans CJK SC", "Source Han Sans SC", "Noto Sans SC", "PingFang SC"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback"),
 )
 """Fonts that have the letters of Chinese, at least one of which must be installed for a document with such letters."""
+
+_PREFERRED: Final[tuple[str, ...]] = (
+    *("Inter", "Source Sans 3", "Noto Sans", *CHINESE[:3]),
+    *("Liberation Sans", "DejaVu Sans", "Libertinus Serif"),
+)
+"""The first of these that is there is taken; the last one comes with typst."""
 
 
 def render_pdf(statement: Statement, language: Language) -> bytes:
