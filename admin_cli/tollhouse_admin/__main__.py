@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "usage": ("usage", "What the caller used, may still use, and its receipts."),
     "receipts": ("receipts", "What the ledger keeps of calls, signed; checked without a server."),
     "report": ("report", "What was used and what it cost, for finance."),
+    "reconcile": ("reconcile", "Google's bill, held against what the ledger booked."),
     "exports": ("usage_exports", "Months of usage records: exported, confirmed, dropped."),
     "apply": ("apply", "Make a tenant what a file says, all of it or nothing."),
     "export": ("export", "A tenant as a file."),
