@@ -57,6 +57,17 @@ class DailyCost(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedPart:
+    """What limits have refused to one department, with nothing below it, about the moment `at`."""
+
+    tenant: str
+    department_path: tuple[str, ...]
+    at: datetime
+    calls: int
+    ceiling_nanos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Department:
     """A department as it is now."""
 
@@ -114,6 +125,7 @@ class MonthBooks:
     limits: Sequence[MoneyLimit] = ()
     departments: Mapping[str, Department] = field(default_factory=dict)
     daily: Sequence[DailyCost] = ()
+    refused: Sequence[RefusedPart] = ()
 
     def facts(self) -> tuple[UsageFact, ...]:
         """Return what rules and shared costs reckon with."""

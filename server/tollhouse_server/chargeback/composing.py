@@ -9,6 +9,7 @@ from tollhouse_server.chargeback.allocation import spread
 from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
 from tollhouse_server.chargeback.forecast import ForecastTerms
 from tollhouse_server.chargeback.looking_ahead import outlook_of
+from tollhouse_server.chargeback.refusals import refusals_of
 from tollhouse_server.chargeback.statement import (
     Amounts,
     BudgetUse,
@@ -56,6 +57,7 @@ def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
         labels=_labels(books, department),
         savings=_savings(books, department),
         budgets=tuple(_budgets(books, department)),
+        refusals=refusals_of(books.refused, department),
         forecast=_forecast(books, cells, department),
         price_versions=_price_versions(books, department),
         department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
