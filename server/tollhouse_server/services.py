@@ -207,11 +207,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
-        (_descriptor(charge_rules_pb2, "ChargeRuleService"), ChargeRuleService(database, mutations, pages)),
-        (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
-        (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
-        (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
-        (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
+        *_charge_services(database, mutations, pages),
         (
             _descriptor(chargeback_pb2, "ChargebackService"),
             ChargebackService(database, mutations, pages, _statements_key(parts)),
@@ -235,6 +231,19 @@ def _price_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple
         ),
         (_descriptor(prices_pb2, "PriceProposalService"), PriceProposalService(database, mutations, pages)),
         (_descriptor(prices_pb2, "RerateService"), RerateService(database)),
+    ]
+
+
+def _charge_services(
+    database: Database, mutations: Mutations, pages: PageTokens
+) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    """Return what makes a charge from a cost."""
+    return [
+        (_descriptor(charge_rules_pb2, "ChargeRuleService"), ChargeRuleService(database, mutations, pages)),
+        (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
+        (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
+        (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
+        (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
     ]
 
 

