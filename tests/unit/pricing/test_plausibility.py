@@ -1,6 +1,6 @@
 """Price files that are well formed and cannot be meant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -34,7 +34,11 @@ def file_with(**changes: str | None) -> str:
 
 
 def faults(
-    text: str, *, before: PriceBook = BOOK, allowances: Allowances | None = None, **shutdowns: datetime
+    text: str,
+    *,
+    before: PriceBook = BOOK,
+    allowances: Allowances | None = None,
+    shutdowns: Mapping[str, datetime] | None = None,
 ) -> Sequence[str]:
     """The paths that are refused when a file comes over a book."""
     parsed = import_prices(text)
@@ -43,7 +47,7 @@ def faults(
         before=before,
         after=book_with(before, parsed),
         allowances=allowances or Allowances(),
-        shutdowns=shutdowns,
+        shutdowns=shutdowns or {},
     )
     return [violation.path for violation in implausible(comparison)]
 
@@ -78,8 +82,8 @@ def test_a_model_that_is_shut_down_by_then_may_lose_its_prices() -> None:
     """From its shutdown on nobody can call it; before, everybody can."""
     after, before = (file_with(cache_storage=None, effective_from=day) for day in ("2027-03-01", "2027-01-01"))
 
-    assert faults(after, **SHUT_DOWN) == []
-    assert faults(before, **SHUT_DOWN) == ["prices[0].cache_storage"]
+    assert faults(after, shutdowns=SHUT_DOWN) == []
+    assert faults(before, shutdowns=SHUT_DOWN) == ["prices[0].cache_storage"]
 
 
 def test_a_gap_at_a_later_date_of_the_book_is_found() -> None:
