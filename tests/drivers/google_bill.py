@@ -82,12 +82,18 @@ def _billed_as(sku: str) -> str:
 
 
 def some_calls(
-    chance: random.Random, count: int, *, accounts: Sequence[str] = ("alpha", "beta"), start: datetime, days: int
+    chance: random.Random,
+    count: int,
+    *,
+    start: datetime,
+    days: int,
+    accounts: Sequence[str] = ("alpha", "beta"),
+    tenants: Sequence[str] = ("acme", "other"),
 ) -> list[BilledCall]:
-    """Make calls of tenants acme and other, all within the days, at any hour."""
+    """Make calls of tenants, all within the days, at any hour."""
     return [
         BilledCall(
-            tenant=chance.choice(("acme", "other")),
+            tenant=chance.choice(tenants),
             at=start + timedelta(days=n % days, seconds=chance.randrange(86_400)),
             account=accounts[n // days % len(accounts)],
             model=(model := chance.choice(("gemini-3.8-flash", "gemini-4-argon"))),
@@ -102,19 +108,24 @@ def some_calls(
     ]
 
 
-async def book(connection: "asyncpg.Connection[asyncpg.Record]", calls: Iterable[BilledCall]) -> None:
-    """Write the calls as records, past the ledger."""
-    calls = list(calls)
-    for account in sorted({call.account for call in calls}):
-        await connection.execute(_ACCOUNT, account, f"google-{account}")
-    rows = [
-        (
-            *(call.tenant, UUID(int=random.getrandbits(128)), call.at, "SETTLED", call.model, call.account),
-            *(call.cost_nanos, json.dumps(call.lines)),
-        )
-        for call in calls
+def statements(calls: Sequence[BilledCall]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return what writes the calls as records, past the ledger, with the accounts that they went through."""
+    accounts = sorted({call.account for call in calls})
+    return [
+        *((_ACCOUNT, (account, f"google-{account}")) for account in accounts),
+        *((_RECORD, _values(call, UUID(int=random.getrandbits(128)))) for call in calls),
     ]
-    await connection.executemany(_RECORD, rows)
+
+
+def _values(call: BilledCall, attempt: UUID) -> tuple[Any, ...]:
+    lines = json.dumps(call.lines)
+    return (call.tenant, attempt, call.at, "SETTLED", call.model, call.account, call.cost_nanos, lines)
+
+
+async def book(connection: "asyncpg.Connection[asyncpg.Record]", calls: Sequence[BilledCall]) -> None:
+    """Write the calls as records, past the ledger."""
+    for sql, values in statements(calls):
+        await connection.execute(sql, *values)
 
 
 async def suspend(connection: "asyncpg.Connection[asyncpg.Record]", call: BilledCall, booked_nanos: int) -> None:
