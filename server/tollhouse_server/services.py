@@ -146,21 +146,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             DepartmentService(database, mutations, pages, parts.authorizer),
         ),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
-        (
-            _descriptor(principals_pb2, "PrincipalService"),
-            PrincipalService(database, mutations, pages, parts.authorizer),
-        ),
-        (
-            _descriptor(api_keys_pb2, "ApiKeyService"),
-            ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
-        ),
-        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
-        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
-        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
-        (
-            _descriptor(identity_providers_pb2, "IdentityProviderService"),
-            IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
-        ),
+        *_people_services(parts),
         (
             _descriptor(contents_pb2, "ContentService"),
             ContentService(database, mutations, pages, keys=parts.keys, witness=parts.witness),
@@ -218,6 +204,28 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (
             _descriptor(catalog_pb2, "CatalogService"),
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
+        ),
+    ]
+
+
+def _people_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    """Return what is about who may do what."""
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    return [
+        (
+            _descriptor(principals_pb2, "PrincipalService"),
+            PrincipalService(database, mutations, pages, parts.authorizer),
+        ),
+        (
+            _descriptor(api_keys_pb2, "ApiKeyService"),
+            ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
+        ),
+        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
+        (
+            _descriptor(identity_providers_pb2, "IdentityProviderService"),
+            IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
         ),
     ]
 
