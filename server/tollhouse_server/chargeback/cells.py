@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import NamedTuple
 
-from tollhouse_server.chargeback.statement import Entry, UsageFact
+from tollhouse_server.chargeback.statement import DisplayCurrency, Entry, UsageFact
 from tollhouse_server.reporting.detail_store import LabelCost
 from tollhouse_server.reporting.periods import Period
 
@@ -124,6 +124,7 @@ class MonthBooks:
     price_versions: Mapping[tuple[str, ...], frozenset[int]] = field(default_factory=dict)
     limits: Sequence[MoneyLimit] = ()
     departments: Mapping[str, Department] = field(default_factory=dict)
+    currency: DisplayCurrency | None = None
     daily: Sequence[DailyCost] = ()
     refused: Sequence[RefusedPart] = ()
 

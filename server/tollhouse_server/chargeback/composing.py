@@ -59,6 +59,7 @@ def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
         budgets=tuple(_budgets(books, department)),
         refusals=refusals_of(books.refused, department),
         forecast=_forecast(books, cells, department),
+        currency=books.currency,
         price_versions=_price_versions(books, department),
         department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Final
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,8 +16,11 @@ from tollhouse_server.errors import PeriodClosed, WrongState
 from tollhouse_server.ledger.terms import Calendar, Window
 from tollhouse_server.ledger.windows import midnight, month_after, window_start
 from tollhouse_server.names import PeriodName, invalid
+from tollhouse_server.reconciliation.blocking import blocking_variances
 from tollhouse_server.reporting.periods import Period, month_of, month_period
 from tollhouse_server.tenancy.store import Clock, read_clock
+
+_MOST_NAMED: Final = 5
 
 
 class ObstacleKind(StrEnum):
@@ -171,4 +175,19 @@ async def obstacles(session: AsyncSession, row: BillingPeriodRow, *, watermark: 
                 amount_nanos=nanos,
             )
         )
-    return found
+    return found + await _unreconciled(session, row.tenant_id, period)
+
+
+async def _unreconciled(session: AsyncSession, tenant: str, period: Period) -> list[Obstacle]:
+    variances = await blocking_variances(session, tenant, period)
+    if not variances:
+        return []
+    names = ", ".join(one.name for one in variances[:_MOST_NAMED])
+    return [
+        Obstacle(
+            kind=ObstacleKind.UNRECONCILED,
+            description=f"{len(variances)} variances against Google's bill are to be explained or accepted: {names}",
+            count=len(variances),
+            amount_nanos=sum(one.unexplained_nanos for one in variances),
+        )
+    ]

@@ -12,6 +12,7 @@ from tollhouse_server.chargeback.adjustments import adjustment_entries
 from tollhouse_server.chargeback.canonical import statement_of
 from tollhouse_server.chargeback.cells import Month, MonthBooks, Saved
 from tollhouse_server.chargeback.composing import compose
+from tollhouse_server.chargeback.currencies import display_currency
 from tollhouse_server.chargeback.forecast_store import read_daily
 from tollhouse_server.chargeback.looking_ahead import is_running
 from tollhouse_server.chargeback.periods import calendar_month, current_month, month_of_row, tenant_month
@@ -19,11 +20,12 @@ from tollhouse_server.chargeback.rates import rate_entries
 from tollhouse_server.chargeback.refusal_store import read_refused
 from tollhouse_server.chargeback.savings import savings
 from tollhouse_server.chargeback.shared_costs import shared_entries
-from tollhouse_server.chargeback.statement import Entry, PeriodState, Seal, Statement, UsageFact
+from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement, UsageFact
 from tollhouse_server.chargeback.tables import BillingPeriodRow, SealedStatementRow
 from tollhouse_server.ledger.terms import Window
 from tollhouse_server.names import DepartmentName, PeriodName, Scope, TenantName
 from tollhouse_server.pricing.store import load
+from tollhouse_server.reconciliation.true_ups import TrueUp, true_up_entries
 from tollhouse_server.reporting.detail_store import PricedQuantity, read_label_costs, read_priced_quantities
 from tollhouse_server.reporting.periods import Period, days_of, month_of
 from tollhouse_server.tenancy.store import Clock, get_tenant, read_clock
@@ -90,6 +92,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         price_versions=_versions(quantities),
         limits=await usage_store.read_money_limits(session, tenant, windows=windows),
         departments=await usage_store.read_departments(session, tenant),
+        currency=await display_currency(session, tenant, period),
         refused=await read_refused(session, tenant, month),
         daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
     )
@@ -103,6 +106,18 @@ async def _entries(session: AsyncSession, tenant: str, month: Month, facts: Sequ
         *await rate_entries(session, scope, month.period, facts),
         *await shared_entries(session, scope, month.period, facts),
         *await adjustment_entries(session, tenant, month.name),
+        *map(_true_up, await true_up_entries(session, tenant, month.period)),
+    )
+
+
+def _true_up(found: TrueUp) -> Entry:
+    return Entry(
+        kind=EntryKind.TRUE_UP,
+        amount_nanos=found.amount_nanos,
+        rule=found.variance,
+        reason=found.reason,
+        model=found.model,
+        basis_nanos=found.basis_nanos,
     )
 
 

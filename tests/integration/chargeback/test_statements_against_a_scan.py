@@ -19,7 +19,8 @@ from tollhouse_server.reporting.sums import Dimension
 from tollhouse_server.tenancy.store import read_clock
 
 from tests.drivers.postgres import TestDatabase
-from tests.drivers.recorded_month import MAY, Company, Scan, scan, shapes
+from tests.drivers.recorded_month import MAY, Company, scan, shapes
+from tests.drivers.statements import hold_against
 
 COMPANIES = (
     Company(tenant="acme", time_zone="Europe/Berlin"),
@@ -27,7 +28,6 @@ COMPANIES = (
     Company(tenant="initech", departments=1),
 )
 CALLS = 600
-_LAST_ID = {"department", "project"}
 
 
 @pytest.fixture
@@ -57,37 +57,6 @@ async def roll_up(database: Database, tenant: str, days: int) -> None:
     for _ in range(days):
         async with database.transaction() as session:
             await build_next_day(session, tenant, MAY.replace(month=7))
-
-
-def hold_against(found: Scan, stated: Statement) -> None:
-    """Make sure that a statement says what the scan has found, to the nano-dollar."""
-    scope = stated.scope.department if isinstance(stated.scope, DepartmentName) else ""
-    ((cost, calls),) = found.of(scope, "total").values() or [(0, 0)]
-    assert (stated.totals.cost_nanos, stated.totals.calls) == (cost, calls)
-    assert stated.totals.charge_nanos == cost + sum(entry.amount_nanos for entry in stated.entries)
-    for dimension, parts in stated.breakdowns.items():
-        short = dimension.value in _LAST_ID
-        assert {
-            part.key.rpartition("/")[2] if short else part.key: (part.amounts.cost_nanos, part.amounts.calls)
-            for part in parts
-        } == found.of(scope, dimension.value)
-        assert sum(part.amounts.charge_nanos for part in parts) == stated.totals.charge_nanos
-    assert {part.key: (part.amounts.cost_nanos, part.amounts.calls) for part in stated.labels} == found.of(
-        scope, "label"
-    )
-    lines = {key[1:]: int(nanos) for key, nanos in found.lines.items() if key[0] == scope and nanos}
-    assert {
-        (
-            one.department.rpartition("/")[2],
-            one.project.rpartition("/")[2],
-            one.tier,
-            one.model,
-            one.sku,
-        ): one.cost_nanos
-        for one in stated.lines
-        if one.cost_nanos
-    } == lines
-    assert sum(line.cost_nanos for line in stated.lines) == stated.totals.cost_nanos
 
 
 async def every_statement(database: Database, company: Company) -> list[Statement]:
