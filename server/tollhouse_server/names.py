@@ -19,6 +19,7 @@ _SLUG = r"[a-z][a-z0-9-]{1,62}"
 _FORMS = {
     "api_key": "[a-z2-7]{12}",
     "attempt": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "bill_import": "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     "tier": "[a-z0-9][a-z0-9.-]{0,62}",
     "month": "20[0-9]{2}-(?:0[1-9]|1[0-2])",
     "model": "[a-z0-9][a-z0-9.-]{0,127}",
@@ -209,6 +210,49 @@ class ContentPolicyName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class ChargeRuleName(_Name):
+    """A mark-up or discount of a tenant."""
+
+    template = "tenants/{tenant}/chargeRules/{charge_rule}"
+    tenant: str
+    charge_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformChargeRuleName(_Name):
+    """A mark-up or discount of the platform."""
+
+    template = "chargeRules/{charge_rule}"
+    charge_rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCostName(_Name):
+    """A cost that departments share."""
+
+    template = "tenants/{tenant}/sharedCosts/{shared_cost}"
+    tenant: str
+    shared_cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalletName(_Name):
+    """Money paid in advance."""
+
+    template = "tenants/{tenant}/wallets/{wallet}"
+    tenant: str
+    wallet: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayCurrencyName(_Name):
+    """The currency in which a tenant reads amounts."""
+
+    template = "tenants/{tenant}/displayCurrency"
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierName(_Name):
     """A tier of the catalogue."""
 
@@ -292,11 +336,61 @@ class PriceBookName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class PeriodName(_Name):
+    """A month of a tenant, as it is closed."""
+
+    template = "tenants/{tenant}/periods/{month}"
+    tenant: str
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentName(_Name):
+    """A credit or correction."""
+
+    template = "tenants/{tenant}/adjustments/{adjustment}"
+    tenant: str
+    adjustment: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriceProposalName(_Name):
+    """A price file that waits for a second person."""
+
+    template = "priceProposals/{price_proposal}"
+    price_proposal: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageExportName(_Name):
     """The export of one month's usage records."""
 
     template = "usageExports/{month}"
     month: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillImportName(_Name):
+    """A file of Google's bill."""
+
+    template = "billImports/{bill_import}"
+    bill_import: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillReconciliationName(_Name):
+    """A month of Google's bill beside the ledger."""
+
+    template = "billReconciliations/{month}"
+    month: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillVarianceName(_Name):
+    """A line in which Google's bill is not what the ledger booked."""
+
+    template = "billVariances/{bill_variance}"
+    bill_variance: str
 
 
 ApiKeyName: TypeAlias = ProjectKeyName | TenantKeyName
@@ -337,11 +431,14 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
-    kinds += "|groups|roles"
-    others = r"/(?:suspense|contents)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy"
-    tail = rf"(?:/departments/-|/apiKeys/[a-z2-7]{{12}}|{others}|/(?:{kinds})/{_SLUG})?"
+    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets"
+    others = r"/(?:suspense|contents|periods)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy|/displayCurrency"
+    key = r"/apiKeys/[a-z2-7]{12}"
+    tail = rf"(?:/departments/-|(?:{key})?/boundLabels|{key}|{others}|/(?:{kinds})/{_SLUG})?"
     tenant = rf"(tenants/{_SLUG}(?:/departments/{_SLUG}(?:/projects/{_SLUG})?)?){tail}"
-    flat = r"(?:priceBooks|roles|usageExports)/[a-z0-9-]{1,63}|catalogue|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
+    flat = r"(?:priceBooks|priceProposals|roles|usageExports|chargeRules|currencyRates)/[a-z0-9-]{1,63}|catalogue"
+    flat += r"|(?:tiers|models|aliases)/[a-z0-9.-]{1,128}"
+    flat += r"|(?:billImports|billReconciliations|billVariances|skuMaps)/[a-z0-9-]{1,63}|reconciliationPolicy"
     platform = rf"{PLATFORM}|accounts/{_SLUG}(?:/(?:upstreamKeys|keyRotations)/{_SLUG}|/keyPolicy)?|{flat}"
     return re.compile(tenant), re.compile(platform)
 

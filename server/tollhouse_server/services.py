@@ -11,7 +11,11 @@ from tollhouse.admin.v1 import (
     accounts_pb2,
     api_keys_pb2,
     audit_pb2,
+    bound_labels_pb2,
+    charge_rules_pb2,
+    chargeback_pb2,
     contents_pb2,
+    currencies_pb2,
     data_policies_pb2,
     departments_pb2,
     devices_pb2,
@@ -25,14 +29,17 @@ from tollhouse.admin.v1 import (
     prices_pb2,
     principals_pb2,
     projects_pb2,
+    reconciliation_pb2,
     roles_pb2,
     routing_policies_pb2,
+    shared_costs_pb2,
     tenants_pb2,
     traffic_pb2,
     trees_pb2,
     upstream_keys_pb2,
     usage_exports_pb2,
     usage_reports_pb2,
+    wallets_pb2,
 )
 from tollhouse.v1 import catalog_pb2, generation_pb2, receipts_pb2, usage_pb2
 
@@ -45,8 +52,12 @@ from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
 from tollhouse_server.api.services.audit_service import AuditService
+from tollhouse_server.api.services.bound_labels_service import BoundLabelService
 from tollhouse_server.api.services.catalog_service import CatalogService
+from tollhouse_server.api.services.charge_rules_service import ChargeRuleService
+from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.services.contents_service import ContentService
+from tollhouse_server.api.services.currencies_service import CurrencyService
 from tollhouse_server.api.services.data_policies_service import DataPolicyService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
@@ -59,13 +70,17 @@ from tollhouse_server.api.services.limit_increases_service import LimitIncreaseS
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
+from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
 from tollhouse_server.api.services.receipts_service import ReceiptService
+from tollhouse_server.api.services.reconciliation_service import ReconciliationService
+from tollhouse_server.api.services.rerate_service import RerateService
 from tollhouse_server.api.services.roles_service import RoleService
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.api.services.routing_policies_service import RoutingPolicyService
+from tollhouse_server.api.services.shared_costs_service import SharedCostService
 from tollhouse_server.api.services.tenants_service import TenantService
 from tollhouse_server.api.services.traffic_service import TrafficService
 from tollhouse_server.api.services.trees_service import TreeService
@@ -73,7 +88,9 @@ from tollhouse_server.api.services.upstream_keys_service import UpstreamKeyServi
 from tollhouse_server.api.services.usage_exports_service import UsageExportService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
+from tollhouse_server.api.services.wallets_service import WalletService
 from tollhouse_server.api.witness import Witness
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.database.engine import Database
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.ledger.verification import LedgerVerification
@@ -105,11 +122,13 @@ class ServiceParts:
     data_policy_key: bytes
     generation: GenerationService
     project_paths: ProjectPaths
+    labels: LiveBoundLabels
     output_cap_tokens: int
     keys: TenantKeys
     audit: AuditService
     witness: Witness
     oidc_issuers: Collection[str] = ()
+    prices_need_second_person: bool = False
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -124,18 +143,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(tenants_pb2, "TenantService"), TenantService(database, mutations, pages)),
         (_descriptor(departments_pb2, "DepartmentService"), DepartmentService(database, mutations, pages, authorizer)),
         (_descriptor(projects_pb2, "ProjectService"), ProjectService(database, mutations, pages)),
-        (_descriptor(principals_pb2, "PrincipalService"), PrincipalService(database, mutations, pages, authorizer)),
-        (
-            _descriptor(api_keys_pb2, "ApiKeyService"),
-            ApiKeyService(database, mutations, pages, authorizer, parts.pepper),
-        ),
-        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, authorizer)),
-        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, authorizer)),
-        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, authorizer)),
-        (
-            _descriptor(identity_providers_pb2, "IdentityProviderService"),
-            IdentityProviderService(database, mutations, pages, authorizer, parts.oidc_issuers),
-        ),
+        *_people_services(parts),
         (
             _descriptor(contents_pb2, "ContentService"),
             ContentService(database, mutations, pages, keys=parts.keys, witness=parts.witness),
@@ -152,7 +160,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(ledger_pb2, "LedgerService"),
             LedgerService(database, mutations, pages, LedgerVerification(database, rollup_findings)),
         ),
-        (_descriptor(prices_pb2, "PriceService"), PriceService(database, mutations, pages)),
+        *_price_services(parts),
         (
             _descriptor(accounts_pb2, "AccountService"),
             AccountService(database, mutations, pages, parts.addresses),
@@ -174,8 +182,17 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(traffic_pb2, "TrafficService"),
             TrafficService(database, mutations, pages, lambda: parts.catalogue.current),
         ),
+        (
+            _descriptor(reconciliation_pb2, "ReconciliationService"),
+            ReconciliationService(database, mutations, pages),
+        ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
+        *_charge_services(database, mutations, pages),
+        (
+            _descriptor(chargeback_pb2, "ChargebackService"),
+            ChargebackService(database, mutations, pages, _statements_key(parts)),
+        ),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
@@ -183,6 +200,53 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
             _descriptor(catalog_pb2, "CatalogService"),
             CatalogService(lambda: parts.catalogue.current, lambda: parts.prices.current, pages),
         ),
+    ]
+
+
+def _people_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    """Return what is about who may do what."""
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    return [
+        (
+            _descriptor(principals_pb2, "PrincipalService"),
+            PrincipalService(database, mutations, pages, parts.authorizer),
+        ),
+        (
+            _descriptor(api_keys_pb2, "ApiKeyService"),
+            ApiKeyService(database, mutations, pages, parts.authorizer, parts.pepper),
+        ),
+        (_descriptor(roles_pb2, "RoleService"), RoleService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(groups_pb2, "GroupService"), GroupService(database, mutations, pages, parts.authorizer)),
+        (_descriptor(access_pb2, "AccessService"), AccessService(database, pages, parts.authorizer)),
+        (
+            _descriptor(identity_providers_pb2, "IdentityProviderService"),
+            IdentityProviderService(database, mutations, pages, parts.authorizer, parts.oidc_issuers),
+        ),
+    ]
+
+
+def _price_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
+    return [
+        (
+            _descriptor(prices_pb2, "PriceService"),
+            PriceService(database, mutations, pages, needs_second_person=parts.prices_need_second_person),
+        ),
+        (_descriptor(prices_pb2, "PriceProposalService"), PriceProposalService(database, mutations, pages)),
+        (_descriptor(prices_pb2, "RerateService"), RerateService(database)),
+    ]
+
+
+def _charge_services(
+    database: Database, mutations: Mutations, pages: PageTokens
+) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    """Return what makes a charge from a cost."""
+    return [
+        (_descriptor(charge_rules_pb2, "ChargeRuleService"), ChargeRuleService(database, mutations, pages)),
+        (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
+        (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
+        (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
+        (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
     ]
 
 
@@ -207,6 +271,7 @@ def _routes(parts: ServiceParts) -> RouteService:
         price_book=lambda: parts.prices.current,
         project_paths=parts.project_paths,
         output_cap_tokens=parts.output_cap_tokens,
+        labels=parts.labels,
     )
 
 
@@ -223,6 +288,10 @@ def _on_device(parts: ServiceParts) -> OnDeviceService:
 
 def _receipts_key(parts: ServiceParts) -> SigningKey:
     return SigningKey(parts.gateway, RECEIPTS_KEY, purpose=Purpose.RECEIPTS)
+
+
+def _statements_key(parts: ServiceParts) -> SigningKey:
+    return SigningKey(parts.gateway, RECEIPTS_KEY, purpose=Purpose.STATEMENTS)
 
 
 def _descriptor(module: ModuleType, name: str) -> ServiceDescriptor:

@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     """At what an attempt of unknown outcome is booked until it is resolved: its worst case, what such calls mostly
     cost, or nothing. Only `ceiling` keeps hard budgets hard through any number of crashes."""
 
+    prices_need_second_person: bool = False
+    """Whether an import of prices only makes a proposal, which another principal than the importer must approve."""
+
     data_finding_days: Annotated[int, Field(ge=0, le=3650)] = 90
     """Days for which it is kept what data policies found in calls, which never has the values; 0 keeps it for ever."""
 

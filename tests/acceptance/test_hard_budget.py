@@ -38,6 +38,10 @@ source = "a test"
 input = "0"
 cached = "0"
 output = "4.00"
+cache_storage = "1.00"
+grounding_prompt = "35"
+service_tiers = {{ batch = "0.5", flex = "0.5", priority = "1.8" }}
+zero_prices = true
 """
 
 

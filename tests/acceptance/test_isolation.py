@@ -35,7 +35,7 @@ from tests.drivers.stack import RunningStack
 _LIMIT = "tenants/demo/limits/research-monthly-budget"
 _DEVICE = "tenants/demo/devices/for-isolation"
 _RIVAL = "tenants/rival"
-_TENANT_ROLES = tuple(sorted(name for name in ROLES if name not in {"platform-admin", "key-custodian"}))
+_TENANT_ROLES = tuple(sorted(name for name in ROLES if name not in {"platform-admin", "key-custodian", "price-keeper"}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ source = "a machine of our own"
 input = "0"
 cached = "0"
 output = "0"
+zero_prices = true
 """
 EDGE = """
 [[tiers]]

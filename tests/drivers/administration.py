@@ -93,7 +93,11 @@ class Administration:
 
     def import_prices(self, content: str) -> str:
         """Import a price file in TOML and return its version, as receipts name it."""
-        request = prices.ImportPricesRequest(format=prices.PRICE_FILE_FORMAT_TOML, content=content)
+        request = prices.ImportPricesRequest(
+            format=prices.PRICE_FILE_FORMAT_TOML,
+            content=content,
+            allowances=prices.PriceAllowances(allow_jumps=True, reason="a test"),
+        )
         answer = prices_grpc.PriceServiceStub(self.channel).ImportPrices(request, metadata=bearer(self.key))
         return str(answer.price_book.version)
 

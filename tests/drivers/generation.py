@@ -130,6 +130,10 @@ class GenerationProcess:
     traffic: Traffic = field(init=False)
     retries: RetryBudget = field(default_factory=RetryBudget)
     key_version: int = 0
+    price_book: PriceBook = field(default_factory=lambda: PriceBook(1, packaged_prices().lists))
+    stated_time: datetime | None = None
+    """What the clock of plans says, for the prices of another day; None is the time."""
+
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     async def use(self, *accounts: UpstreamAccount) -> None:
@@ -221,7 +225,6 @@ async def generation_process(
             ring=KeyRing(secrets),
             catalogue=catalogue_with((), ()),
         )
-        book = PriceBook(1, packaged_prices().lists)
         metrics = Metrics(process.registry)
         process.traffic = Traffic(
             accounts=process.catalogue.accounts(),
@@ -233,9 +236,10 @@ async def generation_process(
         process.generation = Generation(
             planner=Planner(
                 lambda: process.catalogue,
-                lambda: book,
+                lambda: process.price_book,
                 output_cap_tokens=OUTPUT_CAP_TOKENS,
                 stream_step_tokens=stream_step_tokens,
+                clock=lambda: process.stated_time or datetime.now(UTC),
             ),
             departures=Departures(
                 traffic=process.traffic,

@@ -41,6 +41,13 @@ NAMES: Final[dict[str, str]] = {
     "RoleService.UpdateRole": f"{TENANT}/roles/for-isolation",
     "RoleService.DeleteRole": f"{TENANT}/roles/for-isolation",
     "GroupService": f"{TENANT}/groups/for-isolation",
+    "ChargebackService": f"{TENANT}/periods/2026-10",
+    "ChargebackService.GetAdjustment": f"{TENANT}/adjustments/for-isolation",
+    "ChargeRuleService": f"{TENANT}/chargeRules/for-isolation",
+    "SharedCostService": f"{TENANT}/sharedCosts/for-isolation",
+    "WalletService": f"{TENANT}/wallets/for-isolation",
+    "CurrencyService": f"{TENANT}/displayCurrency",
+    "BoundLabelService": f"{PROJECT}/boundLabels",
     "ContentService": f"{TENANT}/contents/{UUID(int=0)}",
     "ContentService.GetContentPolicy": f"{TENANT}/contentPolicy",
     "ContentService.UpdateContentPolicy": f"{TENANT}/contentPolicy",
@@ -64,6 +71,11 @@ NAMES: Final[dict[str, str]] = {
     "UpstreamKeyService.GetKeyPolicy": "accounts/main/keyPolicy",
     "UpstreamKeyService.UpdateKeyPolicy": "accounts/main/keyPolicy",
     "UsageExportService": "usageExports/2026-10",
+    "ReconciliationService": "billReconciliations/2026-10",
+    "ReconciliationService.GetBillImport": f"billImports/{UUID(int=0)}",
+    "ReconciliationService.GetBillVariance": f"billVariances/v-{0:024x}",
+    "ReconciliationService.AcceptBillVariance": f"billVariances/v-{0:024x}",
+    "PriceProposalService": "priceProposals/one",
 }
 """Of each service, or of one of its RPCs, the name of a thing."""
 
@@ -71,9 +83,15 @@ _ROWS: Final = {
     "platform": """
         AccountService: CreateAccount DeleteAccount DisableAccount EnableAccount GetAccount ListAccounts
             UpdateAccount
+        CurrencyService: AddCurrencyRate
         ModelService: CreateAlias CreateModel DeleteAlias DeleteModel GetAlias GetCatalogueFile GetModel
             ImportCatalogue ListModels UpdateAlias UpdateModel
-        PriceService: ImportPrices
+        PriceProposalService: ApprovePriceProposal GetPriceProposal ListPriceProposals ProposePrices
+            RejectPriceProposal WithdrawPriceProposal
+        PriceService: GetPriceDraft ImportPrices
+        ReconciliationService: AcceptBillVariance GetBillImport GetBillReconciliation GetBillVariance
+            GetReconciliationPolicy GetSkuMap ImportBill ImportSkuMap ListBillImports ListBillReconciliations
+            ListBillVariances ReconcileBill UpdateReconciliationPolicy
         RoutingPolicyService: GetTierTargets SetTierTargets
         TenantService: CreateTenant ListTenants
         TrafficService: CloseBreaker ListBreakerOrders ListBreakers ListTargets OpenBreaker ReleaseBreaker
@@ -86,8 +104,12 @@ _ROWS: Final = {
     "tenant": """
         AuditService: ExportAuditEvents ListAuditCheckpoints SearchAuditEvents TailAuditEvents
             VerifyAuditTrail
+        ChargeRuleService: CreateChargeRule EndChargeRule GetChargeRule ListChargeRules
+        ChargebackService: ClosePeriod CreateAdjustment ExportStatement ExportStatementRecords GetAdjustment
+            GetPeriod GetStatement ListAdjustments ListPeriods ListSeals PreviewPeriod ReopenPeriod
         ContentService: DeleteContent DeleteContents EraseTenantContent GetContentPolicy ListContents
             UpdateContentPolicy
+        CurrencyService: GetDisplayCurrency UpdateDisplayCurrency
         DataPolicyService: ListDataFindings
         DepartmentService: CancelDepartmentMove GetDepartmentMove MergeDepartment MoveDepartment
         GroupService: AddGroupMembers CreateGroup DeleteGroup GetGroup ListGroupMembers ListGroups
@@ -100,11 +122,15 @@ _ROWS: Final = {
         PrincipalService: CreatePrincipal DeletePrincipal DisablePrincipal EnablePrincipal GetPrincipal
             ListPrincipals UpdatePrincipal
         RoleService: CreateRole DeleteRole DeleteRoleGrant GetRole GetRoleGrant ListRoleGrants UpdateRole
+        SharedCostService: CreateSharedCost EndSharedCost GetSharedCost ListSharedCosts
         TenantService: DeleteTenant GetTenant ResumeTenant SuspendTenant UndeleteTenant UpdateTenant
+        RerateService: GetRerateReport
         UsageReportService: GetMonthReport ListUsageRecords
+        WalletService: CreateWallet GetWallet ListWalletTopUps ListWallets TopUpWallet
     """,
     "node": """
         ApiKeyService: CreateApiKey GetApiKey ListApiKeys RevokeApiKey RotateApiKey UpdateApiKey
+        BoundLabelService: GetBoundLabels UpdateBoundLabels
         ContentService: GetContent
         DataPolicyService: DeleteDataPolicy GetDataPolicy TestDataPolicy UpdateDataPolicy
         DepartmentService: CreateDepartment DeleteDepartment GetDepartment ListDepartmentMoves ListDepartments
@@ -127,8 +153,10 @@ _ROWS: Final = {
         AccessService: ExplainAccess ListAccess
         AuditService: GetAuditKeys
         CatalogService: GetModel GetTier ListModels ListTiers
+        ChargebackService: GetStatementKeys
+        CurrencyService: ListCurrencyRates
         DataPolicyService: ListDataDetectors
-        PriceService: GetPriceBook ListPrices
+        PriceService: GetPriceBook ListPriceBooks ListPriceChanges ListPriceHistory ListPrices
         ReceiptService: GetReceiptKeys
         RoleService: ListRoles
     """,

@@ -58,6 +58,10 @@ source = "a test"
 input = "0"
 cached = "0"
 output = "{PRICE_NANOS // OUTPUT_TOKENS // 1000}"
+cache_storage = "1.00"
+grounding_prompt = "35"
+service_tiers = {{ batch = "0.5", flex = "0.5", priority = "1.8" }}
+zero_prices = true
 """
 _RESULTS = FILE.with_name("big_budget.jsonl")
 _QUIET_SECONDS = 60.0

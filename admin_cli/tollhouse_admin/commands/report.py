@@ -11,12 +11,14 @@ from tollhouse.admin.v1.usage_reports_pb2_grpc import UsageReportServiceStub
 
 from tollhouse_admin.amounts import dollars_of, dollars_text, parse_moment, parse_month
 from tollhouse_admin.command import LIST, READ, Session, command, noun
+from tollhouse_admin.commands import periods, statements
 from tollhouse_admin.on_device_use import show_on_device
 from tollhouse_admin.output import Format, Layout, note, show_list, write_csv, write_json, write_table
 from tollhouse_admin.rendering import Cell, as_json, cells, enum_number
 from tollhouse_admin.scopes import Department, Project, Scope, Tenant, department_name, scope_of, tenant_name
 
-app = noun("Reports: what was used and what it cost, from the ledger's records.")
+app = noun("Reports: what was used and what it cost, statements of months, and their close.")
+app.registered_commands += [*statements.app.registered_commands, *periods.app.registered_commands]
 
 
 class Dimension(StrEnum):

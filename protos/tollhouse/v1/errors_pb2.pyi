@@ -242,10 +242,40 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
     contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
     """
+    REASON_PRICES_IMPLAUSIBLE: _Reason.ValueType  # 70
+    """INVALID_ARGUMENT. A price file is well formed and cannot be meant: a model in use would lose a price, a price would jump
+    by more than the stated factor, or something would be free that nobody said is. Nothing was changed; BadRequest names
+    every field. Not worth repeating as it is. Sample: "The prices cannot be meant, nothing was changed:
+    prices[0].output_text: is 20 times what gemini-3.8-flash has in the book; more than 10 times is refused unless the
+    import allows jumps and says why"
+    """
+    REASON_PRICE_PROPOSAL_OUTDATED: _Reason.ValueType  # 71
+    """ABORTED. The price book has changed since the prices were proposed, so what would be approved is not what was shown.
+    Propose the file anew. Sample: "priceProposals/pp-1f2e changes version 4 of the price book, and version 5 is in force;
+    propose it anew."
+    """
     REASON_IDENTITY_PROVIDER_UNAVAILABLE: _Reason.ValueType  # 48
     """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
     old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
     use an API key."
+    """
+    REASON_PERIOD_CLOSED: _Reason.ValueType  # 75
+    """FAILED_PRECONDITION. The month is closed: its statements are sealed and never change. Not worth repeating; a correction
+    is an adjustment in a later month. Sample: "tenants/acme/periods/2026-10 is closed and never changes; enter an
+    adjustment into a later month, for this one."
+    """
+    REASON_PERIOD_OBSTRUCTED: _Reason.ValueType  # 76
+    """FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
+    when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
+    """
+    REASON_FONT_MISSING: _Reason.ValueType  # 88
+    """FAILED_PRECONDITION. A PDF has letters that no font on the server has. Worth repeating once one is installed there.
+    Sample: "The server has no font with the document's letters; install one of Noto Sans CJK SC, Source Han Sans SC
+    there, or take another format."
+    """
+    REASON_DELIVERY_NOT_SET_UP: _Reason.ValueType  # 89
+    """FAILED_PRECONDITION. The deployment has no such way to deliver documents. Worth repeating once it is set up there.
+    Sample: "This deployment does not deliver by e-mail; whoever runs it can set TOLLHOUSE_SMTP_HOST."
     """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -461,10 +491,40 @@ names what found it, "direction" whether in the prompt, where "field" says so an
 the answer, which is charged. Not worth repeating as it is. Sample: "The data policy blocks the prompt:
 contents[0].parts[0].text has a value that PAYMENT_CARD finds; nothing was sent or charged. Leave the value out."
 """
+REASON_PRICES_IMPLAUSIBLE: Reason.ValueType  # 70
+"""INVALID_ARGUMENT. A price file is well formed and cannot be meant: a model in use would lose a price, a price would jump
+by more than the stated factor, or something would be free that nobody said is. Nothing was changed; BadRequest names
+every field. Not worth repeating as it is. Sample: "The prices cannot be meant, nothing was changed:
+prices[0].output_text: is 20 times what gemini-3.8-flash has in the book; more than 10 times is refused unless the
+import allows jumps and says why"
+"""
+REASON_PRICE_PROPOSAL_OUTDATED: Reason.ValueType  # 71
+"""ABORTED. The price book has changed since the prices were proposed, so what would be approved is not what was shown.
+Propose the file anew. Sample: "priceProposals/pp-1f2e changes version 4 of the price book, and version 5 is in force;
+propose it anew."
+"""
 REASON_IDENTITY_PROVIDER_UNAVAILABLE: Reason.ValueType  # 48
 """UNAVAILABLE. The keys with which an identity provider signs its tokens cannot be read, and what was read before is too
 old. Worth repeating with back-off. Sample: "The keys of the token's issuer cannot be read now; try again later, or
 use an API key."
+"""
+REASON_PERIOD_CLOSED: Reason.ValueType  # 75
+"""FAILED_PRECONDITION. The month is closed: its statements are sealed and never change. Not worth repeating; a correction
+is an adjustment in a later month. Sample: "tenants/acme/periods/2026-10 is closed and never changes; enter an
+adjustment into a later month, for this one."
+"""
+REASON_PERIOD_OBSTRUCTED: Reason.ValueType  # 76
+"""FAILED_PRECONDITION. Something stands against closing the month; metadata "obstacles" says all of it. Worth repeating
+when that is done. Sample: "tenants/acme/periods/2026-10 cannot be closed: 3 attempts are in suspense."
+"""
+REASON_FONT_MISSING: Reason.ValueType  # 88
+"""FAILED_PRECONDITION. A PDF has letters that no font on the server has. Worth repeating once one is installed there.
+Sample: "The server has no font with the document's letters; install one of Noto Sans CJK SC, Source Han Sans SC
+there, or take another format."
+"""
+REASON_DELIVERY_NOT_SET_UP: Reason.ValueType  # 89
+"""FAILED_PRECONDITION. The deployment has no such way to deliver documents. Worth repeating once it is set up there.
+Sample: "This deployment does not deliver by e-mail; whoever runs it can set TOLLHOUSE_SMTP_HOST."
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

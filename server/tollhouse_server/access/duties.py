@@ -59,7 +59,7 @@ _CUSTODY = Duty("handle upstream keys", _permissions("key-custodian", "upstreamK
 _CALL = Duty("send prompts", _permissions("caller", "generation.generate", "generation.embed"))
 _READ_PROMPTS = Duty("read what others' calls were about", READ_CONTENT)
 _LET_READ = Duty("let others read what calls were about", frozenset({LET_READ_CONTENT}))
-_MONEY = Duty("settle what calls cost", frozenset({"suspense.resolve"}))
+_MONEY = Duty("settle what calls cost", frozenset({"suspense.resolve", "adjustments.create", "periods.close"}))
 
 CONFLICTS: Final = (
     Conflict("who-asks-does-not-approve", _ASK, _APPROVE, _ADMINS),

@@ -56,11 +56,34 @@ _PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles
 _FOUND = _on("dataFindings", "list")
 _MONEY_READ = (
     _on("usage", *_READ)
-    | _on("usageReports", "get")
+    | _on("usageReports", "get", "rerate")
     | _on("usageRecords", "list")
+    | _on("statements", "get")
+    | _on("periods", *_READ)
+    | _on("adjustments", *_READ)
     | _on("suspense", *_READ)
     | _on("ledger", "verify")
 )
+_MONEY_READ |= (
+    _on("chargeRules", *_READ)
+    | _on("sharedCosts", *_READ)
+    | _on("wallets", *_READ)
+    | _on("displayCurrencies", "get")
+    | _on("boundLabels", "get")
+)
+# What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
+_CHARGES = (
+    _on("chargeRules", "create", "end")
+    | _on("sharedCosts", "create", "end")
+    | _on("wallets", "create", "topUp")
+    | _on("displayCurrencies", "update")
+    | _on("boundLabels", "update")
+)
+# Google's bill is the platform's; on a tenant these allow nothing.
+_BILLS_READ = _on("billImports", *_READ) | _on("billReconciliations", *_READ) | _on("billVariances", *_READ)
+_BILLS_READ |= _on("reconciliationPolicy", "get") | _on("skuMaps", "get")
+_BILLS = _BILLS_READ | _on("billImports", "add") | _on("billReconciliations", "create") | _on("skuMaps", "import")
+_BILLS |= _on("billVariances", "accept") | _on("reconciliationPolicy", "update")
 _AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
@@ -68,6 +91,9 @@ _GIVE_MORE = _on("limitIncreases", "approve", "reject", "revoke")
 _CALL = _on("generation", "generate", "embed", "countTokens", "resolveRoute", "reportOnDeviceUsage") | _on(
     "usage", *_READ
 )
+
+# To enter a correction and to close the month that it is in are for two people; even who may do both cannot do both.
+_CLOSE = _on("periods", "preview", "reopen", "close") | _on("adjustments", "create")
 
 _TENANT = (
     _TREE_READ
@@ -96,10 +122,12 @@ _TENANT = (
     | _on("contentPolicies", "update")
     | _on("contents", "delete", "letRead")
     | _on("suspense", "resolve")
+    | _CLOSE
+    | _CHARGES
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
-_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _AUDIT | _FOUND
+_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _BILLS_READ | _AUDIT | _FOUND
 _DEPARTMENT = (
     _TREE_READ
     | _MONEY_READ
@@ -118,12 +146,16 @@ _KEYS = (
     | _on("keyPolicies", "get", "update")
 )
 _TRAFFIC_READ = _on("targets", "list") | _on("breakers", "list")
+# One proposes and another approves, on the platform; even who may do both cannot approve what he proposed.
+_PRICES = _on("prices", "draft") | _on("priceProposals", *_READ, "create", "approve", "reject", "withdraw")
 _PLATFORM = (
     _TENANT
+    | _PRICES
     | _KEYS
     | _TRAFFIC_READ
     | _on("breakers", "open", "close", "release")
     | _on("prices", "import")
+    | _on("currencyRates", "add")
     | _on("tierTargets", "get", "set")
     # Before all others, other tenants' calls too: nobody gives himself that.
     | _on("routingPolicies", "grantPriority")
@@ -137,6 +169,7 @@ _PLATFORM = (
     | _on("contents", "erase")
     | _on("tenants", "create", "list", "suspend", "resume", "delete", "undelete")
     | _on("usageExports", *_READ, "create", "download", "confirm", "drop")
+    | _BILLS
 )
 
 ROLES: Final[Mapping[str, Role]] = MappingProxyType(
@@ -158,11 +191,16 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role("caller", "Calls models and reads its own usage.", _CALL),
             Role(
                 "finance",
-                "Reads what was used and what it cost, and resolves suspense; sees no content.",
-                _TREE_READ | _MONEY_READ | _on("suspense", "resolve"),
+                "Reads what was used and cost, says what is charged, closes months; sees no content.",
+                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _BILLS | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
+            Role(
+                "price-keeper",
+                "On the platform: proposes prices, and decides on those that others propose.",
+                _PRICES,
+            ),
             Role(
                 "content-reader",
                 "Reads kept prompts and answers, and nothing else; every reading is on the trail.",
@@ -176,6 +214,6 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.values()))
 
 TENANT_PERMISSIONS: Final = frozenset().union(
-    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian"})
-)
+    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian", "price-keeper"})
+) - _BILLS
 """What is about a tenant, so that a tenant may make roles of it."""

@@ -137,6 +137,9 @@ def _rules() -> Iterator[Rule]:
     yield from _data_rules()
     yield from _traffic_rules()
     yield from _usage_report_rules()
+    yield from _reconciliation_rules()
+    yield from _chargeback_rules()
+    yield from _charge_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _audit_rules()
@@ -234,7 +237,12 @@ def _platform_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{_ADMIN}.PriceService.ImportPrices", permission="prices.import")
     # List prices are no secret: the catalogue shows them to every caller too.
     yield Rule(rpc=f"{_ADMIN}.PriceService.ListPrices", permission=None)
-    yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceBook", permission=None)
+    for method in ("GetPriceBook", "ListPriceBooks", "ListPriceChanges", "ListPriceHistory"):
+        yield Rule(rpc=f"{_ADMIN}.PriceService.{method}", permission=None)
+    yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceDraft", permission="prices.draft")
+    yield Rule(rpc=f"{_ADMIN}.PriceProposalService.ProposePrices", permission="priceProposals.create")
+    verbs = "get list approve reject withdraw"
+    yield from _standard("PriceProposalService", "priceProposals", "PriceProposal", verbs, parent="")
     yield from _standard(
         "AccountService", "accounts", "Account", "create get list update disable enable delete", parent=""
     )
@@ -297,10 +305,65 @@ def _export_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{service}.DropUsageExportRecords", permission="usageExports.drop", fields=("name",))
 
 
+def _reconciliation_rules() -> Iterator[Rule]:
+    """Yield the rules of Google's bill: all of it is the platform's."""
+    for method, permission in {
+        "ImportBill": "billImports.add",
+        "GetBillImport": "billImports.get",
+        "ListBillImports": "billImports.list",
+        "ReconcileBill": "billReconciliations.create",
+        "GetBillReconciliation": "billReconciliations.get",
+        "ListBillReconciliations": "billReconciliations.list",
+        "GetBillVariance": "billVariances.get",
+        "ListBillVariances": "billVariances.list",
+        "AcceptBillVariance": "billVariances.accept",
+        "GetReconciliationPolicy": "reconciliationPolicy.get",
+        "UpdateReconciliationPolicy": "reconciliationPolicy.update",
+        "GetSkuMap": "skuMaps.get",
+        "ImportSkuMap": "skuMaps.import",
+    }.items():
+        names_one = method in ("GetBillImport", "GetBillReconciliation", "GetBillVariance", "AcceptBillVariance")
+        fields = ("name",) if names_one else ()
+        yield Rule(rpc=f"{_ADMIN}.ReconciliationService.{method}", permission=permission, fields=fields)
+
+
 def _usage_report_rules() -> Iterator[Rule]:
     service = f"{_ADMIN}.UsageReportService"
     yield Rule(rpc=f"{service}.GetMonthReport", permission="usageReports.get", fields=("parent",))
     yield Rule(rpc=f"{service}.ListUsageRecords", permission="usageRecords.list", fields=("parent",))
+    rerate = f"{_ADMIN}.RerateService.GetRerateReport"
+    yield Rule(rpc=rerate, permission="usageReports.rerate", fields=("parent",))
+
+
+def _chargeback_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.ChargebackService"
+    yield Rule(rpc=f"{service}.GetStatement", permission="statements.get", fields=("parent",))
+    yield Rule(rpc=f"{service}.ExportStatement", permission="statements.get", fields=("parent",))
+    yield Rule(rpc=f"{service}.ExportStatementRecords", permission="usageRecords.list", fields=("parent",))
+    yield from _standard("ChargebackService", "periods", "Period", "get list preview reopen close")
+    yield Rule(rpc=f"{service}.ListSeals", permission="periods.get", fields=("parent",))
+    yield from _standard("ChargebackService", "adjustments", "Adjustment", "create get list")
+    # What signatures are checked with is public.
+    yield Rule(rpc=f"{service}.GetStatementKeys", permission=None)
+
+
+def _charge_rules() -> Iterator[Rule]:
+    yield from _standard("ChargeRuleService", "chargeRules", "ChargeRule", "create get list end")
+    yield from _standard("SharedCostService", "sharedCosts", "SharedCost", "create get list end")
+    yield from _standard("WalletService", "wallets", "Wallet", "create get list")
+    service = f"{_ADMIN}.WalletService"
+    yield Rule(rpc=f"{service}.TopUpWallet", permission="wallets.topUp", fields=("name",))
+    yield Rule(rpc=f"{service}.ListWalletTopUps", permission="wallets.get", fields=("name",))
+    service = f"{_ADMIN}.CurrencyService"
+    yield Rule(rpc=f"{service}.AddCurrencyRate", permission="currencyRates.add")
+    # Rates are published.
+    yield Rule(rpc=f"{service}.ListCurrencyRates", permission=None)
+    yield Rule(rpc=f"{service}.GetDisplayCurrency", permission="displayCurrencies.get", fields=("name",))
+    named = ("display_currency.name",)
+    yield Rule(rpc=f"{service}.UpdateDisplayCurrency", permission="displayCurrencies.update", fields=named)
+    service = f"{_ADMIN}.BoundLabelService"
+    yield Rule(rpc=f"{service}.GetBoundLabels", permission="boundLabels.get", fields=("name",))
+    yield Rule(rpc=f"{service}.UpdateBoundLabels", permission="boundLabels.update", fields=("bound_labels.name",))
 
 
 def _caller_rules() -> Iterator[Rule]:

@@ -38,6 +38,8 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.ModelShutDown: code_pb2.FAILED_PRECONDITION,
     errors.ModelUnpriced: code_pb2.FAILED_PRECONDITION,
     errors.PriceFileInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.PricesImplausible: code_pb2.INVALID_ARGUMENT,
+    errors.PriceProposalOutdated: code_pb2.ABORTED,
     errors.LimitExceeded: code_pb2.RESOURCE_EXHAUSTED,
     errors.BudgetCutOff: code_pb2.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: code_pb2.UNAVAILABLE,
@@ -72,6 +74,10 @@ CODES: Mapping[type[TollhouseError], int] = {
     errors.RecordsDropped: code_pb2.FAILED_PRECONDITION,
     errors.ExportMismatch: code_pb2.FAILED_PRECONDITION,
     errors.MonthNotDroppable: code_pb2.FAILED_PRECONDITION,
+    errors.DeliveryNotSetUp: code_pb2.FAILED_PRECONDITION,
+    errors.FontMissing: code_pb2.FAILED_PRECONDITION,
+    errors.PeriodClosed: code_pb2.FAILED_PRECONDITION,
+    errors.PeriodObstructed: code_pb2.FAILED_PRECONDITION,
 }
 
 # What Google answered decides the code of a refusal that is passed on.
@@ -176,6 +182,7 @@ def _upstream_error(error: Any) -> Message | None:
 _DETAILS: Mapping[type[TollhouseError], tuple[Callable[[Any], Message | None], ...]] = {
     errors.InvalidRequest: (_bad_request,),
     errors.PriceFileInvalid: (_bad_request,),
+    errors.PricesImplausible: (_bad_request,),
     errors.LimitExceeded: (_retry_info, _quota_failure, _limit_state),
     errors.BudgetCutOff: (_retry_info, _quota_failure, _limit_state),
     errors.UpstreamExhausted: (_retry_info, _upstream_error),

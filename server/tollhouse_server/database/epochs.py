@@ -36,6 +36,7 @@ class Topic(StrEnum):
     DATA_POLICIES = "data_policies"
     TENANT_KEYS = "tenant_keys"
     CONTENT = "content"
+    LABELS = "labels"
 
 
 _KNOWN = frozenset(topic.value for topic in Topic)

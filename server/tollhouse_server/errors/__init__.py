@@ -6,14 +6,23 @@ caller sees; the message is for people and must say what to do. Nothing here may
 
 from tollhouse_server.errors.access import DutiesConflict, GroupFull
 from tollhouse_server.errors.base import FieldViolation, TollhouseError
+from tollhouse_server.errors.chargeback import PeriodClosed, PeriodObstructed
 from tollhouse_server.errors.content import ContentNotKept, KeyDestroyed, Unreadable
 from tollhouse_server.errors.credentials import CredentialsInvalid, Fault, IdentityProviderUnavailable, PermissionDenied
 from tollhouse_server.errors.custody import KeyProviderFailed, RotationUnderWay
 from tollhouse_server.errors.data_policies import DataPolicyBlocked
 from tollhouse_server.errors.devices import DeviceKeyInUse
+from tollhouse_server.errors.documents import DeliveryNotSetUp, FontMissing
 from tollhouse_server.errors.exports import ExportMismatch, MonthNotDroppable, RecordsDropped
 from tollhouse_server.errors.ledger import BudgetCutOff, LimitExceeded, StoreLostMidStream, StoreUnavailable
-from tollhouse_server.errors.prices import ModelShutDown, ModelUnknown, ModelUnpriced, PriceFileInvalid
+from tollhouse_server.errors.prices import (
+    ModelShutDown,
+    ModelUnknown,
+    ModelUnpriced,
+    PriceFileInvalid,
+    PriceProposalOutdated,
+    PricesImplausible,
+)
 from tollhouse_server.errors.requests import (
     DeadlineTooShort,
     DuplicateRequest,
@@ -50,6 +59,7 @@ __all__ = [
     "CredentialsInvalid",
     "DataPolicyBlocked",
     "DeadlineTooShort",
+    "DeliveryNotSetUp",
     "DepartmentRing",
     "DeviceKeyInUse",
     "DuplicateRequest",
@@ -58,6 +68,7 @@ __all__ = [
     "ExportMismatch",
     "Fault",
     "FieldViolation",
+    "FontMissing",
     "GroupFull",
     "IdentityProviderUnavailable",
     "InvalidRequest",
@@ -73,8 +84,12 @@ __all__ = [
     "NoUpstreamKey",
     "OnDeviceOnly",
     "Overloaded",
+    "PeriodClosed",
+    "PeriodObstructed",
     "PermissionDenied",
     "PriceFileInvalid",
+    "PriceProposalOutdated",
+    "PricesImplausible",
     "RecordsDropped",
     "RegionNotAllowed",
     "RequestIdReused",

@@ -57,3 +57,32 @@ class PriceFileInvalid(TollhouseError):
         return "The price file is refused, nothing was changed: " + "; ".join(
             f"{v.path}: {v.description}" for v in self.violations
         )
+
+
+@dataclass(eq=False, kw_only=True)
+class PricesImplausible(TollhouseError):
+    """A price file is well formed and cannot be meant: gaps, jumps, prices of zero; the last good book stays in force."""
+
+    reason = "PRICES_IMPLAUSIBLE"
+    violations: tuple[FieldViolation, ...]
+
+    def message(self) -> str:
+        return "The prices cannot be meant, nothing was changed: " + "; ".join(
+            f"{v.path}: {v.description}" for v in self.violations
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class PriceProposalOutdated(TollhouseError):
+    """The book has changed since prices were proposed: what would be approved is not what was shown."""
+
+    reason = "PRICE_PROPOSAL_OUTDATED"
+    name: str
+    base_version: int
+    current_version: int
+
+    def message(self) -> str:
+        return (
+            f"{self.name} changes version {self.base_version} of the price book, and version {self.current_version} "
+            "is in force; propose it anew."
+        )

@@ -1,7 +1,7 @@
 """One upstream attempt in the ledger: reserved before the first byte, ended exactly once, whatever happens."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from tollhouse_server.access.permit import UNLIMITED, Permit
+from tollhouse_server.errors import LimitExceeded
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.terms import NOT_SENT, NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
 from tollhouse_server.ledger.works import PermitLapsedError
@@ -78,11 +79,17 @@ class Attempt:
         self.settlement = self.ledger.suspension(self.reservation, outcome)
 
 
+def _unnoted(_: CallTerms) -> None:
+    """Keep no note of a refusal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """Opens attempts; knows the ledger, so that nobody else in this room has to."""
 
     ledger: Ledger
+    note_refused: Callable[[CallTerms], None] = _unnoted
+    """Told of every call that a limit has refused; must not wait."""
 
     @asynccontextmanager
     async def open(
@@ -122,6 +129,9 @@ class Attempts:
                 reservation = await self.ledger.reserve(terms, timeout_seconds=timeout_seconds, sure_until=sure_until)
             except PermitLapsedError:
                 continue
+            except LimitExceeded:
+                self.note_refused(terms)
+                raise
             return reservation, sure_until
 
 

@@ -145,8 +145,12 @@ class Plan:
         return found if found.target is target else replace(found, target=target)
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Planner:
-    """Makes the plan of a call from the current catalogue and price book."""
+    """Makes the plan of a call from the current catalogue and price book, with the prices of the moment `clock()`."""
 
     def __init__(
         self,
@@ -155,11 +159,13 @@ class Planner:
         *,
         output_cap_tokens: int,
         stream_step_tokens: int = 0,
+        clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._catalogue = catalogue
         self._price_book = price_book
         self._output_cap_tokens = output_cap_tokens
         self._stream_step_tokens = stream_step_tokens
+        self._clock = clock
 
     def plan(self, call: GenerationCall) -> Plan:
         """Return where the call may go; nothing is held yet.
@@ -168,7 +174,7 @@ class Planner:
             ModelUnknown, ModelShutDown, ModelNotAllowed, RegionNotAllowed, TierAutoOff, OnDeviceOnly, NoUpstreamKey,
             InvalidRequest: see `Catalogue.resolve`.
         """
-        now = datetime.now(UTC)
+        now = self._clock()
         catalogue, book = self._catalogue(), self._price_book()
         route = catalogue.resolve(
             RouteRequest(

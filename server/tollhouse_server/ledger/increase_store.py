@@ -8,42 +8,15 @@ from typing import Any, Final
 from sqlmodel import and_, col, func, or_, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.database.decisions import APPROVE, EXPIRED, REQUESTED, REVOKE, Decision, require_step
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.database.rows import change, check_version, find, insert
-from tollhouse_server.errors import RequesterOnly, ResourceExists, ResourceNotFound, SecondPersonNeeded, WrongState
-from tollhouse_server.ledger.limit_store import announce_change
+from tollhouse_server.errors import ResourceExists, ResourceNotFound, SecondPersonNeeded
+from tollhouse_server.ledger.limit_store import announce_change, require_unkept
 from tollhouse_server.ledger.tables import LimitIncreaseRow, LimitRow
 from tollhouse_server.names import LimitIncreaseName, LimitName
 
-EXPIRED: Final = "EXPIRED"
-"""What an increase is, decided or not, from its expiry on; time is not written down, it is looked at."""
-
-_MAY_EXPIRE: Final = ("REQUESTED", "APPROVED")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What can be done with an increase: from which state, to which, and whether the limit is another one then."""
-
-    needed: str
-    leads_to: str
-    changes_limit: bool = False
-
-
-APPROVE: Final = Step(needed="REQUESTED", leads_to="APPROVED", changes_limit=True)
-REJECT: Final = Step(needed="REQUESTED", leads_to="REJECTED")
-WITHDRAW: Final = Step(needed="REQUESTED", leads_to="WITHDRAWN")
-REVOKE: Final = Step(needed="APPROVED", leads_to="REVOKED", changes_limit=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """A step that somebody takes: `by` is a principal's resource name, with whichever credential he came."""
-
-    step: Step
-    by: str
-    reason: str
-    expected_version: int | None
+_MAY_EXPIRE: Final = (REQUESTED, "APPROVED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +42,9 @@ async def create_increase(session: AsyncSession, row: LimitIncreaseRow, limit: L
 
     Raises:
         ResourceExists: the id is taken in this tenant.
+        ResourceInUse: the limit is kept by something else: a wallet has what was paid, and no more.
     """
+    require_unkept(limit)
     name = LimitIncreaseName(row.tenant_id, row.increase_id)
     with constraints({"limit_increase_pkey": ResourceExists(name=str(name))}):
         await insert(session, row)
@@ -106,29 +81,17 @@ async def decide(session: AsyncSession, increase: IncreaseView, decision: Decisi
         RequesterOnly: it would be withdrawn by somebody else.
         ResourceNotFound: the limit that it would raise is deleted.
     """
-    row, step = increase.row, decision.step
+    row = increase.row
     name = LimitIncreaseName(row.tenant_id, row.increase_id)
     check_version(row, decision.expected_version, str(name))
-    _require(name, increase, decision)
-    taken = {"decided_by": decision.by, "decided_at": await _now(session), "decision_reason": decision.reason}
+    require_step(str(name), decision, state=increase.state, requester=row.requested_by)
+    if decision.step is APPROVE and increase.limit.state != "ACTIVE":
+        raise ResourceNotFound(name=str(LimitName(row.tenant_id, increase.limit.name)))
     with constraints({"limit_increase_second_person": SecondPersonNeeded(name=str(name))}):
-        await change(session, row, state=step.leads_to, **taken)
-    if step.changes_limit:
+        await change(session, row, **decision.taken_at(await _now(session)))
+    if decision.step in (APPROVE, REVOKE):
         await announce_change(session, row.tenant_id, row.limit_id)
-    return IncreaseView(row=row, limit=increase.limit, state=step.leads_to)
-
-
-def _require(name: LimitIncreaseName, increase: IncreaseView, decision: Decision) -> None:
-    """Return if the step may be taken now and by him."""
-    step, is_own = decision.step, decision.by == increase.row.requested_by
-    if increase.state != step.needed:
-        raise WrongState(name=str(name), state=increase.state, needed=step.needed)
-    if step is APPROVE and is_own:
-        raise SecondPersonNeeded(name=str(name))
-    if step is WITHDRAW and not is_own:
-        raise RequesterOnly(name=str(name))
-    if step is APPROVE and increase.limit.state != "ACTIVE":
-        raise ResourceNotFound(name=str(LimitName(increase.limit.tenant_id, increase.limit.name)))
+    return IncreaseView(row=row, limit=increase.limit, state=decision.step.leads_to)
 
 
 async def list_increases(

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.epochs import Topic, bump
 from tollhouse_server.database.rows import change, check_version, find, insert, run_sql
-from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.errors import ResourceInUse, ResourceNotFound
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Calendar, Window
 from tollhouse_server.ledger.windows import counted_starts, window_end, window_start
@@ -80,8 +80,11 @@ async def change_limit(
 
     Raises:
         EtagMismatch: the row is not at `expected_version`.
+        ResourceInUse: more than the thresholds would change of a limit that something else keeps.
     """
     check_version(row, expected_version, str(LimitName(row.tenant_id, row.name)))
+    if any(value != getattr(row, column) for column, value in values.items() if column != "thresholds"):
+        require_unkept(row)
     version = row.version
     await change(session, row, **values)
     if row.version != version:
@@ -97,6 +100,36 @@ async def delete_limit(session: AsyncSession, row: LimitRow, *, expected_version
     """
     return await change_limit(session, row, {"state": "DELETED"}, expected_version=expected_version)
 
+
+def require_unkept(row: LimitRow) -> None:
+    """Return if administrators may change the limit.
+
+    Raises:
+        ResourceInUse: it is kept by something else, such as a wallet.
+    """
+    if row.kept_by:
+        raise ResourceInUse(name=str(LimitName(row.tenant_id, row.name)), used_by=row.kept_by)
+
+
+async def lock_use(session: AsyncSession, row: LimitRow) -> tuple[int, int]:
+    """Return what is held and settled of a locked limit that never resets, as it stays until the transaction ends.
+
+    Every server reads the limits again then: whoever asks is about to change the amount.
+    """
+    await announce_change(session, row.tenant_id, row.limit_id)
+    found = (await run_sql(session, _USE, {"tenant": row.tenant_id, "limit": row.limit_id})).one()
+    return found.held, found.settled
+
+
+async def keep_amount(session: AsyncSession, row: LimitRow, amount: int, *, is_new_round: bool) -> LimitRow:
+    """Write the amount of a limit whose use is locked, on behalf of what keeps it; a new round raises alerts again."""
+    return await change(session, row, amount=amount, alert_round=row.alert_round + is_new_round)
+
+
+_USE: Final = """
+SELECT coalesce(sum(held), 0)::bigint AS held, coalesce(sum(settled), 0)::bigint AS settled FROM counter
+WHERE tenant_id = :tenant AND limit_id = :limit
+"""
 
 # Every counter, not only those with a mark: a tick that is about to set one has the row locked, and is waited for.
 _FORGET_ALERT_MARKS: Final = text("""

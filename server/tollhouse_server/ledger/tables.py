@@ -11,7 +11,11 @@ from tollhouse_server.database.types import INSTANT, NOW
 
 
 class LimitRow(SQLModel, table=True):
-    """A limit: scope x metric x window x selector x mode. COST amounts are nano-dollars."""
+    """A limit: scope x metric x window x selector x mode. COST amounts are nano-dollars.
+
+    `kept_by` is the resource name of what alone changes it, such as a wallet; `alert_round` counts how often it has
+    begun to raise its alerts anew.
+    """
 
     __tablename__ = "usage_limit"
 
@@ -27,6 +31,8 @@ class LimitRow(SQLModel, table=True):
     overshoot: int = Field(default=0, sa_type=BigInteger)
     thresholds: list[int] = Field(default_factory=list, sa_type=ARRAY(Integer))
     state: str = "ACTIVE"
+    kept_by: str = ""
+    alert_round: int = 0
     version: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
     updated_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

@@ -17,7 +17,7 @@ from tollhouse_server.ledger.windows import moment
 # rolling window raises nothing: it is the sum of the minutes that counts.
 _RAISE = f"""
 WITH reached AS MATERIALIZED (
-    SELECT w.tenant_id, w.limit_id, w.window_start, w.settled::numeric AS settled, l.thresholds,
+    SELECT w.tenant_id, w.limit_id, w.window_start, w.settled::numeric AS settled, l.thresholds, l.alert_round,
         l."window" = 'ROLLING_10_MINUTES' AS is_rolling, increases.are_open AS will_change,
         l.amount::numeric + coalesce(increases.amount, 0) AS amount
     FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::bigint[])
@@ -30,13 +30,14 @@ WITH reached AS MATERIALIZED (
     ) AS increases
 ),
 raised AS (
-    INSERT INTO limit_alert (tenant_id, limit_id, window_start, kind, threshold, settled, amount, raised_at)
-    SELECT r.tenant_id, r.limit_id, r.window_start, 'THRESHOLD', t.per_cent, r.settled, r.amount, $5
+    INSERT INTO limit_alert (
+        tenant_id, limit_id, window_start, kind, threshold, settled, amount, raised_at, alert_round)
+    SELECT r.tenant_id, r.limit_id, r.window_start, 'THRESHOLD', t.per_cent, r.settled, r.amount, $5, r.alert_round
     FROM reached r CROSS JOIN unnest(r.thresholds) AS t (per_cent)
     WHERE r.settled > 0 AND r.settled * 100 >= r.amount * t.per_cent
         AND NOT r.is_rolling
     UNION ALL
-    SELECT r.tenant_id, r.limit_id, r.window_start, 'PASSED', 0, r.settled, r.amount, $5
+    SELECT r.tenant_id, r.limit_id, r.window_start, 'PASSED', 0, r.settled, r.amount, $5, r.alert_round
     FROM reached r WHERE r.settled > r.amount
         AND NOT r.is_rolling
     ON CONFLICT DO NOTHING

@@ -29,7 +29,7 @@ _MODEL = re.compile(r"[a-z0-9][a-z0-9.\-]{0,127}")
 _DECIMAL = re.compile(r"\d{1,12}(\.\d{1,18})?")
 _IMAGE_SIZES = frozenset({"512", "1K", "2K", "4K"})
 _SERVICE_TIERS = frozenset({"batch", "flex", "priority"})
-_SHORTHANDS: Mapping[str, tuple[str, ...]] = {
+SHORTHANDS: Mapping[str, tuple[str, ...]] = {
     "input": tuple(INPUT_SKUS.values()),
     "cached": tuple(CACHED_SKUS.values()),
     "output": (OUTPUT_TEXT, THOUGHTS),
@@ -43,6 +43,7 @@ _LIST_KEYS = frozenset(
         "model",
         "effective_from",
         "source",
+        "zero_prices",
         "long_above_tokens",
         "tokens_per_image",
         "service_tiers",
@@ -53,13 +54,17 @@ _LIST_KEYS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedPriceFile:
-    """A price file without defects. `digest` is the SHA-256 of its text in hex."""
+    """A price file without defects; its lists are in the order of the file. `digest` is the SHA-256 of its text in hex.
+
+    `free_lists` are the positions of the lists that say that a price of zero in them is meant.
+    """
 
     revision: int
     note: str
     digest: str
     lists: tuple[PriceList, ...]
     surcharges: tuple[Surcharge, ...] = ()
+    free_lists: frozenset[int] = frozenset()
 
 
 def import_prices(text: str) -> ParsedPriceFile:
@@ -78,8 +83,14 @@ def import_prices(text: str) -> ParsedPriceFile:
     if reader.violations:
         raise PriceFileInvalid(violations=tuple(reader.violations))
     digest = hashlib.sha256(text.encode()).hexdigest()
+    entries = document.get("prices", [])
     return ParsedPriceFile(
-        revision=revision, note=note, digest=digest, lists=tuple(lists), surcharges=tuple(surcharges)
+        revision=revision,
+        note=note,
+        digest=digest,
+        lists=tuple(lists),
+        surcharges=tuple(surcharges),
+        free_lists=frozenset(index for index, entry in enumerate(entries) if entry.get("zero_prices")),
     )
 
 
@@ -207,6 +218,8 @@ class _Reader:
             tier_permille=self.factors(f"{path}.service_tiers", entry.get("service_tiers", {})),
             cached_tier_permille=self.factors(f"{path}.cached_service_tiers", entry.get("cached_service_tiers", {})),
         )
+        if not isinstance(entry.get("zero_prices", False), bool):
+            self.refuse(f"{path}.zero_prices", "must be true or false")
         if len(self.violations) == known_before:
             self.completeness(path, one)
         return one if len(self.violations) == known_before else None
@@ -261,9 +274,9 @@ class _Reader:
             suffix = LONG if base != key else ""
             if key in SKUS:
                 single[key] = self.price(f"{path}.{key}", value, SKUS[key].quote_units)
-            elif base in _SHORTHANDS:
+            elif base in SHORTHANDS:
                 nanos = self.price(f"{path}.{key}", value, 1_000_000)
-                spread.update({sku + suffix: nanos for sku in _SHORTHANDS[base]})
+                spread.update({sku + suffix: nanos for sku in SHORTHANDS[base]})
             else:
                 self.refuse(f"{path}.{key}", "is not a known field")
         return {**spread, **single}

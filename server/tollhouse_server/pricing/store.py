@@ -12,8 +12,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse_server.database.epochs import Topic, bump, lock
 from tollhouse_server.errors import EtagMismatch, ResourceNotFound
 from tollhouse_server.pricing.price_file import ParsedPriceFile, merge, merge_surcharges
+from tollhouse_server.pricing.skus import LONG, SKUS, Unit
 from tollhouse_server.pricing.tables import PriceBookVersionRow, PriceListRow, PriceRow, PriceSurchargeRow
-from tollhouse_server.pricing.terms import PriceBook, PriceList, Surcharge
+from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, PriceBook, PriceList, Surcharge
 
 
 class Origin(StrEnum):
@@ -25,13 +26,17 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One difference between two price books; None stands for "no price"."""
+    """One difference between two price books; None stands for "no price".
+
+    Prices of another service tier than the standard one are shown only where the tier's own factor differs.
+    """
 
     before: PriceList | None
     after: PriceList | None
     sku: str
     before_nanos: int | None
     after_nanos: int | None
+    service_tier: str = STANDARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +72,36 @@ def _changes(before: PriceList | None, after: PriceList | None) -> Iterable[Chan
     was = before.nanos_per_million if before else {}
     now = after.nanos_per_million if after else {}
     for sku in sorted(was.keys() | now.keys()):
-        if was.get(sku) != now.get(sku):
+        if was.get(sku) != now.get(sku) or _threshold(before, sku) != _threshold(after, sku):
             yield Change(before=before, after=after, sku=sku, before_nanos=was.get(sku), after_nanos=now.get(sku))
+        for tier in _changed_tiers(before, after, sku):
+            yield Change(
+                before=before,
+                after=after,
+                sku=sku,
+                before_nanos=_tier_nanos(before, sku, tier),
+                after_nanos=_tier_nanos(after, sku, tier),
+                service_tier=tier,
+            )
+
+
+def _threshold(terms: PriceList | None, sku: str) -> int | None:
+    return terms.long_above_tokens if terms is not None and sku.endswith(LONG) else None
+
+
+def _changed_tiers(before: PriceList | None, after: PriceList | None, sku: str) -> Iterable[str]:
+    """Yield the service tiers whose factor on a token SKU that both lists have is another one."""
+    if before is None or after is None or SKUS[sku].unit is not Unit.TOKEN:
+        return
+    if sku in before.nanos_per_million and sku in after.nanos_per_million:
+        tiers = before.tier_permille.keys() | after.tier_permille.keys()
+        yield from sorted(tier for tier in tiers if before.permille(sku, tier) != after.permille(sku, tier))
+
+
+def _tier_nanos(terms: PriceList | None, sku: str, tier: str) -> int | None:
+    if terms is None or (permille := terms.permille(sku, tier)) is None:
+        return None
+    return -(-terms.nanos_per_million[sku] * permille // STANDARD_PERMILLE)
 
 
 async def put_in_force(
@@ -77,6 +110,7 @@ async def put_in_force(
     *,
     origin: Origin = Origin.IMPORTED,
     importer: str = "",
+    approver: str = "",
     base_version: int = 0,
 ) -> PriceBookVersionRow:
     """Put a parsed file in force as the next version, and tell every process; earlier versions stay as they are.
@@ -86,6 +120,7 @@ async def put_in_force(
         parsed: the file; its lists and surcharges come over the current ones as `merge` says.
         origin: PACKAGED leaves models alone whose prices an administrator imported.
         importer: resource name of the principal who imports.
+        approver: resource name of the principal who has approved it, if that was asked.
         base_version: the version that the file was made from; 0 means no check.
 
     Raises:
@@ -103,14 +138,8 @@ async def put_in_force(
     origins = {(row.model, row.effective_from): row.origin for row in current}
     origins |= {(one.model, one.effective_from): origin.value for one in new}
     surcharges = merge_surcharges(await _surcharges(session, version), parsed.surcharges)
-    row = PriceBookVersionRow(
-        version=version + 1,
-        origin=origin.value,
-        revision=parsed.revision if origin is Origin.PACKAGED else 0,
-        digest=parsed.digest,
-        importer=importer,
-        note=parsed.note,
-        price_count=sum(len(one.nanos_per_million) for one in lists) + len(surcharges),
+    row = version_row(
+        PriceBook(version + 1, lists, surcharges), parsed, origin=origin, importer=importer, approver=approver
     )
     session.add(row)
     await session.flush()
@@ -129,6 +158,27 @@ async def put_in_force(
     )
     await session.flush()
     return row
+
+
+def version_row(
+    book: PriceBook,
+    parsed: ParsedPriceFile,
+    *,
+    origin: Origin = Origin.IMPORTED,
+    importer: str = "",
+    approver: str = "",
+) -> PriceBookVersionRow:
+    """Return the row of a version that a file makes, not written yet."""
+    return PriceBookVersionRow(
+        version=book.version,
+        origin=origin.value,
+        revision=parsed.revision if origin is Origin.PACKAGED else 0,
+        digest=parsed.digest,
+        importer=importer,
+        approver=approver,
+        note=parsed.note,
+        price_count=sum(len(one.nanos_per_million) for one in book.lists()) + len(book.surcharges()),
+    )
 
 
 async def _insert_lists(

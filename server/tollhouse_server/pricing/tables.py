@@ -1,4 +1,4 @@
-"""Rows of the price book: append-only, one complete set of price lists for each version."""
+"""Rows of the price book (append-only, one complete set of price lists for each version) and of proposals for it."""
 
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,7 @@ class PriceBookVersionRow(SQLModel, table=True):
     revision: int = 0
     digest: str
     importer: str = ""
+    approver: str = ""
     note: str = ""
     price_count: int
 
@@ -63,3 +64,29 @@ class PriceSurchargeRow(SQLModel, table=True):
     effective_from: datetime = Field(sa_column=Column(INSTANT, primary_key=True))
     per_million: int = Field(sa_type=BigInteger)
     source: str = ""
+
+
+class PriceProposalRow(SQLModel, table=True):
+    """A price file that waits for a second person, or what was decided on it."""
+
+    __tablename__ = "price_proposal"
+
+    proposal_id: str = Field(primary_key=True)
+    base_version: int = Field(sa_type=BigInteger)
+    format: str
+    content: str
+    digest: str
+    note: str
+    max_jump_factor: int
+    allows_jumps: bool
+    reason: str = ""
+    requested_by: str
+    state: str = "REQUESTED"
+    decided_by: str | None = None
+    decided_at: datetime | None = Field(default=None, sa_column=Column(INSTANT))
+    decision_reason: str = ""
+    price_version: int | None = Field(default=None, sa_type=BigInteger)
+    expires_at: datetime = Field(sa_column=Column(INSTANT, nullable=False))
+    version: int = Field(default=1, sa_type=BigInteger)
+    created_at: datetime | None = Field(default=None, sa_column=Column(INSTANT, server_default=FetchedValue()))
+    updated_at: datetime | None = Field(default=None, sa_column=Column(INSTANT, server_default=FetchedValue()))

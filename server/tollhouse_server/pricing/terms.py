@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE
-from tollhouse_server.pricing.skus import LONG
+from tollhouse_server.pricing.skus import CACHED, LONG
 
 STANDARD = "standard"
 STANDARD_PERMILLE = 1_000
@@ -29,6 +29,11 @@ class PriceList:
     tokens_per_image: Mapping[str, int] = field(default_factory=dict)
     tier_permille: Mapping[str, int] = field(default_factory=dict)
     cached_tier_permille: Mapping[str, int] = field(default_factory=dict)
+
+    def permille(self, sku: str, tier: str) -> int | None:
+        """Return a service tier's factor on the price of a token SKU in thousandths, None for a tier without one."""
+        factor = self.tier_permille.get(tier)
+        return self.cached_tier_permille.get(tier, factor) if sku.startswith(CACHED) else factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -225,6 +225,7 @@ def _splits(table: TableClause, question: Question) -> Splits:
     # Midnights are worked out here, with the rules that cut the limits' windows, not with the database's own.
     by: Splits = {
         "department": _charged_department(table),
+        "department_path": row.department_path,
         "project": row.project_id,
         "credential": row.credential_id,
         "tier": row.tier,

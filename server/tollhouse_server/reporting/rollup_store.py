@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Insert, Row, Select, TableClause, func, insert, literal, select, text
+from sqlalchemy import Insert, Row, Select, TableClause, func, insert, literal, select, text, true
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -14,6 +14,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RecordsDropped, StoreUnavailable
 from tollhouse_server.ledger.windows import midnight
 from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
+from tollhouse_server.reporting.detail_rows import build_details
 from tollhouse_server.reporting.facts import rollup_rows, rollup_sku_rows
 from tollhouse_server.reporting.periods import Period, calendar_month, day_after
 from tollhouse_server.reporting.questions import Question
@@ -202,6 +203,7 @@ async def build_next_day(session: AsyncSession, tenant: str, watermark: datetime
     )
     skus = _ordered(ROLLUP_SKU, rollup_sku_rows(tenant, [day]))
     await _insert(session, insert(ROLLUP_SKU).from_select(column_names(ROLLUP_SKU), skus))
+    await build_details(session, tenant, day)
     rollup = ROLLUP.c
     whole = select(
         literal(tenant),
@@ -210,8 +212,9 @@ async def build_next_day(session: AsyncSession, tenant: str, watermark: datetime
         literal(progress.time_zone),
         func.coalesce(func.sum(rollup.record_count), 0),
         func.coalesce(func.sum(rollup.cost_nanos), 0),
+        true(),
     ).where(rollup.tenant_id == tenant, rollup.day_start == day.start)
-    columns = ["tenant_id", "day_start", "day_end", "time_zone", "record_count", "cost_nanos"]
+    columns = ["tenant_id", "day_start", "day_end", "time_zone", "record_count", "cost_nanos", "has_details"]
     await _insert(session, insert(ROLLUP_DAY).from_select(columns, whole))
     return day
 

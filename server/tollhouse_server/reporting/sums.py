@@ -14,6 +14,9 @@ class Dimension(StrEnum):
     """Something that usage can be split by."""
 
     DEPARTMENT = "department"
+    DEPARTMENT_PATH = "department_path"
+    """The department that was charged with those above it then, the root first: ids."""
+
     PROJECT = "project"
     CREDENTIAL = "credential"
     TIER = "tier"

@@ -58,6 +58,7 @@ ROLLUP_DAY: Final = table(
     column("record_count", BigInteger),
     column("cost_nanos", Numeric),
     column("built_at", INSTANT),
+    column("has_details", Boolean),
 )
 
 

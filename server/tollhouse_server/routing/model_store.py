@@ -5,6 +5,7 @@ All who change the catalogue lock it first: names of models and aliases are one 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -289,3 +290,9 @@ async def _locked_alias(session: AsyncSession, alias: str, version: int | None) 
     row = await find(session, select(ModelAliasRow).where(col(ModelAliasRow.alias) == alias), name, lock=True)
     check_version(row, version, name)
     return row
+
+
+async def shutdowns(session: AsyncSession) -> dict[str, datetime]:
+    """Return when models are shut down, or were, by model; those without a date are left out."""
+    query = select(ModelRow).where(col(ModelRow.shutdown_at).is_not(None))
+    return {row.model: row.shutdown_at for row in (await session.exec(query)).all() if row.shutdown_at is not None}

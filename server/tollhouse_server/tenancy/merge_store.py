@@ -84,6 +84,11 @@ WHERE tenant_id = :tenant AND scope = :name AND state = 'ACTIVE'
 """,
     ),
     "END": (
+        # A wallet is money: it goes where the department goes.
+        """
+UPDATE usage_limit SET scope = :into_name, version = version + 1, updated_at = clock_timestamp()
+WHERE tenant_id = :tenant AND scope = :name AND state = 'ACTIVE' AND kept_by <> ''
+""",
         """
 UPDATE usage_limit SET state = 'DELETED', version = version + 1, updated_at = clock_timestamp()
 WHERE tenant_id = :tenant AND scope = :name AND state = 'ACTIVE'

@@ -28,6 +28,7 @@ class Purpose(StrEnum):
 
     RECEIPTS = "tollhouse.receipts/1"
     AUDIT = "tollhouse.audit-checkpoints/1"
+    STATEMENTS = "tollhouse.statements/1"
 
 
 class TransitVault(Protocol):

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from tollhouse_server.audit.store import forget_old_requests
 from tollhouse_server.background import background
+from tollhouse_server.chargeback.wallets import WalletExpiry
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp.findings import FindingRetention
@@ -60,6 +61,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(housekeeping.run)
         tasks.keep(purges.run)
         tasks.keep(contents.run)
+        tasks.keep(WalletExpiry(database).run)
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         tasks.keep(FindingRetention(database, days=settings.data_finding_days).run)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.department_moves import DueMoves
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
 from tollhouse_server.dlp.live import LiveDataPolicies
@@ -32,6 +33,7 @@ class Knowledge:
     directory: Directory
     authorizer: Authorizer
     project_paths: ProjectPaths
+    labels: LiveBoundLabels
     keys: KeyRing
 
 
@@ -60,6 +62,8 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
     watch.on_change(Topic.PRICES, prices.reload)
     data_policies = LiveDataPolicies(database, DigestKey(data_policy_key(pepper)))
     watch.on_change(Topic.DATA_POLICIES, data_policies.reload)
+    labels = LiveBoundLabels(database)
+    watch.on_change(Topic.LABELS, labels.reload)
     identity = open_identity(settings, database, watch, pepper)
     knowledge = Knowledge(
         watch=watch,
@@ -70,6 +74,7 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
         directory=identity.directory,
         authorizer=Authorizer(database, watch),
         project_paths=ProjectPaths(database, watch),
+        labels=labels,
         keys=keys,
     )
     await watch.refresh()

@@ -17,6 +17,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
 from tollhouse_server.background import background
+from tollhouse_server.chargeback.refusals import RefusedSpend
 from tollhouse_server.custody.key_use import KeyUse
 from tollhouse_server.custody.key_watch import KeyWatch
 from tollhouse_server.custody.quarantine import Quarantine
@@ -73,6 +74,7 @@ class Worker:
     ledger: LedgerParts
     key_use: KeyUse
     findings: FindingLog
+    refused_spend: RefusedSpend
     content: ContentParts
     audit: AuditParts
     identity: IdentityParts
@@ -98,7 +100,10 @@ class Worker:
     async def _write_what_waits(self) -> None:
         """Write what is otherwise written now and then; what cannot be written keeps nothing else from it."""
         refusals, last_use = self.audit.refusals, self.identity.last_use
-        for write in (self.key_use.publish, self.findings.write, refusals.write, last_use.publish):
+        for write in (
+            *(self.key_use.publish, self.findings.write, self.refused_spend.write),
+            *(refusals.write, last_use.publish),
+        ):
             with postponing(f"{write.__qualname__} at the end"):
                 await write()
 
@@ -130,7 +135,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         stack.callback(connections.hurry, ledger.pool)
         traffic = await open_traffic(settings, database, knowledge, metrics)
         quarantine, key_use = Quarantine(database, metrics), KeyUse(database)
-        findings = FindingLog(database, metrics)
+        findings, refused_spend = FindingLog(database, metrics), RefusedSpend(database)
         keys = open_tenant_keys(settings, stack, knowledge.watch, gateway=vault, custodian=custodian)
         content = await open_content(database, knowledge.watch, keys, metrics)
         audit = open_audit(settings, database, gateway=vault, keys=keys, metrics=metrics)
@@ -139,7 +144,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             settings,
             knowledge=knowledge,
             departures=_departures(traffic, knowledge, quarantine, key_use),
-            attempts=Attempts(ledger.ledger),
+            attempts=Attempts(ledger.ledger, refused_spend.note),
             upstream=upstreams,
             calls=calls,
             metrics=metrics,
@@ -161,7 +166,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         for parts in (ledger, traffic, knowledge.identity, server, content, audit):
             parts.run_in(tasks)
         runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)
-        for run in (*runs, findings.run, partial(_gauges, metrics, knowledge, ledger)):
+        for run in (*runs, findings.run, refused_spend.run, partial(_gauges, metrics, knowledge, ledger)):
             tasks.keep(run)
         yield Worker(
             port=await server.start(),
@@ -170,6 +175,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             ledger=ledger,
             key_use=key_use,
             findings=findings,
+            refused_spend=refused_spend,
             content=content,
             audit=audit,
             identity=knowledge.identity,
@@ -254,13 +260,18 @@ def _methods(
         pepper=pepper,
         data_policy_key=data_policy_key(pepper),
         project_paths=knowledge.project_paths,
+        labels=knowledge.labels,
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
+        prices_need_second_person=settings.prices_need_second_person,
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
         generation=GenerationService(
-            generation=generation, streaming=Streaming(generation), project_paths=knowledge.project_paths
+            generation=generation,
+            streaming=Streaming(generation),
+            project_paths=knowledge.project_paths,
+            labels=knowledge.labels,
         ),
     )
     return services.all_methods(parts)

@@ -327,9 +327,9 @@ MISTAKES = (
     ),
     Mistake(
         "thresholds are raised twice",
-        "database/migrations/versions/0006_limits.py",
-        "CREATE UNIQUE INDEX limit_alert_once ON",
-        "CREATE INDEX limit_alert_once ON",
+        "database/migrations/versions/0028_charge_rules.py",
+        "UNIQUE INDEX limit_alert_once ON limit_alert (tenant_id, limit_id, window_start, threshold, alert_round)",
+        "INDEX limit_alert_once ON limit_alert (tenant_id, limit_id, window_start, threshold, alert_round)",
         ALERTS,
     ),
 )

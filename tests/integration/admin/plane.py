@@ -27,6 +27,7 @@ from tollhouse_server.api.services.limit_alerts_service import LimitAlertService
 from tollhouse_server.api.services.limit_increases_service import LimitIncreaseService
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
+from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
 from tollhouse_server.api.services.projects_service import ProjectService
@@ -94,6 +95,7 @@ class Plane:
             LimitIncreaseService(database, mutations, pages),
             LimitAlertService(database, pages),
             PriceService(database, mutations, pages),
+            PriceProposalService(database, mutations, pages),
             RoutingPolicyService(database, mutations, authorizer),
             DataPolicyService(database, mutations, pages, PEPPER),
             ModelService(database, mutations, pages),

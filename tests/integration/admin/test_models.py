@@ -42,6 +42,7 @@ effective_from = 2025-01-01
 source = "own machine"
 input = "0"
 output = "0"
+zero_prices = true
 """
 
 

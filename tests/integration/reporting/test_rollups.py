@@ -32,7 +32,7 @@ SCOPES = [
     *(parse_scope(f"tenants/acme/departments/{one}") for one in ("research", "sales", "vision")),
     parse_scope("tenants/acme/departments/vision/projects/labels"),
 ]
-SPLITS = [one for one in Dimension if one is not Dimension.SKU]
+SPLITS = [one for one in Dimension if one not in (Dimension.SKU, Dimension.DEPARTMENT_PATH)]
 
 
 async def days(books: Books) -> list[Period]:

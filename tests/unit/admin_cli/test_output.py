@@ -21,7 +21,7 @@ from tollhouse.admin.v1 import (
     usage_reports_pb2,
 )
 from tollhouse.v1 import errors_pb2, generation_pb2, usage_pb2
-from tollhouse_admin import limit_options
+from tollhouse_admin import limit_options, price_files
 from tollhouse_admin.commands import limit_increases, prices, principals, report, usage
 from tollhouse_admin.rendering import enum_number, enum_text
 
@@ -225,7 +225,9 @@ def test_departments_list_their_path_joined(server: CannedServer, run: Run) -> N
         (limit_options.Window, limits_pb2.LimitWindow.DESCRIPTOR),
         (limit_options.Mode, limits_pb2.LimitMode.DESCRIPTOR),
         (limit_increases.State, limit_increases_pb2.LimitIncrease.State.DESCRIPTOR),
-        (prices.Notation, prices_pb2.PriceFileFormat.DESCRIPTOR),
+        (price_files.Notation, prices_pb2.PriceFileFormat.DESCRIPTOR),
+        (price_files.Source, prices_pb2.PriceSource.DESCRIPTOR),
+        (prices.State, prices_pb2.PriceProposal.State.DESCRIPTOR),
         (principals.PrincipalKind, principals_pb2.Principal.Kind.DESCRIPTOR),
         (report.Dimension, usage_reports_pb2.UsageDimension.DESCRIPTOR),
         (report.RecordKind, usage_reports_pb2.UsageRecord.Kind.DESCRIPTOR),

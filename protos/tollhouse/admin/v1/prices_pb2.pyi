@@ -49,6 +49,26 @@ PRICE_FILE_FORMAT_YAML: PriceFileFormat.ValueType  # 3
 """PRICE_FILE_FORMAT_YAML is YAML."""
 Global___PriceFileFormat: _TypeAlias = PriceFileFormat  # noqa: Y015
 
+class _PriceSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriceSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriceSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRICE_SOURCE_UNSPECIFIED: _PriceSource.ValueType  # 0
+    """PRICE_SOURCE_UNSPECIFIED is refused."""
+    PRICE_SOURCE_GENAI_PRICES: _PriceSource.ValueType  # 1
+    """PRICE_SOURCE_GENAI_PRICES is the data of the Python package `genai-prices` that is installed with the server."""
+
+class PriceSource(_PriceSource, metaclass=_PriceSourceEnumTypeWrapper):
+    """PriceSource is where a price file can be drafted from."""
+
+PRICE_SOURCE_UNSPECIFIED: PriceSource.ValueType  # 0
+"""PRICE_SOURCE_UNSPECIFIED is refused."""
+PRICE_SOURCE_GENAI_PRICES: PriceSource.ValueType  # 1
+"""PRICE_SOURCE_GENAI_PRICES is the data of the Python package `genai-prices` that is installed with the server."""
+Global___PriceSource: _TypeAlias = PriceSource  # noqa: Y015
+
 @_typing.final
 class Price(_message.Message):
     """Price is what a number of units of one SKU of one model costs in a span of time. A surcharge of an upstream address is a
@@ -168,6 +188,7 @@ class PriceBook(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     PRICE_COUNT_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `priceBooks/{version}`."""
     version: _builtins.int
@@ -180,6 +201,8 @@ class PriceBook(_message.Message):
     """Number of prices in the version."""
     content_sha256: _builtins.str
     """SHA-256 of the imported content in lower-case hexadecimal."""
+    approver: _builtins.str
+    """Resource name of the principal who approved it; empty where no second person was asked."""
     @_builtins.property
     def import_time(self) -> _timestamp_pb2.Timestamp:
         """When the version was imported."""
@@ -194,14 +217,47 @@ class PriceBook(_message.Message):
         source: _builtins.str = ...,
         price_count: _builtins.int = ...,
         content_sha256: _builtins.str = ...,
+        approver: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["import_time", b"import_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_sha256", b"content_sha256", "import_time", b"import_time", "importer", b"importer", "name", b"name", "price_count", b"price_count", "source", b"source", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "content_sha256", b"content_sha256", "import_time", b"import_time", "importer", b"importer", "name", b"name", "price_count", b"price_count", "source", b"source", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PriceBook: _TypeAlias = PriceBook  # noqa: Y015
+
+@_typing.final
+class PriceAllowances(_message.Message):
+    """PriceAllowances are what an import may do although it mostly is a mistake. Zero prices are allowed in the file itself,
+    model by model, with `zero_prices = true`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_JUMP_FACTOR_FIELD_NUMBER: _builtins.int
+    ALLOW_JUMPS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    max_jump_factor: _builtins.int
+    """Factor by which a price may rise or fall against the one before it. 0 or absent means 10."""
+    allow_jumps: _builtins.bool
+    """Lets prices jump by more than the factor; `reason` is then required. Default false."""
+    reason: _builtins.str
+    """Why, for the audit trail and for who approves. Up to 1,000 characters."""
+    def __init__(
+        self,
+        *,
+        max_jump_factor: _builtins.int = ...,
+        allow_jumps: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_jumps", b"allow_jumps", "max_jump_factor", b"max_jump_factor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceAllowances: _TypeAlias = PriceAllowances  # noqa: Y015
 
 @_typing.final
 class ImportPricesRequest(_message.Message):
@@ -214,6 +270,7 @@ class ImportPricesRequest(_message.Message):
     BASE_VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
     format: Global___PriceFileFormat.ValueType
     """Notation of `content`."""
     content: _builtins.str
@@ -226,6 +283,10 @@ class ImportPricesRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def allowances(self) -> Global___PriceAllowances:
+        """What is allowed although it mostly is a mistake. Absent: nothing is."""
+
     def __init__(
         self,
         *,
@@ -234,10 +295,11 @@ class ImportPricesRequest(_message.Message):
         base_version: _builtins.int = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        allowances: Global___PriceAllowances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "content", b"content", "format", b"format", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "base_version", b"base_version", "content", b"content", "format", b"format", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,15 +314,20 @@ class ImportPricesResponse(_message.Message):
     PRICE_BOOK_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
     unchanged_count: _builtins.int
     """Number of prices that are the same in both versions."""
     @_builtins.property
     def price_book(self) -> Global___PriceBook:
-        """The new version; after `validate_only` the one that would have been made."""
+        """The new version; after `validate_only` the one that would have been made. Absent where a proposal was made."""
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceChange]:
         """Differences from the version that was in force, by model and SKU."""
+
+    @_builtins.property
+    def proposal(self) -> Global___PriceProposal:
+        """The proposal that was made, where the deployment demands a second person; nothing is in force yet."""
 
     def __init__(
         self,
@@ -268,10 +335,11 @@ class ImportPricesResponse(_message.Message):
         price_book: Global___PriceBook | None = ...,
         changes: _abc.Iterable[Global___PriceChange] | None = ...,
         unchanged_count: _builtins.int = ...,
+        proposal: Global___PriceProposal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price_book", b"price_book"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price_book", b"price_book", "proposal", b"proposal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "price_book", b"price_book", "unchanged_count", b"unchanged_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "price_book", b"price_book", "proposal", b"proposal", "unchanged_count", b"unchanged_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,15 +355,23 @@ class ListPricesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EFFECTIVE_AT_FIELD_NUMBER: _builtins.int
+    KNOWN_AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
     page_token: _builtins.str
     """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
     model: _builtins.str
     """Only prices of this model, without surcharges. Absent means all."""
+    version: _builtins.int
+    """Prices of this version of the book. 0 or absent means of the one in force."""
     @_builtins.property
     def effective_at(self) -> _timestamp_pb2.Timestamp:
         """Only prices that hold at this moment. Absent means all of the book, past and future ones too."""
+
+    @_builtins.property
+    def known_at(self) -> _timestamp_pb2.Timestamp:
+        """Prices as the book said them at this moment. Absent means as it says them now. Not together with `version`."""
 
     def __init__(
         self,
@@ -304,10 +380,12 @@ class ListPricesRequest(_message.Message):
         page_token: _builtins.str = ...,
         model: _builtins.str = ...,
         effective_at: _timestamp_pb2.Timestamp | None = ...,
+        known_at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "known_at", b"known_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "known_at", b"known_at", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,3 +444,921 @@ class GetPriceBookRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPriceBookRequest: _TypeAlias = GetPriceBookRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceBooksRequest(_message.Message):
+    """ListPriceBooksRequest asks for a page of versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceBooksRequest: _TypeAlias = ListPriceBooksRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceBooksResponse(_message.Message):
+    """ListPriceBooksResponse is a page of versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_BOOKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def price_books(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceBook]:
+        """Versions, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        price_books: _abc.Iterable[Global___PriceBook] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "price_books", b"price_books"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceBooksResponse: _TypeAlias = ListPriceBooksResponse  # noqa: Y015
+
+@_typing.final
+class ListPriceChangesRequest(_message.Message):
+    """ListPriceChangesRequest asks what one version of the book changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    parent: _builtins.str
+    """Resource name of the version, `priceBooks/{version}`, or `priceBooks/current` for the one in force."""
+    base_version: _builtins.int
+    """Version that it is compared with. 0 or absent means the one before it."""
+    model: _builtins.str
+    """Only changes of this model, without surcharges. Absent means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        base_version: _builtins.int = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceChangesRequest: _TypeAlias = ListPriceChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceChangesResponse(_message.Message):
+    """ListPriceChangesResponse is a page of differences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceChange]:
+        """Differences by model, effective date and SKU; surcharges first."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___PriceChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceChangesResponse: _TypeAlias = ListPriceChangesResponse  # noqa: Y015
+
+@_typing.final
+class ListPriceHistoryRequest(_message.Message):
+    """ListPriceHistoryRequest asks for the prices that a model ever had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    model: _builtins.str
+    """The model, for example `gemini-3.8-flash`. Required."""
+    sku: _builtins.str
+    """Only prices of this SKU, for example `input_text`. Absent means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        model: _builtins.str = ...,
+        sku: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceHistoryRequest: _TypeAlias = ListPriceHistoryRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceHistoryResponse(_message.Message):
+    """ListPriceHistoryResponse is a page of a model's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPISODES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def episodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceEpisode]:
+        """Prices by SKU, effective date and the time of their import."""
+
+    def __init__(
+        self,
+        *,
+        episodes: _abc.Iterable[Global___PriceEpisode] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceHistoryResponse: _TypeAlias = ListPriceHistoryResponse  # noqa: Y015
+
+@_typing.final
+class PriceEpisode(_message.Message):
+    """PriceEpisode is a price and the time in which the book said it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KNOWN_TIME_FIELD_NUMBER: _builtins.int
+    UNTIL_VERSION_FIELD_NUMBER: _builtins.int
+    KNOWN_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version of the book that said it first."""
+    until_version: _builtins.int
+    """Version that said something else; 0 while the book still says it."""
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """The price; `end_time` is absent, it is in the next price's `effective_time`."""
+
+    @_builtins.property
+    def known_time(self) -> _timestamp_pb2.Timestamp:
+        """When that version was imported: the book said the price from then on."""
+
+    @_builtins.property
+    def known_until_time(self) -> _timestamp_pb2.Timestamp:
+        """When that version was imported; absent while the book still says it."""
+
+    def __init__(
+        self,
+        *,
+        price: Global___Price | None = ...,
+        version: _builtins.int = ...,
+        known_time: _timestamp_pb2.Timestamp | None = ...,
+        until_version: _builtins.int = ...,
+        known_until_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["known_time", b"known_time", "known_until_time", b"known_until_time", "price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_time", b"known_time", "known_until_time", b"known_until_time", "price", b"price", "until_version", b"until_version", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceEpisode: _TypeAlias = PriceEpisode  # noqa: Y015
+
+@_typing.final
+class GetPriceDraftRequest(_message.Message):
+    """GetPriceDraftRequest asks for a price file from a public source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    source: Global___PriceSource.ValueType
+    """The source. Required."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models to draft prices for, for example `gemini-3.8-flash`. Empty means all that the book in force has prices of."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___PriceSource.ValueType = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPriceDraftRequest: _TypeAlias = GetPriceDraftRequest  # noqa: Y015
+
+@_typing.final
+class PriceDraft(_message.Message):
+    """PriceDraft is a price file to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    SOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The file in TOML; empty where the source has nothing that the book does not say already."""
+    base_version: _builtins.int
+    """Version of the book that the file was made from; the `base_version` of its import."""
+    source_version: _builtins.str
+    """The source with its version, for example `genai-prices 0.2.3`."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceDraftNote]:
+        """What the source says and the file cannot, and what the file has from elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        base_version: _builtins.int = ...,
+        notes: _abc.Iterable[Global___PriceDraftNote] | None = ...,
+        source_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "content", b"content", "notes", b"notes", "source_version", b"source_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceDraft: _TypeAlias = PriceDraft  # noqa: Y015
+
+@_typing.final
+class PriceDraftNote(_message.Message):
+    """PriceDraftNote is something that a draft does not take from its source as it stands there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PriceDraftNote._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: PriceDraftNote._Kind.ValueType  # 0
+        """KIND_UNSPECIFIED is never returned."""
+        KIND_NOT_MAPPED: PriceDraftNote._Kind.ValueType  # 1
+        """KIND_NOT_MAPPED is said by the source and has no place in the book."""
+        KIND_KEPT: PriceDraftNote._Kind.ValueType  # 2
+        """KIND_KEPT is in the book in force, not in the source, and was kept."""
+        KIND_ABSENT: PriceDraftNote._Kind.ValueType  # 3
+        """KIND_ABSENT is a model that the source has no price of."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind is what was done with it."""
+
+    KIND_UNSPECIFIED: PriceDraftNote.Kind.ValueType  # 0
+    """KIND_UNSPECIFIED is never returned."""
+    KIND_NOT_MAPPED: PriceDraftNote.Kind.ValueType  # 1
+    """KIND_NOT_MAPPED is said by the source and has no place in the book."""
+    KIND_KEPT: PriceDraftNote.Kind.ValueType  # 2
+    """KIND_KEPT is in the book in force, not in the source, and was kept."""
+    KIND_ABSENT: PriceDraftNote.Kind.ValueType  # 3
+    """KIND_ABSENT is a model that the source has no price of."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    kind: Global___PriceDraftNote.Kind.ValueType
+    """What was done."""
+    model: _builtins.str
+    """The model."""
+    subject: _builtins.str
+    """The source's unit or the book's SKU that it is about; empty for a whole model."""
+    explanation: _builtins.str
+    """Why, in a sentence."""
+    def __init__(
+        self,
+        *,
+        kind: Global___PriceDraftNote.Kind.ValueType = ...,
+        model: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "kind", b"kind", "model", b"model", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceDraftNote: _TypeAlias = PriceDraftNote  # noqa: Y015
+
+@_typing.final
+class PriceProposal(_message.Message):
+    """PriceProposal is a price file that waits for a second person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PriceProposal._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: PriceProposal._State.ValueType  # 0
+        """STATE_UNSPECIFIED is never returned."""
+        STATE_REQUESTED: PriceProposal._State.ValueType  # 1
+        """STATE_REQUESTED waits for a decision."""
+        STATE_APPROVED: PriceProposal._State.ValueType  # 2
+        """STATE_APPROVED is in force, as the version `price_book`."""
+        STATE_REJECTED: PriceProposal._State.ValueType  # 3
+        """STATE_REJECTED was turned down."""
+        STATE_WITHDRAWN: PriceProposal._State.ValueType  # 4
+        """STATE_WITHDRAWN was taken back by who proposed it."""
+        STATE_EXPIRED: PriceProposal._State.ValueType  # 5
+        """STATE_EXPIRED was not decided in time."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """State is how far a proposal has come."""
+
+    STATE_UNSPECIFIED: PriceProposal.State.ValueType  # 0
+    """STATE_UNSPECIFIED is never returned."""
+    STATE_REQUESTED: PriceProposal.State.ValueType  # 1
+    """STATE_REQUESTED waits for a decision."""
+    STATE_APPROVED: PriceProposal.State.ValueType  # 2
+    """STATE_APPROVED is in force, as the version `price_book`."""
+    STATE_REJECTED: PriceProposal.State.ValueType  # 3
+    """STATE_REJECTED was turned down."""
+    STATE_WITHDRAWN: PriceProposal.State.ValueType  # 4
+    """STATE_WITHDRAWN was taken back by who proposed it."""
+    STATE_EXPIRED: PriceProposal.State.ValueType  # 5
+    """STATE_EXPIRED was not decided in time."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    DECIDER_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    PRICE_BOOK_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `priceProposals/{price_proposal}`."""
+    state: Global___PriceProposal.State.ValueType
+    """How far it has come."""
+    base_version: _builtins.int
+    """Version of the book that it changes; approved only while that one is in force."""
+    source: _builtins.str
+    """What the file says about its origin."""
+    content_sha256: _builtins.str
+    """SHA-256 of the file in lower-case hexadecimal."""
+    proposer: _builtins.str
+    """Resource name of the principal who proposed it."""
+    decider: _builtins.str
+    """Resource name of the principal who approved, rejected or withdrew it; empty before."""
+    decision_reason: _builtins.str
+    """What the decider gave as his reason."""
+    etag: _builtins.str
+    """Version of the resource. Sent back with a step it makes sure that what is decided is what was read (ETAG_MISMATCH)."""
+    price_book: _builtins.str
+    """Resource name of the version that it became; empty unless it is approved."""
+    unchanged_count: _builtins.int
+    """Number of prices that stay as they are; not in lists."""
+    @_builtins.property
+    def allowances(self) -> Global___PriceAllowances:
+        """What is allowed although it mostly is a mistake, with the proposer's reason."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last step was taken; absent before."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it can no longer be decided on."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the resource was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When the resource was last changed."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceChange]:
+        """Differences from the version that it changes, by model and SKU; not in lists."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___PriceProposal.State.ValueType = ...,
+        base_version: _builtins.int = ...,
+        source: _builtins.str = ...,
+        content_sha256: _builtins.str = ...,
+        allowances: Global___PriceAllowances | None = ...,
+        proposer: _builtins.str = ...,
+        decider: _builtins.str = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        decision_reason: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        price_book: _builtins.str = ...,
+        changes: _abc.Iterable[Global___PriceChange] | None = ...,
+        unchanged_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "create_time", b"create_time", "decide_time", b"decide_time", "expire_time", b"expire_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "base_version", b"base_version", "changes", b"changes", "content_sha256", b"content_sha256", "create_time", b"create_time", "decide_time", b"decide_time", "decider", b"decider", "decision_reason", b"decision_reason", "etag", b"etag", "expire_time", b"expire_time", "name", b"name", "price_book", b"price_book", "proposer", b"proposer", "source", b"source", "state", b"state", "unchanged_count", b"unchanged_count", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceProposal: _TypeAlias = PriceProposal  # noqa: Y015
+
+@_typing.final
+class ProposePricesRequest(_message.Message):
+    """ProposePricesRequest carries a price file for another person to decide on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    ALLOWANCES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    format: Global___PriceFileFormat.ValueType
+    """Notation of `content`."""
+    content: _builtins.str
+    """The file's text, up to 4 MiB."""
+    base_version: _builtins.int
+    """Version of the book that the file was made from; a mismatch is ABORTED with ETAG_MISMATCH. 0 or absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    @_builtins.property
+    def allowances(self) -> Global___PriceAllowances:
+        """What is allowed although it mostly is a mistake. Absent: nothing is."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it can no longer be decided on: at most 90 days ahead. Absent means in 14 days."""
+
+    def __init__(
+        self,
+        *,
+        format: Global___PriceFileFormat.ValueType = ...,
+        content: _builtins.str = ...,
+        base_version: _builtins.int = ...,
+        allowances: Global___PriceAllowances | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "base_version", b"base_version", "content", b"content", "expire_time", b"expire_time", "format", b"format", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposePricesRequest: _TypeAlias = ProposePricesRequest  # noqa: Y015
+
+@_typing.final
+class GetPriceProposalRequest(_message.Message):
+    """GetPriceProposalRequest names a proposal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `priceProposals/{price_proposal}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPriceProposalRequest: _TypeAlias = GetPriceProposalRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceProposalsRequest(_message.Message):
+    """ListPriceProposalsRequest asks for a page of proposals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of entries in the answer, up to 1,000. 0 or absent means 100. Fewer may come while more exist."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; absent means the first page. Opaque and signed."""
+    state: Global___PriceProposal.State.ValueType
+    """Only proposals in this state now. Absent means all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___PriceProposal.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceProposalsRequest: _TypeAlias = ListPriceProposalsRequest  # noqa: Y015
+
+@_typing.final
+class ListPriceProposalsResponse(_message.Message):
+    """ListPriceProposalsResponse is a page of proposals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_PROPOSALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last one."""
+    @_builtins.property
+    def price_proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceProposal]:
+        """Proposals, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        price_proposals: _abc.Iterable[Global___PriceProposal] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "price_proposals", b"price_proposals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPriceProposalsResponse: _TypeAlias = ListPriceProposalsResponse  # noqa: Y015
+
+@_typing.final
+class ApprovePriceProposalRequest(_message.Message):
+    """ApprovePriceProposalRequest names the proposal to approve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `priceProposals/{price_proposal}`."""
+    decision_reason: _builtins.str
+    """Why it is approved. Up to 1,000 characters; absent means that none is given."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        decision_reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_reason", b"decision_reason", "etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovePriceProposalRequest: _TypeAlias = ApprovePriceProposalRequest  # noqa: Y015
+
+@_typing.final
+class RejectPriceProposalRequest(_message.Message):
+    """RejectPriceProposalRequest names the proposal to reject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `priceProposals/{price_proposal}`."""
+    decision_reason: _builtins.str
+    """Why it is rejected. Up to 1,000 characters; absent means that none is given."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        decision_reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_reason", b"decision_reason", "etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectPriceProposalRequest: _TypeAlias = RejectPriceProposalRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawPriceProposalRequest(_message.Message):
+    """WithdrawPriceProposalRequest names the proposal to withdraw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `priceProposals/{price_proposal}`."""
+    decision_reason: _builtins.str
+    """Why it is taken back. Up to 1,000 characters; absent means that none is given."""
+    etag: _builtins.str
+    """Version of the resource as it was read; a mismatch is ABORTED with ETAG_MISMATCH. Absent: no check."""
+    request_id: _builtins.str
+    """UUID4 that makes the request safe to repeat for 24 hours: the same id with the same body is answered with the first
+    outcome, with another body it is REQUEST_ID_REUSED. Absent: the request is not recognised when it is repeated.
+    """
+    validate_only: _builtins.bool
+    """Runs every check and answers as if the change had been made, and changes nothing. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        decision_reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_reason", b"decision_reason", "etag", b"etag", "name", b"name", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawPriceProposalRequest: _TypeAlias = WithdrawPriceProposalRequest  # noqa: Y015
+
+@_typing.final
+class GetRerateReportRequest(_message.Message):
+    """GetRerateReportRequest asks what a month would have cost at other prices. One of `version`, `content` and `service_tier` at
+    least must be set.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    PRICES_AT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Tenant, department or project whose usage is asked about. Absent means all tenants, which takes the permission on the
+    platform.
+    """
+    month: _builtins.str
+    """The month, `YYYY-MM`, in the tenant's time zone. Required."""
+    version: _builtins.int
+    """Prices of this version of the book. 0 or absent means those of the version that each call was booked with, for a
+    report on another service tier. Not together with `content`.
+    """
+    format: Global___PriceFileFormat.ValueType
+    """Notation of `content`; required with it."""
+    content: _builtins.str
+    """A price file whose prices come over those in force, as an import would make them, up to 4 MiB. It is not imported."""
+    service_tier: _builtins.str
+    """Google's service tier on which every call is reckoned: `standard`, `batch`, `flex` or `priority`. Absent means the one
+    on which it was made.
+    """
+    @_builtins.property
+    def prices_at(self) -> _timestamp_pb2.Timestamp:
+        """Reckons with what the prices of this moment are, whatever the date of a call: so September is reckoned with prices
+        that begin in January. Absent means each call with the prices of its own date.
+        """
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        month: _builtins.str = ...,
+        version: _builtins.int = ...,
+        format: Global___PriceFileFormat.ValueType = ...,
+        content: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        prices_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prices_at", b"prices_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "format", b"format", "month", b"month", "parent", b"parent", "prices_at", b"prices_at", "service_tier", b"service_tier", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRerateReportRequest: _TypeAlias = GetRerateReportRequest  # noqa: Y015
+
+@_typing.final
+class RerateReport(_message.Message):
+    """RerateReport is what a month cost, and what it would have cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    GENERATE_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BOOKED_FIELD_NUMBER: _builtins.int
+    RERATED_FIELD_NUMBER: _builtins.int
+    UNRATED_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The scope; empty for all tenants."""
+    month: _builtins.str
+    """The month, `YYYY-MM`."""
+    version: _builtins.int
+    """Version of the book that was reckoned with; for a file, the one that its prices came over. 0: each call's own."""
+    @_builtins.property
+    def generate_time(self) -> _timestamp_pb2.Timestamp:
+        """Moment whose records the report shows."""
+
+    @_builtins.property
+    def booked(self) -> _money_pb2.Money:
+        """Cost as it was booked."""
+
+    @_builtins.property
+    def rerated(self) -> _money_pb2.Money:
+        """Cost as it would have been; `booked` less `unrated` and the booked cost of the lines, plus their rerated cost."""
+
+    @_builtins.property
+    def unrated(self) -> _money_pb2.Money:
+        """Part of the booked cost that has no priced lines, such as calls in suspense: the same in both."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerateLine]:
+        """By model, SKU, service tier and price. They add up to `booked` and `rerated` with `unrated` in each."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was reckoned in another way than asked, in sentences."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        month: _builtins.str = ...,
+        generate_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        booked: _money_pb2.Money | None = ...,
+        rerated: _money_pb2.Money | None = ...,
+        unrated: _money_pb2.Money | None = ...,
+        lines: _abc.Iterable[Global___RerateLine] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "generate_time", b"generate_time", "rerated", b"rerated", "unrated", b"unrated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "generate_time", b"generate_time", "lines", b"lines", "month", b"month", "notes", b"notes", "parent", b"parent", "rerated", b"rerated", "unrated", b"unrated", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerateReport: _TypeAlias = RerateReport  # noqa: Y015
+
+@_typing.final
+class RerateLine(_message.Message):
+    """RerateLine is usage that has one price then and one now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    BOOKED_NANOS_PER_MILLION_FIELD_NUMBER: _builtins.int
+    RERATED_NANOS_PER_MILLION_FIELD_NUMBER: _builtins.int
+    BOOKED_FIELD_NUMBER: _builtins.int
+    RERATED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    sku: _builtins.str
+    """What was used."""
+    service_tier: _builtins.str
+    """Service tier on which it is reckoned."""
+    unit: _builtins.str
+    """What is counted, as in Price."""
+    quantity: _builtins.int
+    """How much was used."""
+    booked_nanos_per_million: _builtins.int
+    """Nano-dollars for a million units as booked."""
+    rerated_nanos_per_million: _builtins.int
+    """Nano-dollars for a million units as reckoned."""
+    @_builtins.property
+    def booked(self) -> _money_pb2.Money:
+        """Cost as it was booked, the sum of its calls' lines."""
+
+    @_builtins.property
+    def rerated(self) -> _money_pb2.Money:
+        """Quantity times the reckoned price, rounded once, half to even."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        booked_nanos_per_million: _builtins.int = ...,
+        rerated_nanos_per_million: _builtins.int = ...,
+        booked: _money_pb2.Money | None = ...,
+        rerated: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "rerated", b"rerated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "booked_nanos_per_million", b"booked_nanos_per_million", "model", b"model", "quantity", b"quantity", "rerated", b"rerated", "rerated_nanos_per_million", b"rerated_nanos_per_million", "service_tier", b"service_tier", "sku", b"sku", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerateLine: _TypeAlias = RerateLine  # noqa: Y015

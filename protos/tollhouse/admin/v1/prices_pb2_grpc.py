@@ -51,6 +51,26 @@ class PriceServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceBookRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceBook.FromString,
                 _registered_method=True)
+        self.ListPriceBooks = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceService/ListPriceBooks',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksResponse.FromString,
+                _registered_method=True)
+        self.ListPriceChanges = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceService/ListPriceChanges',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesResponse.FromString,
+                _registered_method=True)
+        self.ListPriceHistory = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceService/ListPriceHistory',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetPriceDraft = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceService/GetPriceDraft',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceDraftRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceDraft.FromString,
+                _registered_method=True)
 
 
 class PriceServiceServicer:
@@ -60,7 +80,8 @@ class PriceServiceServicer:
 
     def ImportPrices(self, request, context):
         """ImportPrices checks a whole price file and, when it is right, puts it in force as the next version; a file with any
-        fault is refused whole and the last good version stays. With `validate_only` it answers the difference only.
+        fault, or with prices that cannot be meant, is refused whole and the last good version stays. Where the deployment
+        demands a second person it makes a proposal instead. With `validate_only` it answers the difference only.
         Repeatable by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -68,7 +89,8 @@ class PriceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPrices(self, request, context):
-        """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first.
+        """ListPrices returns the prices of the book in force, of an earlier version, or as they were known at a moment, by
+        model, SKU and effective date; surcharges come first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +98,36 @@ class PriceServiceServicer:
 
     def GetPriceBook(self, request, context):
         """GetPriceBook returns what is known about one version of the book.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceBooks(self, request, context):
+        """ListPriceBooks returns the versions of the book, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceChanges(self, request, context):
+        """ListPriceChanges returns the differences between two versions of the book.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceHistory(self, request, context):
+        """ListPriceHistory returns every price that a model ever had, with the time in which it was what the book said: it is
+        in force from its effective date on, and known from the import on that said so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPriceDraft(self, request, context):
+        """GetPriceDraft returns a price file from a public source, to be looked at and then imported; it changes nothing. What the
+        source does not cover is kept from the book in force, and said.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +150,26 @@ def add_PriceServiceServicer_to_server(servicer, server):
                     servicer.GetPriceBook,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceBookRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceBook.SerializeToString,
+            ),
+            'ListPriceBooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceBooks,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksResponse.SerializeToString,
+            ),
+            'ListPriceChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceChanges,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesResponse.SerializeToString,
+            ),
+            'ListPriceHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceHistory,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryResponse.SerializeToString,
+            ),
+            'GetPriceDraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPriceDraft,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceDraftRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceDraft.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +255,496 @@ class PriceService:
             '/tollhouse.admin.v1.PriceService/GetPriceBook',
             tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceBookRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceBook.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceBooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceService/ListPriceBooks',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceBooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceService/ListPriceChanges',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceService/ListPriceHistory',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPriceDraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceService/GetPriceDraft',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceDraftRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceDraft.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class PriceProposalServiceStub:
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ProposePrices = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/ProposePrices',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ProposePricesRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+                _registered_method=True)
+        self.GetPriceProposal = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/GetPriceProposal',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceProposalRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+                _registered_method=True)
+        self.ListPriceProposals = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/ListPriceProposals',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsResponse.FromString,
+                _registered_method=True)
+        self.ApprovePriceProposal = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/ApprovePriceProposal',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ApprovePriceProposalRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+                _registered_method=True)
+        self.RejectPriceProposal = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/RejectPriceProposal',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.RejectPriceProposalRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+                _registered_method=True)
+        self.WithdrawPriceProposal = channel.unary_unary(
+                '/tollhouse.admin.v1.PriceProposalService/WithdrawPriceProposal',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.WithdrawPriceProposalRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+                _registered_method=True)
+
+
+class PriceProposalServiceServicer:
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    def ProposePrices(self, request, context):
+        """ProposePrices checks a price file as ImportPrices does and keeps it for another principal to decide on. Repeatable by
+        `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPriceProposal(self, request, context):
+        """GetPriceProposal returns one proposal with its differences.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPriceProposals(self, request, context):
+        """ListPriceProposals returns proposals without their differences, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApprovePriceProposal(self, request, context):
+        """ApprovePriceProposal puts a proposal in force as the next version. Refused with SECOND_PERSON_NEEDED to who proposed
+        it, with PRICE_PROPOSAL_OUTDATED when the book has changed since. Repeatable by `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPriceProposal(self, request, context):
+        """RejectPriceProposal turns a proposal down for good. Repeatable by `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawPriceProposal(self, request, context):
+        """WithdrawPriceProposal takes a proposal back before it is decided; only who proposed it may. Repeatable by
+        `request_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PriceProposalServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ProposePrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposePrices,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ProposePricesRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.SerializeToString,
+            ),
+            'GetPriceProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPriceProposal,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceProposalRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.SerializeToString,
+            ),
+            'ListPriceProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPriceProposals,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsResponse.SerializeToString,
+            ),
+            'ApprovePriceProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePriceProposal,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.ApprovePriceProposalRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.SerializeToString,
+            ),
+            'RejectPriceProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPriceProposal,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.RejectPriceProposalRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.SerializeToString,
+            ),
+            'WithdrawPriceProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawPriceProposal,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.WithdrawPriceProposalRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tollhouse.admin.v1.PriceProposalService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tollhouse.admin.v1.PriceProposalService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PriceProposalService:
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    @staticmethod
+    def ProposePrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/ProposePrices',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ProposePricesRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPriceProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/GetPriceProposal',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetPriceProposalRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPriceProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/ListPriceProposals',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ListPriceProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApprovePriceProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/ApprovePriceProposal',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.ApprovePriceProposalRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPriceProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/RejectPriceProposal',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.RejectPriceProposalRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawPriceProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.PriceProposalService/WithdrawPriceProposal',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.WithdrawPriceProposalRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.PriceProposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RerateServiceStub:
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetRerateReport = channel.unary_unary(
+                '/tollhouse.admin.v1.RerateService/GetRerateReport',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetRerateReportRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.RerateReport.FromString,
+                _registered_method=True)
+
+
+class RerateServiceServicer:
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes.
+    """
+
+    def GetRerateReport(self, request, context):
+        """GetRerateReport returns what a month would have cost with another version of the book, with a price file, or on another
+        service tier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RerateServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetRerateReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRerateReport,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetRerateReportRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_prices__pb2.RerateReport.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tollhouse.admin.v1.RerateService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tollhouse.admin.v1.RerateService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class RerateService:
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes.
+    """
+
+    @staticmethod
+    def GetRerateReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.RerateService/GetRerateReport',
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.GetRerateReportRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_prices__pb2.RerateReport.FromString,
             options,
             channel_credentials,
             insecure,

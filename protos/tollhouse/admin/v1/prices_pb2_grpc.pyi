@@ -37,13 +37,28 @@ class PriceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PriceServiceAsyncStub: ...
     ImportPrices: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ImportPricesRequest, _prices_pb2.ImportPricesResponse]
     """ImportPrices checks a whole price file and, when it is right, puts it in force as the next version; a file with any
-    fault is refused whole and the last good version stays. With `validate_only` it answers the difference only.
+    fault, or with prices that cannot be meant, is refused whole and the last good version stays. Where the deployment
+    demands a second person it makes a proposal instead. With `validate_only` it answers the difference only.
     Repeatable by `request_id`.
     """
     ListPrices: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPricesRequest, _prices_pb2.ListPricesResponse]
-    """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
+    """ListPrices returns the prices of the book in force, of an earlier version, or as they were known at a moment, by
+    model, SKU and effective date; surcharges come first.
+    """
     GetPriceBook: _grpc.UnaryUnaryMultiCallable[_prices_pb2.GetPriceBookRequest, _prices_pb2.PriceBook]
     """GetPriceBook returns what is known about one version of the book."""
+    ListPriceBooks: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPriceBooksRequest, _prices_pb2.ListPriceBooksResponse]
+    """ListPriceBooks returns the versions of the book, the newest first."""
+    ListPriceChanges: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPriceChangesRequest, _prices_pb2.ListPriceChangesResponse]
+    """ListPriceChanges returns the differences between two versions of the book."""
+    ListPriceHistory: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPriceHistoryRequest, _prices_pb2.ListPriceHistoryResponse]
+    """ListPriceHistory returns every price that a model ever had, with the time in which it was what the book said: it is
+    in force from its effective date on, and known from the import on that said so.
+    """
+    GetPriceDraft: _grpc.UnaryUnaryMultiCallable[_prices_pb2.GetPriceDraftRequest, _prices_pb2.PriceDraft]
+    """GetPriceDraft returns a price file from a public source, to be looked at and then imported; it changes nothing. What the
+    source does not cover is kept from the book in force, and said.
+    """
 
 @_typing.type_check_only
 class PriceServiceAsyncStub(PriceServiceStub):
@@ -54,13 +69,28 @@ class PriceServiceAsyncStub(PriceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportPrices: _aio.UnaryUnaryMultiCallable[_prices_pb2.ImportPricesRequest, _prices_pb2.ImportPricesResponse]  # type: ignore[assignment]
     """ImportPrices checks a whole price file and, when it is right, puts it in force as the next version; a file with any
-    fault is refused whole and the last good version stays. With `validate_only` it answers the difference only.
+    fault, or with prices that cannot be meant, is refused whole and the last good version stays. Where the deployment
+    demands a second person it makes a proposal instead. With `validate_only` it answers the difference only.
     Repeatable by `request_id`.
     """
     ListPrices: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPricesRequest, _prices_pb2.ListPricesResponse]  # type: ignore[assignment]
-    """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
+    """ListPrices returns the prices of the book in force, of an earlier version, or as they were known at a moment, by
+    model, SKU and effective date; surcharges come first.
+    """
     GetPriceBook: _aio.UnaryUnaryMultiCallable[_prices_pb2.GetPriceBookRequest, _prices_pb2.PriceBook]  # type: ignore[assignment]
     """GetPriceBook returns what is known about one version of the book."""
+    ListPriceBooks: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPriceBooksRequest, _prices_pb2.ListPriceBooksResponse]  # type: ignore[assignment]
+    """ListPriceBooks returns the versions of the book, the newest first."""
+    ListPriceChanges: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPriceChangesRequest, _prices_pb2.ListPriceChangesResponse]  # type: ignore[assignment]
+    """ListPriceChanges returns the differences between two versions of the book."""
+    ListPriceHistory: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPriceHistoryRequest, _prices_pb2.ListPriceHistoryResponse]  # type: ignore[assignment]
+    """ListPriceHistory returns every price that a model ever had, with the time in which it was what the book said: it is
+    in force from its effective date on, and known from the import on that said so.
+    """
+    GetPriceDraft: _aio.UnaryUnaryMultiCallable[_prices_pb2.GetPriceDraftRequest, _prices_pb2.PriceDraft]  # type: ignore[assignment]
+    """GetPriceDraft returns a price file from a public source, to be looked at and then imported; it changes nothing. What the
+    source does not cover is kept from the book in force, and said.
+    """
 
 class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
     """PriceService keeps the price book: what a unit of each model costs, and what an upstream address costs on top, with
@@ -74,7 +104,8 @@ class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prices_pb2.ImportPricesResponse, _abc.Awaitable[_prices_pb2.ImportPricesResponse]]:
         """ImportPrices checks a whole price file and, when it is right, puts it in force as the next version; a file with any
-        fault is refused whole and the last good version stays. With `validate_only` it answers the difference only.
+        fault, or with prices that cannot be meant, is refused whole and the last good version stays. Where the deployment
+        demands a second person it makes a proposal instead. With `validate_only` it answers the difference only.
         Repeatable by `request_id`.
         """
 
@@ -84,7 +115,9 @@ class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prices_pb2.ListPricesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prices_pb2.ListPricesResponse, _abc.Awaitable[_prices_pb2.ListPricesResponse]]:
-        """ListPrices returns the prices of the book in force, by model, SKU and effective date; surcharges come first."""
+        """ListPrices returns the prices of the book in force, of an earlier version, or as they were known at a moment, by
+        model, SKU and effective date; surcharges come first.
+        """
 
     @_abc_1.abstractmethod
     def GetPriceBook(
@@ -94,4 +127,195 @@ class PriceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_prices_pb2.PriceBook, _abc.Awaitable[_prices_pb2.PriceBook]]:
         """GetPriceBook returns what is known about one version of the book."""
 
+    @_abc_1.abstractmethod
+    def ListPriceBooks(
+        self,
+        request: _prices_pb2.ListPriceBooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.ListPriceBooksResponse, _abc.Awaitable[_prices_pb2.ListPriceBooksResponse]]:
+        """ListPriceBooks returns the versions of the book, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ListPriceChanges(
+        self,
+        request: _prices_pb2.ListPriceChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.ListPriceChangesResponse, _abc.Awaitable[_prices_pb2.ListPriceChangesResponse]]:
+        """ListPriceChanges returns the differences between two versions of the book."""
+
+    @_abc_1.abstractmethod
+    def ListPriceHistory(
+        self,
+        request: _prices_pb2.ListPriceHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.ListPriceHistoryResponse, _abc.Awaitable[_prices_pb2.ListPriceHistoryResponse]]:
+        """ListPriceHistory returns every price that a model ever had, with the time in which it was what the book said: it is
+        in force from its effective date on, and known from the import on that said so.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPriceDraft(
+        self,
+        request: _prices_pb2.GetPriceDraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceDraft, _abc.Awaitable[_prices_pb2.PriceDraft]]:
+        """GetPriceDraft returns a price file from a public source, to be looked at and then imported; it changes nothing. What the
+        source does not cover is kept from the book in force, and said.
+        """
+
 def add_PriceServiceServicer_to_server(servicer: PriceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PriceProposalServiceStub:
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PriceProposalServiceAsyncStub: ...
+    ProposePrices: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ProposePricesRequest, _prices_pb2.PriceProposal]
+    """ProposePrices checks a price file as ImportPrices does and keeps it for another principal to decide on. Repeatable by
+    `request_id`.
+    """
+    GetPriceProposal: _grpc.UnaryUnaryMultiCallable[_prices_pb2.GetPriceProposalRequest, _prices_pb2.PriceProposal]
+    """GetPriceProposal returns one proposal with its differences."""
+    ListPriceProposals: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ListPriceProposalsRequest, _prices_pb2.ListPriceProposalsResponse]
+    """ListPriceProposals returns proposals without their differences, the newest first."""
+    ApprovePriceProposal: _grpc.UnaryUnaryMultiCallable[_prices_pb2.ApprovePriceProposalRequest, _prices_pb2.PriceProposal]
+    """ApprovePriceProposal puts a proposal in force as the next version. Refused with SECOND_PERSON_NEEDED to who proposed
+    it, with PRICE_PROPOSAL_OUTDATED when the book has changed since. Repeatable by `request_id`.
+    """
+    RejectPriceProposal: _grpc.UnaryUnaryMultiCallable[_prices_pb2.RejectPriceProposalRequest, _prices_pb2.PriceProposal]
+    """RejectPriceProposal turns a proposal down for good. Repeatable by `request_id`."""
+    WithdrawPriceProposal: _grpc.UnaryUnaryMultiCallable[_prices_pb2.WithdrawPriceProposalRequest, _prices_pb2.PriceProposal]
+    """WithdrawPriceProposal takes a proposal back before it is decided; only who proposed it may. Repeatable by
+    `request_id`.
+    """
+
+@_typing.type_check_only
+class PriceProposalServiceAsyncStub(PriceProposalServiceStub):
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ProposePrices: _aio.UnaryUnaryMultiCallable[_prices_pb2.ProposePricesRequest, _prices_pb2.PriceProposal]  # type: ignore[assignment]
+    """ProposePrices checks a price file as ImportPrices does and keeps it for another principal to decide on. Repeatable by
+    `request_id`.
+    """
+    GetPriceProposal: _aio.UnaryUnaryMultiCallable[_prices_pb2.GetPriceProposalRequest, _prices_pb2.PriceProposal]  # type: ignore[assignment]
+    """GetPriceProposal returns one proposal with its differences."""
+    ListPriceProposals: _aio.UnaryUnaryMultiCallable[_prices_pb2.ListPriceProposalsRequest, _prices_pb2.ListPriceProposalsResponse]  # type: ignore[assignment]
+    """ListPriceProposals returns proposals without their differences, the newest first."""
+    ApprovePriceProposal: _aio.UnaryUnaryMultiCallable[_prices_pb2.ApprovePriceProposalRequest, _prices_pb2.PriceProposal]  # type: ignore[assignment]
+    """ApprovePriceProposal puts a proposal in force as the next version. Refused with SECOND_PERSON_NEEDED to who proposed
+    it, with PRICE_PROPOSAL_OUTDATED when the book has changed since. Repeatable by `request_id`.
+    """
+    RejectPriceProposal: _aio.UnaryUnaryMultiCallable[_prices_pb2.RejectPriceProposalRequest, _prices_pb2.PriceProposal]  # type: ignore[assignment]
+    """RejectPriceProposal turns a proposal down for good. Repeatable by `request_id`."""
+    WithdrawPriceProposal: _aio.UnaryUnaryMultiCallable[_prices_pb2.WithdrawPriceProposalRequest, _prices_pb2.PriceProposal]  # type: ignore[assignment]
+    """WithdrawPriceProposal takes a proposal back before it is decided; only who proposed it may. Repeatable by
+    `request_id`.
+    """
+
+class PriceProposalServiceServicer(metaclass=_abc_1.ABCMeta):
+    """PriceProposalService holds imports that wait for a second person. Somebody proposes a file and says why, another
+    principal approves it, and only then it is in force. A proposal is checked like an import when it is made and again when
+    it is approved; what is approved is exactly the difference that was shown. Every step is a row of the audit trail.
+    """
+
+    @_abc_1.abstractmethod
+    def ProposePrices(
+        self,
+        request: _prices_pb2.ProposePricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceProposal, _abc.Awaitable[_prices_pb2.PriceProposal]]:
+        """ProposePrices checks a price file as ImportPrices does and keeps it for another principal to decide on. Repeatable by
+        `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPriceProposal(
+        self,
+        request: _prices_pb2.GetPriceProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceProposal, _abc.Awaitable[_prices_pb2.PriceProposal]]:
+        """GetPriceProposal returns one proposal with its differences."""
+
+    @_abc_1.abstractmethod
+    def ListPriceProposals(
+        self,
+        request: _prices_pb2.ListPriceProposalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.ListPriceProposalsResponse, _abc.Awaitable[_prices_pb2.ListPriceProposalsResponse]]:
+        """ListPriceProposals returns proposals without their differences, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ApprovePriceProposal(
+        self,
+        request: _prices_pb2.ApprovePriceProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceProposal, _abc.Awaitable[_prices_pb2.PriceProposal]]:
+        """ApprovePriceProposal puts a proposal in force as the next version. Refused with SECOND_PERSON_NEEDED to who proposed
+        it, with PRICE_PROPOSAL_OUTDATED when the book has changed since. Repeatable by `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectPriceProposal(
+        self,
+        request: _prices_pb2.RejectPriceProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceProposal, _abc.Awaitable[_prices_pb2.PriceProposal]]:
+        """RejectPriceProposal turns a proposal down for good. Repeatable by `request_id`."""
+
+    @_abc_1.abstractmethod
+    def WithdrawPriceProposal(
+        self,
+        request: _prices_pb2.WithdrawPriceProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.PriceProposal, _abc.Awaitable[_prices_pb2.PriceProposal]]:
+        """WithdrawPriceProposal takes a proposal back before it is decided; only who proposed it may. Repeatable by
+        `request_id`.
+        """
+
+def add_PriceProposalServiceServicer_to_server(servicer: PriceProposalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class RerateServiceStub:
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RerateServiceAsyncStub: ...
+    GetRerateReport: _grpc.UnaryUnaryMultiCallable[_prices_pb2.GetRerateReportRequest, _prices_pb2.RerateReport]
+    """GetRerateReport returns what a month would have cost with another version of the book, with a price file, or on another
+    service tier.
+    """
+
+@_typing.type_check_only
+class RerateServiceAsyncStub(RerateServiceStub):
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetRerateReport: _aio.UnaryUnaryMultiCallable[_prices_pb2.GetRerateReportRequest, _prices_pb2.RerateReport]  # type: ignore[assignment]
+    """GetRerateReport returns what a month would have cost with another version of the book, with a price file, or on another
+    service tier.
+    """
+
+class RerateServiceServicer(metaclass=_abc_1.ABCMeta):
+    """RerateService answers what usage would have cost at other prices. It is a report: nothing that was booked changes."""
+
+    @_abc_1.abstractmethod
+    def GetRerateReport(
+        self,
+        request: _prices_pb2.GetRerateReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prices_pb2.RerateReport, _abc.Awaitable[_prices_pb2.RerateReport]]:
+        """GetRerateReport returns what a month would have cost with another version of the book, with a price file, or on another
+        service tier.
+        """
+
+def add_RerateServiceServicer_to_server(servicer: RerateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import outcome_message
 from tollhouse_server.api.routing_messages import asked_routing
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.streaming import Streaming
@@ -32,10 +33,13 @@ Response = TypeVar("Response", bound=Message)
 class GenerationService:
     """Handlers of tollhouse.v1.GenerationService."""
 
-    def __init__(self, *, generation: Generation, streaming: Streaming, project_paths: ProjectPaths) -> None:
+    def __init__(
+        self, *, generation: Generation, streaming: Streaming, project_paths: ProjectPaths, labels: LiveBoundLabels
+    ) -> None:
         self._generation = generation
         self._streaming = streaming
         self._project_paths = project_paths
+        self._labels = labels
         self._mapper = Mapper()
 
     async def generate_content(self, request: GenerateContentRequest, call: Call) -> GenerateContentResponse:
@@ -72,14 +76,20 @@ class GenerationService:
 
     async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
         routing = asked_routing(request.routing)
+        scope = await self._scope(request, call)
         return GenerationCall(
-            scope=await self._scope(request, call),
+            scope=scope,
             request_id=UUID(request.request_id) if request.HasField("request_id") else uuid4(),
             method=method,
             tier=request.tier if request.HasField("tier") else None,
             model=request.model if request.HasField("model") else None,
             body=self._body(request),
-            labels=dict(getattr(request, "labels", {})),
+            labels=self._labels.on(
+                getattr(request, "labels", {}),
+                tenant=scope.tenant_id,
+                project=scope.project_id,
+                credential=scope.credential_id,
+            ),
             environment=call.principal.environment,
             region=routing.region,
             kinds=routing.kinds,

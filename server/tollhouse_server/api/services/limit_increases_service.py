@@ -12,10 +12,11 @@ from tollhouse_server.api.limit_requests import positive_amount, quantity
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import etag, moment_of, timestamp, version_of
+from tollhouse_server.database.decisions import APPROVE, REJECT, REVOKE, WITHDRAW, Decision, Step
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.ledger import increase_store as store
-from tollhouse_server.ledger.increase_store import APPROVE, REJECT, REVOKE, WITHDRAW, Decision, IncreaseView, Step
+from tollhouse_server.ledger.increase_store import IncreaseView
 from tollhouse_server.ledger.limit_store import get_limit
 from tollhouse_server.ledger.tables import LimitIncreaseRow, LimitRow
 from tollhouse_server.ledger.terms import Metric

@@ -6,6 +6,7 @@ from tollhouse.admin.v1 import limits_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.limit_requests import CHANGEABLE, changes, new_limit, quantity
+from tollhouse_server.api.limit_scopes import require_limit_scope
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
@@ -13,19 +14,10 @@ from tollhouse_server.api.values import etag, timestamp, version_of
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.integrity import constraints
 from tollhouse_server.errors import ResourceExists
-from tollhouse_server.identity import store as identity
 from tollhouse_server.ledger import limit_store as store
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Metric, Mode, Window
-from tollhouse_server.names import (
-    LimitName,
-    ProjectKeyName,
-    ProjectName,
-    TenantName,
-    parse_api_key,
-    parse_scope,
-)
-from tollhouse_server.tenancy import store as tenancy
+from tollhouse_server.names import LimitName, TenantName
 
 
 class LimitService:
@@ -41,7 +33,7 @@ class LimitService:
         name = LimitName(row.tenant_id, row.name)
 
         async def act(session: AsyncSession) -> Change[pb.Limit]:
-            await _require_scope(session, row.scope)
+            await require_limit_scope(session, row.scope, "limit.scope")
             with constraints({"usage_limit_name": ResourceExists(name=str(name))}):
                 await store.create_limit(session, row)
             after = _message(await store.view_limit(session, name))
@@ -93,16 +85,6 @@ class LimitService:
             return Change(resource=str(name), before=before, after=None, answer=Empty())
 
         return await self._mutations.run(call, request, Empty, act)
-
-
-async def _require_scope(session: AsyncSession, text: str) -> None:
-    if "/apiKeys/" in text:
-        name = parse_api_key(text, "limit.scope")
-        if isinstance(name, ProjectKeyName):
-            await tenancy.active_project(session, ProjectName(name.tenant, name.department, name.project))
-        await identity.get_key(session, name)
-        return
-    await tenancy.require_active(session, parse_scope(text, "limit.scope"))
 
 
 def _message(view: store.LimitView) -> pb.Limit:

@@ -1,11 +1,6 @@
 """PriceService: what a unit of each model costs, and what an upstream address costs on top, from which day on."""
 
-import dataclasses
-import hashlib
-from collections.abc import Iterable
-from datetime import datetime
-from decimal import Decimal
-from itertools import zip_longest
+from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import prices_pb2 as pb
@@ -13,53 +8,64 @@ from tollhouse.admin.v1 import prices_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.price_notations import file_refused, yaml_as_json
-from tollhouse_server.api.values import moment_of, money, timestamp
+from tollhouse_server.api.price_messages import (
+    allowances_of,
+    book_message,
+    book_prices,
+    episode_message,
+    import_answer,
+    parsed_file,
+    position_of,
+    price_changes,
+)
+from tollhouse_server.api.price_requests import keep_proposal
+from tollhouse_server.api.values import moment_of
 from tollhouse_server.database.engine import Database
-from tollhouse_server.money import UNITS_PER_PRICE
-from tollhouse_server.names import PriceBookName
-from tollhouse_server.pricing import store
-from tollhouse_server.pricing.price_file import ParsedPriceFile, import_prices
-from tollhouse_server.pricing.skus import LONG, RELAY_SURCHARGE, SKUS, Unit
-from tollhouse_server.pricing.tables import PriceBookVersionRow
-from tollhouse_server.pricing.terms import ModelPrices, PriceBook, PriceList, Surcharge
+from tollhouse_server.names import PriceBookName, invalid
+from tollhouse_server.pricing import history_store, store
+from tollhouse_server.pricing.draft import draft_prices
+from tollhouse_server.pricing.imports import Import, import_file
+from tollhouse_server.pricing.terms import PriceBook
+from tollhouse_server.routing.model_store import shutdowns
+
+_Import: TypeAlias = Change[pb.ImportPricesResponse]
 
 
 class PriceService:
-    """Imports price files; reads the book in force."""
+    """Imports price files, or has them proposed where `needs_second_person`; reads the book, past versions too."""
 
-    def __init__(self, database: Database, mutations: Mutations, pages: PageTokens) -> None:
+    def __init__(
+        self, database: Database, mutations: Mutations, pages: PageTokens, *, needs_second_person: bool = False
+    ) -> None:
         self._database = database
         self._mutations = mutations
         self._pages = pages
+        self._needs_second_person = needs_second_person
 
     async def import_prices(self, request: pb.ImportPricesRequest, call: Call) -> pb.ImportPricesResponse:
-        parsed = _parsed(request)
+        parsed, allowances = parsed_file(request), allowances_of(request.allowances)
 
-        async def act(session: AsyncSession) -> Change[pb.ImportPricesResponse]:
-            row = await store.put_in_force(
-                session, parsed, importer=call.principal.name, base_version=request.base_version
+        async def act(session: AsyncSession) -> _Import:
+            wanted = Import(
+                parsed=parsed,
+                importer=call.principal.name,
+                base_version=request.base_version,
+                allowances=allowances,
+                shutdowns=await shutdowns(session),
             )
-            before = await store.load(session, row.version - 1)
-            after = await store.load(session, row.version)
-            changes = [
-                *map(_surcharge_change, store.surcharge_diff(before.surcharges(), after.surcharges())),
-                *map(_change, store.diff(before.lists(), after.lists())),
-            ]
-            answer = pb.ImportPricesResponse(
-                price_book=_book(row),
-                changes=changes,
-                unchanged_count=row.price_count - sum(change.HasField("after") for change in changes),
-            )
+            if self._needs_second_person:
+                return await _proposed(session, request, wanted)
+            answer = import_answer(await import_file(session, wanted))
             # The trail names the version and its digest; what changed is in the book itself, for good.
             return Change(resource=answer.price_book.name, before=None, after=answer.price_book, answer=answer)
 
         return await self._mutations.run(call, request, pb.ImportPricesResponse, act)
 
     async def list_prices(self, request: pb.ListPricesRequest, call: Call) -> pb.ListPricesResponse:
+        at = moment_of(request.effective_at, "effective_at") if request.HasField("effective_at") else None
         async with self._database.within(call.domain) as session:
-            book = await store.load(session)
-        prices = {_position(price): price for price in _prices(book, request)}
+            book = await _book_asked_for(session, request)
+        prices = {position_of(price): price for price in book_prices(book, model=request.model, at=at)}
         after = self._pages.after(request)
         positions = sorted(position for position in prices if position > after)
         page, last = self._pages.split(request, positions)
@@ -69,109 +75,88 @@ class PriceService:
         )
 
     async def get_price_book(self, request: pb.GetPriceBookRequest, call: Call) -> pb.PriceBook:
-        wanted = PriceBookName.parse(request.name).version
         async with self._database.within(call.domain) as session:
-            version = await store.current_version(session) if wanted == "current" else int(wanted)
-            return _book(await store.get_version(session, version))
+            version = await _version_named(session, request.name, "name")
+            return book_message(await store.get_version(session, version))
+
+    async def list_price_books(self, request: pb.ListPriceBooksRequest, call: Call) -> pb.ListPriceBooksResponse:
+        after, size = self._pages.after(request), self._pages.size(request) + 1
+        async with self._database.within(call.domain) as session:
+            rows = await history_store.list_versions(session, below=int(after) if after else None, size=size)
+        page, last = self._pages.split(request, rows)
+        token = self._pages.next(request, str(last.version)) if last else ""
+        return pb.ListPriceBooksResponse(price_books=map(book_message, page), next_page_token=token)
+
+    async def list_price_changes(self, request: pb.ListPriceChangesRequest, call: Call) -> pb.ListPriceChangesResponse:
+        async with self._database.within(call.domain) as session:
+            version = await _version_named(session, request.parent, "parent")
+            after = await _existing(session, version)
+            before = await _existing(session, request.base_version or version - 1)
+        start = int(self._pages.after(request) or 0)
+        size = self._pages.size(request)
+        changes = price_changes(before, after, model=request.model)
+        token = self._pages.next(request, str(start + size)) if len(changes) > start + size else ""
+        return pb.ListPriceChangesResponse(changes=changes[start : start + size], next_page_token=token)
+
+    async def list_price_history(self, request: pb.ListPriceHistoryRequest, call: Call) -> pb.ListPriceHistoryResponse:
+        async with self._database.within(call.domain) as session:
+            episodes = await history_store.history(session, request.model, sku=request.sku)
+        start = int(self._pages.after(request) or 0)
+        size = self._pages.size(request)
+        token = self._pages.next(request, str(start + size)) if len(episodes) > start + size else ""
+        return pb.ListPriceHistoryResponse(
+            episodes=map(episode_message, episodes[start : start + size]), next_page_token=token
+        )
+
+    async def get_price_draft(self, request: pb.GetPriceDraftRequest, call: Call) -> pb.PriceDraft:
+        async with self._database.within(call.domain) as session:
+            book = await store.load(session)
+        draft = await draft_prices(book, request.models)
+        return pb.PriceDraft(
+            content=draft.content,
+            base_version=book.version,
+            source_version=draft.source_version,
+            notes=[
+                pb.PriceDraftNote(
+                    kind=pb.PriceDraftNote.Kind.Value(f"KIND_{note.kind}"),
+                    model=note.model,
+                    subject=note.subject,
+                    explanation=note.explanation,
+                )
+                for note in draft.notes
+            ],
+        )
 
 
-def _parsed(request: pb.ImportPricesRequest) -> ParsedPriceFile:
-    text = request.content
-    if request.format == pb.PRICE_FILE_FORMAT_YAML:
-        text = yaml_as_json(text)
-    elif (request.format == pb.PRICE_FILE_FORMAT_JSON) != text.lstrip().startswith("{"):
-        raise file_refused("the file is not in the notation that the request names")
-    parsed = import_prices(text)
-    return dataclasses.replace(parsed, digest=hashlib.sha256(request.content.encode()).hexdigest())
-
-
-def _prices(book: PriceBook, request: pb.ListPricesRequest) -> Iterable[pb.Price]:
-    at = moment_of(request.effective_at, "effective_at") if request.HasField("effective_at") else None
-    if not request.model:
-        yield from _surcharges(book.surcharges(), at)
-    models = [request.model] if request.model else sorted({one.model for one in book.lists()})
-    for model in models:
-        for prices in book.history(model):
-            end = prices.effective_until
-            if _holds(prices.terms.effective_from, end, at):
-                yield from _list_prices(prices)
-
-
-def _holds(start: datetime, end: datetime | None, at: datetime | None) -> bool:
-    """Tell whether a span counts for a question about the moment `at`; None asks for all."""
-    return at is None or (start <= at and (end is None or at < end))
-
-
-def _surcharges(surcharges: tuple[Surcharge, ...], at: datetime | None) -> Iterable[pb.Price]:
-    for one, following in zip_longest(surcharges, surcharges[1:]):
-        end = following.effective_from if following and following.endpoint == one.endpoint else None
-        if _holds(one.effective_from, end, at):
-            price = _surcharge(one)
-            if end is not None:
-                price.end_time.FromDatetime(end)
-            yield price
-
-
-def _list_prices(prices: ModelPrices) -> Iterable[pb.Price]:
-    for sku, nanos in prices.terms.nanos_per_million.items():
-        price = _price(prices.terms, sku, nanos)
-        if prices.effective_until is not None:
-            price.end_time.FromDatetime(prices.effective_until)
-        yield price
-
-
-def _position(price: pb.Price) -> str:
-    return f"{price.model}\0{price.sku}\0{price.endpoint}\0{price.effective_time.seconds:020d}"
-
-
-def _price(terms: PriceList, sku: str, nanos: int) -> pb.Price:
-    return pb.Price(
-        model=terms.model,
-        sku=sku,
-        amount=money(nanos),
-        per_units=UNITS_PER_PRICE,
-        unit=SKUS[sku].unit,
-        effective_time=timestamp(terms.effective_from),
-        above_prompt_tokens=(terms.long_above_tokens or 0) if sku.endswith(LONG) else 0,
-        source=terms.source,
+async def _proposed(session: AsyncSession, request: pb.ImportPricesRequest, wanted: Import) -> _Import:
+    """Make a proposal of an import."""
+    proposal = await keep_proposal(session, request, wanted)
+    answer = pb.ImportPricesResponse(
+        proposal=proposal, changes=proposal.changes, unchanged_count=proposal.unchanged_count
     )
+    # They are in the answer itself; twice would make it twice as large.
+    answer.proposal.ClearField("changes")
+    return Change(resource=proposal.name, before=None, after=answer.proposal, answer=answer)
 
 
-def _surcharge(one: Surcharge) -> pb.Price:
-    return pb.Price(
-        sku=RELAY_SURCHARGE,
-        amount=money(one.per_million),
-        per_units=UNITS_PER_PRICE,
-        unit=Unit.NANOS,
-        effective_time=timestamp(one.effective_from),
-        source=one.source,
-        endpoint=one.endpoint,
-        percent=f"{(Decimal(one.per_million) / 10_000).normalize():f}",
-    )
+async def _book_asked_for(session: AsyncSession, request: pb.ListPricesRequest) -> PriceBook:
+    if request.version and request.HasField("known_at"):
+        raise invalid("known_at", "says which version already; leave one of the two out")
+    if request.version:
+        return await _existing(session, request.version)
+    if request.HasField("known_at"):
+        known_at = moment_of(request.known_at, "known_at")
+        return await store.load(session, await history_store.version_known_at(session, known_at))
+    return await store.load(session)
 
 
-def _surcharge_change(change: store.SurchargeChange) -> pb.PriceChange:
-    return pb.PriceChange(
-        before=None if change.before is None else _surcharge(change.before),
-        after=None if change.after is None else _surcharge(change.after),
-    )
+async def _version_named(session: AsyncSession, name: str, field: str) -> int:
+    wanted = PriceBookName.parse(name, field).version
+    return await store.current_version(session) if wanted == "current" else int(wanted)
 
 
-def _change(change: store.Change) -> pb.PriceChange:
-    before, after = change.before_nanos, change.after_nanos
-    return pb.PriceChange(
-        before=None if change.before is None or before is None else _price(change.before, change.sku, before),
-        after=None if change.after is None or after is None else _price(change.after, change.sku, after),
-    )
-
-
-def _book(row: PriceBookVersionRow) -> pb.PriceBook:
-    return pb.PriceBook(
-        name=str(PriceBookName(str(row.version))),
-        version=row.version,
-        import_time=timestamp(row.recorded_at),
-        importer=row.importer,
-        source=row.note,
-        price_count=row.price_count,
-        content_sha256=row.digest,
-    )
+async def _existing(session: AsyncSession, version: int) -> PriceBook:
+    """Return a version's book; that of version 0 is empty."""
+    if version:
+        await store.get_version(session, version)
+    return await store.load(session, version)

@@ -18,6 +18,7 @@ from tollhouse_server.api.routing_messages import (
 )
 from tollhouse_server.api.routing_policy_messages import origin_messages
 from tollhouse_server.api.values import money, timestamp
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.names import ProjectName, invalid
@@ -39,11 +40,13 @@ class RouteService:
         price_book: Callable[[], PriceBook],
         project_paths: ProjectPaths,
         output_cap_tokens: int,
+        labels: LiveBoundLabels,
     ) -> None:
         self._catalogue = catalogue
         self._price_book = price_book
         self._project_paths = project_paths
         self._output_cap_tokens = output_cap_tokens
+        self._labels = labels
         self._mapper = Mapper()
 
     async def resolve_route(self, request: pb.ResolveRouteRequest, call: Call) -> pb.ResolveRouteResponse:
@@ -79,7 +82,12 @@ class RouteService:
             kinds=asked.kinds,
             allow_fallback=asked.allow_fallback,
             on_device=asked.on_device,
-            labels=dict(request.labels or request.call.labels),
+            labels=self._labels.on(
+                request.labels or request.call.labels,
+                tenant=tenant,
+                project=project,
+                credential=call.principal.credential_id,
+            ),
             is_offline=request.offline,
             input_tokens=request.input_tokens if request.HasField("input_tokens") else None,
             body=self._body(request.call) if request.HasField("call") else None,

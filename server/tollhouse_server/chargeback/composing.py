@@ -1,0 +1,321 @@
+"""From the books of a month to the statement of the tenant, or of a department with all below it. Nothing is read."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from tollhouse_server.chargeback.allocation import spread
+from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
+from tollhouse_server.chargeback.forecast import ForecastTerms
+from tollhouse_server.chargeback.looking_ahead import outlook_of
+from tollhouse_server.chargeback.refusals import refusals_of
+from tollhouse_server.chargeback.statement import (
+    Amounts,
+    BudgetUse,
+    Entry,
+    Forecast,
+    Part,
+    PeriodState,
+    Savings,
+    Statement,
+    UsageLine,
+)
+from tollhouse_server.names import DepartmentName, ProjectName, Scope
+from tollhouse_server.pricing.skus import RELAY_SURCHARGE, SKUS, Unit
+from tollhouse_server.reporting.sums import Dimension
+
+MOST_LABELS: Final = 1_000
+"""Labels in a statement, the dearest; a label with a value for every call would be a list of calls."""
+
+BROKEN_DOWN: Final = (Dimension.DEPARTMENT, Dimension.PROJECT, Dimension.TIER, Dimension.MODEL, Dimension.DAY)
+
+Path = tuple[str, ...]
+KeyOf = Callable[[Cell], str]
+
+
+def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
+    """Return the statement of a scope, a tenant or department, as the books say it."""
+    department = scope.department if isinstance(scope, DepartmentName) else ""
+    cells = [cell for cell in books.cells if not department or department in cell.department_path]
+    entries = tuple(entries_of(books, department))
+    totals = _added_up(cells, charged=sum(entry.amount_nanos for entry in entries))
+    breakdowns = {one: tuple(_parts(books.tenant, cells, entries, one)) for one in BROKEN_DOWN}
+    return Statement(
+        scope=scope,
+        display_name=_display_name(books, department),
+        month=books.month.name,
+        period=books.month.period,
+        time_zone=books.month.time_zone,
+        is_fiscal=books.month.is_fiscal,
+        state=state,
+        generated_at=books.read_at,
+        totals=totals,
+        lines=tuple(_lines(books, department)),
+        entries=entries,
+        breakdowns=breakdowns,
+        labels=_labels(books, department),
+        savings=_savings(books, department),
+        budgets=tuple(_budgets(books, department)),
+        refusals=refusals_of(books.refused, department),
+        forecast=_forecast(books, cells, department),
+        currency=books.currency,
+        price_versions=_price_versions(books, department),
+        department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
+    )
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+def entries_of(books: MonthBooks, department: str) -> Iterator[Entry]:
+    """Yield the entries that stand in the statement of a department; all of them for the tenant's (no department).
+
+    A department that was moved in the month was below two others: its entries are theirs by what it cost below each.
+    """
+    if not department:
+        yield from books.entries
+        return
+    weights = _weights_of_paths(books)
+    for entry in books.entries:
+        charged = _id(entry.department)
+        if not charged:
+            continue
+        amount = _part_below(books, weights, entry.amount_nanos, charged=charged, department=department)
+        if amount is not None:
+            yield entry if amount == entry.amount_nanos else replace(entry, amount_nanos=amount)
+
+
+def _weights_of_paths(books: MonthBooks) -> Mapping[str, Mapping[Path, int]]:
+    """Return for each department the ways by which it was below others in the month, with what it cost there."""
+    costs: dict[Path, int] = defaultdict(int)
+    for cell in books.cells:
+        costs[cell.department_path] += cell.cost_nanos
+    weights: dict[str, dict[Path, int]] = defaultdict(lambda: defaultdict(int))
+    for path in sorted(costs):
+        for depth, one in enumerate(path, start=1):
+            weights[one][path[:depth]] += costs[path]
+    return weights
+
+
+def _part_below(
+    books: MonthBooks, weights: Mapping[str, Mapping[Path, int]], amount: int, *, charged: str, department: str
+) -> int | None:
+    """Return what of an amount of the department `charged` is below `department`, None if it was never there."""
+    paths = weights.get(charged)
+    if not paths:
+        now = books.departments.get(charged)
+        paths = {now.path if now is not None else (charged,): 1}
+    below = [path for path in paths if department in path]
+    if not below:
+        return None
+    parts = spread(amount, paths)
+    return sum(parts[path] for path in below)
+
+
+# --- sums and breakdowns ----------------------------------------------------------------------------------------------
+
+
+def _added_up(cells: Iterable[Cell], *, charged: int = 0) -> Amounts:
+    sums = dict(
+        zip(MEASURES, (sum(column) for column in zip(*(cell[KEYS:] for cell in cells), strict=True)), strict=False)
+    )
+    return Amounts(**sums, charge_nanos=sums.get("cost_nanos", 0) + charged)
+
+
+def _parts(tenant: str, cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension) -> Iterator[Part]:
+    """Yield the parts by one dimension, in the order of their keys."""
+    key_of = _key_of(tenant, dimension)
+    groups: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[key_of(cell)].append(cell)
+    charged = _charged(cells, entries, dimension, key_of)
+    for key in sorted(groups.keys() | charged.keys()):
+        yield Part(key=key, amounts=_added_up(groups.get(key, ()), charged=charged.get(key, 0)))
+
+
+def _key_of(tenant: str, dimension: Dimension) -> KeyOf:
+    match dimension:
+        case Dimension.DEPARTMENT:
+            return lambda cell: str(DepartmentName(tenant, cell.department_path[-1]))
+        case Dimension.PROJECT:
+            return lambda cell: str(ProjectName(tenant, cell.department_path[-1], cell.project))
+        case Dimension.TIER:
+            return lambda cell: cell.tier
+        case Dimension.MODEL:
+            return lambda cell: cell.model
+        case _:
+            return lambda cell: cell.day.isoformat()
+
+
+def _charged(cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension, key_of: KeyOf) -> Mapping[str, int]:
+    """Return what entries add to each part.
+
+    What an entry says itself holds; what belongs to no department or project stays under the empty key. By tier, model
+    and day an entry is spread over what it is about, in proportion to the cost: the parts add up to it exactly.
+    """
+    charged: dict[str, int] = defaultdict(int)
+    costs = (
+        None if dimension in (Dimension.DEPARTMENT, Dimension.PROJECT) else _costs_by_subject(cells, entries, key_of)
+    )
+    for entry in entries:
+        own = _own_key(entry, dimension)
+        weights = costs.get(_subject(entry)) if costs is not None and not own else None
+        for key, nanos in (spread(entry.amount_nanos, weights) if weights else {own: entry.amount_nanos}).items():
+            charged[key] += nanos
+    return charged
+
+
+def _own_key(entry: Entry, dimension: Dimension) -> str:
+    if dimension is Dimension.DEPARTMENT:
+        return entry.department
+    if dimension is Dimension.PROJECT:
+        return entry.project
+    return _id(entry.model) if dimension is Dimension.MODEL and not entry.model.startswith("tiers/") else ""
+
+
+def _subject(entry: Entry) -> tuple[str, str, str]:
+    return _id(entry.department), _id(entry.project), _id(entry.model)
+
+
+def _costs_by_subject(
+    cells: Sequence[Cell], entries: Iterable[Entry], key_of: KeyOf
+) -> Mapping[tuple[str, str, str], Mapping[str, int]]:
+    """Return for everything that entries are about what it cost by the keys of a dimension, in their order."""
+    of_department: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        for one in ("", *cell.department_path):
+            of_department[one].append(cell)
+    found: dict[tuple[str, str, str], dict[str, int]] = {}
+    for entry in entries:
+        subject = _subject(entry)
+        if subject in found:
+            continue
+        department, project, model = subject
+        costs: dict[str, int] = defaultdict(int)
+        for cell in of_department.get(department, ()):
+            if project in ("", cell.project) and model in ("", cell.model):
+                costs[key_of(cell)] += cell.cost_nanos
+        found[subject] = dict(sorted(costs.items()))
+    return found
+
+
+def _id(name: str) -> str:
+    """Return the last id of a resource name; an id is itself."""
+    return name.rpartition("/")[2]
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def _lines(books: MonthBooks, department: str) -> Iterator[UsageLine]:
+    """Yield the lines in the order of their names; a department that was moved has one line all the same."""
+    merged: dict[tuple[str, str, str, str, str], list[int]] = {}
+    for cell in books.skus:
+        if not department or department in cell.department_path:
+            key = (cell.department_path[-1], cell.project, cell.tier, cell.model, cell.sku)
+            sums = merged.setdefault(key, [0, 0, 0])
+            for place, value in enumerate((cell.quantity, cell.calls, cell.cost_nanos)):
+                sums[place] += value
+    for (leaf, project, tier, model, sku), (quantity, calls, cost_nanos) in sorted(merged.items()):
+        yield UsageLine(
+            department=str(DepartmentName(books.tenant, leaf)),
+            project=str(ProjectName(books.tenant, leaf, project)),
+            tier=tier,
+            model=model,
+            sku=sku,
+            unit=_unit(sku),
+            quantity=quantity,
+            calls=calls,
+            cost_nanos=cost_nanos,
+        )
+
+
+def _unit(sku: str) -> str:
+    if sku == RELAY_SURCHARGE:
+        return Unit.NANOS.value
+    return SKUS[sku].unit.value if sku in SKUS else ""
+
+
+def _labels(books: MonthBooks, department: str) -> tuple[Part, ...]:
+    sums: dict[str, list[int]] = {}
+    for one in books.labels:
+        if not department or department in one.department_path:
+            found = sums.setdefault(f"{one.label}={one.value}", [0, 0])
+            found[0] += one.calls
+            found[1] += one.cost_nanos
+    dearest = sorted(sums, key=lambda key: (-sums[key][1], key))[:MOST_LABELS]
+    return tuple(
+        Part(key=key, amounts=Amounts(calls=sums[key][0], cost_nanos=sums[key][1], charge_nanos=sums[key][1]))
+        for key in sorted(dearest)
+    )
+
+
+def _savings(books: MonthBooks, department: str) -> Savings:
+    saved = [one for one in books.saved if not department or department in one.department_path]
+    avoided = [nanos for path, nanos in books.avoided_nanos.items() if not department or department in path]
+    return Savings(
+        cache_nanos=sum(one.cache_nanos for one in saved),
+        batch_nanos=sum(one.batch_nanos for one in saved),
+        on_device_nanos=sum(avoided),
+    )
+
+
+def _price_versions(books: MonthBooks, department: str) -> tuple[int, ...]:
+    found = (versions for path, versions in books.price_versions.items() if not department or department in path)
+    return tuple(sorted(frozenset[int]().union(*found)))
+
+
+def _budgets(books: MonthBooks, department: str) -> Iterator[BudgetUse]:
+    """Yield the money limits on the scope and below it, with what the month cost of what each counts."""
+    for limit in books.limits:
+        of_department, project = _place_of(limit)
+        now = books.departments.get(of_department)
+        path = now.path if now is not None else (of_department,)
+        if department and department not in path:
+            continue
+        used = (
+            cell.cost_nanos
+            for cell in books.cells
+            if of_department in ("", *cell.department_path)
+            and project in ("", cell.project)
+            and limit.selector in ("", f"tiers/{cell.tier}", f"models/{cell.model}")
+        )
+        yield BudgetUse(
+            limit=limit.name,
+            scope=limit.scope,
+            display_name=_id(limit.name),
+            amount_nanos=limit.amount_nanos,
+            used_nanos=sum(used),
+        )
+
+
+def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Forecast | None:
+    """Return what the month will have cost; None for one that is over, or where too little is known."""
+    found = outlook_of(
+        books.month,
+        now=books.read_at,
+        cells=cells,
+        daily=books.daily,
+        department=department,
+        terms=ForecastTerms(),
+    )
+    return found.forecast
+
+
+def _place_of(limit: MoneyLimit) -> tuple[str, str]:
+    """Return the ids of the department and project that a limit is on; empty where it is on none."""
+    ids = dict(zip(limit.scope.split("/")[::2], limit.scope.split("/")[1::2], strict=False))
+    return ids.get("departments", ""), ids.get("projects", "")
+
+
+def _display_name(books: MonthBooks, department: str) -> str:
+    if not department:
+        return books.display_name
+    found = books.departments.get(department)
+    return (found.display_name if found is not None else "") or department
+
+
+def _names(books: MonthBooks, parts: Iterable[Part]) -> Mapping[str, str]:
+    found = {part.key: books.departments.get(_id(part.key)) for part in parts if part.key}
+    return {key: department.display_name for key, department in found.items() if department is not None}

@@ -1,0 +1,158 @@
+"""Makes statements: of a month that is not closed from the ledger as it is, of a closed one from what was sealed."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.chargeback import period_store, usage_store
+from tollhouse_server.chargeback.adjustments import adjustment_entries
+from tollhouse_server.chargeback.canonical import statement_of
+from tollhouse_server.chargeback.cells import Month, MonthBooks, Saved
+from tollhouse_server.chargeback.composing import compose
+from tollhouse_server.chargeback.currencies import display_currency
+from tollhouse_server.chargeback.forecast_store import read_daily
+from tollhouse_server.chargeback.looking_ahead import is_running
+from tollhouse_server.chargeback.periods import calendar_month, current_month, month_of_row, tenant_month
+from tollhouse_server.chargeback.rates import rate_entries
+from tollhouse_server.chargeback.refusal_store import read_refused
+from tollhouse_server.chargeback.savings import savings
+from tollhouse_server.chargeback.shared_costs import shared_entries
+from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement, UsageFact
+from tollhouse_server.chargeback.tables import BillingPeriodRow, SealedStatementRow
+from tollhouse_server.ledger.terms import Window
+from tollhouse_server.names import DepartmentName, PeriodName, Scope, TenantName
+from tollhouse_server.pricing.store import load
+from tollhouse_server.reconciliation.true_ups import TrueUp, true_up_entries
+from tollhouse_server.reporting.detail_store import PricedQuantity, read_label_costs, read_priced_quantities
+from tollhouse_server.reporting.periods import Period, days_of, month_of
+from tollhouse_server.tenancy.store import Clock, get_tenant, read_clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementQuestion:
+    """Which statement is asked for: `month` empty means the current one; `gregorian` the calendar month."""
+
+    scope: Scope
+    month: str = ""
+    gregorian: bool = False
+
+
+async def make_statement(session: AsyncSession, question: StatementQuestion) -> Statement:
+    """Return a statement. The session's transaction must have begun with `begin_snapshot`.
+
+    Raises:
+        ResourceNotFound: there is no such tenant.
+        RecordsDropped: it takes records that were dropped after an export.
+    """
+    tenant = question.scope.tenant
+    month, row = await statement_month(session, question)
+    if row is not None and row.state == PeriodState.CLOSED.value:
+        sealed = await period_store.find_sealed(session, PeriodName(tenant, month.name), _department(question.scope))
+        if sealed is not None:
+            return sealed_statement(row, sealed)
+    state = PeriodState.OPEN if row is None else PeriodState(row.state)
+    books = await read_books(session, tenant, month, await read_clock(session, tenant))
+    # Adding up takes the processor for up to some seconds; others must not wait for it.
+    return await asyncio.to_thread(compose, books, question.scope, state)
+
+
+async def statement_month(session: AsyncSession, question: StatementQuestion) -> tuple[Month, BillingPeriodRow | None]:
+    """Return the month that is asked for, and its row if it has one: as it was when it was previewed.
+
+    Raises:
+        ResourceNotFound: there is no such tenant.
+    """
+    clock = await read_clock(session, question.scope.tenant)
+    if question.gregorian and clock.fiscal_month_start_day != 1:
+        return calendar_month(question.month or month_of(clock.now, clock.zone), clock), None
+    name = PeriodName(question.scope.tenant, question.month or current_month(clock))
+    row = await period_store.find_period(session, name)
+    return (tenant_month(name.month, clock) if row is None else month_of_row(row)), row
+
+
+async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Clock) -> MonthBooks:
+    """Read a tenant's month: everything that its statements and those of its departments are made from."""
+    period, windows = month.period, [Window.FISCAL_MONTH.value]
+    if clock.fiscal_month_start_day == 1 or not month.is_fiscal:
+        windows = [Window.MONTH.value, *(windows if clock.fiscal_month_start_day == 1 else [])]
+    quantities = await read_priced_quantities(session, tenant, period)
+    books = MonthBooks(
+        tenant=tenant,
+        display_name=(await get_tenant(session, TenantName(tenant))).display_name or tenant,
+        month=month,
+        read_at=clock.now,
+        cells=await usage_store.read_cells(session, tenant, period, days_of(period, clock.zone)),
+        skus=await usage_store.read_sku_cells(session, tenant, period),
+        labels=await read_label_costs(session, tenant, period),
+        saved=await _saved(session, quantities, period),
+        avoided_nanos=await usage_store.read_avoided(session, tenant, period),
+        price_versions=_versions(quantities),
+        limits=await usage_store.read_money_limits(session, tenant, windows=windows),
+        departments=await usage_store.read_departments(session, tenant),
+        currency=await display_currency(session, tenant, period),
+        refused=await read_refused(session, tenant, month),
+        daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
+    )
+    return replace(books, entries=await _entries(session, tenant, month, books.facts()))
+
+
+async def _entries(session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]) -> tuple[Entry, ...]:
+    """Return all entries of a tenant's month, in the order in which they are stated."""
+    scope = TenantName(tenant)
+    return (
+        *await rate_entries(session, scope, month.period, facts),
+        *await shared_entries(session, scope, month.period, facts),
+        *await adjustment_entries(session, tenant, month.name),
+        *map(_true_up, await true_up_entries(session, tenant, month.period)),
+    )
+
+
+def _true_up(found: TrueUp) -> Entry:
+    return Entry(
+        kind=EntryKind.TRUE_UP,
+        amount_nanos=found.amount_nanos,
+        rule=found.variance,
+        reason=found.reason,
+        model=found.model,
+        basis_nanos=found.basis_nanos,
+    )
+
+
+async def _saved(session: AsyncSession, quantities: Sequence[PricedQuantity], period: Period) -> tuple[Saved, ...]:
+    versions = sorted({one.price_version for one in quantities if one.sku})
+    books = {version: await load(session, version) for version in versions}
+    return savings(quantities, books, period)
+
+
+def _versions(quantities: Iterable[PricedQuantity]) -> dict[tuple[str, ...], frozenset[int]]:
+    found: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for one in quantities:
+        found[one.department_path].add(one.price_version)
+    return {path: frozenset(versions) for path, versions in found.items()}
+
+
+def sealed_statement(period: BillingPeriodRow, row: SealedStatementRow) -> Statement:
+    """Return a statement as it was sealed."""
+    seal = seal_of(period, row)
+    return statement_of(row.document, generated_at=seal.closed_at, seal=seal)
+
+
+def seal_of(period: BillingPeriodRow, row: SealedStatementRow) -> Seal:
+    """Return the seal of a sealed statement."""
+    return Seal(
+        sha256=row.sha256,
+        signature=row.signature,
+        key_version=row.key_version,
+        closed_at=period.closed_at or period.ends_at,
+        closed_by=period.closed_by,
+        tree_size=row.tree_size,
+        leaf_index=row.leaf_index,
+        path=tuple(row.path),
+    )
+
+
+def _department(scope: Scope) -> str:
+    return scope.department if isinstance(scope, DepartmentName) else ""

@@ -1,0 +1,124 @@
+"""The SQL by which a month is read for its statements: in a transaction that sees one state of the ledger."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, func, or_, select, union_all
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.chargeback.cells import MEASURES, Cell, Department, MoneyLimit, SkuCell
+from tollhouse_server.database.rows import run_sql
+from tollhouse_server.names import LimitName, TenantName
+from tollhouse_server.reporting.facts import is_part_of_report, key_columns, sku_facts, usage_facts
+from tollhouse_server.reporting.periods import Day, Period
+from tollhouse_server.reporting.questions import Question
+from tollhouse_server.reporting.rollup_store import read_plan
+from tollhouse_server.reporting.sums import Dimension
+
+_ROWS_AT_A_TIME: Final = 2000
+
+_PLACE: Final = (Dimension.DEPARTMENT_PATH, Dimension.PROJECT, Dimension.TIER, Dimension.MODEL)
+
+
+async def read_cells(session: AsyncSession, tenant: str, period: Period, days: Sequence[Day]) -> list[Cell]:
+    """Return the sums of a month by day, department, project, tier and model, in their order.
+
+    Raises:
+        RecordsDropped: the month takes records that were dropped after an export.
+    """
+    question = Question(
+        scope=TenantName(tenant), period=period, dimensions=(Dimension.DAY, *_PLACE), days=tuple(days), detailed=True
+    )
+    facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
+    keys = [facts.c[name] for name in key_columns(question.dimensions) if name != "department"]
+    sums = [func.sum(facts.c[name]).label(name) for name in MEASURES]
+    # What is in suspense is a fact of its own, without any cost.
+    is_suspended = func.sum(facts.c.suspense_calls) > 0
+    query = select(*keys, *sums).group_by(*keys).having(or_(is_part_of_report(facts), is_suspended)).order_by(*keys)
+    dates = [day.date for day in days]
+    return [
+        Cell(
+            dates[row.day - 1],
+            tuple(row.department_path),
+            row.project,
+            row.tier,
+            row.model,
+            *(int(value) for value in row[len(keys) :]),
+        )
+        async for row in _stream(session, query)
+    ]
+
+
+async def read_sku_cells(session: AsyncSession, tenant: str, period: Period) -> list[SkuCell]:
+    """Return the priced lines of a month, and what they leave unexplained of its cost; they add up to it."""
+    question = Question(scope=TenantName(tenant), period=period, dimensions=(*_PLACE, Dimension.SKU))
+    facts = sku_facts(question, await read_plan(session, question))
+    if not facts:
+        return []
+    parts = union_all(*facts).subquery("parts")
+    keys = [parts.c[name] for name in key_columns(question.dimensions) if name != "department"]
+    calls, quantity, cost = (func.sum(parts.c[name]) for name in ("part_calls", "quantity", "part_nanos"))
+    query = select(*keys, calls.label("calls"), quantity.label("quantity"), cost.label("cost_nanos")).group_by(*keys)
+    query = query.having(or_(quantity != 0, cost != 0)).order_by(*keys)
+    return [
+        SkuCell(
+            tuple(row.department_path),
+            row.project,
+            row.tier,
+            row.model,
+            row.sku,
+            int(row.calls),
+            int(row.quantity),
+            int(row.cost_nanos),
+        )
+        async for row in _stream(session, query)
+    ]
+
+
+async def _stream(session: AsyncSession, query: Select[Any]) -> AsyncIterator[Row[Any]]:
+    """Yield rows a few at a time, so that the worker serves others between them."""
+    connection = await session.connection()
+    async with connection.stream(query) as result:
+        async for rows in result.partitions(_ROWS_AT_A_TIME):
+            for row in rows:
+                yield row
+
+
+_AVOIDED = """
+SELECT department_path, coalesce(sum(avoided_nanos), 0) AS nanos FROM on_device_usage
+WHERE tenant_id = :tenant AND booked_at >= :start AND booked_at < :end GROUP BY department_path
+"""
+
+
+async def read_avoided(session: AsyncSession, tenant: str, period: Period) -> dict[tuple[str, ...], int]:
+    """Return by department what on-device use would have cost upstream."""
+    found = await run_sql(session, _AVOIDED, {"tenant": tenant, "start": period.start, "end": period.end})
+    return {tuple(row.department_path): int(row.nanos) for row in found.all()}
+
+
+async def read_money_limits(session: AsyncSession, tenant: str, *, windows: Sequence[str]) -> list[MoneyLimit]:
+    """Return the limits of money with one of these windows, by name."""
+    query = """
+SELECT name, scope, selector, amount FROM usage_limit
+WHERE tenant_id = :tenant AND metric = 'COST' AND "window" = ANY(:windows) AND state = 'ACTIVE'
+    AND scope NOT LIKE '%/apiKeys/%' ORDER BY name
+"""
+    found = await run_sql(session, query, {"tenant": tenant, "windows": list(windows)})
+    return [
+        MoneyLimit(
+            name=str(LimitName(tenant, row.name)), scope=row.scope, selector=row.selector, amount_nanos=int(row.amount)
+        )
+        for row in found.all()
+    ]
+
+
+async def read_departments(session: AsyncSession, tenant: str) -> dict[str, Department]:
+    """Return a tenant's departments by their ids, deleted ones too: something may have been charged to them."""
+    query = (
+        "SELECT department_id, display_name, path::text AS path FROM department WHERE tenant_id = :tenant ORDER BY 1"
+    )
+    found = await run_sql(session, query, {"tenant": tenant})
+    return {
+        row.department_id: Department(display_name=row.display_name, path=tuple(row.path.split(".")))
+        for row in found.all()
+    }

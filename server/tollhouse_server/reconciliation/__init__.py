@@ -1,0 +1,1 @@
+"""Reconciliation: what Google bills beside what the ledger booked, line by line."""

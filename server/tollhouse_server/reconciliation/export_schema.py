@@ -1,0 +1,209 @@
+"""The schema of Google's Cloud Billing export, and how a line of it is read.
+
+Field names and their meaning: docs.cloud.google.com/billing/docs/how-to/export-data-bigquery-tables/standard-usage and
+/detailed-usage, read November 2026. The detailed export has all fields of the standard one. `export_time` is when lines
+were appended: Google corrects by further lines, also for days long past, so all lines of a use add up. `cost` is before
+credits. `currency_conversion_rate` is how much of the currency one US dollar is. Amounts are floats in BigQuery; here
+they are read from their decimal text and never become one.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Any, Final, TypeVar
+
+from tollhouse_server.money import NANOS_PER_DOLLAR
+from tollhouse_server.reconciliation.dates import google_day
+from tollhouse_server.reconciliation.lines import BillLine
+
+COST_TYPES: Final = frozenset({"regular", "tax", "adjustment", "rounding_error"})
+FREE_TIER: Final = "FREE_TIER"
+
+_DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,2})?")
+_MOMENT = re.compile(r"20\d{2}-\d\d-\d\d[T ]\d\d:\d\d")
+_MONTH = re.compile(r"20\d{2}(0[1-9]|1[0-2])")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_TEXT_MOST = 1024
+
+Value = TypeVar("Value")
+
+
+class BadField(Exception):
+    """A field of a line is not what the schema says."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(field, description)
+        self.field = field
+        self.description = description
+
+
+def read_line(row: Mapping[str, Any]) -> BillLine:
+    """Return a line from its fields, nested as in BigQuery; numbers are decimal text or Decimal, never float.
+
+    Raises:
+        BadField: one of them is missing or is not what it should be.
+    """
+    currency, rate = _currency(row)
+    cost = _required(row, "cost", _decimal)
+    credits_given = _credits(row)
+    start = _required(row, "usage_start_time", _moment)
+    listed = _optional(row, "cost_at_list", _decimal)
+    return BillLine(
+        **_digests(row),
+        billing_account=_optional(row, "billing_account_id", _text) or "",
+        day=google_day(start),
+        usage_start=start,
+        usage_end=_required(row, "usage_end_time", _moment),
+        export_time=_required(row, "export_time", _moment),
+        invoice_month=_optional(row, "invoice.month", _month) or "",
+        project=_optional(row, "project.id", _text) or "",
+        service_id=_optional(row, "service.id", _text) or "",
+        service=_optional(row, "service.description", _text) or "",
+        sku_id=_required(row, "sku.id", _text),
+        sku=_optional(row, "sku.description", _text) or "",
+        cost_type=_optional(row, "cost_type", _cost_type) or "regular",
+        currency=currency,
+        conversion_rate=rate,
+        cost=cost,
+        cost_nanos=_nanos(cost, rate),
+        list_nanos=None if listed is None else _nanos(listed, rate),
+        credits=[{"type": kind, "name": name, "amount": f"{amount:f}"} for kind, name, amount in credits_given],
+        credits_nanos=_nanos(sum((one[2] for one in credits_given), Decimal(0)), rate),
+        free_nanos=_nanos(sum((one[2] for one in credits_given if one[0] == FREE_TIER), Decimal(0)), rate),
+        quantity=_optional(row, "usage.amount", _decimal) or Decimal(0),
+        unit=_optional(row, "usage.unit", _text) or "",
+    )
+
+
+def _digests(row: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return what lines are told apart by: the same in every notation, and with columns that are empty or left out."""
+    plain = _plain(row)
+    rest = {name: value for name, value in plain.items() if name != "export_time"}
+    return {"line_digest": _digest(plain), "usage_digest": _digest(rest)}
+
+
+def _digest(fields: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).digest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: plain for name, one in value.items() if (plain := _plain(one)) not in (None, "", [], {})}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return _plain_text(value)
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+
+
+def _plain_text(text: str) -> Any:
+    if text[:1] in ("[", "{"):
+        try:
+            return _plain(json.loads(text, parse_float=Decimal, parse_int=Decimal))
+        except ValueError:
+            return text
+    if _DECIMAL.fullmatch(text):
+        return f"{Decimal(text).normalize():f}"
+    return _moment("", text).astimezone(UTC).isoformat() if _MOMENT.match(text) else text
+
+
+def _nanos(amount: Decimal, rate: Decimal) -> Decimal:
+    """Return an amount of a currency in nano-dollars; a quotient is cut behind its 38th digit, far below a nano."""
+    with localcontext(prec=38):
+        return amount * NANOS_PER_DOLLAR / rate if rate != 1 else amount * NANOS_PER_DOLLAR
+
+
+def _currency(row: Mapping[str, Any]) -> tuple[str, Decimal]:
+    currency = _required(row, "currency", _text)
+    if not _CURRENCY.fullmatch(currency):
+        raise BadField("currency", "must be the three letters of a currency")
+    rate = _optional(row, "currency_conversion_rate", _decimal)
+    if currency == "USD" and rate in (None, 1):
+        return currency, Decimal(1)
+    if rate is None or rate <= 0:
+        raise BadField("currency_conversion_rate", f"must say how much {currency} one US dollar is")
+    return currency, rate
+
+
+def _credits(row: Mapping[str, Any]) -> list[tuple[str, str, Decimal]]:
+    given = row.get("credits") or []
+    if isinstance(given, str):
+        try:
+            given = json.loads(given, parse_float=str, parse_int=str)
+        except ValueError:
+            raise BadField("credits", "must be a list of credits, in CSV as JSON") from None
+    if not isinstance(given, list) or not all(isinstance(one, Mapping) for one in given):
+        raise BadField("credits", "must be a list of credits")
+    return [
+        (
+            _optional(one, "type", _text) or "",
+            _optional(one, "full_name", _text) or _optional(one, "name", _text) or "",
+            _required(one, "amount", _decimal, f"credits[{index}].amount"),
+        )
+        for index, one in enumerate(given)
+    ]
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+def _find(row: Mapping[str, Any], path: str) -> Any:
+    found: Any = row
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _optional(row: Mapping[str, Any], path: str, read: Callable[[str, Any], Value]) -> Value | None:
+    value = _find(row, path)
+    return None if value in (None, "") else read(path, value)
+
+
+def _required(row: Mapping[str, Any], path: str, read: Callable[[str, Any], Value], name: str | None = None) -> Value:
+    value = _find(row, path)
+    if value in (None, ""):
+        raise BadField(name or path, "is missing")
+    return read(name or path, value)
+
+
+def _text(path: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _TEXT_MOST or "\0" in value:
+        raise BadField(path, f"must be a text of at most {_TEXT_MOST} characters")
+    return value
+
+
+def _decimal(path: str, value: Any) -> Decimal:
+    text = str(value)
+    if isinstance(value, (bool, float)) or not _DECIMAL.fullmatch(text):
+        raise BadField(path, "must be a decimal number")
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise BadField(path, "must be a decimal number") from None
+
+
+def _moment(path: str, value: Any) -> datetime:
+    # BigQuery writes "2026-10-01 07:00:00 UTC" as CSV and JSON, others what ISO 8601 says.
+    text = _text(path, value).removesuffix(" UTC")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadField(path, "must be a moment such as 2026-10-01 07:00:00 UTC") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _month(path: str, value: Any) -> str:
+    text = str(value)
+    if not _MONTH.fullmatch(text):
+        raise BadField(path, "must be a month such as 202610")
+    return f"{text[:4]}-{text[4:]}"
+
+
+def _cost_type(path: str, value: Any) -> str:
+    kind = _text(path, value).lower().replace(" ", "_")
+    if kind not in COST_TYPES:
+        raise BadField(path, f"must be one of {', '.join(sorted(COST_TYPES))}")
+    return kind

@@ -1,0 +1,184 @@
+"""The SQL of imports: lines wait beside the bill until their file is whole, and come into it once.
+
+A line that is in the bill already is not taken again. Files may overlap; within one file a line that is there twice
+counts twice, because a bill can be wrong, and that is what a reconciliation must see.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.database.rows import run_sql
+from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.names import BillImportName
+from tollhouse_server.reconciliation.lines import BillLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillImport:
+    """A file of Google's bill; `state` is RECEIVING or COMPLETE. Of its lines, `new_line_count` were not known yet."""
+
+    import_id: UUID
+    file_name: str
+    format: str
+    state: str
+    line_count: int
+    new_line_count: int
+    cost_nanos: int
+    credits_nanos: int
+    first_day: date | None
+    last_day: date | None
+    currencies: tuple[str, ...]
+    created_by: str
+    created_at: datetime
+    completed_at: datetime | None
+
+    @property
+    def name(self) -> str:
+        """Return the resource name."""
+        return str(BillImportName(str(self.import_id)))
+
+
+_TYPES: Final = {
+    "line_digest": "text",
+    "usage_digest": "text",
+    "day": "date",
+    "usage_start": "timestamptz",
+    "usage_end": "timestamptz",
+    "export_time": "timestamptz",
+    "conversion_rate": "numeric",
+    "cost": "numeric",
+    "cost_nanos": "numeric",
+    "list_nanos": "numeric",
+    "credits": "jsonb",
+    "credits_nanos": "numeric",
+    "free_nanos": "numeric",
+    "quantity": "numeric",
+}
+_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(BillLine))
+_VALUES: Final = ", ".join(f"decode(l.{name}, 'hex')" if name.endswith("_digest") else f"l.{name}" for name in _COLUMNS)
+_RECORD: Final = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _COLUMNS)
+
+_CREATE = """
+INSERT INTO bill_import (import_id, file_name, format, created_by)
+VALUES (:import_id, :file_name, :format, :creator) RETURNING *
+"""
+
+_RECEIVE = f"""
+INSERT INTO bill_line_received (import_id, line_number, {", ".join(_COLUMNS)})
+SELECT :import_id, :first + l.ordinality, {_VALUES}
+FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS ({_RECORD})) WITH ORDINALITY l
+"""  # noqa: S608 - names of columns that are written in this room
+
+# The sums are of what was received, whether known already or not.
+_COUNT = """
+UPDATE bill_import i SET line_count = s.lines, cost_nanos = s.cost, credits_nanos = s.credits, first_day = s.first_day,
+    last_day = s.last_day, currencies = s.currencies
+FROM (
+    SELECT count(*) AS lines, coalesce(sum(cost_nanos), 0) AS cost, coalesce(sum(credits_nanos), 0) AS credits,
+        min(day) AS first_day, max(day) AS last_day,
+        coalesce(array_agg(DISTINCT currency ORDER BY currency), '{}') AS currencies
+    FROM bill_line_received WHERE import_id = :import_id
+) s
+WHERE i.import_id = :import_id
+"""
+
+_TAKE_IN = f"""
+INSERT INTO bill_line (occurrence, import_id, {", ".join(_COLUMNS)})
+SELECT row_number() OVER (PARTITION BY line_digest ORDER BY line_number), import_id, {", ".join(_COLUMNS)}
+FROM bill_line_received WHERE import_id = :import_id
+ON CONFLICT (line_digest, occurrence) DO NOTHING
+"""  # noqa: S608 - as above
+
+_COMPLETE = """
+UPDATE bill_import SET state = 'COMPLETE', new_line_count = :new, completed_at = clock_timestamp()
+WHERE import_id = :import_id RETURNING *
+"""
+
+_LIST = """
+SELECT * FROM bill_import WHERE (created_at, import_id) > (:created_at, :import_id)
+ORDER BY created_at, import_id LIMIT :size
+"""
+
+
+async def create_import(
+    session: AsyncSession, import_id: UUID, *, file_name: str, bill_format: str, creator: str
+) -> BillImport:
+    """Begin a file. Files that were left half received for a day are given up first."""
+    await run_sql(
+        session,
+        "DELETE FROM bill_import WHERE state = 'RECEIVING' AND created_at < clock_timestamp() - interval '1 day'",
+    )
+    values = {"import_id": import_id, "file_name": file_name, "format": bill_format, "creator": creator}
+    return _import((await run_sql(session, _CREATE, values)).one())
+
+
+async def get_import(session: AsyncSession, import_id: UUID, *, lock: bool = False) -> BillImport:
+    """Return an import.
+
+    Raises:
+        ResourceNotFound: there is none.
+    """
+    query = "SELECT * FROM bill_import WHERE import_id = :import_id"
+    if lock:
+        query += " FOR UPDATE"
+    row = (await run_sql(session, query, {"import_id": import_id})).one_or_none()
+    if row is None:
+        raise ResourceNotFound(name=str(BillImportName(str(import_id))))
+    return _import(row)
+
+
+async def list_imports(session: AsyncSession, *, after: tuple[datetime, UUID], size: int) -> list[BillImport]:
+    """Return up to `size` imports, the oldest first, that come behind a moment and id."""
+    values = {"created_at": after[0], "import_id": after[1], "size": size}
+    return [_import(row) for row in (await run_sql(session, _LIST, values)).all()]
+
+
+async def receive(session: AsyncSession, found: BillImport, lines: Sequence[BillLine]) -> int:
+    """Keep the next lines of a locked import; return how many it has then."""
+    values = {
+        "import_id": found.import_id,
+        "first": found.line_count,
+        "lines": json.dumps([_document(line) for line in lines]),
+    }
+    await run_sql(session, _RECEIVE, values)
+    count = found.line_count + len(lines)
+    update = "UPDATE bill_import SET line_count = :count WHERE import_id = :import_id"
+    await run_sql(session, update, {"count": count, "import_id": found.import_id})
+    return count
+
+
+async def complete(session: AsyncSession, import_id: UUID) -> BillImport:
+    """Take the lines of a locked import into the bill, all in the caller's transaction."""
+    key = {"import_id": import_id}
+    await run_sql(session, _COUNT, key)
+    taken = await run_sql(session, _TAKE_IN, key)
+    await run_sql(session, "DELETE FROM bill_line_received WHERE import_id = :import_id", key)
+    return _import((await run_sql(session, _COMPLETE, key | {"new": taken.rowcount})).one())
+
+
+def _document(line: BillLine) -> dict[str, Any]:
+    return {name: _json(getattr(line, name)) for name in _COLUMNS}
+
+
+def _json(value: Any) -> Any:
+    # Decimals as text: PostgreSQL reads them exactly, and no float is on the way.
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _import(row: Row[Any]) -> BillImport:
+    values = dict(row._mapping)
+    amounts = {name: round(values[name]) for name in ("cost_nanos", "credits_nanos")}
+    return BillImport(**values | amounts | {"currencies": tuple(row.currencies)})

@@ -1,0 +1,100 @@
+"""Reads cost by label, and quantities by the price that they had: from what days keep, else from the records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollhouse_server.database.rows import run_sql
+from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
+from tollhouse_server.reporting.detail_rows import LABEL_DETAIL, PRICE_DETAIL, Detail
+from tollhouse_server.reporting.periods import Period
+from tollhouse_server.reporting.rollup_store import dropped_months, overlap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCost:
+    """What calls with one label cost in one department."""
+
+    department_path: tuple[str, ...]
+    label: str
+    value: str
+    calls: int
+    cost_nanos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedQuantity:
+    """Units of a SKU at one price of one version, by the service tier that the answers reported (or empty)."""
+
+    department_path: tuple[str, ...]
+    model: str
+    service_tier: str
+    price_version: int
+    sku: str
+    nanos_per_million: int
+    quantity: int
+    cost_nanos: int
+
+
+async def read_label_costs(session: AsyncSession, tenant: str, period: Period) -> list[LabelCost]:
+    """Return the costs by label of a period, without the part whose records were dropped before details were kept."""
+    return [
+        LabelCost(
+            department_path=tuple(row.department_path),
+            label=row.label,
+            value=row.value,
+            calls=int(row.calls),
+            cost_nanos=int(row.cost_nanos),
+        )
+        for row in await _read(session, tenant, period, LABEL_DETAIL)
+    ]
+
+
+async def read_priced_quantities(session: AsyncSession, tenant: str, period: Period) -> list[PricedQuantity]:
+    """Return quantities by price of a period, without the part whose records were dropped before details were kept."""
+    return [
+        PricedQuantity(
+            department_path=tuple(row.department_path),
+            model=row.model,
+            service_tier=row.service_tier,
+            price_version=row.price_version,
+            sku=row.sku,
+            nanos_per_million=row.nanos_per_million,
+            quantity=int(row.quantity),
+            cost_nanos=int(row.cost_nanos),
+        )
+        for row in await _read(session, tenant, period, PRICE_DETAIL)
+    ]
+
+
+async def _read(session: AsyncSession, tenant: str, period: Period, detail: Detail) -> Sequence[Row[Any]]:
+    plan = await _plan(session, tenant, period)
+    values: dict[str, object] = {"tenant": tenant}
+    sources = []
+    for number, stretch in enumerate(plan.rolled_up):
+        values |= {f"day{number}": stretch.start, f"days{number}": stretch.end}
+        days = f"day_start >= :day{number} AND day_start < :days{number}"
+        sources.append(f"SELECT {detail.columns} FROM {detail.table} WHERE tenant_id = :tenant AND {days}")  # noqa: S608
+    for number, stretch in enumerate(plan.records):
+        values |= {f"start{number}": stretch.start, f"end{number}": stretch.end}
+        fresh = detail.rows.replace(":start", f":start{number}").replace(":end", f":end{number}")
+        sources.append(f"SELECT {detail.columns} FROM ({fresh}) AS fresh{number}")  # noqa: S608 - names of this module
+    if not sources:
+        return ()
+    query = f"{detail.added_up(' UNION ALL '.join(sources))} ORDER BY {detail.key}"
+    return (await run_sql(session, query, values)).all()
+
+
+async def _plan(session: AsyncSession, tenant: str, period: Period) -> ReadingPlan:
+    query = """
+SELECT day_start, day_end FROM usage_rollup_day
+WHERE tenant_id = :tenant AND has_details AND day_start >= :start AND day_end <= :end ORDER BY day_start
+"""
+    days = await run_sql(session, query, {"tenant": tenant, "start": period.start, "end": period.end})
+    plan = plan_reading(period, [Period(start=row.day_start, end=row.day_end) for row in days.all()])
+    dropped = await dropped_months(session)
+    kept = tuple(one for one in plan.records if not any(overlap(one, month) for month in dropped))
+    return ReadingPlan(rolled_up=plan.rolled_up, records=kept)

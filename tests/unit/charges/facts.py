@@ -1,0 +1,40 @@
+"""Facts of November 2026 as tests tell them."""
+
+from datetime import date
+from typing import Any
+
+from hypothesis import strategies as st
+from tollhouse_server.chargeback.statement import UsageFact
+
+DAYS = tuple(date(2026, 11, day) for day in range(1, 31))
+PATHS = (("research",), ("research", "vision"), ("sales",), ("sales", "emea"), ())
+
+
+def fact(*path: str, **fields: Any) -> UsageFact:
+    """A fact of a department on 10 November; ten calls at $1 together, unless `fields` say otherwise."""
+    given: dict[str, Any] = {
+        "day": date(2026, 11, 10),
+        "project": "p",
+        "tier": "flash",
+        "model": "gemini-3.5-flash",
+        "calls": 10,
+        "cost_nanos": 1_000_000_000,
+        "tokens": 1000,
+    }
+    return UsageFact(department_path=path, **{**given, **fields})
+
+
+FACTS = st.lists(
+    st.builds(
+        UsageFact,
+        day=st.sampled_from(DAYS),
+        department_path=st.sampled_from(PATHS),
+        project=st.just("p"),
+        tier=st.sampled_from(["flash", "pro"]),
+        model=st.sampled_from(["gemini-3.5-flash", "gemini-3.5-pro"]),
+        calls=st.integers(0, 10**6),
+        cost_nanos=st.integers(-(10**6), 10**13),
+        tokens=st.integers(0, 10**12),
+    ),
+    max_size=30,
+)
