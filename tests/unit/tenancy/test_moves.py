@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tollhouse_server.errors import InvalidRequest, DepartmentRing, ResourceNotFound
+from tollhouse_server.errors import DepartmentRing, InvalidRequest, ResourceNotFound
 from tollhouse_server.tenancy.moves import Tree, effective_moment, failure_of
 
 NOW = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
