@@ -89,4 +89,4 @@ async def test_who_calls_and_may_he(capsys: pytest.CaptureFixture[str], acme: Id
 async def _fresh(acme: IdentityPlane, act: Act, calls: int, *, forgets: bool = False) -> float:
     """Measure with knowledge that stays fresh; with `forgets` each call comes after a change."""
     acme.plane.watch._heard_at = time.monotonic() + 3600
-    return await cost_us(act, calls=calls, before=acme.directory._forget if forgets else lambda: None)
+    return await cost_us(act, calls=calls, before=acme.directory.forget if forgets else lambda: None)

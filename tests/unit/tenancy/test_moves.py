@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tollhouse_server.errors import InvalidRequest, ResourceInUse, ResourceNotFound
+from tollhouse_server.errors import DepartmentRing, InvalidRequest, ResourceNotFound
 from tollhouse_server.tenancy.moves import Tree, effective_moment, failure_of
 
 NOW = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_a_move_below_itself_is_refused(department: str, parent: str) -> None:
     """The tree would become a ring; nothing has changed after the refusal."""
     company = tree()
 
-    with pytest.raises(ResourceInUse) as refused:
+    with pytest.raises(DepartmentRing) as refused:
         company.move(department, parent)
 
     assert company.path("c") == ("a", "b", "c")
@@ -113,7 +113,7 @@ def test_a_merge_into_itself_or_what_is_below_is_refused(department: str, into: 
     """Its contents would be below themselves; the tree is as it was."""
     company = tree()
 
-    with pytest.raises(ResourceInUse):
+    with pytest.raises(DepartmentRing):
         company.merge(department, into)
 
     assert company.path("c") == ("a", "b", "c")
