@@ -70,6 +70,8 @@ _MONEY_READ |= (
     | _on("wallets", *_READ)
     | _on("displayCurrencies", "get")
     | _on("boundLabels", "get")
+    | _on("deliverySchedules", *_READ)
+    | _on("deliveries", "list")
 )
 # What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
 _CHARGES = (
@@ -78,6 +80,8 @@ _CHARGES = (
     | _on("wallets", "create", "topUp")
     | _on("displayCurrencies", "update")
     | _on("boundLabels", "update")
+    | _on("deliverySchedules", "create", "delete")
+    | _on("deliveries", "retry")
 )
 # Google's bill is the platform's; on a tenant these allow nothing.
 _BILLS_READ = _on("billImports", *_READ) | _on("billReconciliations", *_READ) | _on("billVariances", *_READ)

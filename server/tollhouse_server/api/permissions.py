@@ -140,6 +140,7 @@ def _rules() -> Iterator[Rule]:
     yield from _reconciliation_rules()
     yield from _chargeback_rules()
     yield from _charge_rules()
+    yield from _delivery_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _audit_rules()
@@ -345,6 +346,11 @@ def _chargeback_rules() -> Iterator[Rule]:
     yield from _standard("ChargebackService", "adjustments", "Adjustment", "create get list")
     # What signatures are checked with is public.
     yield Rule(rpc=f"{service}.GetStatementKeys", permission=None)
+
+
+def _delivery_rules() -> Iterator[Rule]:
+    yield from _standard("DeliveryService", "deliverySchedules", "DeliverySchedule", "create get list delete")
+    yield from _standard("DeliveryService", "deliveries", "Delivery", "list retry")
 
 
 def _charge_rules() -> Iterator[Rule]:
