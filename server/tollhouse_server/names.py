@@ -263,6 +263,15 @@ class WalletName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class AlternativeCostName(_Name):
+    """What a unit of work costs otherwise."""
+
+    template = "tenants/{tenant}/alternativeCosts/{alternative_cost}"
+    tenant: str
+    alternative_cost: str
+
+
+@dataclass(frozen=True, slots=True)
 class DisplayCurrencyName(_Name):
     """The currency in which a tenant reads amounts."""
 
@@ -449,7 +458,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
-    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets|deliverySchedules|deliveries"
+    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets|alternativeCosts|deliverySchedules|deliveries"
     others = r"/(?:suspense|contents|periods)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy|/displayCurrency"
     key = r"/apiKeys/[a-z2-7]{12}"
     tail = rf"(?:/departments/-|(?:{key})?/boundLabels|{key}|{others}|/(?:{kinds})/{_SLUG})?"

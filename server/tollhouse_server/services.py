@@ -27,6 +27,7 @@ from tollhouse.admin.v1 import (
     limit_increases_pb2,
     limits_pb2,
     models_pb2,
+    outlook_pb2,
     prices_pb2,
     principals_pb2,
     projects_pb2,
@@ -72,6 +73,7 @@ from tollhouse_server.api.services.limit_increases_service import LimitIncreaseS
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
+from tollhouse_server.api.services.outlook_service import OutlookService
 from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
@@ -198,6 +200,7 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
         *_charge_services(parts),
+        (_descriptor(outlook_pb2, "OutlookService"), OutlookService(database, mutations, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
