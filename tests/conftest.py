@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.drivers.stack",
     "tests.drivers.command_line",
     "tests.drivers.books",
+    "tests.drivers.bill_finance",
 ]
 
 
