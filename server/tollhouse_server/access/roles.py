@@ -72,7 +72,7 @@ _MONEY_READ |= (
     | _on("boundLabels", "get")
     | _on("alternativeCosts", "list")
     | _on("deliverySchedules", *_READ)
-    | _on("deliveries", "list")
+    | _on("deliveries", *_READ)
 )
 # What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
 _CHARGES = (

@@ -351,7 +351,7 @@ def _chargeback_rules() -> Iterator[Rule]:
 
 def _delivery_rules() -> Iterator[Rule]:
     yield from _standard("DeliveryService", "deliverySchedules", "DeliverySchedule", "create get list delete")
-    yield from _standard("DeliveryService", "deliveries", "Delivery", "list retry")
+    yield from _standard("DeliveryService", "deliveries", "Delivery", "get list retry")
 
 
 def _outlook_rules() -> Iterator[Rule]:

@@ -369,6 +369,28 @@ class DeleteDeliveryScheduleRequest(_message.Message):
 Global___DeleteDeliveryScheduleRequest: _TypeAlias = DeleteDeliveryScheduleRequest  # noqa: Y015
 
 @_typing.final
+class GetDeliveryRequest(_message.Message):
+    """GetDeliveryRequest names a delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `tenants/{tenant}/deliveries/{delivery}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryRequest: _TypeAlias = GetDeliveryRequest  # noqa: Y015
+
+@_typing.final
 class ListDeliveriesRequest(_message.Message):
     """ListDeliveriesRequest asks for deliveries."""
 

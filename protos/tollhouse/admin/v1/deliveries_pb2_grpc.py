@@ -58,6 +58,11 @@ class DeliveryServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.DeleteDeliveryScheduleRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetDelivery = channel.unary_unary(
+                '/tollhouse.admin.v1.DeliveryService/GetDelivery',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.GetDeliveryRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.Delivery.FromString,
+                _registered_method=True)
         self.ListDeliveries = channel.unary_unary(
                 '/tollhouse.admin.v1.DeliveryService/ListDeliveries',
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.ListDeliveriesRequest.SerializeToString,
@@ -106,6 +111,13 @@ class DeliveryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDelivery(self, request, context):
+        """GetDelivery returns one delivery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeliveries(self, request, context):
         """ListDeliveries returns the deliveries of a tenant by id.
         """
@@ -142,6 +154,11 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     servicer.DeleteDeliverySchedule,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.DeleteDeliveryScheduleRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDelivery,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.GetDeliveryRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.Delivery.SerializeToString,
             ),
             'ListDeliveries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeliveries,
@@ -265,6 +282,33 @@ class DeliveryService:
             '/tollhouse.admin.v1.DeliveryService/DeleteDeliverySchedule',
             tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.DeleteDeliveryScheduleRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.DeliveryService/GetDelivery',
+            tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.GetDeliveryRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_deliveries__pb2.Delivery.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class DeliveryServiceStub:
     """DeleteDeliverySchedule ends a schedule; what is under way still goes out. Its id is not free again. Repeatable by
     `request_id`.
     """
+    GetDelivery: _grpc.UnaryUnaryMultiCallable[_deliveries_pb2.GetDeliveryRequest, _deliveries_pb2.Delivery]
+    """GetDelivery returns one delivery."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_deliveries_pb2.ListDeliveriesRequest, _deliveries_pb2.ListDeliveriesResponse]
     """ListDeliveries returns the deliveries of a tenant by id."""
     RetryDelivery: _grpc.UnaryUnaryMultiCallable[_deliveries_pb2.RetryDeliveryRequest, _deliveries_pb2.Delivery]
@@ -74,6 +76,8 @@ class DeliveryServiceAsyncStub(DeliveryServiceStub):
     """DeleteDeliverySchedule ends a schedule; what is under way still goes out. Its id is not free again. Repeatable by
     `request_id`.
     """
+    GetDelivery: _aio.UnaryUnaryMultiCallable[_deliveries_pb2.GetDeliveryRequest, _deliveries_pb2.Delivery]  # type: ignore[assignment]
+    """GetDelivery returns one delivery."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_deliveries_pb2.ListDeliveriesRequest, _deliveries_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """ListDeliveries returns the deliveries of a tenant by id."""
     RetryDelivery: _aio.UnaryUnaryMultiCallable[_deliveries_pb2.RetryDeliveryRequest, _deliveries_pb2.Delivery]  # type: ignore[assignment]
@@ -120,6 +124,14 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         """DeleteDeliverySchedule ends a schedule; what is under way still goes out. Its id is not free again. Repeatable by
         `request_id`.
         """
+
+    @_abc_1.abstractmethod
+    def GetDelivery(
+        self,
+        request: _deliveries_pb2.GetDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deliveries_pb2.Delivery, _abc.Awaitable[_deliveries_pb2.Delivery]]:
+        """GetDelivery returns one delivery."""
 
     @_abc_1.abstractmethod
     def ListDeliveries(

@@ -80,6 +80,10 @@ class DeliveryService:
 
         return await self._mutations.run(call, request, Empty, act)
 
+    async def get_delivery(self, request: pb.GetDeliveryRequest, call: Call) -> pb.Delivery:
+        async with self._database.within(call.domain) as session:
+            return _delivery_message(await store.get_delivery(session, DeliveryName.parse(request.name)))
+
     async def list_deliveries(self, request: pb.ListDeliveriesRequest, call: Call) -> pb.ListDeliveriesResponse:
         tenant = TenantName.parse(request.parent, "parent").tenant
         state = pb.Delivery.State.Name(request.state).removeprefix("STATE_") if request.state else ""
