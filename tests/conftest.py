@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.drivers.forks",
     "tests.drivers.command_line",
     "tests.drivers.books",
+    "tests.drivers.bill_finance",
 ]
 
 

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "usage": ("usage", "What the caller used, may still use, and its receipts."),
     "receipts": ("receipts", "What the ledger keeps of calls, signed; checked without a server."),
     "report": ("report", "What was used and what it cost, for finance."),
+    "deliveries": ("deliveries", "Statements that go out by themselves, into a folder or by e-mail."),
     "reconcile": ("reconcile", "Google's bill, held against what the ledger booked."),
     "charge-rules": ("charge_rules", "Mark-ups and discounts on the list price."),
     "allocations": ("shared_costs", "Costs that departments share, and how they are spread."),

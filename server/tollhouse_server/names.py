@@ -236,12 +236,39 @@ class SharedCostName(_Name):
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryScheduleName(_Name):
+    """When and where to statements go out."""
+
+    template = "tenants/{tenant}/deliverySchedules/{delivery_schedule}"
+    tenant: str
+    delivery_schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryName(_Name):
+    """One statement on one way."""
+
+    template = "tenants/{tenant}/deliveries/{delivery}"
+    tenant: str
+    delivery: str
+
+
+@dataclass(frozen=True, slots=True)
 class WalletName(_Name):
     """Money paid in advance."""
 
     template = "tenants/{tenant}/wallets/{wallet}"
     tenant: str
     wallet: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlternativeCostName(_Name):
+    """What a unit of work costs otherwise."""
+
+    template = "tenants/{tenant}/alternativeCosts/{alternative_cost}"
+    tenant: str
+    alternative_cost: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +458,7 @@ def parse_scope(text: str, field: str = "scope") -> Scope:
 @cache
 def _holders() -> tuple[re.Pattern[str], re.Pattern[str]]:
     kinds = "principals|roleGrants|limits|limitIncreases|departmentMoves|devices|identityProviders|clientIdentities"
-    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets"
+    kinds += "|groups|roles|adjustments|chargeRules|sharedCosts|wallets|alternativeCosts|deliverySchedules|deliveries"
     others = r"/(?:suspense|contents|periods)/[a-z0-9-]+|/routingPolicy|/contentPolicy|/dataPolicy|/displayCurrency"
     key = r"/apiKeys/[a-z2-7]{12}"
     tail = rf"(?:/departments/-|(?:{key})?/boundLabels|{key}|{others}|/(?:{kinds})/{_SLUG})?"

@@ -17,6 +17,7 @@ from tollhouse.admin.v1 import (
     contents_pb2,
     currencies_pb2,
     data_policies_pb2,
+    deliveries_pb2,
     departments_pb2,
     devices_pb2,
     groups_pb2,
@@ -26,6 +27,7 @@ from tollhouse.admin.v1 import (
     limit_increases_pb2,
     limits_pb2,
     models_pb2,
+    outlook_pb2,
     prices_pb2,
     principals_pb2,
     projects_pb2,
@@ -59,6 +61,7 @@ from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.services.contents_service import ContentService
 from tollhouse_server.api.services.currencies_service import CurrencyService
 from tollhouse_server.api.services.data_policies_service import DataPolicyService
+from tollhouse_server.api.services.deliveries_service import DeliveryService
 from tollhouse_server.api.services.departments_service import DepartmentService
 from tollhouse_server.api.services.devices_service import DeviceService
 from tollhouse_server.api.services.generation_service import GenerationService
@@ -70,6 +73,7 @@ from tollhouse_server.api.services.limit_increases_service import LimitIncreaseS
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
+from tollhouse_server.api.services.outlook_service import OutlookService
 from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
 from tollhouse_server.api.services.principals_service import PrincipalService
@@ -93,6 +97,7 @@ from tollhouse_server.api.witness import Witness
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.database.engine import Database
 from tollhouse_server.devices.booking import OnDeviceBooks
+from tollhouse_server.documents.ways import Ways
 from tollhouse_server.ledger.verification import LedgerVerification
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
@@ -123,6 +128,7 @@ class ServiceParts:
     generation: GenerationService
     project_paths: ProjectPaths
     labels: LiveBoundLabels
+    ways: Ways
     output_cap_tokens: int
     keys: TenantKeys
     audit: AuditService
@@ -188,11 +194,8 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         ),
         (_descriptor(usage_exports_pb2, "UsageExportService"), UsageExportService(database, mutations, pages)),
         (_descriptor(usage_reports_pb2, "UsageReportService"), UsageReportService(database, pages)),
-        *_charge_services(database, mutations, pages),
-        (
-            _descriptor(chargeback_pb2, "ChargebackService"),
-            ChargebackService(database, mutations, pages, _statements_key(parts)),
-        ),
+        *_charge_services(parts),
+        (_descriptor(outlook_pb2, "OutlookService"), OutlookService(database, mutations, pages)),
         (_descriptor(usage_pb2, "UsageService"), UsageService(database, pages)),
         (_descriptor(audit_pb2, "AuditService"), parts.audit),
         (_descriptor(receipts_pb2, "ReceiptService"), ReceiptService(database, _receipts_key(parts))),
@@ -237,11 +240,15 @@ def _price_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple
     ]
 
 
-def _charge_services(
-    database: Database, mutations: Mutations, pages: PageTokens
-) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
-    """Return what makes a charge from a cost."""
+def _charge_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[object, ...]]]:
+    """Return what makes a charge from a cost, states it and sends it out."""
+    database, mutations, pages = parts.database, parts.mutations, parts.pages
     return [
+        (
+            _descriptor(chargeback_pb2, "ChargebackService"),
+            ChargebackService(database, mutations, pages, _statements_key(parts)),
+        ),
+        (_descriptor(deliveries_pb2, "DeliveryService"), DeliveryService(database, mutations, pages, parts.ways)),
         (_descriptor(charge_rules_pb2, "ChargeRuleService"), ChargeRuleService(database, mutations, pages)),
         (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
         (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),

@@ -201,6 +201,25 @@ class Settings(BaseSettings):
     audit_retention_months: Annotated[int, Field(ge=0, le=1200)] = 0
     """Months after which audit events are dropped, as far as an anchored checkpoint vouches for them; 0 keeps all."""
 
+    delivery_dir: Path | None = None
+    """Directory below which statements are written that tenants have delivered to a folder, each tenant's in one of its
+    own: a share, or what is copied to an object store. Absent means that there is no such delivery."""
+
+    smtp_host: str | None = None
+    """Server that takes the e-mail with statements. Absent means that there is no such delivery."""
+
+    smtp_port: Port = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is kept private; `none` is for a server on this machine."""
+
+    smtp_sender: str | None = None
+    """Address that statements come from; needed with `smtp_host`."""
+
+    smtp_user: str = ""
+    smtp_password: SecretStr | None = None
+    smtp_recipient_domains: Annotated[tuple[str, ...], NoDecode] = ()
+    """The only domains that statements are sent to, a JSON list; none of them means all."""
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 
@@ -231,6 +250,22 @@ class Settings(BaseSettings):
         if not isinstance(networks, list | tuple) or not all(isinstance(network, str) for network in networks):
             raise ValueError("must be a JSON list of networks")
         return tuple(str(ip_network(network)) for network in networks)
+
+    @field_validator("smtp_recipient_domains", mode="before")
+    @classmethod
+    def _check_domains(cls, value: Any) -> Any:
+        domains = _decoded(value)
+        if not isinstance(domains, list | tuple) or not all(isinstance(domain, str) for domain in domains):
+            raise ValueError("must be a JSON list of domains")
+        return tuple(domain.lower() for domain in domains)
+
+    @model_validator(mode="after")
+    def _check_smtp(self) -> Self:
+        if self.smtp_host is not None and "@" not in (self.smtp_sender or ""):
+            raise ValueError("TOLLHOUSE_SMTP_HOST needs TOLLHOUSE_SMTP_SENDER, an address")
+        if self.smtp_password is not None and self.smtp_security == "none":
+            raise ValueError("TOLLHOUSE_SMTP_PASSWORD is not sent over a connection that is not kept private")
+        return self
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -46,6 +46,7 @@ NAMES: Final[dict[str, str]] = {
     "ChargeRuleService": f"{TENANT}/chargeRules/for-isolation",
     "SharedCostService": f"{TENANT}/sharedCosts/for-isolation",
     "WalletService": f"{TENANT}/wallets/for-isolation",
+    "OutlookService": f"{TENANT}/alternativeCosts/for-isolation",
     "CurrencyService": f"{TENANT}/displayCurrency",
     "BoundLabelService": f"{PROJECT}/boundLabels",
     "ContentService": f"{TENANT}/contents/{UUID(int=0)}",
@@ -124,6 +125,7 @@ _ROWS: Final = {
         RoleService: CreateRole DeleteRole DeleteRoleGrant GetRole GetRoleGrant ListRoleGrants UpdateRole
         SharedCostService: CreateSharedCost EndSharedCost GetSharedCost ListSharedCosts
         TenantService: DeleteTenant GetTenant ResumeTenant SuspendTenant UndeleteTenant UpdateTenant
+        OutlookService: GetForecast ListAlternativeCosts RecordUnits SetAlternativeCost SimulateMonth
         RerateService: GetRerateReport
         UsageReportService: GetMonthReport ListUsageRecords
         WalletService: CreateWallet GetWallet ListWalletTopUps ListWallets TopUpWallet

@@ -25,11 +25,11 @@ class Log:
     publish = write
 
 
-@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize("failing", range(5))
 async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(failing: int) -> None:
-    """Uses of keys, findings, refusals: each stands for itself."""
-    logs = [Log(fails=number == failing) for number in range(4)]
-    key_use, findings, refusals, last_use = cast(Any, logs)
+    """Uses of keys, findings, refused spend, refusals: each stands for itself."""
+    logs = [Log(fails=number == failing) for number in range(5)]
+    key_use, findings, refused_spend, refusals, last_use = cast(Any, logs)
     worker = Worker(
         port=0,
         server=cast(Any, None),
@@ -37,6 +37,7 @@ async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(fail
         ledger=cast(Any, None),
         key_use=key_use,
         findings=findings,
+        refused_spend=refused_spend,
         content=cast(Any, None),
         audit=cast(Any, SimpleNamespace(refusals=refusals)),
         identity=cast(Any, SimpleNamespace(last_use=last_use)),
@@ -44,4 +45,4 @@ async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(fail
 
     await worker._write_what_waits()
 
-    assert [log.was_written for log in logs] == [number != failing for number in range(4)]
+    assert [log.was_written for log in logs] == [number != failing for number in range(5)]

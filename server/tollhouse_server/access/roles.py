@@ -56,7 +56,7 @@ _PEOPLE_READ |= _on("groups", *_READ) | _on("groupMembers", "list") | _on("roles
 _FOUND = _on("dataFindings", "list")
 _MONEY_READ = (
     _on("usage", *_READ)
-    | _on("usageReports", "get", "rerate")
+    | _on("usageReports", "get", "rerate", "forecast", "simulate")
     | _on("usageRecords", "list")
     | _on("statements", "get")
     | _on("periods", *_READ)
@@ -70,6 +70,9 @@ _MONEY_READ |= (
     | _on("wallets", *_READ)
     | _on("displayCurrencies", "get")
     | _on("boundLabels", "get")
+    | _on("alternativeCosts", "list")
+    | _on("deliverySchedules", *_READ)
+    | _on("deliveries", *_READ)
 )
 # What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
 _CHARGES = (
@@ -77,7 +80,10 @@ _CHARGES = (
     | _on("sharedCosts", "create", "end")
     | _on("wallets", "create", "topUp")
     | _on("displayCurrencies", "update")
+    | _on("alternativeCosts", "set", "record")
     | _on("boundLabels", "update")
+    | _on("deliverySchedules", "create", "delete")
+    | _on("deliveries", "retry")
 )
 # Google's bill is the platform's; on a tenant these allow nothing.
 _BILLS_READ = _on("billImports", *_READ) | _on("billReconciliations", *_READ) | _on("billVariances", *_READ)

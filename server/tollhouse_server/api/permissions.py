@@ -140,6 +140,8 @@ def _rules() -> Iterator[Rule]:
     yield from _reconciliation_rules()
     yield from _chargeback_rules()
     yield from _charge_rules()
+    yield from _outlook_rules()
+    yield from _delivery_rules()
     yield from _standard("LedgerService", "suspense", "Suspense", "list get resolve")
     yield Rule(rpc=f"{_ADMIN}.LedgerService.VerifyLedger", permission="ledger.verify", fields=("parent",))
     yield from _audit_rules()
@@ -345,6 +347,21 @@ def _chargeback_rules() -> Iterator[Rule]:
     yield from _standard("ChargebackService", "adjustments", "Adjustment", "create get list")
     # What signatures are checked with is public.
     yield Rule(rpc=f"{service}.GetStatementKeys", permission=None)
+
+
+def _delivery_rules() -> Iterator[Rule]:
+    yield from _standard("DeliveryService", "deliverySchedules", "DeliverySchedule", "create get list delete")
+    yield from _standard("DeliveryService", "deliveries", "Delivery", "get list retry")
+
+
+def _outlook_rules() -> Iterator[Rule]:
+    service = f"{_ADMIN}.OutlookService"
+    yield Rule(rpc=f"{service}.GetForecast", permission="usageReports.forecast", fields=("parent",))
+    yield Rule(rpc=f"{service}.SimulateMonth", permission="usageReports.simulate", fields=("parent",))
+    stated = ("alternative_cost.name",)
+    yield Rule(rpc=f"{service}.SetAlternativeCost", permission="alternativeCosts.set", fields=stated)
+    yield Rule(rpc=f"{service}.ListAlternativeCosts", permission="alternativeCosts.list", fields=("parent",))
+    yield Rule(rpc=f"{service}.RecordUnits", permission="alternativeCosts.record", fields=("name",))
 
 
 def _charge_rules() -> Iterator[Rule]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import NamedTuple
 
+from tollhouse_server.chargeback.returns import Alternative
 from tollhouse_server.chargeback.statement import DisplayCurrency, Entry, UsageFact
 from tollhouse_server.reporting.detail_store import LabelCost
 from tollhouse_server.reporting.periods import Period
@@ -127,6 +128,7 @@ class MonthBooks:
     currency: DisplayCurrency | None = None
     daily: Sequence[DailyCost] = ()
     refused: Sequence[RefusedPart] = ()
+    alternatives: Sequence[Alternative] = ()
 
     def facts(self) -> tuple[UsageFact, ...]:
         """Return what rules and shared costs reckon with."""

@@ -3,13 +3,16 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from tollhouse_server.chargeback.allocation import spread
 from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
 from tollhouse_server.chargeback.forecast import ForecastTerms
 from tollhouse_server.chargeback.looking_ahead import outlook_of
 from tollhouse_server.chargeback.refusals import refusals_of
+from tollhouse_server.chargeback.returns import Work, in_force, returns_of
 from tollhouse_server.chargeback.statement import (
     Amounts,
     BudgetUse,
@@ -17,6 +20,7 @@ from tollhouse_server.chargeback.statement import (
     Forecast,
     Part,
     PeriodState,
+    Return,
     Savings,
     Statement,
     UsageLine,
@@ -57,6 +61,7 @@ def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
         labels=_labels(books, department),
         savings=_savings(books, department),
         budgets=tuple(_budgets(books, department)),
+        returns=tuple(_returns(books, department)),
         refusals=refusals_of(books.refused, department),
         forecast=_forecast(books, cells, department),
         currency=books.currency,
@@ -301,6 +306,18 @@ def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Fore
         terms=ForecastTerms(),
     )
     return found.forecast
+
+
+def _returns(books: MonthBooks, department: str) -> Iterator[Return]:
+    last = (books.month.period.end - timedelta(microseconds=1)).astimezone(ZoneInfo(books.month.time_zone)).date()
+    alternatives = in_force(books.alternatives, last)
+    if not alternatives:
+        return iter(())
+    work = [
+        Work(department_path=cell.department_path, project=cell.project, calls=cell.calls, cost_nanos=cell.cost_nanos)
+        for cell in books.cells
+    ]
+    return returns_of(alternatives, work, books.labels, department)
 
 
 def _place_of(limit: MoneyLimit) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from tollhouse_server.chargeback.looking_ahead import is_running
 from tollhouse_server.chargeback.periods import calendar_month, current_month, month_of_row, tenant_month
 from tollhouse_server.chargeback.rates import rate_entries
 from tollhouse_server.chargeback.refusal_store import read_refused
+from tollhouse_server.chargeback.return_store import read_alternatives
 from tollhouse_server.chargeback.savings import savings
 from tollhouse_server.chargeback.shared_costs import shared_entries
 from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement, UsageFact
@@ -93,6 +94,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         limits=await usage_store.read_money_limits(session, tenant, windows=windows),
         departments=await usage_store.read_departments(session, tenant),
         currency=await display_currency(session, tenant, period),
+        alternatives=await read_alternatives(session, tenant, month.name),
         refused=await read_refused(session, tenant, month),
         daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
     )

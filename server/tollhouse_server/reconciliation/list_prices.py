@@ -26,20 +26,25 @@ def explain_price(
     prices: PriceBook,
     *,
     models: Sequence[str],
-    skus: Callable[[str], bool],
+    sku: str,
+    is_same: Callable[[str], bool],
     billed_nanos: int,
     booked_nanos: int,
     quantity: int,
     bound_nanos: int,
 ) -> str:
-    """Return a sentence with the price that the bill implies, what was booked, and the list price that it would be."""
+    """Return a sentence with the price that the bill implies, what was booked, and the list price that it would be.
+
+    Of several, one of `sku` itself comes before those of others that are billed as the same.
+    """
     billed_at, booked_at = (_dollars(nanos * UNITS_PER_PRICE // quantity) for nanos in (billed_nanos, booked_nanos))
     found = [
         one
         for one in _list_prices(prices, models)
         if abs(charge_nanos(quantity, one.nanos_per_million) - billed_nanos) <= bound_nanos
-        and skus(one.sku.removesuffix("_long"))
+        and is_same(one.sku.removesuffix("_long"))
     ]
+    found.sort(key=lambda one: (one.sku != sku, one.tier != STANDARD, one.model, one.since, one.sku))
     said = f"is the list price of {found[0]}" if found else "is no list price of the price book"
     return f"Billed at {billed_at} a million, booked at {booked_at}; {billed_at} {said}."
 

@@ -83,8 +83,9 @@ def _reasons(books: Books, key: LineKey, side: Side, pools: dict[LineKey, int]) 
         return
     rest = side.excess_nanos
     for finding in _in_turn(books, key, side, pools):
-        # A reason is one only where less is left to explain with it than without.
-        if finding.amount_nanos and abs(rest - finding.amount_nanos) < abs(rest) and abs(rest) > books.bound(side):
+        # A reason is one only where less is left to explain with it than without; that use is late, quantities say.
+        helps = finding.reason is Reason.LATE_USAGE or abs(rest - finding.amount_nanos) < abs(rest)
+        if finding.amount_nanos and helps and abs(rest) > books.bound(side):
             rest -= finding.amount_nanos
             yield finding
     if abs(rest) > books.bound(side):
@@ -157,7 +158,18 @@ def _suspense(key: LineKey, side: Side, pools: dict[LineKey, int]) -> int:
 
 
 def _late(books: Books, key: LineKey, side: Side) -> Finding:
-    """Say what of a quantity that is missing or too much is the other way round on the day before or behind."""
+    """Say what a quantity costs that is missing or too much here, and the other way round on a neighbouring day."""
+    moved, days = _moved(books, key, side)
+    # At the price it was booked at, where it was: that of the bill may be wrong for reasons of its own.
+    nanos, quantity = (side.booked_nanos, side.booked_quantity) if side.booked_quantity else (side.billed_nanos, 0)
+    quantity = quantity or whole(side.quantity)
+    amount = moved * nanos // quantity if quantity else 0
+    detail = f"{abs(moved)} of the quantity is on {' and '.join(days)}."
+    return Finding(reason=Reason.LATE_USAGE, amount_nanos=amount, detail=detail)
+
+
+def _moved(books: Books, key: LineKey, side: Side) -> tuple[int, list[str]]:
+    """Return what came here from neighbouring days, below zero what went there, and these days."""
     excess, moved, days = side.quantity_excess, 0, []
     for day in (key.day - _DAY, key.day + _DAY):
         other = books.sides.by_key.get(LineKey(day=day, project=key.project, model=key.model, sku=key.sku))
@@ -165,10 +177,7 @@ def _late(books: Books, key: LineKey, side: Side) -> Finding:
         if excess * against > 0:
             moved += min(abs(against), abs(excess) - moved)
             days.append(f"{day}")
-    amount = (side.excess_nanos - whole(side.doubled)) * moved // abs(excess) if moved else 0
-    return Finding(
-        reason=Reason.LATE_USAGE, amount_nanos=amount, detail=f"{moved} of the quantity is on {' and '.join(days)}."
-    )
+    return (moved if excess > 0 else -moved), days
 
 
 # --- price ------------------------------------------------------------------------------------------------------------
@@ -176,7 +185,8 @@ def _late(books: Books, key: LineKey, side: Side) -> Finding:
 
 def _of_price(books: Books, key: LineKey, side: Side, rest: int) -> Iterable[Finding]:
     quantity = whole(side.quantity - side.doubled_quantity)
-    if not quantity or abs(side.quantity_excess) * 1000 > abs(side.booked_quantity) * _SAME_QUANTITY_PERMILLE:
+    left = side.quantity_excess - _moved(books, key, side)[0]
+    if not quantity or abs(left) * 1000 > abs(side.booked_quantity) * _SAME_QUANTITY_PERMILLE:
         return ()
     if side.currencies - {"USD"} and abs(rest) * 1000 <= abs(side.billed_nanos) * _CURRENCY_PERMILLE:
         names = ", ".join(sorted(side.currencies))
@@ -186,7 +196,8 @@ def _of_price(books: Books, key: LineKey, side: Side, rest: int) -> Iterable[Fin
         models=sorted(
             one for one in {found.model for found in books.prices.lists()} if books.sku_map.folded(one) == key.model
         ),
-        skus=lambda sku: books.sku_map.folded(sku) == key.sku,
+        sku=key.sku,
+        is_same=lambda sku: books.sku_map.folded(sku) == key.sku,
         billed_nanos=side.billed_nanos - whole(side.doubled),
         booked_nanos=side.booked_nanos,
         quantity=quantity,

@@ -9,6 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
+import re2
+
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 
 MAX_FILE_BYTES: Final = 262_144
@@ -28,10 +30,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkuRule:
-    """One rule; `starts` and `ends` (exclusive) bound the days it holds for."""
+    """One rule; `starts` and `ends` (exclusive) bound the days it holds for. `pattern` is of RE2, in linear time."""
 
     sku_id: str
-    pattern: re.Pattern[str] | None
+    pattern: Any
     model: str
     sku: str
     ignored: bool
@@ -214,13 +216,13 @@ class _Reader:
             return []
         return value
 
-    def _pattern(self, path: str, entry: Mapping[str, Any]) -> re.Pattern[str] | None:
+    def _pattern(self, path: str, entry: Mapping[str, Any]) -> Any:
         description, pattern = self._text(path, entry, "description"), self._text(path, entry, "pattern")
         if not (description or pattern):
             return None
         try:
-            return re.compile(pattern or re.escape(_plain(description)))
-        except re.error as error:
+            return re2.compile(pattern or re2.escape(_plain(description)))
+        except re2.error as error:
             self.refuse(f"{path}.pattern", f"is not a regular expression: {error}")
             return None
 

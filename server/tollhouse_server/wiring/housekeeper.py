@@ -13,6 +13,7 @@ from tollhouse_server.chargeback.wallets import WalletExpiry
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp.findings import FindingRetention
+from tollhouse_server.documents.deliveries import Deliveries
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
@@ -25,6 +26,7 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.wiring.audit import open_audit_chores
 from tollhouse_server.wiring.content import open_content_chores
 from tollhouse_server.wiring.custody import open_custody
+from tollhouse_server.wiring.documents import ways_of
 from tollhouse_server.wiring.ledger import liveness, open_ledger, suspense_policy
 from tollhouse_server.wiring.outside import required_dsn
 from tollhouse_server.wiring.tenancy import open_purges
@@ -62,6 +64,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(purges.run)
         tasks.keep(contents.run)
         tasks.keep(WalletExpiry(database).run)
+        tasks.keep(Deliveries(database, ways_of(settings)).run)
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         tasks.keep(FindingRetention(database, days=settings.data_finding_days).run)

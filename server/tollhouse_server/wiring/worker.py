@@ -44,6 +44,7 @@ from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.tenant_keys import TenantKeys
 from tollhouse_server.wiring.audit import AuditParts, open_audit
 from tollhouse_server.wiring.content import ContentParts, open_content, open_tenant_keys
+from tollhouse_server.wiring.documents import ways_of
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
@@ -261,6 +262,7 @@ def _methods(
         data_policy_key=data_policy_key(pepper),
         project_paths=knowledge.project_paths,
         labels=knowledge.labels,
+        ways=ways_of(settings),
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
         prices_need_second_person=settings.prices_need_second_person,

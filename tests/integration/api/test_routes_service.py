@@ -8,6 +8,7 @@ import pytest
 from tollhouse.v1 import content_pb2
 from tollhouse.v1 import generation_pb2 as pb
 from tollhouse_server.api.services.routes_service import RouteService
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.errors import ModelUnknown, TierAutoOff
 from tollhouse_server.names import ProjectName
 from tollhouse_server.pricing.terms import PriceBook, PriceList
@@ -54,6 +55,7 @@ def service(policies: dict[str, RoutingPolicy] | None = None, **retiring: Any) -
         catalogue=lambda: found,
         price_book=lambda: BOOK,
         project_paths=cast(ProjectPaths, Paths()),
+        labels=LiveBoundLabels(cast(Any, None)),
         output_cap_tokens=500,
     )
 
@@ -190,7 +192,11 @@ async def test_accounts_of_another_environment_are_not_told_of() -> None:
     """The credential's environment counts."""
     found = catalogue(model("m"), accounts=(account("live-one", environment="live"), account("any")))
     served = RouteService(
-        catalogue=lambda: found, price_book=lambda: BOOK, project_paths=cast(ProjectPaths, Paths()), output_cap_tokens=5
+        catalogue=lambda: found,
+        price_book=lambda: BOOK,
+        project_paths=cast(ProjectPaths, Paths()),
+        labels=LiveBoundLabels(cast(Any, None)),
+        output_cap_tokens=5,
     )
     request = pb.ResolveRouteRequest(model="m")
 

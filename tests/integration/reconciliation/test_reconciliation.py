@@ -1,125 +1,38 @@
 """A bill made from what the ledger booked agrees with it; each mistake planted in it is named, and nothing else."""
 
-import random
-from dataclasses import dataclass
-from datetime import date, datetime
-from uuid import uuid4
-from zoneinfo import ZoneInfo
+from datetime import datetime
 
 import pytest
-from tollhouse_server.names import BillVarianceName
-from tollhouse_server.reconciliation import import_store
-from tollhouse_server.reconciliation.acceptance import accept
-from tollhouse_server.reconciliation.blocking import blocking_variances
-from tollhouse_server.reconciliation.import_store import BillImport
-from tollhouse_server.reconciliation.reader import BillFormat, read_piece
-from tollhouse_server.reconciliation.reconcile import reconcile
-from tollhouse_server.reconciliation.true_ups import true_up_entries
-from tollhouse_server.reconciliation.variance_store import Reconciliation, VarianceFilter, list_variances
-from tollhouse_server.reconciliation.variances import Reason, Variance
-from tollhouse_server.reporting.periods import Period, month_period
+from tollhouse_server.pricing import store as price_store
+from tollhouse_server.pricing.price_file import import_prices
+from tollhouse_server.reconciliation.variances import Reason
 
-from tests.drivers.books import Books
+from tests.drivers.bill_finance import (
+    BILL,
+    CALLS,
+    COST,
+    FLASH_INPUT,
+    LINE,
+    PRICE_BOOK,
+    Finance,
+    reasons_of,
+    replaced,
+    same_key,
+)
 from tests.drivers.google_bill import (
     PACIFIC,
+    BilledCall,
     Row,
-    as_csv,
-    as_jsonl,
     book,
     changed,
     cost_nanos,
     exported_later,
-    find,
     google_bill,
     moved,
-    some_calls,
+    suspend,
     with_credit,
     with_other_price,
 )
-
-OCTOBER = "2026-10"
-START = datetime(2026, 10, 5, tzinfo=PACIFIC)
-DAY = date(2026, 10, 7)
-BERLIN = month_period(OCTOBER, ZoneInfo("Europe/Berlin"))
-
-CALLS = some_calls(random.Random(3), 160, start=START, days=6)
-BILL = google_bill(CALLS)
-
-
-@dataclass(frozen=True, slots=True)
-class Finance:
-    """What finance does with a bill."""
-
-    books: Books
-
-    async def take_in(self, rows: list[Row], *, as_csv_file: bool = False) -> BillImport:
-        """Import rows as a file."""
-        text = as_csv(rows) if as_csv_file else as_jsonl(rows)
-        kind = BillFormat.CSV if as_csv_file else BillFormat.JSONL
-        lines = read_piece(text, kind, first_line=2 if as_csv_file else 1)
-        async with self.books.database.transaction() as session:
-            found = await import_store.create_import(
-                session, uuid4(), file_name="bill.jsonl", bill_format=kind.value, creator="ann"
-            )
-            await import_store.receive(session, found, lines)
-            return await import_store.complete(session, found.import_id)
-
-    async def reconcile(self, month: str = OCTOBER) -> Reconciliation:
-        """Compare a month."""
-        async with self.books.database.transaction() as session:
-            return await reconcile(session, month, run_by="ann")
-
-    async def variances(self, month: str = OCTOBER) -> list[Variance]:
-        """Return all differences of a month."""
-        async with self.books.database.transaction() as session:
-            wanted = VarianceFilter(month=month)
-            return await list_variances(session, wanted, after=(date(2026, 1, 1), ""), size=1000)
-
-    async def found(self, rows: list[Row]) -> list[Variance]:
-        """Import a bill and return what differs."""
-        await self.take_in(rows)
-        await self.reconcile()
-        return await self.variances()
-
-    async def accept(self, name: str, *, charges_tenants: bool = True, day: date | None = None) -> Variance:
-        """Accept a difference."""
-        async with self.books.database.transaction() as session:
-            accepted, _ = await accept(
-                session,
-                BillVarianceName.parse(name),
-                by="tenants/platform/principals/ann",
-                reason="agreed with Google",
-                charges_tenants=charges_tenants,
-                effective_day=day,
-            )
-            return accepted
-
-    async def charged(self, tenant: str, period: Period = BERLIN) -> int:
-        """Return what a tenant is charged on top in a period, as his own session sees it."""
-        async with self.books.database.within(tenant) as session:
-            return sum(entry.amount_nanos for entry in await true_up_entries(session, tenant, period))
-
-    async def blocked(self, tenant: str) -> list[str]:
-        """Return the reasons that keep a tenant's October from being closed."""
-        async with self.books.database.within(tenant) as session:
-            found = await blocking_variances(session, tenant, BERLIN)
-        return [finding.reason.value for one in found for finding in one.line.findings]
-
-
-@pytest.fixture
-async def finance(books: Books) -> Finance:
-    """A ledger with the calls of two tenants, and the packaged prices."""
-    await books.add_tenant()
-    await books.add_tenant("other")
-    for month in ("2026-09-01", "2026-10-01", "2026-11-01"):
-        await books.view.connection.execute(f"SELECT create_usage_partition('{month}')")
-    await book(books.view.connection, CALLS)
-    return Finance(books)
-
-
-def reasons_of(found: list[Variance]) -> list[tuple[Reason, int]]:
-    """Return what was named, with amounts."""
-    return [(finding.reason, finding.amount_nanos) for one in found for finding in one.line.findings]
 
 
 async def test_a_bill_of_exactly_what_was_booked_has_no_difference(finance: Finance) -> None:
@@ -130,23 +43,6 @@ async def test_a_bill_of_exactly_what_was_booked_has_no_difference(finance: Fina
     assert found == []
     assert result.booked_nanos == result.billed_nanos == sum(call.cost_nanos for call in CALLS)
     assert (result.compared_count > 40, result.blocking_count) == (True, 0)
-
-
-FLASH_INPUT = find(
-    BILL,
-    lambda row: (
-        row["sku"]["description"].endswith("input token count gemini 3.8 flash text")
-        and row["usage_start_time"].startswith("2026-10-07")
-        and row["project"]["id"] == "google-alpha"
-    ),
-)
-LINE = BILL[FLASH_INPUT]
-COST = cost_nanos(LINE)
-
-
-def replaced(*rows: Row) -> list[Row]:
-    """Return the bill with other lines in the place of one."""
-    return [*BILL[:FLASH_INPUT], *rows, *BILL[FLASH_INPUT + 1 :]]
 
 
 def without_project(project: str) -> list[Row]:
@@ -193,3 +89,122 @@ async def test_a_project_that_the_bill_lacks_is_named_on_each_of_its_lines(finan
     booked = sum(call.cost_nanos for call in CALLS if call.account == "beta")
     assert {reason for reason, _ in reasons_of(found)} == {Reason.PROJECT_NOT_IN_BILL}
     assert sum(one.line.variance_nanos for one in found) == -booked
+
+
+async def test_mistakes_planted_together_do_not_hide_each_other(finance: Finance) -> None:
+    """Some meet on one line of the comparison: a price and late usage, a double line and rounding."""
+    places = [place for place, row in enumerate(BILL) if "output" in row["sku"]["description"]]
+    bill = [*BILL, STRANGER, TAX, UNKNOWN]
+    price, double, late, rounding, credit = places[0:10:2]
+    bill[price] = with_other_price(BILL[price], 3)
+    bill[late] = moved(BILL[late], hours=24)
+    bill[rounding] = changed(BILL[rounding], cost=BILL[rounding]["cost"] - 4e-7)
+    bill[credit] = with_credit(BILL[credit], "-1.25")
+    bill.append(BILL[double])
+
+    found = await finance.found(bill)
+
+    assert sorted(reasons_of(found)) == sorted(
+        [
+            (Reason.PRICE_MISMATCH, 2 * cost_nanos(BILL[price])),
+            (Reason.DOUBLE_LINE, cost_nanos(BILL[double])),
+            (Reason.LATE_USAGE, -cost_nanos(BILL[late])),
+            (Reason.LATE_USAGE, cost_nanos(BILL[late])),
+            (Reason.ROUNDING, -400),
+            (Reason.CREDITS, -1_250_000_000),
+            (Reason.PROJECT_NOT_IN_LEDGER, COST),
+            (Reason.TAX, 7_000_000_000),
+            (Reason.UNKNOWN_SKU, COST),
+        ]
+    )
+
+
+async def test_a_price_that_explains_what_is_billed_is_named(finance: Finance) -> None:
+    """Flash costs twice as much from 2027 on; a bill that has that price already is told by it."""
+    async with finance.books.database.transaction() as session:
+        await price_store.put_in_force(session, import_prices(PRICE_BOOK.read_text("utf-8")))
+    day = [row for row in BILL if same_key(row, LINE)]
+    bill = [with_other_price(row, 2) if row in day else row for row in BILL]
+
+    (found,) = await finance.found(bill)
+
+    assert found.line.findings[0].detail == (
+        "Billed at $1.50 a million, booked at $0.75; "
+        "$1.50 is the list price of input_text of gemini-3.8-flash from 2027-01-01 on, standard."
+    )
+
+
+async def test_use_that_is_billed_on_the_first_of_the_next_month_is_late_and_not_missing(finance: Finance) -> None:
+    """The neighbour of the last day is in a month of its own, and both months say the same of it."""
+    last = BilledCall(
+        tenant="acme",
+        at=datetime(2026, 10, 31, 23, 30, tzinfo=PACIFIC),
+        account="alpha",
+        model="gemini-4-argon",
+        tokens={"input_text": 70_000},
+    )
+    await finance.books.view.connection.execute("DELETE FROM account WHERE account_id = 'alpha'")
+    await book(finance.books.view.connection, [last])
+    (late,) = google_bill([last])
+
+    found = await finance.found([*BILL, moved(late, hours=13)])
+    await finance.reconcile("2026-11")
+
+    cost = last.cost_nanos
+    assert reasons_of(found) == [(Reason.LATE_USAGE, -cost)]
+    assert reasons_of(await finance.variances("2026-11"))[0] == (Reason.PROJECT_NOT_IN_LEDGER, cost)
+
+
+async def test_a_call_of_unknown_outcome_explains_what_is_billed_for_it(finance: Finance) -> None:
+    """It is booked at what was expected, and Google bills what it was."""
+    lost = BilledCall(
+        tenant="acme",
+        at=datetime(2026, 10, 7, 12, tzinfo=PACIFIC),
+        account="alpha",
+        model="gemini-3.8-flash",
+        tokens={"input_text": 10_000, "output_text": 1_000},
+    )
+    await suspend(finance.books.view.connection, lost, booked_nanos=3 * lost.cost_nanos)
+
+    found = await finance.found(google_bill([*CALLS, lost]))
+
+    assert {reason for reason, _ in reasons_of(found)} == {Reason.SUSPENSE}
+    assert sum(one.line.variance_nanos for one in found) == -2 * lost.cost_nanos
+    assert [one.unexplained_nanos for one in found] == [0] * len(found)
+
+
+async def test_a_bill_in_euros_is_compared_at_its_own_rate(finance: Finance) -> None:
+    """At the rate of the bill it agrees but for rounding; a rate that is a little off is named as the currency's."""
+
+    def in_euros(row: Row, *, booked_rate: float = 0.92) -> Row:
+        return changed(row, cost=row["cost"] * booked_rate, currency="EUR", currency_conversion_rate=0.92)
+
+    bill = [in_euros(row) for row in BILL]
+    bill[FLASH_INPUT] = in_euros(LINE, booked_rate=0.9225)
+
+    found = await finance.found(bill)
+
+    named = {reason for reason, amount in reasons_of(found) if abs(amount) > 1000}
+    assert (named, {one.unexplained_nanos for one in found}) == ({Reason.CURRENCY}, {0})
+
+
+async def test_the_same_and_overlapping_files_count_once_in_any_notation(finance: Finance) -> None:
+    """A line that is in two files is one line; a line that is twice in one file is two."""
+    half = len(BILL) // 2
+    first = await finance.take_in(BILL[: half + 10])
+    overlapping = await finance.take_in(BILL[half - 10 :], as_csv_file=True)
+    again = await finance.take_in(BILL)
+    twice = await finance.take_in([*BILL, LINE])
+
+    assert (first.new_line_count, overlapping.new_line_count) == (half + 10, len(BILL) - half - 10)
+    assert (overlapping.line_count, again.new_line_count, twice.new_line_count) == (len(BILL) - half + 10, 0, 1)
+
+
+async def test_a_later_correction_adds_to_what_was_billed(finance: Finance) -> None:
+    """Google corrects by further lines with a later export time: a line too dear and what is given back are right."""
+    await finance.found(replaced(with_other_price(LINE, 2)))
+
+    given_back = exported_later(changed(LINE, cost=-LINE["cost"], usage={"amount": 0.0, "unit": "count"}))
+    found = await finance.found([given_back])
+
+    assert found == []

@@ -1,0 +1,257 @@
+"""Statements of tenant acme go out: into a directory, and by e-mail to a real server on this machine."""
+
+import email
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from tollhouse.admin.v1 import deliveries_pb2
+from tollhouse_server.api.mutation import Mutations
+from tollhouse_server.api.services.chargeback_service import ChargebackService
+from tollhouse_server.api.services.deliveries_service import DeliveryService
+from tollhouse_server.database.rows import run_sql
+from tollhouse_server.documents.deliveries import MOST_ATTEMPTS, Deliveries
+from tollhouse_server.documents.ways import MailServer, Ways
+from tollhouse_server.errors import (
+    DeliveryNotSetUp,
+    EtagMismatch,
+    InvalidRequest,
+    ResourceExists,
+    ResourceNotFound,
+    WrongState,
+)
+from tollhouse_server.vault.signing import Purpose, SigningKey
+
+from tests.drivers.books import Books
+from tests.drivers.receipts import KEY, KeyInMemory
+from tests.integration.api.callers import PAGES, ROBOT, by
+from tests.integration.chargeback.test_close import MAY, closed
+
+pb = deliveries_pb2
+PARENT = "tenants/acme"
+CFO = "cfo@acme.example"
+
+
+class Post:
+    """A mail server's other side: keeps what it takes, or refuses it."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.recipients: list[str] = []
+        self.refusal = ""
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if self.refusal:
+            return self.refusal
+        assert isinstance(envelope.content, bytes)
+        self.messages.append(email.message_from_bytes(envelope.content))
+        self.recipients = envelope.rcpt_tos
+        return "250 OK"
+
+
+class _OnFreePort(Controller):
+    """A server whose port the system chooses."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # it is serving
+        super()._trigger_server()  # type: ignore[no-untyped-call]  # aiosmtpd has half of its types
+
+
+@pytest.fixture
+def post() -> Iterator[tuple[Post, MailServer]]:
+    """A mail server on this machine."""
+    handler = Post()
+    controller = _OnFreePort(handler, hostname="127.0.0.1", port=0)
+    controller.start()
+    server = MailServer(
+        host="127.0.0.1",
+        port=controller.port,
+        sender="tollhouse@host.example",
+        security="none",
+        domains=("acme.example",),
+    )
+    yield handler, server
+    controller.stop()
+
+
+@pytest.fixture
+async def chargeback(books: Books) -> AsyncIterator[ChargebackService]:
+    """The books of acme, with a month that is over."""
+    await books.add_tenant()
+    await books.book(60, at=MAY)
+    key = SigningKey(KeyInMemory(), KEY, purpose=Purpose.STATEMENTS)
+    yield ChargebackService(books.database, Mutations(books.database, b"fingerprints"), PAGES, key)
+
+
+def service_of(books: Books, ways: Ways) -> DeliveryService:
+    return DeliveryService(books.database, Mutations(books.database, b"fingerprints"), PAGES, ways)
+
+
+def schedule(**changes: Any) -> deliveries_pb2.CreateDeliveryScheduleRequest:
+    values: dict[str, Any] = {"formats": ["json", "html"], "to_folder": True} | changes
+    wanted = pb.DeliverySchedule(**values)
+    return pb.CreateDeliveryScheduleRequest(parent=PARENT, delivery_schedule_id="monthly", delivery_schedule=wanted)
+
+
+async def listed(service: DeliveryService, **values: Any) -> list[deliveries_pb2.Delivery]:
+    request = pb.ListDeliveriesRequest(parent=PARENT, **values)
+    return list((await service.list_deliveries(request, by(ROBOT))).deliveries)
+
+
+async def test_a_closed_statement_goes_out_once_into_a_folder_of_its_own(
+    books: Books, chargeback: ChargebackService, tmp_path: Path
+) -> None:
+    """However often the rounds look, and whoever else does, the files are written once."""
+    ways = Ways(folder=tmp_path)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(), by(ROBOT))
+    assert await deliveries.deliver_due() == 0
+
+    answer = await closed(books, chargeback)
+    counts = [await deliveries.deliver_due() for _ in range(3)]
+
+    place = tmp_path / "acme" / "monthly" / "2026-05"
+    assert counts == [1, 0, 0]
+    assert sorted(path.name for path in place.iterdir()) == [
+        "statement-acme-2026-05-en.html",
+        "statement-acme-2026-05-en.json",
+    ]
+    assert answer.period.sha256.encode() in (place / "statement-acme-2026-05-en.json").read_bytes()
+    (delivery,) = await listed(service)
+    assert (delivery.state, delivery.sha256) == (pb.Delivery.STATE_DELIVERED, answer.period.sha256)
+    assert (delivery.attempts, delivery.month, delivery.way) == (1, "2026-05", pb.Delivery.WAY_FOLDER)
+
+
+async def test_an_e_mail_has_every_document_and_goes_to_whom_the_schedule_says(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """One message with all documents, in the reader's language."""
+    handler, server = post
+    ways = Ways(mail=server)
+    wanted = schedule(to_folder=False, recipients=[CFO], language="zh-CN", formats=["xlsx", "focus"])
+    await service_of(books, ways).create_delivery_schedule(wanted, by(ROBOT))
+    await closed(books, chargeback)
+
+    delivered = await Deliveries(books.database, ways).deliver_due()
+
+    (message,) = handler.messages
+    assert (delivered, handler.recipients, message["To"]) == (1, [CFO], CFO)
+    assert str(email.header.make_header(email.header.decode_header(message["Subject"]))).endswith("2026年5月账单")
+    names = [part.get_filename() for part in message.walk() if part.get_filename()]
+    assert names == ["statement-acme-2026-05-zh-Hans.xlsx", "statement-acme-2026-05-zh-Hans.focus.csv"]
+
+
+async def test_a_delivery_that_fails_is_tried_again_later_and_then_waits_for_somebody(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """What stands against it is to be seen; after the last attempt somebody has it tried anew."""
+    handler, server = post
+    handler.refusal = "451 mailbox is full"
+    ways = Ways(mail=server)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(to_folder=False, recipients=[CFO]), by(ROBOT))
+    await closed(books, chargeback)
+
+    assert await deliveries.deliver_due() == 0
+    (pending,) = await listed(service, state=pb.Delivery.STATE_PENDING)
+    assert "mailbox is full" in pending.fault
+    assert pending.next_attempt_time.ToDatetime(UTC) > datetime.now(UTC)
+    with pytest.raises(WrongState):
+        await service.retry_delivery(pb.RetryDeliveryRequest(name=pending.name), by(ROBOT))
+    async with books.database.transaction() as session:
+        values = {"attempts": MOST_ATTEMPTS - 1}
+        await run_sql(session, "UPDATE delivery SET attempts = :attempts, next_attempt_at = now()", values)
+    assert await deliveries.deliver_due() == 0
+    (failed,) = await listed(service, state=pb.Delivery.STATE_FAILED)
+    handler.refusal = ""
+    await service.retry_delivery(pb.RetryDeliveryRequest(name=failed.name, etag=failed.etag), by(ROBOT))
+
+    assert await deliveries.deliver_due() == 1
+    assert len(handler.messages) == 1
+
+
+async def test_a_schedule_by_date_sends_the_month_behind_once_closed_or_not(
+    books: Books, chargeback: ChargebackService, tmp_path: Path
+) -> None:
+    """The last month goes out on its day; what was due before the schedule does not."""
+    ways = Ways(folder=tmp_path)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(day=1), by(ROBOT))
+    assert await deliveries.deliver_due() == 0
+    async with books.database.transaction() as session:
+        await _begin_earlier(session)
+
+    counts = [await deliveries.deliver_due() for _ in range(2)]
+
+    assert counts == [1, 0]
+    (delivery,) = await listed(service)
+    assert (delivery.state, delivery.sha256) == (pb.Delivery.STATE_DELIVERED, "")
+
+
+async def _begin_earlier(session: Any) -> None:
+    insert = """
+INSERT INTO delivery_schedule
+    (tenant_id, schedule_id, formats, language, day, to_folder, recipients, creator, created_at)
+SELECT tenant_id, 'earlier', formats, language, day, to_folder, recipients, creator, now() - interval '40 days'
+FROM delivery_schedule"""
+    await run_sql(session, insert)
+
+
+async def test_schedules_are_read_listed_and_end(books: Books, chargeback: ChargebackService, tmp_path: Path) -> None:
+    """One that has ended sends nothing any more, and its id stays taken."""
+    ways = Ways(folder=tmp_path)
+    service = service_of(books, ways)
+    made = await service.create_delivery_schedule(schedule(scope=f"{PARENT}/departments/sales", day=3), by(ROBOT))
+
+    assert await service.get_delivery_schedule(pb.GetDeliveryScheduleRequest(name=made.name), by(ROBOT)) == made
+    page = await service.list_delivery_schedules(pb.ListDeliverySchedulesRequest(parent=PARENT), by(ROBOT))
+    assert list(page.delivery_schedules) == [made]
+    with pytest.raises(EtagMismatch):
+        stale = pb.DeleteDeliveryScheduleRequest(name=made.name, etag="9")
+        await service.delete_delivery_schedule(stale, by(ROBOT))
+    gone = pb.DeleteDeliveryScheduleRequest(name=made.name, etag=made.etag)
+    await service.delete_delivery_schedule(gone, by(ROBOT))
+    with pytest.raises(ResourceNotFound):
+        await service.get_delivery_schedule(pb.GetDeliveryScheduleRequest(name=made.name), by(ROBOT))
+    with pytest.raises(ResourceExists):
+        await service.create_delivery_schedule(schedule(), by(ROBOT))
+    await closed(books, chargeback)
+    assert await Deliveries(books.database, ways).deliver_due() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"recipients": [CFO]}, DeliveryNotSetUp),
+        ({"to_folder": False}, InvalidRequest),
+        ({"formats": ["docx"]}, InvalidRequest),
+        ({"language": "fr"}, InvalidRequest),
+        ({"scope": "tenants/globex"}, InvalidRequest),
+        ({"scope": "tenants/acme/departments/nobody"}, ResourceNotFound),
+    ],
+)
+async def test_what_could_never_be_delivered_is_refused_at_once(
+    books: Books, chargeback: ChargebackService, tmp_path: Path, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    """Not at the end of the month, when nobody looks."""
+    service = service_of(books, Ways(folder=tmp_path))
+
+    with pytest.raises(error):
+        await service.create_delivery_schedule(schedule(**changes), by(ROBOT))
+
+
+async def test_e_mail_goes_only_where_the_deployment_lets_it(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """A tenant's finance cannot send figures to whom the company does not know."""
+    service = service_of(books, Ways(mail=post[1]))
+
+    with pytest.raises(InvalidRequest) as caught:
+        await service.create_delivery_schedule(schedule(to_folder=False, recipients=["a@evil.example"]), by(ROBOT))
+
+    assert "acme.example" in caught.value.violations[0].description
