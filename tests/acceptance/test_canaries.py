@@ -41,7 +41,7 @@ GEMINI = ("s400", "s401", "s403", "s429", "s500", "garbage", "list", "half")
 OPENAI = ("s400", "s401", "garbage")
 VERTEX = ("s400", "s401")
 GOOGLE = ("rotated", "revoked", "denied")
-_CALLS = 80
+_CALLS = 240
 _LEAST_CALLS = 24
 _CALL_SECONDS = 2.0
 _KINDS = accounts.Account
@@ -256,7 +256,7 @@ def _use_command_line(scene: Scene) -> None:
 
 def _call(scene: Scene, stub: Any) -> None:
     """Call until everybody has said what he has to say."""
-    wanted = {*GEMINI, "proxy", "token"}
+    wanted = {*GEMINI, *OPENAI, *VERTEX, "proxy", "token"}
     kinds = (g.UPSTREAM_KIND_GEMINI_API, g.UPSTREAM_KIND_VERTEX, g.UPSTREAM_KIND_OPENAI_COMPATIBLE)
     for number in range(_CALLS):
         kind = kinds[number % len(kinds)]

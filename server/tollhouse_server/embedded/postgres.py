@@ -101,6 +101,9 @@ class EmbeddedPostgres:
         self._port = claim_port(self._port, purpose=PART, setting=self._config.port_setting)
         if not (data / "PG_VERSION").exists():
             await self._create_cluster(programs, data, user)
+        root_password_file = self._config.secrets_directory / f"{ROOT}.password"
+        if not root_password_file.exists():
+            raise self._failed(f"its data is there but {root_password_file} is not; restore that file, or remove both")
         self._child = Child(self._server_command(programs, data, user))
         endpoint = self._endpoint(self._child)
         try:
@@ -185,10 +188,6 @@ class EmbeddedPostgres:
         )
 
     async def _wait_ready(self, child: Child, endpoint: PostgresEndpoint) -> None:
-        if not endpoint.root_password_file.exists():
-            raise self._failed(
-                f"its data is there but {endpoint.root_password_file} is not; restore that file, or remove both"
-            )
         deadline = time.monotonic() + self._config.start_timeout_seconds
         while child.exit_code() is None and time.monotonic() < deadline:
             try:

@@ -32,7 +32,7 @@ from tollhouse_server.identity.principal import Principal
 from tests.integration.admin.plane import PATIENCE_SECONDS, PEPPER, Plane
 
 ACME = "tenants/acme"
-SOON = timedelta(seconds=0.3)
+SOON = timedelta(seconds=0.8)
 LATER = timedelta(seconds=1.5)
 """Late enough to be cancelled before, on a busy machine."""
 STATE = pb.DepartmentMove
