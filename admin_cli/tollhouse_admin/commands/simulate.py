@@ -90,7 +90,7 @@ def _limits(file: Path, tenant: str) -> Iterator[limits_pb2.Limit]:
     for number, one in enumerate(found.tree.limits, start=1):
         yield limits_pb2.Limit(
             name=f"{tenant}/limits/{one.id or f'limit-{number}'}",
-            scope=one.scope,
+            scope=one.scope or tenant,
             metric=one.metric,
             window=one.window,
             selector=one.selector,
