@@ -67,3 +67,5 @@ def test_what_a_limit_refuses_and_what_work_costs_otherwise_stand_in_the_stateme
     assert statement["refusals"]["calls"] == 1
     assert statement["refusals"]["ceiling_nanos"] > 0
     assert (found["units"], found["alternative_nanos"]) == (1, 4 * 10**9)
+    shown = tollhouse.json("report", "show", *here)
+    assert (shown["refusals"]["calls"], shown["returns"][0]["unit"]) == ("1", "ticket (chat)")
