@@ -94,7 +94,7 @@ def draft_of(session: Session, source: Source, models: Sequence[str]) -> pb.Pric
     stub = session.connection.stub(PriceServiceStub)
     draft: pb.PriceDraft = session.connection.call(stub.GetPriceDraft, request)
     for one in draft.notes:
-        kind = enum_text(pb.PriceDraftNote.Kind.DESCRIPTOR, one.kind).lower().replace("_", " ")
+        kind = enum_text(pb.PriceDraftNote.Kind.DESCRIPTOR, one.kind).replace("-", " ")
         note(f"{kind}: {' '.join(filter(None, (one.model, one.subject)))}: {one.explanation}")
     return draft
 

@@ -44,7 +44,13 @@ def show_rerated(form: Format, report: pb.RerateReport) -> None:
         write_csv(RATED.titles, [RATED.row(line) for line in report.lines])
     else:
         write_table(
-            RATED.titles, [RATED.row(line) for line in report.lines], caption=f"{report.parent}, {report.month}"
+            RATED.titles,
+            [RATED.row(line) for line in report.lines],
+            caption=f"{report.parent or 'all tenants'}, {report.month}",
         )
     booked, rerated = dollars_of(report.booked), dollars_of(report.rerated)
-    note(f"booked {dollars_text(booked)}, would have been {dollars_text(rerated)}: {dollars_text(rerated - booked)}")
+    more = "more" if rerated > booked else "less"
+    note(
+        f"booked ${dollars_text(booked)}, would have been ${dollars_text(rerated)}: "
+        f"${dollars_text(abs(rerated - booked))} {more}"
+    )

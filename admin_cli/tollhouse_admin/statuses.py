@@ -44,7 +44,7 @@ ADVICE: Mapping[str, str] = {
     "LIMIT_EXCEEDED": "'tollhouse usage limits' shows what is left; wait, ask for less, or have it raised",
     "BUDGET_CUT_OFF": "'tollhouse usage limits' shows what is left; what was produced is charged",
     "DUPLICATE_REQUEST": "'tollhouse usage receipt REQUEST_ID' shows what became of it",
-    "SECOND_PERSON_NEEDED": "Ask somebody with the role limit-approver or tenant-admin; take it back with 'withdraw'",
+    "SECOND_PERSON_NEEDED": "Ask somebody with the role limit-approver or tenant-admin (prices: price-keeper)",
     "REQUESTER_ONLY": "Who may approve it can turn it down: tollhouse limits increases reject",
     "WRONG_STATE": "'show' tells its state, 'tollhouse audit search --resource NAME' who brought it there",
     "MERGE_OBSTRUCTED": "For limits of its own give --limits transfer or --limits end",

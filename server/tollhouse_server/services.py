@@ -289,7 +289,8 @@ def _on_device(parts: ServiceParts) -> OnDeviceService:
             catalogue=lambda: parts.catalogue.current,
             price_book=lambda: parts.prices.current,
             project_paths=parts.project_paths,
-        )
+        ),
+        parts.labels,
     )
 
 

@@ -4,24 +4,26 @@ Every setting is an environment variable `TOLLHOUSE_<NAME>`; unknown `TOLLHOUSE_
 misspelt limit that is silently ignored is worse than a server that does not start.
 """
 
-import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.setting_values import (
+    check_token_url,
+    checked_entries,
+    decoded,
+    egress_proxy,
+    text_of,
+    upstream_address,
+)
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-UPSTREAM_KINDS = ("gemini_api", "vertex", "openai_compatible")
-"""The kinds of upstream. The name of an upstream address is its kind, or begins with it and a hyphen."""
 
 VERTEX_ADDRESS = "https://{region}-aiplatform.googleapis.com"
 """Vertex AI at Google; the regions `global`, `us` and `eu` have hosts of their own."""
@@ -226,27 +228,27 @@ class Settings(BaseSettings):
     @field_validator("upstream_addresses", mode="before")
     @classmethod
     def _check_upstream_addresses(cls, value: Any) -> Any:
-        return _checked_entries(value, _upstream_address)
+        return checked_entries(value, upstream_address)
 
     @field_validator("egress_proxies", mode="before")
     @classmethod
     def _check_egress_proxies(cls, value: Any) -> Any:
-        return _checked_entries(value, _egress_proxy)
+        return checked_entries(value, egress_proxy)
 
     @field_validator("upstream_token_urls", "oidc_issuers", "oidc_key_urls", mode="before")
     @classmethod
     def _check_urls(cls, value: Any) -> Any:
-        urls = _decoded(value)
+        urls = decoded(value)
         if not isinstance(urls, list | tuple):
             raise ValueError("must be a JSON list of URLs")
         for url in urls:
-            _check_token_url(url)
+            check_token_url(url)
         return tuple(urls)
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _check_networks(cls, value: Any) -> Any:
-        networks = _decoded(value)
+        networks = decoded(value)
         if not isinstance(networks, list | tuple) or not all(isinstance(network, str) for network in networks):
             raise ValueError("must be a JSON list of networks")
         return tuple(str(ip_network(network)) for network in networks)
@@ -254,7 +256,7 @@ class Settings(BaseSettings):
     @field_validator("smtp_recipient_domains", mode="before")
     @classmethod
     def _check_domains(cls, value: Any) -> Any:
-        domains = _decoded(value)
+        domains = decoded(value)
         if not isinstance(domains, list | tuple) or not all(isinstance(domain, str) for domain in domains):
             raise ValueError("must be a JSON list of domains")
         return tuple(domain.lower() for domain in domains)
@@ -289,7 +291,7 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the variables that give a child process these settings. They hold secrets: never in arguments."""
         values = {
-            name: _text(value)
+            name: text_of(value)
             for name in type(self).model_fields
             if name != "gemini_api_key" and (value := getattr(self, name)) is not None
         }
@@ -326,105 +328,3 @@ def unknown_variables(names: Iterable[str]) -> tuple[FieldViolation, ...]:
         for name in sorted(names)
         if name.startswith(_PREFIX) and name not in known
     )
-
-
-# --- names and URLs in settings ---------------------------------------------------------------------------------------
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_ADDRESS_NAME = re.compile(rf"({'|'.join(UPSTREAM_KINDS)})(-[a-z0-9-]{{1,40}})?")
-_PLACEHOLDER = "{region}"
-
-
-def _text(value: object) -> str:
-    """Return a setting as its variable says it."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, dict):
-        return json.dumps({name: _text(entry) for name, entry in value.items()})
-    return json.dumps(value) if isinstance(value, tuple) else str(value)
-
-
-def _decoded(value: Any) -> Any:
-    """Return what a JSON text says; a value that is no text stays. Errors never quote it: it may hold a password."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value, object_pairs_hook=_without_duplicates)
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("is not JSON") from None
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = next((name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index])), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r} is there twice")
-    return dict(pairs)
-
-
-def _checked_entries(value: Any, check: Callable[[str, str], str]) -> dict[str, Any]:
-    """Return a JSON object of names and URLs, each looked at by `check`; what is wrong is told by the entry's name."""
-    entries = _decoded(value)
-    if not isinstance(entries, Mapping):
-        raise ValueError("must be a JSON object of names and URLs")
-    checked: dict[str, Any] = {}
-    for name, entry in entries.items():
-        url = entry.get_secret_value() if isinstance(entry, SecretStr) else entry
-        if not isinstance(url, str):
-            raise ValueError(f"{name!r} must be a URL")
-        checked[name] = check(name, url)
-    return checked
-
-
-def _upstream_address(name: str, url: str) -> str:
-    if not _ADDRESS_NAME.fullmatch(name):
-        kinds = ", ".join(UPSTREAM_KINDS)
-        raise ValueError(f"{name!r} must be a kind of upstream ({kinds}), or begin with one and a hyphen")
-    if name == "gemini_api":
-        raise ValueError("'gemini_api' is set by TOLLHOUSE_GEMINI_BASE_URL")
-    parts = _split(name, url.replace(_PLACEHOLDER, "region"))
-    if "{" in url.replace(_PLACEHOLDER, "") or "}" in url.replace(_PLACEHOLDER, ""):
-        raise ValueError(f"{name!r} may hold {_PLACEHOLDER} and no other braces")
-    if parts.username is not None or parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ValueError(f"{name!r} must be a URL without user, query and fragment")
-    if parts.scheme != "https" and not (_is_loopback(parts) or name.startswith("openai_compatible")):
-        raise ValueError(f"{name!r} must be an https URL")
-    return url.rstrip("/")
-
-
-def _egress_proxy(name: str, url: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} must be lower-case letters, digits and hyphens, a letter first")
-    parts = _split(name, url)
-    if parts.port is None or parts.path.strip("/") or "?" in url or "#" in url:
-        raise ValueError(f"{name!r} must be a URL of the form http(s)://[user:password@]host:port")
-    return url.rstrip("/")
-
-
-def _check_token_url(url: Any) -> None:
-    if not isinstance(url, str):
-        raise ValueError("must be a JSON list of URLs")
-    parts = _split(url, url)
-    if parts.scheme != "https" and not _is_loopback(parts):
-        raise ValueError(f"{url!r} must be an https URL")
-
-
-def _split(name: str, url: str) -> SplitResult:
-    """Return the parts of a URL that has a scheme, a host, and nothing that could end up as part of another request."""
-    if not url.isascii() or not url.isprintable() or any(character in url for character in ' \\"<>^`|'):
-        raise ValueError(f"{name!r} must be a URL")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"{name!r} must be a URL of the form http(s)://host[:port]")
-    return parts
-
-
-def _is_loopback(parts: SplitResult) -> bool:
-    """Tell whether a URL stays on this machine, by its name or its number."""
-    try:
-        return parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False

@@ -66,7 +66,7 @@ def test_every_change_can_be_repeated_and_tried(name: str) -> None:
     fields = {field.name for field in method.input_type.fields}
 
     assert method.input_type.name == f"{method.name}Request"
-    if not method.name.startswith(("Get", "List", "Verify", "Explain", "Search", "Tail", "Export", "Test")):
+    if not method.name.startswith(("Get", "List", "Verify", "Explain", "Search", "Tail", "Export", "Test", "Simulate")):
         assert {"request_id", "validate_only"} <= fields
 
 

@@ -79,18 +79,19 @@ async def test_statements_of_a_month_equal_a_plain_scan_and_are_made_in_time(
     database: Database, fresh_database: TestDatabase
 ) -> None:
     """At every level, and the second time the same bytes."""
-    root = await asyncpg.connect(fresh_database.root_dsn)
+    root, slowest = await asyncpg.connect(fresh_database.root_dsn), 0.0
 
     for company in COMPANIES:
         stated, seconds = await statements(database, company)
         again, _ = await statements(database, company)
         found = await scan(root, company.tenant, company.time_zone)
 
-        assert seconds <= STATEMENT_SECONDS
         assert [canonical_json(one) for one in stated] == [canonical_json(one) for one in again]
         for one in stated:
             hold_against(found, one)
+        slowest = max(slowest, seconds)
     await root.close()
+    assert slowest <= STATEMENT_SECONDS
 
 
 async def test_records_of_a_month_stream_fast_in_little_memory(database: Database) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from tollhouse_server.errors import InvalidRequest
-from tollhouse_server.settings import UPSTREAM_KINDS, Settings, load_settings
+from tollhouse_server.setting_values import UPSTREAM_KINDS
+from tollhouse_server.settings import Settings, load_settings
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 PASSWORD = "a-password-that-must-be-seen-nowhere"
@@ -144,3 +145,24 @@ def test_worker_processes_get_the_same_settings(monkeypatch: pytest.MonkeyPatch)
 def test_the_kinds_of_addresses_are_the_kinds_of_upstream() -> None:
     """Settings stand below the room that knows the kinds, and say the same."""
     assert tuple(UpstreamKind) == UPSTREAM_KINDS
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"SMTP_HOST": "mail.example"}, "TOLLHOUSE_SMTP_SENDER"),
+        ({"SMTP_HOST": "m", "SMTP_SENDER": "a@b", "SMTP_SECURITY": "none", "SMTP_PASSWORD": "x"}, "kept private"),
+        ({"SMTP_RECIPIENT_DOMAINS": '"acme.example"'}, "JSON list of domains"),
+    ],
+)
+def test_a_mail_server_that_could_not_be_used_safely_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
+) -> None:
+    """It is told at the start, not with the first statement of the month."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TOLLHOUSE_{name}", value)
+
+    with pytest.raises(InvalidRequest) as caught:
+        load_settings()
+
+    assert says in caught.value.violations[0].description

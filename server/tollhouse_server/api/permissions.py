@@ -368,19 +368,12 @@ def _charge_rules() -> Iterator[Rule]:
     yield from _standard("ChargeRuleService", "chargeRules", "ChargeRule", "create get list end")
     yield from _standard("SharedCostService", "sharedCosts", "SharedCost", "create get list end")
     yield from _standard("WalletService", "wallets", "Wallet", "create get list")
-    service = f"{_ADMIN}.WalletService"
-    yield Rule(rpc=f"{service}.TopUpWallet", permission="wallets.topUp", fields=("name",))
-    yield Rule(rpc=f"{service}.ListWalletTopUps", permission="wallets.get", fields=("name",))
-    service = f"{_ADMIN}.CurrencyService"
-    yield Rule(rpc=f"{service}.AddCurrencyRate", permission="currencyRates.add")
-    # Rates are published.
-    yield Rule(rpc=f"{service}.ListCurrencyRates", permission=None)
-    yield Rule(rpc=f"{service}.GetDisplayCurrency", permission="displayCurrencies.get", fields=("name",))
-    named = ("display_currency.name",)
-    yield Rule(rpc=f"{service}.UpdateDisplayCurrency", permission="displayCurrencies.update", fields=named)
-    service = f"{_ADMIN}.BoundLabelService"
-    yield Rule(rpc=f"{service}.GetBoundLabels", permission="boundLabels.get", fields=("name",))
-    yield Rule(rpc=f"{service}.UpdateBoundLabels", permission="boundLabels.update", fields=("bound_labels.name",))
+    for method, verb in (("TopUpWallet", "topUp"), ("ListWalletTopUps", "get")):
+        yield Rule(rpc=f"{_ADMIN}.WalletService.{method}", permission=f"wallets.{verb}", fields=("name",))
+    yield from _standard("CurrencyService", "displayCurrencies", "DisplayCurrency", "get update")
+    yield Rule(rpc=f"{_ADMIN}.CurrencyService.AddCurrencyRate", permission="currencyRates.add")
+    yield Rule(rpc=f"{_ADMIN}.CurrencyService.ListCurrencyRates", permission=None)  # Rates are published.
+    yield from _standard("BoundLabelService", "boundLabels", "BoundLabels", "get update")
 
 
 def _caller_rules() -> Iterator[Rule]:

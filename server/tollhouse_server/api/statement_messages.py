@@ -6,7 +6,7 @@ from tollhouse.admin.v1 import chargeback_pb2 as pb
 
 from tollhouse_server.api.values import etag, money, timestamp
 from tollhouse_server.chargeback.periods import Obstacle
-from tollhouse_server.chargeback.statement import Amounts, Entry, Part, Seal, Statement, UsageLine
+from tollhouse_server.chargeback.statement import Amounts, Entry, Forecast, Part, Return, Seal, Statement, UsageLine
 from tollhouse_server.chargeback.tables import AdjustmentRow, BillingPeriodRow
 from tollhouse_server.names import AdjustmentName, DepartmentName, PeriodName, ProjectName
 
@@ -50,6 +50,29 @@ def statement_message(statement: Statement, *, with_lines: bool) -> pb.Statement
         seal=None
         if statement.seal is None
         else seal_message(statement.seal, scope=str(statement.scope), month=statement.month),
+        refusals=pb.StatementRefusals(calls=statement.refusals.calls, ceiling=money(statement.refusals.ceiling_nanos)),
+        forecast=None if statement.forecast is None else _forecast(statement.forecast),
+        returns=map(_return, statement.returns),
+    )
+
+
+def _forecast(forecast: Forecast) -> pb.StatementForecast:
+    return pb.StatementForecast(
+        expected=money(forecast.expected_nanos),
+        low=money(forecast.low_nanos),
+        high=money(forecast.high_nanos),
+        confidence_percent=forecast.confidence_percent,
+        reserve_percent=forecast.reserve_percent,
+        recommended=money(forecast.recommended_nanos),
+    )
+
+
+def _return(one: Return) -> pb.StatementReturn:
+    return pb.StatementReturn(
+        unit=one.unit,
+        units=one.units,
+        alternative=money(one.alternative_nanos),
+        actual=money(one.actual_nanos),
     )
 
 

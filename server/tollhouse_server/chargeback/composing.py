@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Final
+from datetime import date, timedelta
+from typing import Final, TypeAlias, cast
 from zoneinfo import ZoneInfo
 
 from tollhouse_server.chargeback.allocation import spread
@@ -35,7 +35,9 @@ MOST_LABELS: Final = 1_000
 BROKEN_DOWN: Final = (Dimension.DEPARTMENT, Dimension.PROJECT, Dimension.TIER, Dimension.MODEL, Dimension.DAY)
 
 Path = tuple[str, ...]
-KeyOf = Callable[[Cell], str]
+Key: TypeAlias = str | tuple[str, str] | date
+KeyOf: TypeAlias = Callable[[Cell], Key]
+NameOf: TypeAlias = Callable[[Key], str]
 
 
 def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
@@ -130,27 +132,39 @@ def _added_up(cells: Iterable[Cell], *, charged: int = 0) -> Amounts:
 
 def _parts(tenant: str, cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension) -> Iterator[Part]:
     """Yield the parts by one dimension, in the order of their keys."""
-    key_of = _key_of(tenant, dimension)
-    groups: dict[str, list[Cell]] = defaultdict(list)
+    key_of, name_of = _key_of(dimension), _name_of(tenant, dimension)
+    found: dict[Key, list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[key_of(cell)].append(cell)
+        found[key_of(cell)].append(cell)
+    groups = {name_of(key): group for key, group in found.items()}
     charged = _charged(cells, entries, dimension, key_of)
     for key in sorted(groups.keys() | charged.keys()):
         yield Part(key=key, amounts=_added_up(groups.get(key, ()), charged=charged.get(key, 0)))
 
 
-def _key_of(tenant: str, dimension: Dimension) -> KeyOf:
+def _key_of(dimension: Dimension) -> KeyOf:
+    """Return what tells cells apart by a dimension; names are made once for each key, of which there are few."""
     match dimension:
         case Dimension.DEPARTMENT:
-            return lambda cell: str(DepartmentName(tenant, cell.department_path[-1]))
+            return lambda cell: cell.department_path[-1]
         case Dimension.PROJECT:
-            return lambda cell: str(ProjectName(tenant, cell.department_path[-1], cell.project))
+            return lambda cell: (cell.department_path[-1], cell.project)
         case Dimension.TIER:
             return lambda cell: cell.tier
         case Dimension.MODEL:
             return lambda cell: cell.model
         case _:
-            return lambda cell: cell.day.isoformat()
+            return lambda cell: cell.day
+
+
+def _name_of(tenant: str, dimension: Dimension) -> NameOf:
+    match dimension:
+        case Dimension.DEPARTMENT:
+            return lambda key: str(DepartmentName(tenant, str(key)))
+        case Dimension.PROJECT:
+            return lambda key: str(ProjectName(tenant, *cast(tuple[str, str], key)))
+        case _:
+            return str
 
 
 def _charged(cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension, key_of: KeyOf) -> Mapping[str, int]:
@@ -184,11 +198,11 @@ def _subject(entry: Entry) -> tuple[str, str, str]:
 
 
 def _costs_by_subject(
-    cells: Sequence[Cell], entries: Iterable[Entry], key_of: KeyOf
+    cells: Sequence[Cell], entries: Sequence[Entry], key_of: KeyOf
 ) -> Mapping[tuple[str, str, str], Mapping[str, int]]:
     """Return for everything that entries are about what it cost by the keys of a dimension, in their order."""
     of_department: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
+    for cell in cells if entries else ():
         for one in ("", *cell.department_path):
             of_department[one].append(cell)
     found: dict[tuple[str, str, str], dict[str, int]] = {}
@@ -200,7 +214,7 @@ def _costs_by_subject(
         costs: dict[str, int] = defaultdict(int)
         for cell in of_department.get(department, ()):
             if project in ("", cell.project) and model in ("", cell.model):
-                costs[key_of(cell)] += cell.cost_nanos
+                costs[str(key_of(cell))] += cell.cost_nanos
         found[subject] = dict(sorted(costs.items()))
     return found
 

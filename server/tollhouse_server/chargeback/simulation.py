@@ -7,7 +7,7 @@ what was used stands for it. A call that is refused uses nothing, and its caller
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from tollhouse_server.ledger.terms import (
     Mode,
     Scope,
     Shares,
+    Window,
 )
 from tollhouse_server.ledger.verdicts import AppliedLimit, Counter, applied, decide, settle
 from tollhouse_server.ledger.windows import window_end, window_start
@@ -32,6 +33,7 @@ _FORGET_EVERY: Final = 10_000
 """Calls between two looks for windows that are over."""
 
 _MINUTE: Final = timedelta(minutes=1)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class PastCall(NamedTuple):
@@ -65,6 +67,14 @@ class _InFlight(NamedTuple):
     used: Amounts
 
 
+class _Current(NamedTuple):
+    """A limit in the window that the last call was in."""
+
+    start: datetime
+    end: datetime
+    applied: AppliedLimit
+
+
 @dataclass(slots=True)
 class Replay:
     """A replay under way: its memory is that of calls in flight and of windows that are open."""
@@ -79,6 +89,7 @@ class Replay:
     _has_elastic: bool = field(init=False)
     _by_scope: dict[str, list[LimitDefinition]] = field(init=False)
     _of_kind: dict[tuple[Scope, str, str], tuple[LimitDefinition, ...]] = field(default_factory=dict)
+    _current: dict[int, _Current] = field(default_factory=dict)
     _windows: dict[tuple[int, datetime], AppliedLimit] = field(default_factory=dict)
     _counters: dict[CounterKey, Counter] = field(default_factory=dict)
     _in_flight: list[_InFlight] = field(default_factory=list)
@@ -157,11 +168,19 @@ class Replay:
         return found
 
     def _applied(self, limit: LimitDefinition, at: datetime) -> AppliedLimit:
-        key = (limit.limit_id, window_start(limit.window, at, limit.calendar))
-        found = self._windows.get(key)
-        if found is None:
-            found = self._windows[key] = applied(limit, at, now=at)
-        return found
+        # Most calls are in the window of the call before: where that is in the calendar is worked out once.
+        current = self._current.get(limit.limit_id)
+        if current is None or not current.start <= at < current.end:
+            start = window_start(limit.window, at, limit.calendar)
+            end = window_end(limit.window, start, limit.calendar) or _NEVER
+            if limit.window is Window.ROLLING_10_MINUTES:
+                # It counts for ten minutes more, but other calls are booked on other minutes.
+                end = start + _MINUTE
+            key = (limit.limit_id, start)
+            found = self._windows.get(key) or applied(limit, at, now=at)
+            self._windows[key] = found
+            current = self._current[limit.limit_id] = _Current(start, end, found)
+        return current.applied
 
     def _forget(self, now: datetime) -> None:
         """Forget windows that count for nothing any more."""

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -85,7 +86,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         display_name=(await get_tenant(session, TenantName(tenant))).display_name or tenant,
         month=month,
         read_at=clock.now,
-        cells=await usage_store.read_cells(session, tenant, period, days_of(period, clock.zone)),
+        cells=await usage_store.read_cells(session, tenant, period, days_of(period, ZoneInfo(month.time_zone))),
         skus=await usage_store.read_sku_cells(session, tenant, period),
         labels=await read_label_costs(session, tenant, period),
         saved=await _saved(session, quantities, period),

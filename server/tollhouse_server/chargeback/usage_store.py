@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, or_, select, union_all
+from sqlalchemy import BigInteger, Select, cast, func, or_, select, union_all
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback.cells import MEASURES, Cell, Department, MoneyLimit, SkuCell
@@ -31,21 +31,18 @@ async def read_cells(session: AsyncSession, tenant: str, period: Period, days: S
     )
     facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
     keys = [facts.c[name] for name in key_columns(question.dimensions) if name != "department"]
-    sums = [func.sum(facts.c[name]).label(name) for name in MEASURES]
+    # Counts fit a bigint, which costs a third of a numeric to read; money is exact whatever its size.
+    sums = [
+        (func.sum(facts.c[name]) if name.endswith("_nanos") else cast(func.sum(facts.c[name]), BigInteger)).label(name)
+        for name in MEASURES
+    ]
     # What is in suspense is a fact of its own, without any cost.
     is_suspended = func.sum(facts.c.suspense_calls) > 0
     query = select(*keys, *sums).group_by(*keys).having(or_(is_part_of_report(facts), is_suspended)).order_by(*keys)
     dates = [day.date for day in days]
     return [
-        Cell(
-            dates[row.day - 1],
-            tuple(row.department_path),
-            row.project,
-            row.tier,
-            row.model,
-            *(int(value) for value in row[len(keys) :]),
-        )
-        async for row in _stream(session, query)
+        Cell(dates[day - 1], tuple(path), project, tier, model, *map(int, counted))
+        async for day, path, project, tier, model, *counted in _stream(session, query)
     ]
 
 
@@ -75,7 +72,7 @@ async def read_sku_cells(session: AsyncSession, tenant: str, period: Period) -> 
     ]
 
 
-async def _stream(session: AsyncSession, query: Select[Any]) -> AsyncIterator[Row[Any]]:
+async def _stream(session: AsyncSession, query: Select[Any]) -> AsyncIterator[Any]:
     """Yield rows a few at a time, so that the worker serves others between them."""
     connection = await session.connection()
     async with connection.stream(query) as result:

@@ -43,13 +43,17 @@ class SheetColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """A table with its last row, the total, where it has one; `bars` is the column with a bar in each cell."""
+    """A table with its last row, the total, where it has one.
+
+    `bars` is the column with a bar in each cell, `printed` the last one that is printed; None means none, and all.
+    """
 
     title: str
     columns: tuple[SheetColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     total: tuple[Cell, ...] = ()
     bars: int | None = None
+    printed: int | None = None
 
 
 _AMOUNTS = (
@@ -82,7 +86,8 @@ def exact(nanos: int) -> str:
 
 
 def _breakdown(statement: Statement, language: Language, dimension: Dimension, title: str) -> Sheet:
-    parts = statement.breakdowns.get(dimension, ())
+    # What belongs to none of them comes last.
+    parts = sorted(statement.breakdowns.get(dimension, ()), key=lambda part: not part.key)
     is_day = dimension is Dimension.DAY
     names = _columns(language, [(dimension.value, ColumnKind.DAY if is_day else ColumnKind.TEXT)])
     ids = () if is_day else _columns(language, [("resource", ColumnKind.TEXT)])
@@ -92,6 +97,7 @@ def _breakdown(statement: Statement, language: Language, dimension: Dimension, t
         rows=tuple(_part_row(statement, language, dimension, part) for part in parts),
         total=(language.say("total"), *_amount_cells(_sum(parts)), *(() if is_day else (None,))) if parts else (),
         bars=8,
+        printed=8,
     )
 
 
@@ -120,6 +126,7 @@ def _lines(statement: Statement, language: Language) -> Sheet:
         rows=tuple(_line_row(statement, line) for line in statement.lines),
         # Calls are not added up: one call has a part in several lines.
         total=(language.say("total"), *(None,) * 7, cost_nanos, cost_nanos) if statement.lines else (),
+        printed=8,
     )
 
 

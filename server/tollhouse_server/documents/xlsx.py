@@ -22,7 +22,7 @@ _FORMATS: Final[dict[ColumnKind, dict[str, Any]]] = {
     ColumnKind.NUMBER: {"num_format": "#,##0"},
     ColumnKind.DAY: {"num_format": "yyyy-mm-dd", "align": "left"},
     ColumnKind.DOLLARS: {"num_format": '#,##0.00;[Red]-#,##0.00;"–"'},
-    ColumnKind.EXACT: {"align": "right", "font_color": "#5A6B78", "font_size": 9},
+    ColumnKind.EXACT: {"align": "right", "indent": 1, "font_color": "#5A6B78", "font_size": 9},
     ColumnKind.PERCENT: {"num_format": "0.0%"},
 }
 _WIDTHS: Final = {
@@ -113,6 +113,9 @@ def _write_sheet(book: Workbook, sheet: Sheet, statement: Statement, language: L
     if sheet.total:
         strong: dict[str, Any] = {"bold": True, "bg_color": _BAND, "top": 2, "top_color": _BRAND}
         _write_cells(page, last + 1, sheet, sheet.total, [_cell_format(book, c.kind, **strong) for c in sheet.columns])
+    if sheet.printed is not None:
+        # On paper the digits behind the cents and the names for programs would make the rest too small to read.
+        page.print_area(0, 0, last + len(sheet.total[:1]), sheet.printed)
     if sheet.bars is not None and last:
         # Solid bars beside the numbers; they show what is large without a chart.
         bar = {"type": "data_bar", "bar_color": "#9CC3D5", "bar_solid": True, "min_type": "num", "min_value": 0}

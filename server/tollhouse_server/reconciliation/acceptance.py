@@ -38,6 +38,7 @@ async def accept(
         EtagMismatch: it is another one by now.
         WrongState: nothing of it is open.
         InvalidRequest: the charge would be before the use.
+        PeriodClosed: the charge would be in a month of a tenant that is closed.
     """
     variance = await variance_store.get_variance(session, name, lock=True)
     if version is not None and variance.version != version:

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.reconciliation.dates import google_day
 from tollhouse_server.reconciliation.lines import BillLine
@@ -23,6 +25,7 @@ COST_TYPES: Final = frozenset({"regular", "tax", "adjustment", "rounding_error"}
 FREE_TIER: Final = "FREE_TIER"
 
 _DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,2})?")
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 _MOMENT = re.compile(r"20\d{2}-\d\d-\d\d[T ]\d\d:\d\d")
 _MONTH = re.compile(r"20\d{2}(0[1-9]|1[0-2])")
 _CURRENCY = re.compile(r"[A-Z]{3}")
@@ -81,26 +84,27 @@ def read_line(row: Mapping[str, Any]) -> BillLine:
 def _digests(row: Mapping[str, Any]) -> dict[str, bytes]:
     """Return what lines are told apart by: the same in every notation, and with columns that are empty or left out."""
     plain = _plain(row)
-    rest = {name: value for name, value in plain.items() if name != "export_time"}
-    return {"line_digest": _digest(plain), "usage_digest": _digest(rest)}
-
-
-def _digest(fields: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).digest()
+    exported = str(plain.pop("export_time", ""))
+    usage = hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).digest()
+    return {"line_digest": hashlib.sha256(usage + exported.encode()).digest(), "usage_digest": usage}
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: plain for name, one in value.items() if (plain := _plain(one)) not in (None, "", [], {})}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, str):
+    # Exact types, and no look at abstract ones: this is most of the work of a large file.
+    kind = type(value)
+    if kind is str:
         return _plain_text(value)
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else value
+    if kind is Decimal:
+        return f"{value.normalize():f}"
+    if kind is dict:
+        return {name: plain for name, one in value.items() if (plain := _plain(one)) not in _EMPTY}
+    return [_plain(one) for one in value] if kind is list else value
 
 
 def _plain_text(text: str) -> Any:
-    if text[:1] in ("[", "{"):
+    if not text or text[0].isalpha():
+        return text
+    if text[0] in "[{":
         try:
             return _plain(json.loads(text, parse_float=Decimal, parse_int=Decimal))
         except ValueError:
@@ -151,9 +155,11 @@ def _credits(row: Mapping[str, Any]) -> list[tuple[str, str, Decimal]]:
 
 
 def _find(row: Mapping[str, Any], path: str) -> Any:
+    if "." not in path:
+        return row.get(path)
     found: Any = row
     for part in path.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+        found = found.get(part) if type(found) is dict else None
     return found
 
 

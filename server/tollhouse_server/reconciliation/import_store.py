@@ -5,14 +5,13 @@ counts twice, because a bill can be wrong, and that is what a reconciliation mus
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Row
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -147,7 +146,7 @@ async def receive(session: AsyncSession, found: BillImport, lines: Sequence[Bill
     values = {
         "import_id": found.import_id,
         "first": found.line_count,
-        "lines": json.dumps([_document(line) for line in lines]),
+        "lines": orjson.dumps([_document(line) for line in lines], default=_json).decode(),
     }
     await run_sql(session, _RECEIVE, values)
     count = found.line_count + len(lines)
@@ -166,16 +165,12 @@ async def complete(session: AsyncSession, import_id: UUID) -> BillImport:
 
 
 def _document(line: BillLine) -> dict[str, Any]:
-    return {name: _json(getattr(line, name)) for name in _COLUMNS}
+    return {name: getattr(line, name) for name in _COLUMNS}
 
 
-def _json(value: Any) -> Any:
-    # Decimals as text: PostgreSQL reads them exactly, and no float is on the way.
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return value.isoformat() if isinstance(value, date) else value
+def _json(value: Any) -> str:
+    """Return what JSON has no notation for; PostgreSQL reads decimals from their text, and no float is on the way."""
+    return value.hex() if isinstance(value, bytes) else f"{value:f}"
 
 
 def _import(row: Row[Any]) -> BillImport:

@@ -65,7 +65,7 @@ def _json_row(text: str) -> Mapping[str, Any] | BadField:
         row = json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=str)
     except (ValueError, RecursionError):
         return BadField("(line)", "is not JSON")
-    return row if isinstance(row, dict) else BadField("(line)", "must be an object")
+    return row if type(row) is dict else BadField("(line)", "must be an object")
 
 
 def _csv_rows(content: str, first_line: int) -> Iterator[tuple[int, Mapping[str, Any] | BadField]]:

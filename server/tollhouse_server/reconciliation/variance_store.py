@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
+from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import ResourceNotFound
+from tollhouse_server.errors import PeriodClosed, ResourceNotFound
 from tollhouse_server.names import BillReconciliationName, BillVarianceName
 from tollhouse_server.reconciliation.variances import Compared, Finding, LineKey, Reason, Variance
+from tollhouse_server.reporting.rollup_store import refusal_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,9 @@ class Share:
     amount_nanos: int
     basis_nanos: int
 
+
+_CLOSED: Final = "TH002"
+"""The SQLSTATE with which triggers refuse a change of a closed month."""
 
 _MONEY: Final = ("booked_nanos", "billed_nanos", "credits_nanos", "unexplained_nanos")
 _SAVE_RECONCILIATION = """
@@ -235,7 +240,11 @@ async def save_acceptance(session: AsyncSession, variance: Variance, *, by: str,
 
 
 async def charge(session: AsyncSession, accepted: Variance, shares: Sequence[Share], *, day: date) -> None:
-    """Write what tenants are charged for an accepted difference, in the period that `day` is in."""
+    """Write what tenants are charged for an accepted difference, in the period that `day` is in.
+
+    Raises:
+        PeriodClosed: that period of one of them is closed; a later day takes the charge into a later one.
+    """
     documents = [
         {"tenant_id": one.tenant_id, "amount_nanos": one.amount_nanos, "basis_nanos": one.basis_nanos} for one in shares
     ]
@@ -247,7 +256,13 @@ async def charge(session: AsyncSession, accepted: Variance, shares: Sequence[Sha
         "by": accepted.accepted_by,
         "shares": json.dumps(documents),
     }
-    await run_sql(session, _CHARGE, values)
+    try:
+        await run_sql(session, _CHARGE, values)
+    except DBAPIError as error:
+        sqlstate, message = refusal_of(error)
+        if sqlstate == _CLOSED:
+            raise PeriodClosed(name=message.removesuffix(" is closed")) from error
+        raise
 
 
 async def list_blocking(session: AsyncSession, tenant: str, first: date, last: date) -> list[Variance]:

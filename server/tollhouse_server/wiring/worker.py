@@ -120,10 +120,9 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         metrics = Metrics(CollectorRegistry())
         metrics.process_started(role="worker")
         database = Database(required_dsn(settings))
-        stack.push_async_callback(database.close)
         vault, custodian = gateway_vault(settings), custodian_vault(settings)
-        stack.push_async_callback(vault.close)
-        stack.push_async_callback(custodian.close)
+        for opened in (database, vault, custodian):
+            stack.push_async_callback(opened.close)
         pepper = await read_pepper(vault)
         # Connections of its own: whoever changes something holds one, and rows that others wait for, while he asks here
         # whether he may.

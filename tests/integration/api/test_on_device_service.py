@@ -17,6 +17,7 @@ from tollhouse.v1 import usage_pb2
 from tollhouse_server.api.services.on_device_service import OnDeviceService
 from tollhouse_server.api.services.usage_reports_service import UsageReportService
 from tollhouse_server.api.services.usage_service import UsageService
+from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.devices import checks
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.errors import InvalidRequest, ResourceNotFound
@@ -91,7 +92,7 @@ async def reporting(fresh_database: TestDatabase) -> AsyncIterator[Reporting]:
         price_book=lambda: PriceBook(7, [PRICES]),
         project_paths=ProjectPaths(plane.database, plane.watch),
     )
-    yield Reporting(plane, OnDeviceService(books))
+    yield Reporting(plane, OnDeviceService(books, LiveBoundLabels(plane.database)))
     await plane.database.close()
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from google.protobuf.message import Message
 from sqlalchemy.exc import DBAPIError
@@ -234,6 +235,21 @@ async def test_a_closed_month_refuses_every_change_by_sql_too(
     async with books.database.transaction() as session:
         (row,) = (await run_sql(session, "SELECT count(*) AS n, sum(cost_nanos) AS nanos FROM usage_record")).all()
     assert (row.n, row.nanos) == (2, 100)
+
+
+async def test_a_partition_made_after_the_close_is_guarded_too(books: Books, service: ChargebackService) -> None:
+    """The application may make partitions; none of them is a way into a closed month."""
+    await closed(books, service)
+    execute = books.view.connection.execute
+    await execute("CREATE TABLE kept AS TABLE usage_record")
+    await execute("DELETE FROM usage_record")
+    create = "SELECT create_usage_partition('2026-05-01')"
+    assert await by_hand(books, create, role="tollhouse_ledger", tenant="acme") == "done"
+
+    with pytest.raises(asyncpg.PostgresError) as refusal:
+        await execute("INSERT INTO usage_record SELECT * FROM kept")
+
+    assert refusal.value.sqlstate == LOCKED
 
 
 async def by_hand(books: Books, statement: str, *, role: str, tenant: str) -> str:

@@ -4,7 +4,7 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 import pytest
-from tollhouse_server.errors import InvalidRequest
+from tollhouse_server.errors import InvalidRequest, PeriodClosed
 from tollhouse_server.reporting.periods import month_period
 
 from tests.drivers.bill_finance import (
@@ -85,3 +85,19 @@ async def test_what_the_platform_bears_is_charged_to_nobody(finance: Finance) ->
     accepted = await finance.accept(found.name, charges_tenants=False)
 
     assert (accepted.state, await finance.charged("acme"), await finance.blocked("acme")) == ("ACCEPTED", 0, [])
+
+
+async def test_a_closed_month_takes_no_charge_and_a_later_one_does(finance: Finance) -> None:
+    """Neither by the command nor by SQL; all of the acceptance is refused, for every tenant."""
+    (found,) = await finance.found(replaced(with_other_price(LINE, 50)))
+    await finance.books.view.connection.execute(
+        "INSERT INTO billing_period (tenant_id, month, starts_at, ends_at, time_zone, is_fiscal, state) VALUES"
+        " ('other', '2026-10', '2026-09-30 22:00Z', '2026-10-31 23:00Z', 'Europe/Berlin', false, 'CLOSED')"
+    )
+
+    with pytest.raises(PeriodClosed) as refused:
+        await finance.accept(found.name)
+    untouched = await finance.charged("acme")
+    await finance.accept(found.name, day=date(2026, 11, 15))
+
+    assert (refused.value.name, untouched) == ("tenants/other/periods/2026-10", 0)

@@ -389,6 +389,122 @@ class StatementBudget(_message.Message):
 Global___StatementBudget: _TypeAlias = StatementBudget  # noqa: Y015
 
 @_typing.final
+class StatementRefusals(_message.Message):
+    """StatementRefusals is what limits have kept from being spent. A call that was made again is counted again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    CEILING_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """Calls that were refused."""
+    @_builtins.property
+    def ceiling(self) -> _money_pb2.Money:
+        """What they would have held, in US dollars."""
+
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        ceiling: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ceiling", b"ceiling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "ceiling", b"ceiling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementRefusals: _TypeAlias = StatementRefusals  # noqa: Y015
+
+@_typing.final
+class StatementForecast(_message.Message):
+    """StatementForecast is what a month is expected to cost when it ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_PERCENT_FIELD_NUMBER: _builtins.int
+    RESERVE_PERCENT_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_FIELD_NUMBER: _builtins.int
+    confidence_percent: _builtins.int
+    """How sure the band is, in per cent."""
+    reserve_percent: _builtins.int
+    """How much of what is expected is recommended to be set aside on top, in per cent."""
+    @_builtins.property
+    def expected(self) -> _money_pb2.Money:
+        """What is expected."""
+
+    @_builtins.property
+    def low(self) -> _money_pb2.Money:
+        """Lower end of the band."""
+
+    @_builtins.property
+    def high(self) -> _money_pb2.Money:
+        """Upper end of the band."""
+
+    @_builtins.property
+    def recommended(self) -> _money_pb2.Money:
+        """What is recommended to be set aside."""
+
+    def __init__(
+        self,
+        *,
+        expected: _money_pb2.Money | None = ...,
+        low: _money_pb2.Money | None = ...,
+        high: _money_pb2.Money | None = ...,
+        confidence_percent: _builtins.int = ...,
+        reserve_percent: _builtins.int = ...,
+        recommended: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "high", b"high", "low", b"low", "recommended", b"recommended"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_percent", b"confidence_percent", "expected", b"expected", "high", b"high", "low", b"low", "recommended", b"recommended", "reserve_percent", b"reserve_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementForecast: _TypeAlias = StatementForecast  # noqa: Y015
+
+@_typing.final
+class StatementReturn(_message.Message):
+    """StatementReturn holds the cost of work against a stated alternative."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    ACTUAL_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What is counted, with what the work is done by."""
+    units: _builtins.int
+    """Number of units."""
+    @_builtins.property
+    def alternative(self) -> _money_pb2.Money:
+        """What they would have cost otherwise."""
+
+    @_builtins.property
+    def actual(self) -> _money_pb2.Money:
+        """What they have cost at list price."""
+
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        units: _builtins.int = ...,
+        alternative: _money_pb2.Money | None = ...,
+        actual: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "alternative", b"alternative"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "alternative", b"alternative", "unit", b"unit", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementReturn: _TypeAlias = StatementReturn  # noqa: Y015
+
+@_typing.final
 class StatementSeal(_message.Message):
     """StatementSeal says that a statement is final: its digest, and the signature over it."""
 
@@ -474,6 +590,9 @@ class Statement(_message.Message):
     BUDGETS_FIELD_NUMBER: _builtins.int
     PRICE_VERSIONS_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant or department."""
     display_name: _builtins.str
@@ -534,6 +653,18 @@ class Statement(_message.Message):
     def seal(self) -> Global___StatementSeal:
         """The seal of a closed month; absent while it is not closed."""
 
+    @_builtins.property
+    def refusals(self) -> Global___StatementRefusals:
+        """What limits have kept from being spent."""
+
+    @_builtins.property
+    def forecast(self) -> Global___StatementForecast:
+        """What the month is expected to cost when it ends; absent for one that is over, or where too little is known."""
+
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementReturn]:
+        """What units of work have cost, against what they cost otherwise."""
+
     def __init__(
         self,
         *,
@@ -555,10 +686,13 @@ class Statement(_message.Message):
         budgets: _abc.Iterable[Global___StatementBudget] | None = ...,
         price_versions: _abc.Iterable[_builtins.int] | None = ...,
         seal: Global___StatementSeal | None = ...,
+        refusals: Global___StatementRefusals | None = ...,
+        forecast: Global___StatementForecast | None = ...,
+        returns: _abc.Iterable[Global___StatementReturn] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "generate_time", b"generate_time", "savings", b"savings", "seal", b"seal", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "forecast", b"forecast", "generate_time", b"generate_time", "refusals", b"refusals", "savings", b"savings", "seal", b"seal", "start_time", b"start_time", "totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakdowns", b"breakdowns", "budgets", b"budgets", "display_name", b"display_name", "end_time", b"end_time", "entries", b"entries", "fiscal", b"fiscal", "generate_time", b"generate_time", "labels", b"labels", "lines", b"lines", "month", b"month", "parent", b"parent", "price_versions", b"price_versions", "savings", b"savings", "seal", b"seal", "start_time", b"start_time", "state", b"state", "time_zone", b"time_zone", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakdowns", b"breakdowns", "budgets", b"budgets", "display_name", b"display_name", "end_time", b"end_time", "entries", b"entries", "fiscal", b"fiscal", "forecast", b"forecast", "generate_time", b"generate_time", "labels", b"labels", "lines", b"lines", "month", b"month", "parent", b"parent", "price_versions", b"price_versions", "refusals", b"refusals", "returns", b"returns", "savings", b"savings", "seal", b"seal", "start_time", b"start_time", "state", b"state", "time_zone", b"time_zone", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

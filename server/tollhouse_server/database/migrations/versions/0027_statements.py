@@ -214,9 +214,52 @@ BEGIN
 END
 $$"""
 
+# A partition that is made for a month which is closed already, or was dropped after it, is guarded from its beginning.
+_PARTITION = """
+CREATE OR REPLACE FUNCTION create_usage_partition(month date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE
+    first date := date_trunc('month', month)::date;
+    starts timestamptz := first::timestamp AT TIME ZONE 'UTC';
+    ends timestamptz := (first + interval '1 month') AT TIME ZONE 'UTC';
+    partition text := 'usage_record_' || to_char(first, 'YYYY_MM');
+    closed_until timestamptz;
+BEGIN
+    IF to_regclass(partition) IS NULL
+        AND NOT EXISTS (SELECT FROM usage_record_default WHERE settled_at >= starts AND settled_at < ends)
+    THEN
+        EXECUTE format(
+            'CREATE TABLE %I PARTITION OF usage_record FOR VALUES FROM (%L) TO (%L)', partition, starts, ends
+        );
+        DELETE FROM usage_partition_guard g WHERE g.partition = 'usage_record_' || to_char(first, 'YYYY_MM');
+        SELECT max(c.ends_at) INTO closed_until FROM closed_month c WHERE c.starts_at < ends AND c.ends_at > starts;
+        IF closed_until IS NOT NULL THEN
+            PERFORM guard_usage_partitions(starts, closed_until);
+        END IF;
+    END IF;
+END
+$$"""
+
+_PARTITION_BEFORE = """
+CREATE OR REPLACE FUNCTION create_usage_partition(month date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE
+    first date := date_trunc('month', month)::date;
+    starts timestamptz := first::timestamp AT TIME ZONE 'UTC';
+    ends timestamptz := (first + interval '1 month') AT TIME ZONE 'UTC';
+    partition text := 'usage_record_' || to_char(first, 'YYYY_MM');
+BEGIN
+    IF to_regclass(partition) IS NULL
+        AND NOT EXISTS (SELECT FROM usage_record_default WHERE settled_at >= starts AND settled_at < ends)
+    THEN
+        EXECUTE format(
+            'CREATE TABLE %I PARTITION OF usage_record FOR VALUES FROM (%L) TO (%L)', partition, starts, ends
+        );
+    END IF;
+END
+$$"""
+
 _TRIGGERS = (
-    "CREATE TABLE usage_partition_guard (partition text NOT NULL CONSTRAINT usage_partition_guard_pkey PRIMARY KEY,"
-    " guarded_until timestamptz NOT NULL)",
     "CREATE TRIGGER closed_stays BEFORE INSERT OR UPDATE OR DELETE ON billing_period"
     " FOR EACH ROW EXECUTE FUNCTION keep_closed_period()",
     "CREATE TRIGGER sealed_stays BEFORE UPDATE OR DELETE ON sealed_statement"
@@ -248,9 +291,12 @@ _GRANTS = (
 
 _FUNCTIONS = (
     *_LOCKS,
+    "CREATE TABLE usage_partition_guard (partition text NOT NULL CONSTRAINT usage_partition_guard_pkey PRIMARY KEY,"
+    " guarded_until timestamptz NOT NULL)",
     _REFUSE_ROWS.format(name="refuse_days_of_closed_month", moment="day_start"),
     _REFUSE_ROWS.format(name="refuse_use_of_closed_month", moment="booked_at"),
     _GUARD,
+    _PARTITION,
 )
 
 
@@ -262,6 +308,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them; closed months are open again, and what was sealed is gone."""
+    op.execute(_PARTITION_BEFORE)
     op.execute("DROP TABLE sealed_statement, adjustment, billing_period, usage_partition_guard, closed_month")
     op.execute("DROP FUNCTION guard_usage_partitions(timestamptz, timestamptz)")
     refusals = ("refuse_record_of_closed_month", "refuse_days_of_closed_month", "refuse_use_of_closed_month")

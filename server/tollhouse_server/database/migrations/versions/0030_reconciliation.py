@@ -175,6 +175,27 @@ CREATE TABLE bill_true_up (
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT bill_true_up_pkey PRIMARY KEY (tenant_id, variance_id, acceptance)
 )""",
+    # FOR SHARE waits for a close that is under way, and makes one that comes wait.
+    """
+CREATE FUNCTION refuse_true_up_in_closed_month() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+DECLARE
+    began timestamptz := NEW.effective_day::timestamp AT TIME ZONE 'America/Los_Angeles';
+    closed record;
+BEGIN
+    PERFORM FROM billing_period p
+    WHERE p.tenant_id = NEW.tenant_id AND p.starts_at <= began AND began < p.ends_at FOR SHARE;
+    SELECT c.tenant, c.month INTO closed FROM closed_month c
+    WHERE c.tenant = NEW.tenant_id AND c.starts_at <= began AND began < c.ends_at LIMIT 1;
+    IF FOUND THEN
+        PERFORM refuse_closed(closed.tenant, closed.month);
+    END IF;
+    RETURN NEW;
+END
+$$""",
+    """
+CREATE TRIGGER closed_month BEFORE INSERT ON bill_true_up
+    FOR EACH ROW EXECUTE FUNCTION refuse_true_up_in_closed_month()""",
     "CREATE INDEX bill_true_up_day ON bill_true_up (tenant_id, effective_day)",
     "GRANT SELECT, INSERT ON bill_true_up TO tollhouse_app",
 )
@@ -202,3 +223,4 @@ def downgrade() -> None:
     """Drop it."""
     for table in _TABLES:
         op.execute(f"DROP TABLE {table}")
+    op.execute("DROP FUNCTION refuse_true_up_in_closed_month()")
