@@ -219,7 +219,8 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 
 ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.values()))
 
-TENANT_PERMISSIONS: Final = frozenset().union(
-    *(role.permissions for name, role in ROLES.items() if name not in {"platform-admin", "key-custodian", "price-keeper"})
-) - _BILLS
+_PLATFORM_ROLES: Final = {"platform-admin", "key-custodian", "price-keeper"}
+TENANT_PERMISSIONS: Final = (
+    frozenset().union(*(role.permissions for name, role in ROLES.items() if name not in _PLATFORM_ROLES)) - _BILLS
+)
 """What is about a tenant, so that a tenant may make roles of it."""

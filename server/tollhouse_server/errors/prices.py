@@ -61,7 +61,7 @@ class PriceFileInvalid(TollhouseError):
 
 @dataclass(eq=False, kw_only=True)
 class PricesImplausible(TollhouseError):
-    """A price file is well formed and cannot be meant: gaps, jumps, prices of zero; the last good book stays in force."""
+    """A well-formed price file that cannot be meant: gaps, jumps, prices of zero. The last good book stays in force."""
 
     reason = "PRICES_IMPLAUSIBLE"
     violations: tuple[FieldViolation, ...]
