@@ -83,6 +83,9 @@ NAMES: Final[dict[str, str]] = {
 }
 """Of each service, or of one of its RPCs, the name of a thing."""
 
+_ONE_OF_EACH: Final = ("Policy", "boundLabels", "displayCurrency")
+"""How the last parts of names end of which each tenant, department or project has one."""
+
 _ROWS: Final = {
     "platform": """
         AccountService: CreateAccount DeleteAccount DisableAccount EnableAccount GetAccount ListAccounts
@@ -223,7 +226,7 @@ def _value_of(field: str, rpc: str, names: dict[str, str]) -> str:
 
 def _absent(name: str) -> str:
     """Return a name of the same kind that nothing bears."""
-    if name.endswith("Policy"):
-        thing, _, policy = name.rpartition("/")
-        return f"{_absent(thing)}/{policy}"
-    return "tenants/ghost" if name == TENANT else f"{name.rpartition('/')[0]}/{'z' * 12}"
+    thing, _, last = name.rpartition("/")
+    if last.endswith(_ONE_OF_EACH):
+        return f"{_absent(thing)}/{last}"
+    return "tenants/ghost" if name == TENANT else f"{thing}/{'z' * 12}"
