@@ -24,7 +24,7 @@ from tollhouse.admin.v1 import roles_pb2_grpc as roles_grpc
 from tollhouse.admin.v1 import tenants_pb2 as tenants
 from tollhouse.admin.v1 import tenants_pb2_grpc as tenants_grpc
 from tollhouse_server import services  # noqa: F401 - registers every proto
-from tollhouse_server.access.roles import ROLES
+from tollhouse_server.access.roles import PLATFORM_ROLES, ROLES
 from tollhouse_server.api.permissions import rules
 
 from tests.drivers.callers import bearer, reason_of
@@ -35,7 +35,7 @@ from tests.drivers.stack import RunningStack
 _LIMIT = "tenants/demo/limits/research-monthly-budget"
 _DEVICE = "tenants/demo/devices/for-isolation"
 _RIVAL = "tenants/rival"
-_TENANT_ROLES = tuple(sorted(name for name in ROLES if name not in {"platform-admin", "key-custodian", "price-keeper"}))
+_TENANT_ROLES = tuple(sorted(ROLES.keys() - PLATFORM_ROLES))
 
 
 @dataclass(frozen=True, slots=True)

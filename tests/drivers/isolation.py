@@ -118,6 +118,8 @@ _ROWS: Final = {
             UpdateContentPolicy
         CurrencyService: GetDisplayCurrency UpdateDisplayCurrency
         DataPolicyService: ListDataFindings
+        DeliveryService: CreateDeliverySchedule DeleteDeliverySchedule GetDelivery GetDeliverySchedule
+            ListDeliveries ListDeliverySchedules RetryDelivery
         DepartmentService: CancelDepartmentMove GetDepartmentMove MergeDepartment MoveDepartment
         GroupService: AddGroupMembers CreateGroup DeleteGroup GetGroup ListGroupMembers ListGroups
             RemoveGroupMembers UpdateGroup

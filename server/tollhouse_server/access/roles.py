@@ -85,11 +85,14 @@ _CHARGES = (
     | _on("deliverySchedules", "create", "delete")
     | _on("deliveries", "retry")
 )
-# Google's bill is the platform's; on a tenant these allow nothing.
-_BILLS_READ = _on("billImports", *_READ) | _on("billReconciliations", *_READ) | _on("billVariances", *_READ)
-_BILLS_READ |= _on("reconciliationPolicy", "get") | _on("skuMaps", "get")
-_BILLS = _BILLS_READ | _on("billImports", "add") | _on("billReconciliations", "create") | _on("skuMaps", "import")
-_BILLS |= _on("billVariances", "accept") | _on("reconciliationPolicy", "update")
+# Google's bill is the platform's: in a role for tenants, no tenant's administrator could give that role any more.
+_BILLS = (
+    _on("billImports", *_READ, "add")
+    | _on("billReconciliations", *_READ, "create")
+    | _on("billVariances", *_READ, "accept")
+    | _on("reconciliationPolicy", "get", "update")
+    | _on("skuMaps", "get", "import")
+)
 _AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.
 _ASK_FOR_MORE = _on("limitIncreases", "request", "withdraw")
@@ -133,7 +136,7 @@ _TENANT = (
     | _ASK_FOR_MORE
     | _GIVE_MORE
 )
-_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _BILLS_READ | _AUDIT | _FOUND
+_AUDITOR = _TREE_READ | _PEOPLE_READ | _MONEY_READ | _AUDIT | _FOUND
 _DEPARTMENT = (
     _TREE_READ
     | _MONEY_READ
@@ -198,7 +201,7 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
             Role(
                 "finance",
                 "Reads what was used and cost, says what is charged, closes months; sees no content.",
-                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _BILLS | _on("suspense", "resolve"),
+                _TREE_READ | _MONEY_READ | _CHARGES | _CLOSE | _on("suspense", "resolve"),
             ),
             Role("auditor", "Reads everything, changes nothing.", _AUDITOR),
             Role("key-custodian", "Keeps upstream accounts and keys; sees no tenant.", _KEYS | _TRAFFIC_READ),
@@ -206,6 +209,11 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
                 "price-keeper",
                 "On the platform: proposes prices, and decides on those that others propose.",
                 _PRICES,
+            ),
+            Role(
+                "reconciler",
+                "On the platform: compares Google's bills with the ledger, and accepts what differs.",
+                _BILLS,
             ),
             Role(
                 "content-reader",
@@ -219,8 +227,10 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 
 ALL_PERMISSIONS: Final = frozenset().union(*(role.permissions for role in ROLES.values()))
 
-_PLATFORM_ROLES: Final = {"platform-admin", "key-custodian", "price-keeper"}
-TENANT_PERMISSIONS: Final = (
-    frozenset().union(*(role.permissions for name, role in ROLES.items() if name not in _PLATFORM_ROLES)) - _BILLS
+PLATFORM_ROLES: Final = frozenset({"platform-admin", "key-custodian", "price-keeper", "reconciler"})
+"""Roles that allow nothing on a tenant that its own administrator could give."""
+
+TENANT_PERMISSIONS: Final = frozenset().union(
+    *(role.permissions for name, role in ROLES.items() if name not in PLATFORM_ROLES)
 )
 """What is about a tenant, so that a tenant may make roles of it."""
