@@ -4,12 +4,13 @@ import ipaddress
 import re
 from typing import Final
 
-from tollhouse_server.dlp.detector import CONTEXT_CHARACTERS, Detector, Group, Trigger, edge, whole
+from tollhouse_server.dlp.detector import CONTEXT_CHARACTERS, Detector, Group, Trigger, atomic, edge, whole
 
 # Letters of European alphabets may be in addresses; Chinese characters around one belong to the sentence.
 _LETTERS: Final = "0-9A-Za-z\u00c0-\u024f"
 _DOMAIN: Final = rf"(?:@|%40)(?:[{_LETTERS}-]{{1,63}}\.){{1,8}}[A-Za-z]{{2,24}}(?![{_LETTERS}])"
 _AT_DOMAIN: Final = re.compile(_DOMAIN)
+_LOCAL: Final = rf"(?:[{_LETTERS}._+'-]|%(?!40)){{0,63}}"
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 _LOCAL_CHARACTER: Final = re.compile(rf"[{_LETTERS}._%+'-]")
 _MOST_LOCAL: Final = 64
@@ -50,7 +51,7 @@ ADDRESSES: Final = (
         group=Group.CONTACT,
         description="E-mail address.",
         example="jane.doe@example.com",
-        pattern=re.compile(rf"[{_LETTERS}_](?:[{_LETTERS}._+'-]|%(?!40)){{0,63}}+{_DOMAIN}"),
+        pattern=re.compile(rf"[{_LETTERS}_]{atomic(_LOCAL, 'local')}{_DOMAIN}"),
         longest=340,
         accept=whole,
         trigger=Trigger.LITERAL,
@@ -64,7 +65,7 @@ ADDRESSES: Final = (
         example="203.0.113.7",
         pattern=re.compile(
             rf"{edge('0-9A-Za-z._:-')}(?:{_OCTET}(?:\.{_OCTET}){{3}}(?![0-9A-Za-z_-])(?!\.[0-9])"
-            r"|[0-9A-Fa-f]{0,4}+(?::[0-9A-Fa-f]{0,4}+){2,7}+(?![0-9A-Za-z:_-]))"
+            rf"|[0-9A-Fa-f]{{0,4}}+{atomic('(?::[0-9A-Fa-f]{0,4}+){2,7}', 'parts')}(?![0-9A-Za-z:_-]))"
         ),
         longest=48,
         accept=_ip,

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from tollhouse_server.dlp import checks
-from tollhouse_server.dlp.detector import Accept, Detector, Group, Trigger, edge, whole
+from tollhouse_server.dlp.detector import Accept, Detector, Group, Trigger, atomic, edge, whole
 
 _EDGE: Final = edge("0-9A-Za-z_-")
 _END: Final = "(?![0-9A-Za-z_-])"
@@ -15,12 +15,15 @@ _END: Final = "(?![0-9A-Za-z_-])"
 PEM_OPENING: Final = "-----BEGIN "
 PEM_MOST_CHARACTERS: Final = 8_400
 _BREAK: Final = r"(?:\s|\\[nr])"
+_PEM_HEADERS: Final = rf"(?:{_BREAK}{{1,4}}[A-Za-z-]{{1,20}}: [^\n\\]{{1,100}}){{0,4}}"
+_PEM_LINES: Final = rf"(?:{_BREAK}{{0,4}}[A-Za-z0-9+/=]{{16,100}}+){{1,75}}"
+_PEM_END: Final = (
+    rf"(?:(?:{_BREAK}{{0,4}}[A-Za-z0-9+/=]{{1,15}}+)?{_BREAK}{{0,4}}"
+    r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"
+)
 _PEM: Final = (
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    rf"(?:{_BREAK}{{1,4}}+[A-Za-z-]{{1,20}}: [^\n\\]{{1,100}}){{0,4}}+"
-    rf"(?:{_BREAK}{{0,4}}+[A-Za-z0-9+/=]{{16,100}}+){{1,75}}+"
-    rf"(?:(?:{_BREAK}{{0,4}}+[A-Za-z0-9+/=]{{1,15}}+)?{_BREAK}{{0,4}}+"
-    rf"-----END [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----)?+"
+    rf"{atomic(_PEM_HEADERS, 'headers')}{atomic(_PEM_LINES, 'lines')}{atomic(_PEM_END, 'end')}"
 )
 
 

@@ -10,6 +10,14 @@ Accept: TypeAlias = Callable[[str, int, int], int]
 """Given the text and a match from start to end: where what was found ends, or 0 if it is not what it looks like."""
 
 
+def atomic(pattern: str, name: str) -> str:
+    """Return a pattern that gives back nothing of what it took; `name` is a group's, of its own in an expression.
+
+    Python before 3.11.5 takes too much for `(?>...)` and for possessive repetitions of groups (gh-106052).
+    """
+    return f"(?=(?P<{name}>{pattern}))(?P={name})"
+
+
 def edge(characters: str) -> str:
     """Return what asks that none of these characters stands before, unless JSON or a URL has written another so."""
     return rf"(?:(?<![{characters}])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{{4}})|(?<=%[0-9A-Fa-f]{{2}}))"

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group, edge
+from tollhouse_server.dlp.detector import AFTER, BEFORE, Detector, Group, atomic, edge
 
 _FEWEST_DIGITS, _MOST_DIGITS = 8, 15
 
@@ -14,15 +14,17 @@ _MOST_BY_COUNTRY: Final = {
 }
 
 _GROUP: Final = r"[ .\-/]?(?:\([0-9]{1,5}+\)|[0-9]{1,12}+)"
+_GROUPS: Final = rf"(?:{_GROUP}){{1,7}}"
 _INTERNATIONAL: Final = (
     rf"{edge('0-9A-Za-z+')}"
-    rf"(?:(?:\+|%2[Bb])[1-9][0-9]{{0,2}}(?:{_GROUP}){{1,7}}+|00[1-9][0-9]{{0,2}}[ .\-/(](?:{_GROUP}){{1,7}}+)"
+    r"(?:(?:\+|%2[Bb])[1-9][0-9]{0,2}"
+    rf"{atomic(_GROUPS, 'plus')}|00[1-9][0-9]{{0,2}}[ .\-/(]{atomic(_GROUPS, 'zeros')})"
 )
 _NATIONAL: Final = (
     # North America: (415) 555-2671, 415-555-2671, 1.415.555.2671
     r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}",
     # Chinese mobile numbers: 13800138000, 138-0013-8000, 86 138 0013 8000
-    r"(?:\((?:00)?86\)[ -]?|(?:00)?86[ -]?)?1[3-9][0-9]([ -]?)[0-9]{4}\1[0-9]{4}",
+    r"(?:\((?:00)?86\)[ -]?|(?:00)?86[ -]?)?1[3-9][0-9](?P<gap>[ -]?)[0-9]{4}(?P=gap)[0-9]{4}",
     # Chinese land lines: 010-62345678, (0755)86013388
     r"(?:0[1-9][0-9]{1,2}-|\(0[1-9][0-9]{1,2}\) ?)[2-9][0-9]{6,7}",
     # France: 06 12 34 56 78
