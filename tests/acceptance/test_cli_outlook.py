@@ -58,9 +58,9 @@ def test_what_a_limit_refuses_and_what_work_costs_otherwise_stand_in_the_stateme
     assert preview["after"]["amount"]["units"] == listed["amount"]["units"] == "4"
     assert forecast["obstacle"] == "OBSTACLE_TOO_FEW_DAYS"
     # What was refused is written within a second or two, behind the call's back.
-    for _ in range(50):
-        tollhouse.ok("report", "export", *here, "--file", "statement.json")
-        statement = json.loads((tollhouse.directory / "statement.json").read_text())["statement"]
+    for file in (f"statement-{number}.json" for number in range(50)):
+        tollhouse.ok("report", "export", *here, "--file", file)
+        statement = json.loads((tollhouse.directory / file).read_text())["statement"]
         if statement["refusals"]["calls"]:
             break
     (found,) = statement["returns"]
