@@ -129,7 +129,8 @@ class ContentServiceServicer:
     def EraseTenantContent(self, request, context):
         """EraseTenantContent destroys the tenant's data key: whatever was sealed under it, kept content and personal fields of
         the audit trail, can never be read again, in no copy and no backup; servers that have the key in memory forget it
-        within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated where it failed on the way.
+        within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated
+        where it failed on the way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,8 @@ class ContentServiceStub:
     EraseTenantContent: _grpc.UnaryUnaryMultiCallable[_contents_pb2.EraseTenantContentRequest, _contents_pb2.EraseTenantContentResponse]
     """EraseTenantContent destroys the tenant's data key: whatever was sealed under it, kept content and personal fields of
     the audit trail, can never be read again, in no copy and no backup; servers that have the key in memory forget it
-    within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated where it failed on the way.
+    within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated
+    where it failed on the way.
     """
 
 @_typing.type_check_only
@@ -90,7 +91,8 @@ class ContentServiceAsyncStub(ContentServiceStub):
     EraseTenantContent: _aio.UnaryUnaryMultiCallable[_contents_pb2.EraseTenantContentRequest, _contents_pb2.EraseTenantContentResponse]  # type: ignore[assignment]
     """EraseTenantContent destroys the tenant's data key: whatever was sealed under it, kept content and personal fields of
     the audit trail, can never be read again, in no copy and no backup; servers that have the key in memory forget it
-    within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated where it failed on the way.
+    within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated
+    where it failed on the way.
     """
 
 class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -161,7 +163,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_contents_pb2.EraseTenantContentResponse, _abc.Awaitable[_contents_pb2.EraseTenantContentResponse]]:
         """EraseTenantContent destroys the tenant's data key: whatever was sealed under it, kept content and personal fields of
         the audit trail, can never be read again, in no copy and no backup; servers that have the key in memory forget it
-        within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated where it failed on the way.
+        within two seconds. What comes later is sealed under a new key. Final. Repeatable by `request_id`, and to be repeated
+        where it failed on the way.
         """
 
 def add_ContentServiceServicer_to_server(servicer: ContentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
