@@ -91,6 +91,8 @@ class Database:
             },
         )
 
+        self._each_its_own = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Yield a session on every tenant's rows, that commits at the end of the block and rolls back if it raises.
@@ -102,6 +104,17 @@ class Database:
         """
         with store_errors():
             async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    @asynccontextmanager
+    async def single_query(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session for one reading query on every tenant's rows: it is its own transaction, and saves two waits.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone or has no connection to give.
+        """
+        with store_errors():
+            async with AsyncSession(self._each_its_own) as session:
                 yield session
 
     @asynccontextmanager

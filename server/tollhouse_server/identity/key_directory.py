@@ -60,7 +60,7 @@ class KeyDirectory:
                 return known
             generation = self._generation
             # Across tenants by design: whose id it is, is what is asked. Row security would need the answer first.
-            async with self._database.transaction() as session:
+            async with self._database.single_query() as session:
                 credential = await find_credential(session, key_id)
             # What was read before a change was announced may not be kept after it.
             if generation == self._generation:

@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollhouse.admin.v1 import api_keys_pb2, departments_pb2, principals_pb2, projects_pb2, tenants_pb2
+from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch
 from tollhouse_server.errors import CredentialsInvalid, PermissionDenied, StoreUnavailable
 from tollhouse_server.identity.directory import Directory
@@ -164,11 +167,27 @@ async def test_a_server_that_cannot_ask_admits_nobody_and_says_why(plane: Plane,
     assert max(0.0, patience_seconds) - 0.05 <= time.monotonic() - began_at < patience_seconds + 2
 
 
+def count_asks(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows whenever the database is asked something."""
+    asked: list[str] = []
+
+    def counting(name: str) -> Callable[[], Any]:
+        way = getattr(database, name)
+
+        def ask() -> Any:
+            asked.append(name)
+            return way()
+
+        return ask
+
+    for name in ("transaction", "single_query"):
+        monkeypatch.setattr(database, name, counting(name))
+    return asked
+
+
 async def test_calls_that_arrive_in_an_outage_wait_for_its_end(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are admitted on the first news; until then none of them asks the database, or it would never come up."""
-    asked = []
-    transaction = plane.database.transaction
-    monkeypatch.setattr(plane.database, "transaction", lambda: asked.append(1) or transaction())  # type: ignore[func-returns-value]
+    asked = count_asks(plane.database, monkeypatch)
     watch = EpochWatch(plane.database)
     directory = Directory(plane.database, watch, PEPPER)
     bearer = f"Bearer {plane.admin_key}"
@@ -186,9 +205,7 @@ async def test_calls_that_arrive_in_an_outage_wait_for_its_end(plane: Plane, mon
 
 async def test_many_callers_of_one_key_ask_the_database_once(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a change, a thousand calls of a busy key cost one query."""
-    asked = []
-    transaction = plane.database.transaction
-    monkeypatch.setattr(plane.database, "transaction", lambda: asked.append(1) or transaction())  # type: ignore[func-returns-value]
+    asked = count_asks(plane.database, monkeypatch)
     directory = Directory(plane.database, plane.watch, PEPPER)
 
     bearer = f"Bearer {plane.admin_key}"
