@@ -26,7 +26,7 @@ run: $(READY) ## Serve Tollhouse with everything it needs, in the foreground; st
 
 .PHONY: test
 test: $(READY) ## Run the tests: units, integration, acceptance, architecture (minutes)
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder tests --ignore=tests/faults --ignore=tests/bench $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder tests --ignore=tests/faults --ignore=tests/bench $(ARGS)
 
 .PHONY: check
 check: check-lint check-types check-layers check-protos check-deploy check-generated check-rules ## Check all that needs no server: lint, types, layers, protos, deploy files, house rules
