@@ -9,11 +9,11 @@ from tests.drivers.stack import RunningStack
 _TENANTS, _CANCELLED, _SEED = 3, 100, 5
 
 
-def test_nothing_of_a_tenant_reaches_another_when_callers_hang_up(running_stack: RunningStack) -> None:
+def test_nothing_of_a_tenant_reaches_another_when_callers_hang_up(two_workers: RunningStack) -> None:
     """Answers, parts of streams, lists and errors have only what is their own tenant's."""
-    tenants = add_canary_tenants(running_stack, random.Random(), _TENANTS)
+    tenants = add_canary_tenants(two_workers, random.Random(), _TENANTS)
 
-    overheard = asyncio.run(hang_up(running_stack, tenants, calls=_CANCELLED, seed=_SEED))
+    overheard = asyncio.run(hang_up(two_workers, tenants, calls=_CANCELLED, seed=_SEED))
 
     assert overheard.crossed == []
     assert overheard.told["CANCELLED"] >= _CANCELLED

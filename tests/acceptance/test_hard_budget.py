@@ -107,9 +107,9 @@ async def watched(dsn: str, limit_name: str) -> AsyncIterator[list[tuple[int, in
         await watching
 
 
-async def test_a_budget_for_200_calls_serves_200_of_500_concurrent_ones(running_stack: RunningStack) -> None:
+async def test_a_budget_for_200_calls_serves_200_of_500_concurrent_ones(two_workers: RunningStack) -> None:
     """300 are told which limit has no room; not one nano-dollar is overspent, nor overbooked on the way."""
-    with administration(running_stack) as admin:
+    with administration(two_workers) as admin:
         key = admin.add_department("thrifty")
         price_version = admin.import_prices(PRICES)
         limit = admin.add_limit(
@@ -121,19 +121,19 @@ async def test_a_budget_for_200_calls_serves_200_of_500_concurrent_ones(running_
         )
     results = Results()
     began = datetime.now(UTC)
-    async with SimulatorClient(running_stack.simulator) as simulator:
+    async with SimulatorClient(two_workers.simulator) as simulator:
         # Slow enough that holds of calls in flight, not booked ones alone, fill the budget.
         await simulator.set_pace(MODEL, latency_ms=1000)
         earlier_calls = await simulator.count_calls(model=MODEL)
         async with (
-            watched(str(running_stack.run["postgres"]), "thrifty-budget") as seen,
-            callers(running_stack, key, CALLERS) as among,
+            watched(str(two_workers.run["postgres"]), "thrifty-budget") as seen,
+            callers(two_workers, key, CALLERS) as among,
         ):
             await asyncio.gather(*(until_priced(caller, price_version) for caller in among))
             await asyncio.gather(*(results.send(among[number % CALLERS], number) for number in range(CALLS)))
 
         calls_upstream = await simulator.count_calls(model=MODEL) - earlier_calls
-    with administration(running_stack) as admin:
+    with administration(two_workers) as admin:
         current = admin.limit(limit.name).current
     assert len(results.served) == calls_upstream == PAID_FOR
     assert {nanos_of(outcome.cost) for outcome in results.served} == {PRICE_NANOS}

@@ -16,21 +16,23 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.drivers.callers import bearer, generation_stub, prompt
-from tests.drivers.stack import RunningStack
+from tests.drivers.places import servers_place
+from tests.drivers.stack import RunningStack, running_stack_in
 
 _CALLS = 12
 
 
 @pytest.fixture(scope="module")
-def used_stack(running_stack: RunningStack) -> RunningStack:
-    """A server that has answered a dozen calls and refused one."""
-    for _ in range(_CALLS):
-        # A channel each, so that both workers get some.
-        with generation_stub(running_stack) as stub:
-            stub.GenerateContent(prompt("Hello"), metadata=bearer(running_stack.demo_api_key), timeout=20)
-    with generation_stub(running_stack) as stub, pytest.raises(grpc.RpcError):
-        stub.GenerateContent(prompt("x", tier="no-such"), metadata=bearer(running_stack.demo_api_key), timeout=20)
-    return running_stack
+def used_stack() -> Iterator[RunningStack]:
+    """A server of two workers that has answered a dozen calls and refused one."""
+    with servers_place("stack") as directory, running_stack_in(directory, workers=2) as stack:
+        for _ in range(_CALLS):
+            # A channel each, so that both workers get some.
+            with generation_stub(stack) as stub:
+                stub.GenerateContent(prompt("Hello"), metadata=bearer(stack.demo_api_key), timeout=20)
+        with generation_stub(stack) as stub, pytest.raises(grpc.RpcError):
+            stub.GenerateContent(prompt("x", tier="no-such"), metadata=bearer(stack.demo_api_key), timeout=20)
+        yield stack
 
 
 def samples(stack: RunningStack) -> dict[str, float]:

@@ -7,7 +7,6 @@ from datetime import date, timedelta
 from typing import Final, TypeAlias, cast
 from zoneinfo import ZoneInfo
 
-from tollhouse_server.chargeback.allocation import spread
 from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
 from tollhouse_server.chargeback.forecast import ForecastTerms
 from tollhouse_server.chargeback.looking_ahead import outlook_of
@@ -25,6 +24,7 @@ from tollhouse_server.chargeback.statement import (
     Statement,
     UsageLine,
 )
+from tollhouse_server.money import spread
 from tollhouse_server.names import DepartmentName, ProjectName, Scope
 from tollhouse_server.pricing.skus import RELAY_SURCHARGE, SKUS, Unit
 from tollhouse_server.reporting.sums import Dimension

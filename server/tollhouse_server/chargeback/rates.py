@@ -15,10 +15,9 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback import rate_store
-from tollhouse_server.chargeback.allocation import divided, marginal, spread
 from tollhouse_server.chargeback.charge_tables import ChargeRuleRow
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
-from tollhouse_server.money import nanos_to_dollars
+from tollhouse_server.money import divided, marginal, nanos_to_dollars, spread
 from tollhouse_server.names import PLATFORM, ChargeRuleName, DepartmentName, PlatformChargeRuleName, Scope
 from tollhouse_server.reporting.periods import Period, days_of
 from tollhouse_server.tenancy.store import read_clock

@@ -8,11 +8,10 @@ from enum import StrEnum
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback import shared_cost_store
-from tollhouse_server.chargeback.allocation import spread
 from tollhouse_server.chargeback.charge_tables import SharedCostRow
 from tollhouse_server.chargeback.shared_cost_store import DepartmentLife
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
-from tollhouse_server.money import nanos_to_dollars
+from tollhouse_server.money import nanos_to_dollars, spread
 from tollhouse_server.names import DepartmentName, Scope, SharedCostName
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.tenancy.store import read_clock

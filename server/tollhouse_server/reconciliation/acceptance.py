@@ -6,11 +6,11 @@ from datetime import date
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.errors import EtagMismatch, WrongState
+from tollhouse_server.money import spread
 from tollhouse_server.names import BillVarianceName, invalid
 from tollhouse_server.reconciliation import use_store, variance_store
 from tollhouse_server.reconciliation.dates import days_of_month
 from tollhouse_server.reconciliation.map_store import current_rules
-from tollhouse_server.reconciliation.shares import spread
 from tollhouse_server.reconciliation.sku_map import SkuMap
 from tollhouse_server.reconciliation.use_store import BookedUse
 from tollhouse_server.reconciliation.variance_store import Share

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tollhouse_server.chargeback.allocation import divided, marginal, spread
+from tollhouse_server.money import divided, marginal, spread
 
 _AMOUNTS = st.integers(-(2**62), 2**62)
 _WEIGHTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(-5, 2**60), min_size=1, max_size=40)
@@ -82,3 +82,11 @@ def test_steps_are_bands_of_a_tax(basis: int, steps: list[tuple[int, int]]) -> N
     )
 
     assert marginal(basis, bands, whole=10**6) == round(exact)
+
+
+@given(_AMOUNTS, _WEIGHTS)
+def test_a_part_taken_back_is_the_part_that_was_given(total: int, weights: dict[str, int]) -> None:
+    """What is spread the other way round cancels out for everybody."""
+    given_out, taken_back = spread(total, weights), spread(-total, weights)
+
+    assert all(given_out[key] + taken_back[key] == 0 for key in weights)
