@@ -4,7 +4,7 @@ import base64
 import csv
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.receipt_files import read_receipts
-from tollhouse_admin.receipt_proofs import strict_json
+from tollhouse_admin.receipt_proofs import Verdict, Verifier, strict_json
 
 VERSION: Final = "tollhouse.statement/1"
 
@@ -165,14 +165,22 @@ class StatementVerifier:
             advice = "Write one with 'tollhouse report export --records'."
             raise wrong_usage(f"{path} is not a file of records", advice) from error
 
-    def against_receipts(self, path: Path) -> Iterator[Check]:
-        """Yield what a recomputation from receipts finds; that these are genuine says `receipts verify`.
+    def against_receipts(self, path: Path, receipts: Verifier | None = None) -> Iterator[Check]:
+        """Yield what a recomputation from receipts finds, and with `receipts` whether each of them is genuine.
 
         Raises:
             Failure: it is no file of receipts.
         """
         try:
-            yield from self._against(list(_receipts(path)), "receipts")
+            texts = list(read_receipts(path))
+            if receipts is not None:
+                yield _genuine(texts, receipts)
+            documents = [json.loads(json.loads(text)["document"]) for text in texts]
+            tenant = str(self._statement["scope"]).partition("/departments/")[0]
+            own = [document for document in documents if document["tenant"] == tenant]
+            yield _of_tenant(documents, tenant)
+            yield _once_each(own)
+            yield from self._against(list(_receipts(own)), "receipts")
         except (ValueError, KeyError, TypeError) as error:
             raise wrong_usage(
                 f"{path} is not a file of receipts", "Write one with 'tollhouse receipts export'."
@@ -242,9 +250,8 @@ def _records(path: Path) -> Iterator[Booked]:
                 )
 
 
-def _receipts(path: Path) -> Iterator[Booked]:
-    for text in read_receipts(path):
-        document = json.loads(json.loads(text)["document"])
+def _receipts(documents: Iterable[Mapping[str, Any]]) -> Iterator[Booked]:
+    for document in documents:
         for entry in (document["booking"], *document["corrections"]):
             yield Booked(
                 booked_at=entry["booked_at"],
@@ -256,6 +263,32 @@ def _receipts(path: Path) -> Iterator[Booked]:
                 cost_nanos=entry["cost_nanos"],
                 lines=[(line["sku"], line["cost_nanos"]) for line in entry["lines"]],
             )
+
+
+def _genuine(texts: Sequence[bytes], receipts: Verifier) -> Check:
+    findings = [receipts.verify(text) for text in texts]
+    wrong = [
+        f"{one.attempt_id or f'receipt {number}'}: {one.verdict.value}, {one.detail}"
+        for number, one in enumerate(findings, start=1)
+        if one.verdict is not Verdict.VALID
+    ]
+    return _none_of(wrong, what="receipts genuine", looked_at=len(texts))
+
+
+def _of_tenant(documents: Sequence[Mapping[str, Any]], tenant: str) -> Check:
+    foreign = [f"{one['attempt_id']} is of {one['tenant']}" for one in documents if one["tenant"] != tenant]
+    return _none_of(foreign, what="receipts of the tenant", looked_at=len(documents))
+
+
+def _once_each(documents: Sequence[Mapping[str, Any]]) -> Check:
+    counts = Counter(document["attempt_id"] for document in documents)
+    again = [f"{attempt_id} is there {count} times" for attempt_id, count in counts.items() if count > 1]
+    return _none_of(again, what="receipts once each", looked_at=len(documents))
+
+
+def _none_of(wrong: Sequence[str], *, what: str, looked_at: int) -> Check:
+    more = f"; {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return Check(what=what, is_right=not wrong, detail=f"{wrong[0]}{more}" if wrong else f"{looked_at} receipts")
 
 
 def _last(name: str) -> str:

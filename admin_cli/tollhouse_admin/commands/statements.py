@@ -16,6 +16,7 @@ from tollhouse_admin.amounts import dollars_of, dollars_text, parse_month
 from tollhouse_admin.command import READ, Options, Session, command, local_command, noun
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
 from tollhouse_admin.output import Format, Layout, note, show_list, write_csv, write_json, write_table
+from tollhouse_admin.receipt_proofs import Verifier, read_keys
 from tollhouse_admin.rendering import Cell, as_json
 from tollhouse_admin.scopes import Department, Tenant, department_name, tenant_name
 from tollhouse_admin.statement_proofs import Check, StatementVerifier, read_statement, read_statement_keys
@@ -190,14 +191,22 @@ def verify(
     receipts: Annotated[
         Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="As `receipts export` wrote it.")
     ] = None,
+    receipt_keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="As `receipts keys -o json` wrote it."),
+    ] = None,
 ) -> None:
     """Check a statement without any server: digest, signature and sums, and recompute it from records or receipts."""
+    if receipt_keys and not receipts:
+        raise wrong_usage("--receipt-keys goes with --receipts")
     verifier = StatementVerifier(read_statement(file), read_statement_keys(keys) if keys else None)
     checks = list(verifier.checks())
     if records:
         checks += verifier.against_records(records)
     if receipts:
-        checks += verifier.against_receipts(receipts)
+        checks += verifier.against_receipts(receipts, Verifier(read_keys(receipt_keys)) if receipt_keys else None)
+        if not receipt_keys:
+            note("whether the receipts are genuine was not looked at: that takes --receipt-keys")
     _show_checks(options.output, checks)
     wrong = [check for check in checks if not check.is_right]
     if wrong:
