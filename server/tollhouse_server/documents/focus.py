@@ -16,6 +16,7 @@ from typing import Final
 from tollhouse_server.chargeback.statement import Entry, EntryKind, Statement, UsageLine
 from tollhouse_server.documents.language import Language
 from tollhouse_server.documents.names_for_people import department_title, last_part
+from tollhouse_server.documents.spreadsheet_text import no_formula
 from tollhouse_server.money import nanos_to_dollars
 from tollhouse_server.names import TenantName
 
@@ -36,7 +37,6 @@ _COLUMNS: Final = (
 # Units of FOCUS are plural, with hyphens between words.
 _UNITS: Final = {"query": "Queries", "token_hour": "Token-Hours", "": "Units"}
 _FREQUENCIES: Final = {EntryKind.RATE: "Usage-Based", EntryKind.SHARED: "Recurring"}
-_BEGINS_OF_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def render_focus(statement: Statement, _: Language) -> bytes:
@@ -106,7 +106,7 @@ def _entry(statement: Statement, entry: Entry) -> dict[str, str]:
         "ChargeCategory": "Credit" if is_credit else "Adjustment",
         "ChargeClass": "Correction" if entry.for_month and entry.for_month != statement.month else "",
         "ChargeDescription": _plain(entry.reason, f"{entry.kind.value.title()} of {entry.rule}"),
-        "x_Reason": _text(entry.reason),
+        "x_Reason": no_formula(entry.reason),
         "ChargeFrequency": _FREQUENCIES.get(entry.kind, "One-Time"),
         **_costs(entry.amount_nanos),
         "x_Project": entry.project,
@@ -126,7 +126,7 @@ def _sub_account(statement: Statement, department: str) -> dict[str, str]:
         "SubAccountId": department,
         "SubAccountName": _plain(title, last_part(department)),
         "SubAccountType": "Department",
-        "x_DepartmentName": _text(title),
+        "x_DepartmentName": no_formula(title),
     }
 
 
@@ -140,9 +140,4 @@ def _moment(at: datetime) -> str:
 
 def _plain(text: str, otherwise: str) -> str:
     """Return a text where it is ASCII, which is all that the validator of FOCUS takes; else what stands for it."""
-    return _text(text) if text.strip() and text.isascii() else otherwise
-
-
-def _text(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_BEGINS_OF_FORMULAS) else text
+    return no_formula(text) if text.strip() and text.isascii() else otherwise

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import orjson
@@ -10,6 +10,7 @@ import orjson
 from tollhouse_server.chargeback.canonical import canonical_json, encoded
 from tollhouse_server.chargeback.statement import Statement
 from tollhouse_server.documents.language import Language
+from tollhouse_server.documents.spreadsheet_text import no_formula
 
 _COLUMNS: Final = (
     *("scope", "month", "row", "department", "project", "tier", "model", "sku", "unit", "quantity", "calls"),
@@ -29,8 +30,13 @@ def render_csv(statement: Statement, _: Language) -> bytes:
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\r\n")
     writer.writeheader()
     place = {"scope": str(statement.scope), "month": statement.month}
-    writer.writerows(place | row for row in _rows(statement))
+    writer.writerows(_without_formulas(place | row) for row in _rows(statement))
     return text.getvalue().encode()
+
+
+def _without_formulas(row: Mapping[str, object]) -> dict[str, object]:
+    """Keep numbers, which may be negative, and quote texts."""
+    return {name: no_formula(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _rows(statement: Statement) -> Iterator[dict[str, object]]:
