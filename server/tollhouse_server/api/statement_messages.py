@@ -113,6 +113,7 @@ def _entry(entry: Entry) -> pb.StatementEntry:
         reason=entry.reason,
         department=entry.department,
         project=entry.project,
+        tier=entry.tier,
         model=entry.model,
         basis=None if entry.basis_nanos is None else money(entry.basis_nanos),
         for_month=entry.for_month,

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from tollhouse_server.chargeback.returns import Alternative
 from tollhouse_server.chargeback.statement import DisplayCurrency, Entry, UsageFact
@@ -97,12 +98,30 @@ class Saved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Month:
-    """Which month is meant: its name, its period, and whether it begins on another day than the first."""
+    """Which month is meant: its name, its period, and whether it begins on another day than the first.
+
+    Its days are those of its own time zone: that of the tenant may have changed since the month was previewed.
+    """
 
     name: str
     period: Period
     time_zone: str
     is_fiscal: bool
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Its time zone."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def first_day(self) -> date:
+        """Its first day."""
+        return self.period.start.astimezone(self.zone).date()
+
+    @property
+    def last_day(self) -> date:
+        """Its last day: that of its last moment, wherever the clocks are set in it."""
+        return (self.period.end - timedelta(microseconds=1)).astimezone(self.zone).date()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

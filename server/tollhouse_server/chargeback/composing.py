@@ -3,9 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Final, TypeAlias, cast
-from zoneinfo import ZoneInfo
 
 from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
 from tollhouse_server.chargeback.forecast import ForecastTerms
@@ -34,7 +33,10 @@ MOST_LABELS: Final = 1_000
 
 BROKEN_DOWN: Final = (Dimension.DEPARTMENT, Dimension.PROJECT, Dimension.TIER, Dimension.MODEL, Dimension.DAY)
 
-Path = tuple[str, ...]
+Path: TypeAlias = tuple[str, ...]
+Subject: TypeAlias = tuple[str, str, str, str]
+"""Ids of the department, project, tier and model that an entry is about; empty where it is about all of them."""
+
 Key: TypeAlias = str | tuple[str, str] | date
 KeyOf: TypeAlias = Callable[[Cell], Key]
 NameOf: TypeAlias = Callable[[Key], str]
@@ -190,30 +192,32 @@ def _own_key(entry: Entry, dimension: Dimension) -> str:
         return entry.department
     if dimension is Dimension.PROJECT:
         return entry.project
-    return _id(entry.model) if dimension is Dimension.MODEL and not entry.model.startswith("tiers/") else ""
+    if dimension is Dimension.TIER:
+        return entry.tier
+    return entry.model if dimension is Dimension.MODEL else ""
 
 
-def _subject(entry: Entry) -> tuple[str, str, str]:
-    return _id(entry.department), _id(entry.project), _id(entry.model)
+def _subject(entry: Entry) -> Subject:
+    return _id(entry.department), _id(entry.project), entry.tier, entry.model
 
 
 def _costs_by_subject(
     cells: Sequence[Cell], entries: Sequence[Entry], key_of: KeyOf
-) -> Mapping[tuple[str, str, str], Mapping[str, int]]:
+) -> Mapping[Subject, Mapping[str, int]]:
     """Return for everything that entries are about what it cost by the keys of a dimension, in their order."""
     of_department: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells if entries else ():
         for one in ("", *cell.department_path):
             of_department[one].append(cell)
-    found: dict[tuple[str, str, str], dict[str, int]] = {}
+    found: dict[Subject, dict[str, int]] = {}
     for entry in entries:
         subject = _subject(entry)
         if subject in found:
             continue
-        department, project, model = subject
+        department, project, tier, model = subject
         costs: dict[str, int] = defaultdict(int)
         for cell in of_department.get(department, ()):
-            if project in ("", cell.project) and model in ("", cell.model):
+            if project in ("", cell.project) and tier in ("", cell.tier) and model in ("", cell.model):
                 costs[str(key_of(cell))] += cell.cost_nanos
         found[subject] = dict(sorted(costs.items()))
     return found
@@ -323,8 +327,7 @@ def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Fore
 
 
 def _returns(books: MonthBooks, department: str) -> Iterator[Return]:
-    last = (books.month.period.end - timedelta(microseconds=1)).astimezone(ZoneInfo(books.month.time_zone)).date()
-    alternatives = in_force(books.alternatives, last)
+    alternatives = in_force(books.alternatives, books.month.last_day)
     if not alternatives:
         return iter(())
     work = [

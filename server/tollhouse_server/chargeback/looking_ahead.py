@@ -39,16 +39,14 @@ def outlook_of(
     booked_nanos = sum(cell.cost_nanos for cell in cells)
     if not is_running(month, now):
         return Outlook(forecast=None, reason=NoForecast.NOT_RUNNING, booked_nanos=booked_nanos)
-    zone = ZoneInfo(month.time_zone)
+    zone = month.zone
     today = now.astimezone(zone).date()
     start, end = midnight(today, zone), midnight(today + timedelta(days=1), zone)
-    # The last moment of the month is in its last day, wherever the clocks are set in it.
-    last = (month.period.end - timedelta(microseconds=1)).astimezone(zone).date()
     history = History(
         today=today,
         costs=costs_of_days(daily, department, now=now, zone=zone),
         booked_nanos=booked_nanos,
-        days_to_come=(last - today).days + 1,
+        days_to_come=(month.last_day - today).days + 1,
         share_of_today_millionths=(end - now) * _WHOLE // (end - start),
     )
     return outlook(history, terms)

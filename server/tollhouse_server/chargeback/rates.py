@@ -15,12 +15,12 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback import rate_store
+from tollhouse_server.chargeback.cells import Month
 from tollhouse_server.chargeback.charge_tables import ChargeRuleRow
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
 from tollhouse_server.money import divided, marginal, nanos_to_dollars, spread
-from tollhouse_server.names import PLATFORM, ChargeRuleName, DepartmentName, PlatformChargeRuleName, Scope
-from tollhouse_server.reporting.periods import Period, days_of
-from tollhouse_server.tenancy.store import read_clock
+from tollhouse_server.names import PLATFORM, ChargeRuleName, DepartmentName, PlatformChargeRuleName
+from tollhouse_server.reporting.periods import days_of
 
 WHOLE: Final = 1_000_000
 """Rates are millionths of the cost: 1 % is 10,000."""
@@ -71,13 +71,12 @@ class ChargeRule:
 
 
 async def rate_entries(
-    session: AsyncSession, scope: Scope, period: Period, facts: Sequence[UsageFact]
+    session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]
 ) -> tuple[Entry, ...]:
-    """Return the entries of every rule that is in force for the scope's tenant in the period."""
-    clock = await read_clock(session, scope.tenant)
-    days = tuple(day.date for day in days_of(period, clock.zone))
-    rows = await rate_store.rules_in_force(session, scope.tenant, days[0], days[-1])
-    return tuple(charges(map(rule_of, rows), facts, days=days, tenant=scope.tenant))
+    """Return the entries of every rule that is in force for a tenant on a day of the month."""
+    days = tuple(day.date for day in days_of(month.period, month.zone))
+    rows = await rate_store.rules_in_force(session, tenant, days[0], days[-1])
+    return tuple(charges(map(rule_of, rows), facts, days=days, tenant=tenant))
 
 
 def charges(
@@ -152,13 +151,15 @@ def _costs(rule: ChargeRule, facts: Iterable[UsageFact]) -> list[tuple[str, int]
 
 
 def _entry(rule: ChargeRule, amount: int, said: str, *, department: str, basis: int | None) -> Entry:
+    kind, _, chosen = rule.selector.partition("/")
     return Entry(
         kind=EntryKind.RATE,
         amount_nanos=amount,
         rule=rule.name,
         reason=f"{rule.reason} ({said})",
         department=department,
-        model=rule.selector if rule.selector.startswith("models/") else "",
+        tier=chosen if kind == "tiers" else "",
+        model=chosen if kind == "models" else "",
         basis_nanos=basis,
     )
 

@@ -1,9 +1,7 @@
 """The SQL of refused spend."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import orjson
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -50,9 +48,7 @@ WHERE tenant_id = :tenant AND day >= :first AND day <= :last GROUP BY department
 
 async def read_refused(session: AsyncSession, tenant: str, month: Month) -> list[RefusedPart]:
     """Return what limits have refused in a month, by department."""
-    zone = ZoneInfo(month.time_zone)
-    last = (month.period.end - timedelta(microseconds=1)).astimezone(zone).date()
-    days = {"tenant": tenant, "first": month.period.start.astimezone(zone).date(), "last": last}
+    days = {"tenant": tenant, "first": month.first_day, "last": month.last_day}
     return [
         RefusedPart(
             tenant=tenant,

@@ -8,13 +8,13 @@ from enum import StrEnum
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback import shared_cost_store
+from tollhouse_server.chargeback.cells import Month
 from tollhouse_server.chargeback.charge_tables import SharedCostRow
 from tollhouse_server.chargeback.shared_cost_store import DepartmentLife
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
 from tollhouse_server.money import nanos_to_dollars, spread
-from tollhouse_server.names import DepartmentName, Scope, SharedCostName
+from tollhouse_server.names import DepartmentName, SharedCostName
 from tollhouse_server.reporting.periods import Period
-from tollhouse_server.tenancy.store import read_clock
 
 
 class Method(StrEnum):
@@ -45,17 +45,15 @@ class SharedCost:
 
 
 async def shared_entries(
-    session: AsyncSession, scope: Scope, period: Period, facts: Sequence[UsageFact]
+    session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]
 ) -> tuple[Entry, ...]:
-    """Return what each department bears of every shared cost of the month that begins with the period."""
-    clock = await read_clock(session, scope.tenant)
-    month = period.start.astimezone(clock.zone).date().replace(day=1)
-    rows = await shared_cost_store.costs_of_month(session, scope.tenant, month)
+    """Return what each of a tenant's departments bears of every shared cost of the month."""
+    rows = await shared_cost_store.costs_of_month(session, tenant, month.first_day.replace(day=1))
     if not rows:
         return ()
-    lives = await shared_cost_store.department_lives(session, scope.tenant)
-    heirs = heirs_of(lives, period)
-    return tuple(entry for row in rows for entry in parts_of(cost_of(row), facts, heirs, tenant=scope.tenant))
+    lives = await shared_cost_store.department_lives(session, tenant)
+    heirs = heirs_of(lives, month.period)
+    return tuple(entry for row in rows for entry in parts_of(cost_of(row), facts, heirs, tenant=tenant))
 
 
 def cost_of(row: SharedCostRow) -> SharedCost:

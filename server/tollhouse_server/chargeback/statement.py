@@ -94,9 +94,9 @@ class UsageFact:
 class Entry:
     """One signed addition to the cost: `amount_nanos`, with the rule that made it and what it was reckoned from.
 
-    `department`, `project`, `model` are empty where the entry is of none. `rule` is the resource name of what says so;
-    `reason` is a sentence for people, in English or as its author wrote it. `for_month` is an earlier month that is
-    corrected, `YYYY-MM`.
+    `department` and `project` are resource names, `tier` and `model` ids; all are empty where the entry is of none.
+    `rule` is the resource name of what says so; `reason` is a sentence for people, in English or as its author wrote
+    it. `for_month` is an earlier month that is corrected, `YYYY-MM`.
     """
 
     kind: EntryKind
@@ -105,6 +105,7 @@ class Entry:
     reason: str
     department: str = ""
     project: str = ""
+    tier: str = ""
     model: str = ""
     basis_nanos: int | None = None
     for_month: str = ""

@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from zoneinfo import ZoneInfo
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -86,7 +85,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         display_name=(await get_tenant(session, TenantName(tenant))).display_name or tenant,
         month=month,
         read_at=clock.now,
-        cells=await usage_store.read_cells(session, tenant, period, days_of(period, ZoneInfo(month.time_zone))),
+        cells=await usage_store.read_cells(session, tenant, period, days_of(period, month.zone)),
         skus=await usage_store.read_sku_cells(session, tenant, period),
         labels=await read_label_costs(session, tenant, period),
         saved=await _saved(session, quantities, period),
@@ -94,7 +93,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         price_versions=_versions(quantities),
         limits=await usage_store.read_money_limits(session, tenant, windows=windows),
         departments=await usage_store.read_departments(session, tenant),
-        currency=await display_currency(session, tenant, period),
+        currency=await display_currency(session, tenant, month),
         alternatives=await read_alternatives(session, tenant, month.name),
         refused=await read_refused(session, tenant, month),
         daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
@@ -104,10 +103,9 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
 
 async def _entries(session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]) -> tuple[Entry, ...]:
     """Return all entries of a tenant's month, in the order in which they are stated."""
-    scope = TenantName(tenant)
     return (
-        *await rate_entries(session, scope, month.period, facts),
-        *await shared_entries(session, scope, month.period, facts),
+        *await rate_entries(session, tenant, month, facts),
+        *await shared_entries(session, tenant, month, facts),
         *await adjustment_entries(session, tenant, month.name),
         *map(_true_up, await true_up_entries(session, tenant, month.period)),
     )

@@ -110,6 +110,7 @@ def _entry(statement: Statement, entry: Entry) -> dict[str, str]:
         "ChargeFrequency": _FREQUENCIES.get(entry.kind, "One-Time"),
         **_costs(entry.amount_nanos),
         "x_Project": entry.project,
+        "x_Tier": entry.tier,
         "x_Model": entry.model,
         "x_EntryKind": entry.kind.value,
         "x_Rule": entry.rule,

@@ -47,6 +47,7 @@ def _rows(statement: Statement) -> Iterator[dict[str, object]]:
             "row": entry.kind.value.lower(),
             "department": entry.department,
             "project": entry.project,
+            "tier": entry.tier,
             "model": entry.model,
             "cost_nanos": 0,
             "charge_nanos": entry.amount_nanos,

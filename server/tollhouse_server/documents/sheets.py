@@ -147,7 +147,7 @@ def _line_row(statement: Statement, line: UsageLine) -> tuple[Cell, ...]:
 
 def _entries(statement: Statement, language: Language) -> Sheet:
     text, dollars = ColumnKind.TEXT, ColumnKind.DOLLARS
-    labels = [("entry_kind", text), ("department", text), ("project", text), ("model", text)]
+    labels = [("entry_kind", text), ("department", text), ("project", text), ("tier", text), ("model", text)]
     labels += [("reason", ColumnKind.LONG_TEXT), ("basis_usd", dollars), ("amount_usd", dollars)]
     labels += [("amount_exact", ColumnKind.EXACT), ("for_month", text), ("rule", ColumnKind.LONG_TEXT)]
     rows = tuple(_entry_row(statement, language, entry) for entry in statement.entries)
@@ -156,7 +156,7 @@ def _entries(statement: Statement, language: Language) -> Sheet:
         title=language.say("sheet_entries"),
         columns=_columns(language, labels),
         rows=rows,
-        total=(language.say("entries_total"), *(None,) * 5, added, added, None, None) if rows else (),
+        total=(language.say("entries_total"), *(None,) * 6, added, added, None, None) if rows else (),
     )
 
 
@@ -165,7 +165,8 @@ def _entry_row(statement: Statement, language: Language, entry: Entry) -> tuple[
         language.say(f"kind_{entry.kind.value.lower()}"),
         department_title(statement, entry.department) if entry.department else None,
         last_part(entry.project) or None,
-        last_part(entry.model) or None,
+        entry.tier or None,
+        entry.model or None,
         entry.reason,
         entry.basis_nanos,
         entry.amount_nanos,

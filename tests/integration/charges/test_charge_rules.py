@@ -2,7 +2,6 @@
 
 from datetime import UTC, date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
@@ -11,16 +10,14 @@ from tollhouse.admin.v1 import charge_rules_pb2 as pb
 from tollhouse_server.audit.store import list_events
 from tollhouse_server.chargeback.rates import rate_entries
 from tollhouse_server.errors import EtagMismatch, InvalidRequest, PeriodClosed, PermissionDenied, ResourceExists
-from tollhouse_server.names import TenantName
-from tollhouse_server.reporting.periods import month_period
 
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.limits import ledger_of
 from tests.integration.admin.plane import Plane
-from tests.unit.charges.facts import fact
+from tests.unit.charges.facts import fact, month_of
 
 NAME = "tenants/acme/chargeRules/overhead"
-NOVEMBER = month_period("2026-11", ZoneInfo("UTC"))
+NOVEMBER = month_of("2026-11")
 
 
 def asked(rule: str = "overhead", parent: str = "tenants/acme", **fields: Any) -> pb.CreateChargeRuleRequest:
@@ -48,8 +45,19 @@ async def close_month(database: TestDatabase, month: str, tenant: str = "acme") 
 async def entries(plane: Plane, tenant: str = "acme") -> list[tuple[str, str, int]]:
     """What the rules in force make of $1 of department sales in November, seen by the tenant."""
     async with plane.database.within(tenant) as session:
-        found = await rate_entries(session, TenantName(tenant), NOVEMBER, [fact("sales")])
+        found = await rate_entries(session, tenant, NOVEMBER, [fact("sales")])
     return [(one.rule, one.department, one.amount_nanos) for one in found]
+
+
+async def test_a_month_has_the_days_of_its_own_time_zone(plane: Plane) -> None:
+    """The tenant's may have become another one since the month was previewed; the last evening is still November."""
+    await plane.tenant("acme")
+    await plane.call(asked("december", monthly_amount=Money(units=30), start_date="2026-12-01"))
+
+    async with plane.database.within("acme") as session:
+        found = await rate_entries(session, "acme", month_of("2026-11", "America/Los_Angeles"), [])
+
+    assert found == ()
 
 
 async def test_rules_of_the_platform_and_of_the_tenant_add_up(plane: Plane) -> None:

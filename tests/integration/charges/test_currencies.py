@@ -2,16 +2,15 @@
 
 from datetime import date
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from tollhouse.admin.v1 import currencies_pb2 as pb
 from tollhouse_server.chargeback.currencies import display_currency
 from tollhouse_server.chargeback.statement import DisplayCurrency
 from tollhouse_server.errors import EtagMismatch, InvalidRequest, PermissionDenied
-from tollhouse_server.reporting.periods import month_period
 
 from tests.integration.admin.plane import Plane
+from tests.unit.charges.facts import month_of
 
 NAME = "tenants/acme/displayCurrency"
 
@@ -31,7 +30,7 @@ def choice(code: str, **fields: Any) -> pb.UpdateDisplayCurrencyRequest:
 async def shown(plane: Plane, month: str) -> DisplayCurrency | None:
     """What amounts of a month are shown in."""
     async with plane.database.within("acme") as session:
-        return await display_currency(session, "acme", month_period(month, ZoneInfo("UTC")))
+        return await display_currency(session, "acme", month_of(month))
 
 
 async def test_a_month_is_shown_at_the_newest_rate_of_its_last_day_or_before(plane: Plane) -> None:

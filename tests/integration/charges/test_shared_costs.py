@@ -1,7 +1,6 @@
 """Shared costs over the wire, and what departments bear of them by the tree as it is."""
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from google.type.money_pb2 import Money
@@ -9,13 +8,11 @@ from tollhouse.admin.v1 import departments_pb2
 from tollhouse.admin.v1 import shared_costs_pb2 as pb
 from tollhouse_server.chargeback.shared_costs import shared_entries
 from tollhouse_server.errors import InvalidRequest, PeriodClosed, ResourceNotFound
-from tollhouse_server.names import TenantName
-from tollhouse_server.reporting.periods import month_period
 
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.plane import Plane
 from tests.integration.charges.test_charge_rules import close_month
-from tests.unit.charges.facts import fact
+from tests.unit.charges.facts import fact, month_of
 
 NAME = "tenants/acme/sharedCosts/fee"
 FIXED, BY_COST = pb.SHARED_COST_METHOD_FIXED, pb.SHARED_COST_METHOD_BY_COST
@@ -44,8 +41,7 @@ async def borne(plane: Plane, month: str = "2026-11") -> dict[str, int]:
     """What departments bear in a month in which sales and emea have used $1 each."""
     facts = [fact("sales"), fact("sales", "emea")]
     async with plane.database.within("acme") as session:
-        period = month_period(month, ZoneInfo("UTC"))
-        found = await shared_entries(session, TenantName("acme"), period, facts)
+        found = await shared_entries(session, "acme", month_of(month), facts)
     return {one.department.rpartition("/")[2]: one.amount_nanos for one in found}
 
 
@@ -63,8 +59,7 @@ async def test_a_cost_is_of_each_month_until_it_is_ended(plane: Plane) -> None:
     assert await borne(plane, "2026-12") == {"emea": 5_000_000_001, "sales": 5_000_000_000}
     assert await borne(plane, "2027-01") == {}
     async with plane.database.within("acme") as session:
-        period = month_period("2026-11", ZoneInfo("UTC"))
-        found = await shared_entries(session, TenantName("acme"), period, [fact("sales")])
+        found = await shared_entries(session, "acme", month_of("2026-11"), [fact("sales")])
     assert [(one.rule.rsplit("/", 1)[1], one.amount_nanos) for one in found] == [
         ("fee", 10_000_000_001),
         ("once", -2_000_000_000),

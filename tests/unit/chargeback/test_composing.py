@@ -14,15 +14,23 @@ MAY = Period(start=datetime(2026, 5, 1, tzinfo=UTC), end=datetime(2026, 6, 1, tz
 TENANT = TenantName("acme")
 
 
-def cell(path: str, cost_nanos: int, *, model: str = "a", day: int = 1) -> Cell:
+def cell(path: str, cost_nanos: int, *, tier: str = "flash", model: str = "a", day: int = 1) -> Cell:
     """Build what a department cost on a day."""
-    return Cell(date(2026, 5, day), tuple(path.split(".")), "p", "flash", model, *(1, 10, 0, 5, 0, 0, cost_nanos, 0, 0))
+    return Cell(date(2026, 5, day), tuple(path.split(".")), "p", tier, model, *(1, 10, 0, 5, 0, 0, cost_nanos, 0, 0))
 
 
-def entry(amount_nanos: int, department: str = "", model: str = "") -> Entry:
+def entry(amount_nanos: int, department: str = "", *, tier: str = "", model: str = "") -> Entry:
     """Build an entry of a department, or of the tenant."""
     name = str(DepartmentName("acme", department)) if department else ""
-    return Entry(kind=EntryKind.RATE, amount_nanos=amount_nanos, rule="r", reason="why", department=name, model=model)
+    return Entry(
+        kind=EntryKind.RATE,
+        amount_nanos=amount_nanos,
+        rule="r",
+        reason="why",
+        department=name,
+        tier=tier,
+        model=model,
+    )
 
 
 def stated(scope: Scope, cells: list[Cell], *entries: Entry) -> Statement:
@@ -50,12 +58,22 @@ def test_charges_by_everything_add_up_to_the_charge(amount: int) -> None:
     """What an entry does not say itself is spread in proportion to the cost, without a nano-dollar lost."""
     cells = [cell("a.x", 3, model="m1"), cell("a.x", 3, model="m2", day=2), cell("b", 1, model="m3", day=3)]
 
-    statement = stated(TENANT, cells, entry(amount), entry(amount, "x"), entry(amount, "b", "models/m3"))
+    statement = stated(TENANT, cells, entry(amount), entry(amount, "x"), entry(amount, "b", model="m3"))
 
     assert statement.totals.charge_nanos == 7 + 3 * amount
     for parts in statement.breakdowns.values():
         assert sum(part.amounts.charge_nanos for part in parts) == statement.totals.charge_nanos
     assert charges(statement, Dimension.DEPARTMENT) == {"": amount, "x": 6 + amount, "b": 1 + amount}
+
+
+def test_an_entry_of_a_tier_is_charged_to_that_tier_and_its_models_alone() -> None:
+    """A mark-up on one tier makes no other one dearer."""
+    cells = [cell("a", 3, tier="pro", model="m1"), cell("a", 1, tier="pro", model="m2"), cell("a", 90, model="m1")]
+
+    statement = stated(TENANT, cells, entry(8, "a", tier="pro"))
+
+    assert charges(statement, Dimension.TIER) == {"flash": 90, "pro": 4 + 8}
+    assert charges(statement, Dimension.MODEL) == {"m1": 93 + 6, "m2": 1 + 2}
 
 
 def test_an_entry_of_a_department_is_in_the_statements_of_those_above_it_and_of_no_other() -> None:

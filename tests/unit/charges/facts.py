@@ -2,12 +2,20 @@
 
 from datetime import date
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
+from tollhouse_server.chargeback.cells import Month
 from tollhouse_server.chargeback.statement import UsageFact
+from tollhouse_server.reporting.periods import month_period
 
 DAYS = tuple(date(2026, 11, day) for day in range(1, 31))
 PATHS = (("research",), ("research", "vision"), ("sales",), ("sales", "emea"), ())
+
+
+def month_of(name: str, zone: str = "UTC") -> Month:
+    """A calendar month."""
+    return Month(name=name, period=month_period(name, ZoneInfo(zone)), time_zone=zone, is_fiscal=False)
 
 
 def fact(*path: str, **fields: Any) -> UsageFact:

@@ -87,9 +87,16 @@ def test_a_rule_holds_for_its_department_and_all_below_it_on_its_days_and_its_mo
     made = entries(found, facts=facts)
 
     assert [(one.department, one.basis_nanos, one.model) for one in made] == [
-        ("tenants/acme/departments/research", 1_000_000_000, "models/gemini-3.5-flash"),
-        ("tenants/acme/departments/vision", 1_000_000_000, "models/gemini-3.5-flash"),
+        ("tenants/acme/departments/research", 1_000_000_000, "gemini-3.5-flash"),
+        ("tenants/acme/departments/vision", 1_000_000_000, "gemini-3.5-flash"),
     ]
+
+
+def test_the_entry_of_a_rule_for_a_tier_names_the_tier() -> None:
+    """So that the statement charges it to no other."""
+    made = entries(rule(selector="tiers/pro"), facts=[fact("sales", tier="pro"), fact("sales", tier="flash")])
+
+    assert [(one.basis_nanos, one.tier, one.model) for one in made] == [(1_000_000_000, "pro", "")]
 
 
 @pytest.mark.parametrize(

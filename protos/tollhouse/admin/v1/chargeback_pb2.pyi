@@ -211,6 +211,7 @@ class StatementEntry(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
     FOR_MONTH_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     kind: Global___StatementEntry.Kind.ValueType
     """Why it is there."""
     rule: _builtins.str
@@ -222,9 +223,11 @@ class StatementEntry(_message.Message):
     project: _builtins.str
     """Resource name of the project; empty where it is of none."""
     model: _builtins.str
-    """Model; empty where it is of none."""
+    """Id of the model; empty where it is of none."""
     for_month: _builtins.str
     """Earlier month that is corrected, `YYYY-MM`; empty where none is."""
+    tier: _builtins.str
+    """Id of the tier; empty where it is of none."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, in US dollars; negative is a credit."""
@@ -245,10 +248,11 @@ class StatementEntry(_message.Message):
         model: _builtins.str = ...,
         basis: _money_pb2.Money | None = ...,
         for_month: _builtins.str = ...,
+        tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "basis", b"basis"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "basis", b"basis", "department", b"department", "for_month", b"for_month", "kind", b"kind", "model", b"model", "project", b"project", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "basis", b"basis", "department", b"department", "for_month", b"for_month", "kind", b"kind", "model", b"model", "project", b"project", "reason", b"reason", "rule", b"rule", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
