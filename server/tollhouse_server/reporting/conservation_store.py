@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import (
     ColumnElement,
     Integer,
+    Row,
     Select,
     TableClause,
     and_,
@@ -22,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.reporting.detail_conservation_store import unequal_details
+from tollhouse_server.reporting.detail_rows import LABEL_DETAIL, PRICE_DETAIL
 from tollhouse_server.reporting.facts import ROLLUP_KEY, rollup_rows, rollup_sku_rows
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.rollup_store import (
@@ -36,14 +39,16 @@ from tollhouse_server.reporting.rollup_store import (
 from tollhouse_server.reporting.tables import ROLLUP, ROLLUP_DAY, ROLLUP_SKU
 
 _DAYS_COMPARED_AT_ONCE: Final = 31
+_DETAILS: Final = {"label": LABEL_DETAIL, "price": PRICE_DETAIL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollupDifference:
     """A value of a rolled-up day that is not what the records say.
 
-    `part` is `usage` or `sku` for sums of one group, which `key` names in words, and `day` for the sums of the whole
-    day: there `records` is what the day was when it was made, and `rollups` what its groups add up to now.
+    `part` is `usage`, `sku`, `label` or `price` for sums of one group, which `key` names in words, and `day` for the
+    sums of the whole day: there `records` is what the day was when it was made, and `rollups` what its groups add up to
+    now.
     """
 
     tenant_id: str
@@ -61,8 +66,9 @@ async def compare_rollups(
     """Yield every value in which rolled-up days differ from the records, of one tenant or of all, day by day.
 
     `since` and `until` bound the days by their starts and ends. Nothing yielded means that the sum of the roll-ups is
-    the sum of the records, group by group, field by field. Days whose records were dropped are only held against their
-    own sums. Reads each record of the days twice, for usage and for SKUs. As neither ever changes, any isolation does.
+    the sum of the records, group by group, field by field, and of days with details by label and price as well. Days
+    whose records were dropped are only held against their own sums. Reads each record of the days four times, once for
+    each part. As neither ever changes, any isolation does.
     """
     await keep_records(session)
     dropped = await dropped_months(session)
@@ -70,14 +76,19 @@ async def compare_rollups(
         days = [day for day in await rolled_days(session, one) if _is_between(day.period, since, until)]
         for difference in await _own_differences(session, one, days):
             yield difference
-        present = [day.period for day in days if not any(overlap(day.period, month) for month in dropped)]
-        for stretch in _stretches(present):
+        present = [day for day in days if not any(overlap(day.period, month) for month in dropped)]
+        for stretch in _stretches([day.period for day in present]):
             for part in (
                 _Part(name="usage", table=ROLLUP, made=rollup_rows(one, stretch)),
                 _Part(name="sku", table=ROLLUP_SKU, made=rollup_sku_rows(one, stretch)),
             ):
                 for difference in await _group_differences(session, one, stretch, part):
                     yield difference
+        for stretch in _stretches([day.period for day in present if day.has_details]):
+            for name, detail in _DETAILS.items():
+                for row in await unequal_details(session, one, stretch, detail):
+                    for difference in _differences_of(row, tenant=one, stretch=stretch, part=name, grouped=detail):
+                        yield difference
 
 
 def _is_between(day: Period, since: datetime | None, until: datetime | None) -> bool:
@@ -145,30 +156,50 @@ class _Part:
     made: Select[Any]
 
     @property
-    def key(self) -> list[str]:
+    def key_columns(self) -> list[str]:
         return [name for name in column_names(self.table) if name in (*ROLLUP_KEY, "sku")]
 
     @property
-    def fields(self) -> list[str]:
-        return [name for name in column_names(self.table) if name not in (*self.key, "tenant_id")]
+    def sums(self) -> list[str]:
+        return [name for name in column_names(self.table) if name not in (*self.key_columns, "tenant_id")]
 
 
 async def _group_differences(
     session: AsyncSession, tenant: str, stretch: Sequence[Period], part: _Part
 ) -> list[RollupDifference]:
+    return [
+        difference
+        for row in await fetch_rows(session, _unequal_groups(tenant, stretch, part))
+        for difference in _differences_of(row, tenant=tenant, stretch=stretch, part=part.name, grouped=part)
+    ]
+
+
+class _Grouped(Protocol):
+    """What tells groups apart, and what is added up of them."""
+
+    @property
+    def key_columns(self) -> Sequence[str]: ...
+
+    @property
+    def sums(self) -> Sequence[str]: ...
+
+
+def _differences_of(
+    row: Row[Any], *, tenant: str, stretch: Sequence[Period], part: str, grouped: _Grouped
+) -> list[RollupDifference]:
+    """Return a difference for each sum that a group has otherwise than its records."""
     days = {day.start: day for day in stretch}
     return [
         RollupDifference(
             tenant_id=tenant,
             day=days.get(row.day_start, Period(start=row.day_start, end=row.day_start)),
-            part=part.name,
-            key=" ".join(_word(getattr(row, name)) for name in part.key if name != "day_start"),
+            part=part,
+            key=" ".join(_word(getattr(row, column)) for column in grouped.key_columns if column != "day_start"),
             field=name,
             records=int(getattr(row, f"{name}_made")),
             rollups=int(getattr(row, f"{name}_stored")),
         )
-        for row in await fetch_rows(session, _unequal_groups(tenant, stretch, part))
-        for name in part.fields
+        for name in grouped.sums
         if getattr(row, f"{name}_made") != getattr(row, f"{name}_stored")
     ]
 
@@ -183,17 +214,17 @@ def _unequal_groups(tenant: str, stretch: Sequence[Period], part: _Part) -> Sele
     ).subquery("both")
     sums = {
         (name, side): func.coalesce(func.sum(case((both.c.side == side, both.c[name]), else_=0)), 0)
-        for name in part.fields
+        for name in part.sums
         for side in ("made", "stored")
     }
-    key = [both.c[name] for name in part.key]
+    key = [both.c[name] for name in part.key_columns]
     query = select(*key, *(value.label(f"{name}_{side}") for (name, side), value in sums.items())).group_by(*key)
-    return query.having(or_(*(sums[name, "made"] != sums[name, "stored"] for name in part.fields)))
+    return query.having(or_(*(sums[name, "made"] != sums[name, "stored"] for name in part.sums)))
 
 
 def _comparable(columns: Any, part: _Part) -> list[ColumnElement[Any]]:
-    values = {name: cast(columns[name], Integer) if name == "is_booked" else columns[name] for name in part.fields}
-    return [*(columns[name] for name in part.key), *(value.label(name) for name, value in values.items())]
+    values = {name: cast(columns[name], Integer) if name == "is_booked" else columns[name] for name in part.sums}
+    return [*(columns[name] for name in part.key_columns), *(value.label(name) for name, value in values.items())]
 
 
 def _word(value: Any) -> str:

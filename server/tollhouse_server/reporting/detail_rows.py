@@ -1,5 +1,6 @@
 """What each day keeps beside its roll-ups: cost by label, and quantities by the price that they had."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,11 @@ class Detail:
     rows: str
     key: str
     sums: tuple[str, ...]
+
+    @property
+    def key_columns(self) -> Sequence[str]:
+        """Return the columns of the key."""
+        return self.key.split(", ")
 
     @property
     def columns(self) -> str:

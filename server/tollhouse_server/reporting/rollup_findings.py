@@ -7,7 +7,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse_server.ledger.verification_store import Check, Finding, Reach
 from tollhouse_server.reporting.conservation_store import RollupDifference, compare_rollups
 
-_TABLES = {"usage": "usage_rollup", "sku": "usage_rollup_sku", "day": "usage_rollup_day"}
+_TABLES = {
+    "usage": "usage_rollup",
+    "sku": "usage_rollup_sku",
+    "label": "usage_rollup_label",
+    "price": "usage_rollup_price",
+    "day": "usage_rollup_day",
+}
 
 
 async def rollup_findings(session: AsyncSession, reach: Reach) -> AsyncIterator[Finding]:

@@ -35,6 +35,7 @@ class RolledDay:
     period: Period
     record_count: int
     cost_nanos: int
+    has_details: bool
 
 
 async def keep_records(session: AsyncSession) -> None:
@@ -73,6 +74,7 @@ def _rolled_day(row: Row[Any]) -> RolledDay:
         period=Period(start=row.day_start, end=row.day_end),
         record_count=row.record_count,
         cost_nanos=int(row.cost_nanos),
+        has_details=row.has_details,
     )
 
 

@@ -115,9 +115,10 @@ async def test_a_planted_error_is_found_by_name(audited: Audited, planted: Seque
 
 
 async def test_a_nano_dollar_in_a_roll_up_is_found(audited: Audited) -> None:
-    """In the sums of a group, of a SKU, and of a whole day."""
+    """In the sums of a group, of a SKU, of a label, of a price, and of a whole day."""
     await audited.roll_up()
-    tables = ("usage_rollup", "usage_rollup_sku", "usage_rollup_day")
+    details = ("usage_rollup_label", "usage_rollup_price")
+    tables = ("usage_rollup", "usage_rollup_sku", *details, "usage_rollup_day")
 
     found = {
         table: await audited.findings_after(

@@ -10,6 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tollhouse_server.errors import RecordsDropped
 from tollhouse_server.names import parse_scope
+from tollhouse_server.pricing.price import Line
+from tollhouse_server.pricing.skus import Unit
 from tollhouse_server.reporting import store
 from tollhouse_server.reporting.conservation_store import RollupDifference, compare_rollups
 from tollhouse_server.reporting.periods import Period, days_of, month_period
@@ -32,6 +34,7 @@ SCOPES = [
     *(parse_scope(f"tenants/acme/departments/{one}") for one in ("research", "sales", "vision")),
     parse_scope("tenants/acme/departments/vision/projects/labels"),
 ]
+INPUT = Line(sku="input_text", quantity=9, unit=Unit.TOKEN, nanos_per_million=4_444_444, cost_nanos=40)
 SPLITS = [one for one in Dimension if one not in (Dimension.SKU, Dimension.DEPARTMENT_PATH)]
 
 
@@ -231,6 +234,12 @@ async def test_who_has_read_the_watermark_keeps_no_tick_waiting(books: Books) ->
         ("UPDATE usage_rollup_sku SET quantity = quantity + 1", "sku", "quantity"),
         ("UPDATE usage_record SET cost_nanos = cost_nanos + 1", "usage", "cost_nanos"),
         ("UPDATE usage_rollup_day SET cost_nanos = cost_nanos + 1", "day", "cost_nanos"),
+        ("UPDATE usage_rollup_label SET cost_nanos = cost_nanos + 1", "label", "cost_nanos"),
+        ("UPDATE usage_rollup_label SET value = 'another'", "label", "calls"),
+        ("DELETE FROM usage_rollup_label", "label", "calls"),
+        ("UPDATE usage_rollup_price SET quantity = quantity - 1", "price", "quantity"),
+        ("UPDATE usage_rollup_price SET nanos_per_million = nanos_per_million + 1", "price", "cost_nanos"),
+        ("DELETE FROM usage_rollup_price", "price", "cost_nanos"),
         ("UPDATE usage_record SET model = 'another'", "usage", "record_count"),
         ("DELETE FROM usage_rollup", "usage", "record_count"),
     ],
@@ -238,7 +247,7 @@ async def test_who_has_read_the_watermark_keeps_no_tick_waiting(books: Books) ->
 async def test_one_nano_dollar_amiss_is_found(books: Books, statement: str, part: str, field: str) -> None:
     """Whichever side it is on, with the tenant, the day and both values; and nothing is found before."""
     await books.add_tenant()
-    await books.book(100, at=datetime(2026, 5, 15, 12, tzinfo=UTC))
+    await books.book(100, at=datetime(2026, 5, 15, 12, tzinfo=UTC), lines=[INPUT])
     await build(books, datetime(2026, 5, 16, tzinfo=UTC))
     before = await differences(books)
     await books.view.connection.execute(statement)
