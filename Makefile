@@ -25,8 +25,8 @@ run: $(READY) ## Serve Tollhouse with everything it needs, in the foreground; st
 	@$(BIN)/tollhouse-server run
 
 .PHONY: test
-test: $(READY) ## Run the tests: units, integration, acceptance, architecture (minutes)
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder tests --ignore=tests/faults --ignore=tests/bench $(ARGS)
+test: $(READY) ## Run the tests: units, integration, acceptance (minutes); those of the house rules are in `make check`
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder tests/acceptance tests/integration tests/unit $(ARGS)
 
 .PHONY: check
 check: check-lint check-types check-layers check-protos check-deploy check-generated check-rules ## Check all that needs no server: lint, types, layers, protos, deploy files, house rules
