@@ -35,6 +35,7 @@ _LEDGER_FUNCTIONS = (
     "create_request_partition(date)",
     "create_usage_partition(date)",
     "drop_request_partitions(date)",
+    "ledger_epoch()",
     "ledger_now()",
     "ledger_unfit()",
 )

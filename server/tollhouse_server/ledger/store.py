@@ -55,7 +55,8 @@ _ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
 _REQUEST_KEY = Columns("tenant_id text, request_id uuid")
 
 # Four questions in one round trip, each answered with arrays in a single row: the clock, the counters, the attempts
-# that end here, and the request ids that are taken. `n` counts what was asked for from 1.
+# that end here, and the request ids that are taken. `n` counts what was asked for from 1. The epoch is read when the
+# counters are locked: limits may have changed while this waited for them.
 _LOOK = f"""
 WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
 locked AS MATERIALIZED (
@@ -76,13 +77,12 @@ taken AS (
     JOIN request_key k
         ON k.tenant_id = wanted.tenant_id AND k.request_id = wanted.request_id AND k.day = ANY ($8::date[])
 )
-SELECT e.value AS epoch, clock.now, c.*, a.*, t.*
-FROM clock, epoch e,
+SELECT ledger_epoch() AS epoch, clock.now, c.*, a.*, t.*
+FROM clock,
     (SELECT array_agg(n), array_agg(held), array_agg(expected), array_agg(settled), array_agg(alert_at)
      FROM locked) AS c,
     (SELECT array_agg(n), array_agg(holds) FROM ended) AS a,
     (SELECT array_agg(n), array_agg(fingerprint) FROM taken) AS t
-WHERE e.topic = 'limits'
 """  # noqa: S608 - columns of this module
 
 _MOVES_FROM = 9
@@ -93,9 +93,10 @@ _ATTEMPTS_FROM = _RECORDS_FROM + len(RECORD)
 # After a look ($1 is null) nothing can be other than it was seen. Without one everything must be as it was planned,
 # or nothing is written: the minute and the limits ($1, $2), room on each counter and no alert due ($3 of them), each
 # attempt that ends here still in flight, with the holds that are known here ($4 of them), and no request id taken on
-# an earlier day ($8), which the insertion would not notice. $5 is when the calls are sent, $6 the days on which a
-# claim may stand, $7 those to claim. Counters first, then attempts, then request ids: of two ticks that claim one id
-# at the same moment the second waits for the first, and fails.
+# an earlier day ($8), which the insertion would not notice. The epoch is asked for last: limits may have changed while
+# this waited for a counter. $5 is when the calls are sent, $6 the days on which a claim may stand, $7 those to claim.
+# Counters first, then attempts, then request ids: of two ticks that claim one id at the same moment the second waits
+# for the first, and fails.
 _WRITE = f"""
 WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
 -- In the order of the parameters, which is that of the keys: only nested loops are allowed here.
@@ -115,15 +116,16 @@ ended AS (
 new AS MATERIALIZED (SELECT * FROM {ATTEMPT.unnest("new", first=_ATTEMPTS_FROM)}),
 written AS MATERIALIZED (
     SELECT CASE WHEN $1::timestamptz IS NULL OR (
-        clock.now >= $1 AND clock.now < $1 + interval '1 minute' AND epoch.value = $2::bigint
+        clock.now >= $1 AND clock.now < $1 + interval '1 minute'
         AND (SELECT count(*) FROM moved WHERE fits) = $3::bigint AND (SELECT count(*) FROM ended) = $4::bigint
         AND NOT EXISTS (
             SELECT FROM new JOIN request_key k
                 ON k.tenant_id = new.tenant_id AND k.request_id = new.request_id AND k.day = ANY ($8::date[])
             WHERE new.fingerprint <> ''
         )
+        AND ledger_epoch() = $2::bigint
     ) THEN clock.now ELSE ledger_unfit() END AS at
-    FROM clock, epoch WHERE epoch.topic = 'limits'
+    FROM clock
 ),
 booked AS (
     INSERT INTO usage_record (settled_at, {RECORD.names})
@@ -207,12 +209,12 @@ class Look:
 
 async def read_clock(connection: "Connection") -> tuple[int, datetime]:
     """Return the epoch of the limit definitions and the database's clock, the only one the ledger goes by."""
-    row = _epoch_row(await connection.fetchrow(_CLOCK))
+    row = _epoch_row(await connection.fetchrow(_CLOCK), "value")
     return row["value"], row["now"]
 
 
-def _epoch_row(row: asyncpg.Record | None) -> asyncpg.Record:
-    if row is None:
+def _epoch_row(row: asyncpg.Record | None, column: str) -> asyncpg.Record:
+    if row is None or row[column] is None:
         raise LookupError("table epoch has no row for limits: migrations are incomplete")
     return row
 
@@ -229,7 +231,7 @@ async def look(
     row = await connection.fetchrow(
         _LOOK, *_COUNTER.texts(counters), *ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
     )
-    row = _epoch_row(row)
+    row = _epoch_row(row, "epoch")
     epoch, now, places, held, expected, settled, alerts, ended_places, holds, taken_places, fingerprints = row
     found = Look(epoch=epoch, now=now)
     if places:

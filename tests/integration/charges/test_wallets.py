@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from tollhouse.admin.v1 import departments_pb2, limit_alerts_pb2, limit_increases_pb2, limits_pb2
 from tollhouse.admin.v1 import wallets_pb2 as pb
+from tollhouse_server.chargeback import wallet_store
 from tollhouse_server.chargeback.wallets import WalletExpiry
 from tollhouse_server.errors import InvalidRequest, LimitExceeded, ResourceExists, ResourceInUse
 from tollhouse_server.ledger.terms import CallTerms
@@ -242,3 +244,33 @@ async def test_calls_top_ups_and_expiries_at_once_lose_no_money(
     listed = (await plane.call(pb.ListWalletTopUpsRequest(name=NAME))).top_ups
     assert sum(one.spent.nanos for one in listed) == spent
     assert sum(one.remaining.nanos for one in listed) == left
+
+
+@pytest.mark.parametrize("looks_first", [False, True])
+async def test_a_call_that_waits_while_a_top_up_expires_is_refused_what_has_expired(
+    plane: Plane, process: LedgerProcess, fresh_database: TestDatabase, looks_first: bool
+) -> None:
+    """The limits that a tick goes by are those of the moment at which it has the wallet's counter, not of its start."""
+    await plane.call(top_up(100, "soon", days=1))
+    await spend(process, 1)
+    process.tick.memory.backoff.ticks_to_look = 10 if looks_first else 0
+    await make_due(fresh_database, "soon")
+
+    async with asyncio.timeout(20):
+        async with plane.database.transaction() as session:
+            await wallet_store.bring_up_to_date(session, "acme", "purse")
+            waiting = asyncio.create_task(reserve(process, 50))
+            async with ledger_of(fresh_database.root_dsn) as connection:
+                await somebody_waits_for_a_row(connection)
+
+        with pytest.raises(LimitExceeded):
+            await waiting
+
+    assert await wallet(plane) == (100, 99, 1, 0, 0)
+
+
+async def somebody_waits_for_a_row(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Return once a statement of this database waits for another one's lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while not await connection.fetchval(query):  # noqa: ASYNC110 - the database tells nobody
+        await asyncio.sleep(0)
