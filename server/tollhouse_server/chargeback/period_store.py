@@ -1,24 +1,19 @@
 """The SQL of months, sealed statements and adjustments. Every function works in its caller's transaction."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback.tables import AdjustmentRow, BillingPeriodRow, SealedStatementRow
-from tollhouse_server.database.integrity import constraints
+from tollhouse_server.database.integrity import LOCK_NOT_AVAILABLE, closed_months, constraints, refusal_of
 from tollhouse_server.database.rows import insert, run_sql
-from tollhouse_server.errors import PeriodClosed, ResourceExists, ResourceNotFound, StoreUnavailable
+from tollhouse_server.errors import ResourceExists, ResourceNotFound, StoreUnavailable
 from tollhouse_server.names import AdjustmentName, PeriodName
 from tollhouse_server.reporting.periods import Period
-from tollhouse_server.reporting.rollup_store import LOCK_NOT_AVAILABLE, refusal_of, rolled_days
-
-_CLOSED: Final = "TH002"
-"""The SQLSTATE with which triggers refuse a change of a closed month."""
+from tollhouse_server.reporting.rollup_store import rolled_days
 
 
 async def find_period(session: AsyncSession, name: PeriodName, *, lock: bool = False) -> BillingPeriodRow | None:
@@ -132,19 +127,8 @@ async def create_adjustment(session: AsyncSession, row: AdjustmentRow) -> Adjust
         ResourceExists: its id is taken.
     """
     exists = ResourceExists(name=str(AdjustmentName(row.tenant_id, row.adjustment_id)))
-    with _closed(PeriodName(row.tenant_id, row.month)), constraints({"adjustment_pkey": exists}):
+    with closed_months(), constraints({"adjustment_pkey": exists}):
         return await insert(session, row)
-
-
-@contextmanager
-def _closed(name: PeriodName) -> Iterator[None]:
-    """Raise PeriodClosed where the database's own lock refuses a change."""
-    try:
-        yield
-    except DBAPIError as error:
-        if refusal_of(error)[0] == _CLOSED:
-            raise PeriodClosed(name=str(name)) from error
-        raise
 
 
 async def get_adjustment(session: AsyncSession, name: AdjustmentName) -> AdjustmentRow:

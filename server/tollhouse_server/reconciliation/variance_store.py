@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.database.integrity import closed_months
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import PeriodClosed, ResourceNotFound
+from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.names import BillReconciliationName, BillVarianceName
 from tollhouse_server.reconciliation.variances import Compared, Finding, LineKey, Reason, Variance
-from tollhouse_server.reporting.rollup_store import refusal_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +59,6 @@ class Share:
     amount_nanos: int
     basis_nanos: int
 
-
-_CLOSED: Final = "TH002"
-"""The SQLSTATE with which triggers refuse a change of a closed month."""
 
 _MONEY: Final = ("booked_nanos", "billed_nanos", "credits_nanos", "unexplained_nanos")
 _SAVE_RECONCILIATION = """
@@ -256,13 +252,8 @@ async def charge(session: AsyncSession, accepted: Variance, shares: Sequence[Sha
         "by": accepted.accepted_by,
         "shares": json.dumps(documents),
     }
-    try:
+    with closed_months():
         await run_sql(session, _CHARGE, values)
-    except DBAPIError as error:
-        sqlstate, message = refusal_of(error)
-        if sqlstate == _CLOSED:
-            raise PeriodClosed(name=message.removesuffix(" is closed")) from error
-        raise
 
 
 async def list_blocking(session: AsyncSession, tenant: str, first: date, last: date) -> list[Variance]:

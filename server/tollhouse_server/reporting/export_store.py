@@ -12,11 +12,12 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.database.integrity import LOCK_NOT_AVAILABLE, refusal_of
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import MonthNotDroppable, ResourceNotFound, StoreUnavailable
 from tollhouse_server.names import UsageExportName
 from tollhouse_server.reporting.periods import Period
-from tollhouse_server.reporting.rollup_store import LOCK_NOT_AVAILABLE, fetch_rows, refusal_of
+from tollhouse_server.reporting.rollup_store import fetch_rows
 from tollhouse_server.reporting.tables import EXPORT
 
 _OBSTACLE: Final = "TH001"

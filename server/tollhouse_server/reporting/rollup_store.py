@@ -10,6 +10,7 @@ from sqlalchemy import Insert, Row, Select, TableClause, func, insert, literal, 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.database.integrity import LOCK_NOT_AVAILABLE, refusal_of
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RecordsDropped, StoreUnavailable
 from tollhouse_server.ledger.windows import midnight
@@ -22,9 +23,6 @@ from tollhouse_server.reporting.tables import EXPORT, ROLLUP, ROLLUP_DAY, ROLLUP
 
 # Any constant that no other advisory lock of Tollhouse uses: spells "roll".
 _BUILD_LOCK: Final = 0x726F6C6C
-
-LOCK_NOT_AVAILABLE: Final = "55P03"
-"""The SQLSTATE of a lock_timeout that has passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +130,6 @@ async def read_watermark(session: AsyncSession) -> datetime:
             raise StoreUnavailable(detail="the ledger's clock is held") from error
         raise
     return watermark
-
-
-def refusal_of(error: DBAPIError) -> tuple[str, str]:
-    """Return the SQLSTATE and the message with which PostgreSQL refused a statement."""
-    cause = error.orig.__cause__ if error.orig is not None else None
-    return str(getattr(cause, "sqlstate", None) or ""), str(getattr(cause, "message", ""))
 
 
 async def read_now(session: AsyncSession) -> datetime:

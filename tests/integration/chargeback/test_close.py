@@ -19,9 +19,10 @@ from tollhouse_admin.statement_proofs import StatementVerifier, read_statement, 
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.values import money
+from tollhouse_server.database.integrity import CLOSED, refusal_of
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import PeriodClosed, PeriodObstructed, SecondPersonNeeded, WrongState
-from tollhouse_server.reporting.rollup_store import build_next_day, refusal_of
+from tollhouse_server.reporting.rollup_store import build_next_day
 from tollhouse_server.vault.signing import Purpose, SigningKey
 
 from tests.drivers.books import Books, in_project
@@ -177,7 +178,6 @@ async def test_an_adjustment_of_a_closed_month_stands_in_a_later_one_with_its_re
     assert list(listed.adjustments) == [entered]
 
 
-LOCKED = "TH002"
 _ALLOWED_OTHERWISE = ("UPDATE billing", "INSERT INTO adj", "INSERT INTO sealed", "INSERT INTO usage_roll")
 
 _RECORD = """
@@ -228,10 +228,10 @@ async def test_a_closed_month_refuses_every_change_by_sql_too(
 
     # The ledger may write records of all tenants, whichever its session names: there it is the lock that refuses.
     assert {await by_hand(books, _RECORD, role="tollhouse_ledger", tenant=one) for one in ("acme", "*", "x")} == {
-        LOCKED
+        CLOSED
     }
     for statement in (one for one in _BY_HAND if one.startswith(_ALLOWED_OTHERWISE)):
-        assert await by_hand(books, statement, role="tollhouse_control", tenant="acme") == LOCKED, statement
+        assert await by_hand(books, statement, role="tollhouse_control", tenant="acme") == CLOSED, statement
     async with books.database.transaction() as session:
         (row,) = (await run_sql(session, "SELECT count(*) AS n, sum(cost_nanos) AS nanos FROM usage_record")).all()
     assert (row.n, row.nanos) == (2, 100)
@@ -249,7 +249,7 @@ async def test_a_partition_made_after_the_close_is_guarded_too(books: Books, ser
     with pytest.raises(asyncpg.PostgresError) as refusal:
         await execute("INSERT INTO usage_record SELECT * FROM kept")
 
-    assert refusal.value.sqlstate == LOCKED
+    assert refusal.value.sqlstate == CLOSED
 
 
 async def by_hand(books: Books, statement: str, *, role: str, tenant: str) -> str:
