@@ -5,8 +5,10 @@ between that and writing it down; then it goes again, with the id that it had.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 from typing import Final
 
 import structlog
@@ -21,11 +23,11 @@ from tollhouse_server.documents import delivery_store as store
 from tollhouse_server.documents.formats import file_name, format_of
 from tollhouse_server.documents.language import language_of
 from tollhouse_server.documents.tables import DeliveryRow, DeliveryScheduleRow
-from tollhouse_server.documents.ways import Document, Ways, message_of, send, write_files
+from tollhouse_server.documents.ways import Document, MailServer, Ways, message_of, send, write_files
 from tollhouse_server.errors import StoreUnavailable, TollhouseError
 from tollhouse_server.names import DeliveryName, DepartmentName, Scope, TenantName
 from tollhouse_server.reporting.store import begin_snapshot
-from tollhouse_server.tenancy.store import read_clock
+from tollhouse_server.tenancy.store import read_clocks
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +35,7 @@ ROUND_SECONDS: Final = 60.0
 MOST_ATTEMPTS: Final = 12
 """With the pauses between them about two days."""
 
+_FAULT_MOST: Final = 500
 _LEASE: Final = timedelta(minutes=10)
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(hours=6)
@@ -64,8 +67,10 @@ class Deliveries:
     async def _plan(self) -> None:
         async with self.database.transaction() as session:
             planned = await store.plan_closed(session)
-            for schedule in await store.dated_schedules(session):
-                clock = await read_clock(session, schedule.tenant_id)
+            dated = await store.dated_schedules(session)
+            clocks = await read_clocks(session, {schedule.tenant_id for schedule in dated})
+            for schedule in dated:
+                clock = clocks[schedule.tenant_id]
                 month = month_before(current_month(clock))
                 due = tenant_month(month, clock).period.end + timedelta(days=schedule.day - 1)
                 # A schedule does not begin with what was due before there was one.
@@ -82,8 +87,12 @@ class Deliveries:
         async with self.database.within(name.tenant) as session:
             row = await store.get_delivery(session, name)
             schedule = await store.schedule_of(session, row)
+        if row.attempts > MOST_ATTEMPTS:
+            # A defect that ends the process must not do so for ever, and keep the deliveries of others waiting.
+            await self._failed(name, "each attempt has ended the process that made it; its log says why")
+            return False
         try:
-            await self._deliver(row, schedule)
+            refused = await self._deliver(row, schedule)
         except StoreUnavailable:
             raise
         except TollhouseError as error:
@@ -95,7 +104,9 @@ class Deliveries:
             return False
         async with self.database.within(name.tenant) as session:
             row = await store.get_delivery(session, name, lock=True)
-            await change(session, row, state="DELIVERED", delivered_at=datetime.now(UTC), fault="")
+            await change(session, row, state="DELIVERED", delivered_at=datetime.now(UTC), fault=refused[:_FAULT_MOST])
+        if refused:
+            _log.warning("delivery_not_taken_for_all", delivery=str(name), fault=refused)
         _log.info("statement_delivered", delivery=str(name), way=row.way, month=row.month)
         return True
 
@@ -104,34 +115,25 @@ class Deliveries:
             row = await store.get_delivery(session, name, lock=True)
             state = "FAILED" if row.attempts >= MOST_ATTEMPTS else "PENDING"
             at = datetime.now(UTC) + pause_after(row.attempts)
-            await change(session, row, state=state, next_attempt_at=at, fault=fault.replace("\0", "")[:500])
+            await change(session, row, state=state, next_attempt_at=at, fault=fault.replace("\0", "")[:_FAULT_MOST])
         _log.warning("delivery_failed", delivery=str(name), attempts=row.attempts, state=state, fault=fault)
 
-    async def _deliver(self, row: DeliveryRow, schedule: DeliveryScheduleRow) -> None:
+    async def _deliver(self, row: DeliveryRow, schedule: DeliveryScheduleRow) -> str:
+        """Deliver, and return for whom an e-mail was not taken; empty where it was for all."""
         recipients = schedule.recipients if row.way == "MAIL" else []
         self.ways.check(to_folder=row.way == "FOLDER", recipients=recipients, field="recipients")
         async with self.database.within(row.tenant_id, begin=begin_snapshot) as session:
             statement = await make_statement(session, StatementQuestion(scope=_scope(schedule), month=row.month))
-        await asyncio.to_thread(self._hand_over, row, schedule, statement)
+        return await asyncio.to_thread(self._hand_over, row, schedule, statement)
 
-    def _hand_over(self, row: DeliveryRow, schedule: DeliveryScheduleRow, statement: Statement) -> None:
+    def _hand_over(self, row: DeliveryRow, schedule: DeliveryScheduleRow, statement: Statement) -> str:
         documents = [_document(statement, wanted, schedule.language) for wanted in schedule.formats]
         if row.way == "FOLDER" and self.ways.folder is not None:
             # Only ids: whoever makes a schedule has no say in where the files are.
             write_files(self.ways.folder, (row.tenant_id, row.schedule_id, row.month), documents)
         elif row.way == "MAIL" and self.ways.mail is not None:
-            language, key = language_of(schedule.language), str(DeliveryName(row.tenant_id, row.delivery_id))
-            month = language.month(statement.month)
-            charge = language.money(statement.totals.charge_nanos)
-            message = message_of(
-                key=key,
-                server=self.ways.mail,
-                recipients=schedule.recipients,
-                subject=f"{statement.display_name}: {language.say('title_of', month=month)}",
-                text=language.say("mail_text", name=statement.display_name, month=month, charge=charge),
-                documents=documents,
-            )
-            send(self.ways.mail, message)
+            return send(self.ways.mail, _message(self.ways.mail, row, schedule, statement, documents))
+        return ""
 
 
 def pause_after(attempts: int) -> timedelta:
@@ -144,6 +146,26 @@ def _scope(schedule: DeliveryScheduleRow) -> Scope:
     if schedule.department_id:
         return DepartmentName(schedule.tenant_id, schedule.department_id)
     return TenantName(schedule.tenant_id)
+
+
+def _message(
+    server: MailServer,
+    row: DeliveryRow,
+    schedule: DeliveryScheduleRow,
+    statement: Statement,
+    documents: Sequence[Document],
+) -> EmailMessage:
+    language = language_of(schedule.language)
+    month = language.month(statement.month)
+    charge = language.money(statement.totals.charge_nanos)
+    return message_of(
+        key=str(DeliveryName(row.tenant_id, row.delivery_id)),
+        server=server,
+        recipients=schedule.recipients,
+        subject=f"{statement.display_name}: {language.say('title_of', month=month)}",
+        text=language.say("mail_text", name=statement.display_name, month=month, charge=charge),
+        documents=documents,
+    )
 
 
 def _document(statement: Statement, wanted: str, language: str) -> Document:

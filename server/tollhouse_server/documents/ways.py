@@ -5,7 +5,7 @@ import os
 import smtplib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Final, Literal
@@ -34,7 +34,7 @@ class MailServer:
     sender: str
     security: Literal["starttls", "tls", "none"] = "starttls"
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     domains: tuple[str, ...] = ()
 
 
@@ -98,8 +98,10 @@ def message_of(
     return message
 
 
-def send(server: MailServer, message: EmailMessage) -> None:
-    """Hand an e-mail to the server; it takes a thread for as long as that lasts.
+def send(server: MailServer, message: EmailMessage) -> str:
+    """Hand an e-mail to the server, which takes a thread for as long as that lasts; return for whom it was not taken.
+
+    That is a text for people, with the server's answer for each of them, and empty where it was taken for all.
 
     Raises:
         OSError: the server cannot be reached, or takes the message for none of the recipients (SMTPException is one).
@@ -110,7 +112,10 @@ def send(server: MailServer, message: EmailMessage) -> None:
             connection.starttls(context=trust)
         if server.user:
             connection.login(server.user, server.password)
-        connection.send_message(message)
+        refused = connection.send_message(message)
+    return "; ".join(
+        f"not taken for {address}: {code} {said.decode(errors='replace')}" for address, (code, said) in refused.items()
+    )
 
 
 def _connected(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:

@@ -102,15 +102,24 @@ async def read_clock(session: AsyncSession, tenant: str) -> Clock:
     Raises:
         ResourceNotFound: there is no such tenant.
     """
-    found = await run_sql(
-        session,
-        "SELECT clock_timestamp() AS now, time_zone, fiscal_month_start_day FROM tenant WHERE tenant_id = :tenant",
-        {"tenant": tenant},
-    )
-    row = found.one_or_none()
-    if row is None:
+    clocks = await read_clocks(session, [tenant])
+    if tenant not in clocks:
         raise ResourceNotFound(name=str(TenantName(tenant)))
-    return Clock(now=row.now, zone=ZoneInfo(row.time_zone), fiscal_month_start_day=row.fiscal_month_start_day)
+    return clocks[tenant]
+
+
+async def read_clocks(session: AsyncSession, tenants: Collection[str]) -> dict[str, Clock]:
+    """Return the database's time and the calendar of each of the tenants that there are, by id."""
+    query = """
+SELECT tenant_id, clock_timestamp() AS now, time_zone, fiscal_month_start_day FROM tenant
+WHERE tenant_id = ANY (:tenants)
+"""
+    return {
+        row.tenant_id: Clock(
+            now=row.now, zone=ZoneInfo(row.time_zone), fiscal_month_start_day=row.fiscal_month_start_day
+        )
+        for row in await run_sql(session, query, {"tenants": list(tenants)})
+    }
 
 
 # --- departments ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.services.deliveries_service import DeliveryService
 from tollhouse_server.database.rows import run_sql
+from tollhouse_server.documents import delivery_store as store
 from tollhouse_server.documents.deliveries import MOST_ATTEMPTS, Deliveries
 from tollhouse_server.documents.ways import MailServer, Ways
 from tollhouse_server.errors import (
@@ -44,6 +45,15 @@ class Post:
         self.messages: list[Message] = []
         self.recipients: list[str] = []
         self.refusal = ""
+        self.unknown = ""
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address == self.unknown:
+            return "550 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         if self.refusal:
@@ -144,6 +154,47 @@ async def test_an_e_mail_has_every_document_and_goes_to_whom_the_schedule_says(
     assert str(email.header.make_header(email.header.decode_header(message["Subject"]))).endswith("2026年5月账单")
     names = [part.get_filename() for part in message.walk() if part.get_filename()]
     assert names == ["statement-acme-2026-05-zh-Hans.xlsx", "statement-acme-2026-05-zh-Hans.focus.csv"]
+
+
+async def test_a_recipient_whose_mailbox_is_refused_is_named_beside_what_went_to_the_others(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """It is delivered once and for all, and somebody can see for whom it was not."""
+    handler, server = post
+    handler.unknown = "gone@acme.example"
+    ways = Ways(mail=server)
+    service = service_of(books, ways)
+    await service.create_delivery_schedule(schedule(to_folder=False, recipients=[handler.unknown, CFO]), by(ROBOT))
+    await closed(books, chargeback)
+
+    delivered = await Deliveries(books.database, ways).deliver_due()
+
+    (delivery,) = await listed(service, state=pb.Delivery.STATE_DELIVERED)
+    assert (delivered, handler.recipients) == (1, [CFO])
+    assert delivery.fault == "not taken for gone@acme.example: 550 no such mailbox"
+
+
+async def test_a_delivery_whose_attempts_all_ended_their_process_is_given_up(
+    books: Books, chargeback: ChargebackService, tmp_path: Path
+) -> None:
+    """Else it would end the housekeeper for ever, and keep the deliveries of others waiting."""
+    ways = Ways(folder=tmp_path)
+    service = service_of(books, ways)
+    await service.create_delivery_schedule(schedule(), by(ROBOT))
+    await closed(books, chargeback)
+    async with books.database.transaction() as session:
+        await store.plan_closed(session)
+        await run_sql(session, "UPDATE delivery SET attempts = :attempts", {"attempts": MOST_ATTEMPTS})
+
+    delivered = await Deliveries(books.database, ways).deliver_due()
+
+    (delivery,) = await listed(service, state=pb.Delivery.STATE_FAILED)
+    assert (delivered, _names(tmp_path)) == (0, [])
+    assert "ended the process" in delivery.fault
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def test_a_delivery_that_fails_is_tried_again_later_and_then_waits_for_somebody(

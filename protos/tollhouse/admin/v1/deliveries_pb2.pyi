@@ -171,7 +171,7 @@ class Delivery(_message.Message):
     attempts: _builtins.int
     """How often it was tried."""
     fault: _builtins.str
-    """What stood against it at last; empty where nothing did."""
+    """What stood against it at last, or for which recipients a delivered e-mail was not taken; empty where nothing did."""
     etag: _builtins.str
     """Version of the resource. Sent back with a change it makes a lost update impossible (ETAG_MISMATCH)."""
     @_builtins.property

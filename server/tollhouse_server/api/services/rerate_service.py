@@ -18,7 +18,7 @@ from tollhouse_server.reporting.periods import Period, month_period
 from tollhouse_server.reporting.rerate_store import Rerated, rerate_periods
 from tollhouse_server.reporting.rerating import RatedLine, Target
 from tollhouse_server.reporting.store import begin_snapshot
-from tollhouse_server.tenancy.store import list_tenants, read_clock
+from tollhouse_server.tenancy.store import list_tenants, read_clocks
 
 _TENANTS = 1_000
 
@@ -70,8 +70,8 @@ async def _scopes(session: AsyncSession, parent: str) -> list[Scope]:
 
 async def _periods(session: AsyncSession, scopes: list[Scope], month: str) -> tuple[dict[Scope, Period], datetime]:
     """Return the month of each scope in its tenant's time zone, and the time."""
-    clocks = {scope: await read_clock(session, scope.tenant) for scope in scopes}
-    periods = {scope: month_period(month, clock.zone) for scope, clock in clocks.items()}
+    clocks = await read_clocks(session, {scope.tenant for scope in scopes})
+    periods = {scope: month_period(month, clocks[scope.tenant].zone) for scope in scopes}
     return periods, max(clock.now for clock in clocks.values())
 
 
