@@ -135,6 +135,7 @@ class ServiceParts:
     witness: Witness
     oidc_issuers: Collection[str] = ()
     prices_need_second_person: bool = False
+    most_label_values: int = 1000
 
 
 def all_methods(parts: ServiceParts) -> list[Method]:
@@ -253,7 +254,10 @@ def _charge_services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tupl
         (_descriptor(shared_costs_pb2, "SharedCostService"), SharedCostService(database, mutations, pages)),
         (_descriptor(wallets_pb2, "WalletService"), WalletService(database, mutations, pages)),
         (_descriptor(currencies_pb2, "CurrencyService"), CurrencyService(database, mutations, pages)),
-        (_descriptor(bound_labels_pb2, "BoundLabelService"), BoundLabelService(database, mutations)),
+        (
+            _descriptor(bound_labels_pb2, "BoundLabelService"),
+            BoundLabelService(database, mutations, pages, most_values=parts.most_label_values),
+        ),
     ]
 
 

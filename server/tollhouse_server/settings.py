@@ -181,6 +181,10 @@ class Settings(BaseSettings):
     prices_need_second_person: bool = False
     """Whether an import of prices only makes a proposal, which another principal than the importer must approve."""
 
+    most_label_values: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Distinct values of labels that callers may bring in a calendar month (UTC), by tenant. A call with one more is
+    served and charged all the same; its record has the value `other` there."""
+
     data_finding_days: Annotated[int, Field(ge=0, le=3650)] = 90
     """Days for which it is kept what data policies found in calls, which never has the values; 0 keeps it for ever."""
 

@@ -81,5 +81,7 @@ def test_a_bound_label_is_on_the_record_and_not_the_callers(
         if any("4711" in str(one) for one in labels):
             break
 
+    listed = tollhouse.json("labels", "list", "--tenant", company.tenant)
+    assert {"label": "run", "valueCount": "1"} in listed
     assert bound["labels"] == {"cost_center": "4711"}
     assert any("4711" in str(one) and "run" in str(one) for one in labels)

@@ -111,6 +111,7 @@ _ROWS: Final = {
     "tenant": """
         AuditService: ExportAuditEvents ListAuditCheckpoints SearchAuditEvents TailAuditEvents
             VerifyAuditTrail
+        BoundLabelService: ListFreeLabels
         ChargeRuleService: CreateChargeRule EndChargeRule GetChargeRule ListChargeRules
         ChargebackService: ClosePeriod CreateAdjustment ExportStatement ExportStatementRecords GetAdjustment
             GetPeriod GetStatement ListAdjustments ListPeriods ListSeals PreviewPeriod ReopenPeriod

@@ -1,20 +1,22 @@
-"""`tollhouse labels`: labels that the server puts on every record of a project or key."""
+"""`tollhouse labels`: labels that the server puts on every record of a project or key, and those that callers bring."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from tollhouse.admin.v1 import bound_labels_pb2 as pb
 from tollhouse.admin.v1.bound_labels_pb2_grpc import BoundLabelServiceStub
 
+from tollhouse_admin.amounts import parse_month
 from tollhouse_admin.charge_options import parse_pairs
-from tollhouse_admin.command import CHANGE, READ, Session, command, noun
+from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name
-from tollhouse_admin.output import Layout
+from tollhouse_admin.output import Layout, note
 from tollhouse_admin.resource import Etag, Kind
-from tollhouse_admin.scopes import Department, Tenant, complete_projects, project_name
+from tollhouse_admin.scopes import Department, Tenant, complete_projects, project_name, tenant_name
 
-app = noun("Labels bound to projects and keys: on every record, whatever the caller says.")
+app = noun("Labels: those bound to projects and keys, whatever callers say, and those that callers bring.")
 
 ProjectId = Annotated[str, typer.Argument(metavar="PROJECT", help="Id or name.", autocompletion=complete_projects)]
 Key = Annotated[str | None, typer.Option("--key", metavar="ID", help="An API key of the project, by its id.")]
@@ -65,3 +67,24 @@ def bind(
     pairs = parse_pairs(labels or [], example="cost_center=4711")
     request = pb.UpdateBoundLabelsRequest(bound_labels=pb.BoundLabels(name=name, labels=pairs, etag=etag or ""))
     LABELS.change(session, "bind", name, _stub(session).UpdateBoundLabels, request)
+
+
+FREE = Kind(Layout(["label", ("values", lambda one: one.value_count)]), _read)
+
+
+@command(app, "list", LIST)
+def list_free(
+    session: Session,
+    *,
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="The month, of UTC; `this` or `last`.")] = "this",
+    tenant: Tenant = None,
+) -> None:
+    """List the labels that callers have brought in a month, and say whether there is room for more values."""
+    wanted = parse_month(month, today=datetime.now(UTC).date())
+    request = pb.ListFreeLabelsRequest(parent=tenant_name(session, tenant), month=wanted)
+    method = _stub(session).ListFreeLabels
+    total = session.connection.call(method, pb.ListFreeLabelsRequest(parent=request.parent, month=wanted, page_size=1))
+    FREE.show_pages(session, method, request, "free_labels")
+    note(f"{total.value_count} of {total.most_values} values in {wanted}")
+    if total.value_count >= total.most_values:
+        note("no further value is kept: calls with one are booked under `other`")

@@ -69,7 +69,7 @@ _MONEY_READ |= (
     | _on("sharedCosts", *_READ)
     | _on("wallets", *_READ)
     | _on("displayCurrencies", "get")
-    | _on("boundLabels", "get")
+    | _on("boundLabels", *_READ)
     | _on("alternativeCosts", "list")
     | _on("deliverySchedules", *_READ)
     | _on("deliveries", *_READ)

@@ -374,6 +374,7 @@ def _charge_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{_ADMIN}.CurrencyService.AddCurrencyRate", permission="currencyRates.add")
     yield Rule(rpc=f"{_ADMIN}.CurrencyService.ListCurrencyRates", permission=None)  # Rates are published.
     yield from _standard("BoundLabelService", "boundLabels", "BoundLabels", "get update")
+    yield Rule(rpc=f"{_ADMIN}.BoundLabelService.ListFreeLabels", permission="boundLabels.list", fields=("parent",))
 
 
 def _caller_rules() -> Iterator[Rule]:

@@ -35,7 +35,11 @@ class LiveBoundLabels:
 
     def on(self, free: Mapping[str, str], *, tenant: str, project: str, credential: str) -> dict[str, str]:
         """Return the labels of a call's records: its own, over them those of its project, over all those of its key."""
-        labels = dict(free)
+        return {**free, **self.bound(tenant=tenant, project=project, credential=credential)}
+
+    def bound(self, *, tenant: str, project: str, credential: str) -> dict[str, str]:
+        """Return the labels that are bound to a project and a key of it, those of the key over those of the project."""
+        labels: dict[str, str] = {}
         for holder in (f"projects/{project}", f"apiKeys/{credential}"):
             bound = self._labels.get((tenant, holder))
             if bound is not None:

@@ -25,7 +25,9 @@ class GenerationCall:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. What the caller says of routing is as in `RouteRequest`;
     `resend_unknown` lets it go to another target after an attempt whose outcome is unknown, at the risk of two charges
-    (None: as the policy says). Each attempt asks `permit` right before it is admitted, and before it is sent.
+    (None: as the policy says). `booked_labels` are what its records have where that is not `labels`: values beyond a
+    bound are folded into one, and the call must be the same call when it is sent again. Each attempt asks `permit`
+    right before it is admitted, and before it is sent.
     """
 
     scope: Scope
@@ -36,6 +38,7 @@ class GenerationCall:
     body: Mapping[str, Any]
     deadline: float
     labels: Mapping[str, str] = field(default_factory=dict)
+    booked_labels: Mapping[str, str] | None = None
     environment: str = ""
     region: str | None = None
     kinds: frozenset[UpstreamKind] = frozenset()

@@ -78,7 +78,7 @@ class Stop:
             tier=self.tier,
             model=self.target.model,
             account_id=self.target.account_id,
-            labels=call.labels,
+            labels=call.labels if call.booked_labels is None else call.booked_labels,
             price_version=self.prices.version,
             ceiling=amounts_of(self.opening),
             shrink=self.shrink if self.opening.max_output_tokens else None,

@@ -111,6 +111,10 @@ DATA_FINDINGS_LOST = _counter(
     "tollhouse_data_findings_lost_total",
     "Findings of data policies that were counted but not written down, because too many waited; 0 is expected.",
 )
+LABEL_VALUES_BEYOND = _counter(
+    "tollhouse_label_values_beyond_total",
+    "Calls booked with a label's value `other`, because their tenant's month has as many values as it may.",
+)
 SETTLED_ABOVE_HOLD = _counter(
     "tollhouse_settled_above_hold_total", "Calls that cost more than was held for them; none is expected.", "model"
 )
@@ -323,6 +327,7 @@ DECLARATIONS: tuple[Declaration, ...] = (
     USAGE_MISSING,
     DATA_FOUND,
     DATA_FINDINGS_LOST,
+    LABEL_VALUES_BEYOND,
     CONTENTS,
     CONTENTS_WAITING,
     SETTLED_ABOVE_HOLD,

@@ -54,6 +54,7 @@ class Metrics:
         self._usage_missing = counter(declared.USAGE_MISSING, registry)
         self.contents = ContentMetrics(registry)
         self._data_found = counter(declared.DATA_FOUND, registry)
+        self._label_values_beyond = lone_counter(declared.LABEL_VALUES_BEYOND, registry)
         self._data_findings_lost = lone_counter(declared.DATA_FINDINGS_LOST, registry)
         self._settled_above_hold = counter(declared.SETTLED_ABOVE_HOLD, registry)
         self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
@@ -157,6 +158,10 @@ class Metrics:
     def data_finding_lost(self) -> None:
         """Count a finding that is written down nowhere."""
         self._data_findings_lost.inc()
+
+    def label_values_beyond(self) -> None:
+        """Note a call that was booked with the value `other` instead of its own."""
+        self._label_values_beyond.inc()
 
     def settled_above_hold(self, *, model: str) -> None:
         """Note a call that cost more than was held: the worst case was not the worst."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.api.department_moves import DueMoves
+from tollhouse_server.chargeback.label_bounds import LabelBounds
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.epochs import EpochWatch, Topic
@@ -14,6 +15,7 @@ from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.live import LiveCatalogue
 from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.key_ring import KeyRing, UpstreamKeyRef
@@ -34,10 +36,13 @@ class Knowledge:
     authorizer: Authorizer
     project_paths: ProjectPaths
     labels: LiveBoundLabels
+    label_bounds: LabelBounds
     keys: KeyRing
 
 
-async def open_knowledge(settings: Settings, database: Database, vault: VaultClient, pepper: bytes) -> Knowledge:
+async def open_knowledge(
+    settings: Settings, database: Database, vault: VaultClient, pepper: bytes, metrics: Metrics
+) -> Knowledge:
     """Load what a worker must know before it serves.
 
     Raises:
@@ -75,6 +80,7 @@ async def open_knowledge(settings: Settings, database: Database, vault: VaultCli
         authorizer=Authorizer(database, watch),
         project_paths=ProjectPaths(database, watch),
         labels=labels,
+        label_bounds=LabelBounds(database, metrics, most_values=settings.most_label_values),
         keys=keys,
     )
     await watch.refresh()

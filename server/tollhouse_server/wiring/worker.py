@@ -128,7 +128,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         # whether he may.
         knowing = Database(required_dsn(settings), pool_size=_KNOWING_CONNECTIONS)
         stack.push_async_callback(knowing.close)
-        knowledge = await open_knowledge(settings, knowing, vault, pepper)
+        knowledge = await open_knowledge(settings, knowing, vault, pepper, metrics)
         ledger = await open_ledger(settings, stack, metrics)
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
@@ -265,6 +265,7 @@ def _methods(
         output_cap_tokens=settings.default_output_cap_tokens,
         oidc_issuers=settings.oidc_issuers,
         prices_need_second_person=settings.prices_need_second_person,
+        most_label_values=settings.most_label_values,
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
@@ -273,6 +274,7 @@ def _methods(
             streaming=Streaming(generation),
             project_paths=knowledge.project_paths,
             labels=knowledge.labels,
+            label_bounds=knowledge.label_bounds,
         ),
     )
     return services.all_methods(parts)

@@ -22,6 +22,6 @@ async def plane(fresh_database: TestDatabase) -> AsyncIterator[Plane]:
     mutations, pages = Mutations(plane.database, b"f"), PageTokens(b"p")
     for kind in (ChargeRuleService, SharedCostService, WalletService, CurrencyService):
         plane.handlers[kind.__name__] = kind(plane.database, mutations, pages)
-    plane.handlers["BoundLabelService"] = BoundLabelService(plane.database, mutations)
+    plane.handlers["BoundLabelService"] = BoundLabelService(plane.database, mutations, pages, most_values=1000)
     yield plane
     await plane.database.close()

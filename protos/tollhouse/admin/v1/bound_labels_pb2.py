@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tollhouse/admin/v1/bound_labels.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n\x0b\x42oundLabels\x12\x9a\x01\n\x04name\x18\x01 \x01(\tB\x8b\x01\xbaH\x87\x01r\x84\x01\x32\x81\x01^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?/boundLabels$\x12l\n\x06labels\x18\x02 \x03(\x0b\x32+.tollhouse.admin.v1.BoundLabels.LabelsEntryB/\xbaH,\x9a\x01)\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x07r\x05\x10\x01\x18\x80\x01\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x15GetBoundLabelsRequest\x12\x9a\x01\n\x04name\x18\x01 \x01(\tB\x8b\x01\xbaH\x87\x01r\x84\x01\x32\x81\x01^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?/boundLabels$\"\x91\x01\n\x18UpdateBoundLabelsRequest\x12=\n\x0c\x62ound_labels\x18\x01 \x01(\x0b\x32\x1f.tollhouse.admin.v1.BoundLabelsB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x32\xd5\x01\n\x11\x42oundLabelService\x12\\\n\x0eGetBoundLabels\x12).tollhouse.admin.v1.GetBoundLabelsRequest\x1a\x1f.tollhouse.admin.v1.BoundLabels\x12\x62\n\x11UpdateBoundLabels\x12,.tollhouse.admin.v1.UpdateBoundLabelsRequest\x1a\x1f.tollhouse.admin.v1.BoundLabelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tollhouse/admin/v1/bound_labels.proto\x12\x12tollhouse.admin.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n\x0b\x42oundLabels\x12\x9a\x01\n\x04name\x18\x01 \x01(\tB\x8b\x01\xbaH\x87\x01r\x84\x01\x32\x81\x01^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?/boundLabels$\x12l\n\x06labels\x18\x02 \x03(\x0b\x32+.tollhouse.admin.v1.BoundLabels.LabelsEntryB/\xbaH,\x9a\x01)\x10\x10\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x07r\x05\x10\x01\x18\x80\x01\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x15GetBoundLabelsRequest\x12\x9a\x01\n\x04name\x18\x01 \x01(\tB\x8b\x01\xbaH\x87\x01r\x84\x01\x32\x81\x01^tenants/[a-z][a-z0-9-]{1,62}/departments/[a-z][a-z0-9-]{1,62}/projects/[a-z][a-z0-9-]{1,62}(/apiKeys/[a-z2-7]{12})?/boundLabels$\"\x91\x01\n\x18UpdateBoundLabelsRequest\x12=\n\x0c\x62ound_labels\x18\x01 \x01(\x0b\x32\x1f.tollhouse.admin.v1.BoundLabelsB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"/\n\tFreeLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bvalue_count\x18\x02 \x01(\x03\"\xc0\x01\n\x15ListFreeLabelsRequest\x12\x35\n\x06parent\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^tenants/[a-z][a-z0-9-]{1,62}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x33\n\x05month\x18\x04 \x01(\tB$\xbaH!r\x1c\x32\x1a^[0-9]{4}-(0[1-9]|1[0-2])$\xd8\x01\x01\"\x8f\x01\n\x16ListFreeLabelsResponse\x12\x32\n\x0b\x66ree_labels\x18\x01 \x03(\x0b\x32\x1d.tollhouse.admin.v1.FreeLabel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0bvalue_count\x18\x03 \x01(\x03\x12\x13\n\x0bmost_values\x18\x04 \x01(\x03\x32\xbe\x02\n\x11\x42oundLabelService\x12\\\n\x0eGetBoundLabels\x12).tollhouse.admin.v1.GetBoundLabelsRequest\x1a\x1f.tollhouse.admin.v1.BoundLabels\x12\x62\n\x11UpdateBoundLabels\x12,.tollhouse.admin.v1.UpdateBoundLabelsRequest\x1a\x1f.tollhouse.admin.v1.BoundLabels\x12g\n\x0eListFreeLabels\x12).tollhouse.admin.v1.ListFreeLabelsRequest\x1a*.tollhouse.admin.v1.ListFreeLabelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEBOUNDLABELSREQUEST'].fields_by_name['bound_labels']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEBOUNDLABELSREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATEBOUNDLABELSREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\"r 2\036^tenants/[a-z][a-z0-9-]{1,62}$'
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['month']._loaded_options = None
+  _globals['_LISTFREELABELSREQUEST'].fields_by_name['month']._serialized_options = b'\272H!r\0342\032^[0-9]{4}-(0[1-9]|1[0-2])$\330\001\001'
   _globals['_BOUNDLABELS']._serialized_start=157
   _globals['_BOUNDLABELS']._serialized_end=562
   _globals['_BOUNDLABELS_LABELSENTRY']._serialized_start=517
@@ -58,6 +66,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBOUNDLABELSREQUEST']._serialized_end=745
   _globals['_UPDATEBOUNDLABELSREQUEST']._serialized_start=748
   _globals['_UPDATEBOUNDLABELSREQUEST']._serialized_end=893
-  _globals['_BOUNDLABELSERVICE']._serialized_start=896
-  _globals['_BOUNDLABELSERVICE']._serialized_end=1109
+  _globals['_FREELABEL']._serialized_start=895
+  _globals['_FREELABEL']._serialized_end=942
+  _globals['_LISTFREELABELSREQUEST']._serialized_start=945
+  _globals['_LISTFREELABELSREQUEST']._serialized_end=1137
+  _globals['_LISTFREELABELSRESPONSE']._serialized_start=1140
+  _globals['_LISTFREELABELSRESPONSE']._serialized_end=1283
+  _globals['_BOUNDLABELSERVICE']._serialized_start=1286
+  _globals['_BOUNDLABELSERVICE']._serialized_end=1604
 # @@protoc_insertion_point(module_scope)

@@ -134,3 +134,99 @@ class UpdateBoundLabelsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateBoundLabelsRequest: _TypeAlias = UpdateBoundLabelsRequest  # noqa: Y015
+
+@_typing.final
+class FreeLabel(_message.Message):
+    """FreeLabel is a label that callers have brought themselves in a month."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUE_COUNT_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label."""
+    value_count: _builtins.int
+    """How many different values it has had."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        value_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "value_count", b"value_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreeLabel: _TypeAlias = FreeLabel  # noqa: Y015
+
+@_typing.final
+class ListFreeLabelsRequest(_message.Message):
+    """ListFreeLabelsRequest asks for the labels that callers have brought in a month."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Resource name of the tenant, `tenants/{tenant}`."""
+    page_size: _builtins.int
+    """Most entries in the answer: 0 to 1000, 0 means 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; the other fields must be as they were. Absent: the first page."""
+    month: _builtins.str
+    """The calendar month, of UTC, `YYYY-MM`; absent means the current one."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        month: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["month", b"month", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreeLabelsRequest: _TypeAlias = ListFreeLabelsRequest  # noqa: Y015
+
+@_typing.final
+class ListFreeLabelsResponse(_message.Message):
+    """ListFreeLabelsResponse is one page of labels, and the month's values in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREE_LABELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VALUE_COUNT_FIELD_NUMBER: _builtins.int
+    MOST_VALUES_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty when this is the last."""
+    value_count: _builtins.int
+    """How many different values all labels of the month have had together."""
+    most_values: _builtins.int
+    """How many there may be in a month (TOLLHOUSE_MOST_LABEL_VALUES). When there are as many, further ones are `other`."""
+    @_builtins.property
+    def free_labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___FreeLabel]:
+        """The labels, by name."""
+
+    def __init__(
+        self,
+        *,
+        free_labels: _abc.Iterable[Global___FreeLabel] | None = ...,
+        next_page_token: _builtins.str = ...,
+        value_count: _builtins.int = ...,
+        most_values: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_labels", b"free_labels", "most_values", b"most_values", "next_page_token", b"next_page_token", "value_count", b"value_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreeLabelsResponse: _TypeAlias = ListFreeLabelsResponse  # noqa: Y015

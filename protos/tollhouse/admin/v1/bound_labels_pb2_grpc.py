@@ -46,6 +46,11 @@ class BoundLabelServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.UpdateBoundLabelsRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.BoundLabels.FromString,
                 _registered_method=True)
+        self.ListFreeLabels = channel.unary_unary(
+                '/tollhouse.admin.v1.BoundLabelService/ListFreeLabels',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsResponse.FromString,
+                _registered_method=True)
 
 
 class BoundLabelServiceServicer:
@@ -68,6 +73,14 @@ class BoundLabelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFreeLabels(self, request, context):
+        """ListFreeLabels returns the labels that a tenant's callers have brought themselves in a month, by name, with how many
+        values each has had, and how many there may be. A call whose value is one more is booked under the value `other`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BoundLabelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +93,11 @@ def add_BoundLabelServiceServicer_to_server(servicer, server):
                     servicer.UpdateBoundLabels,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.UpdateBoundLabelsRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.BoundLabels.SerializeToString,
+            ),
+            'ListFreeLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFreeLabels,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +156,33 @@ class BoundLabelService:
             '/tollhouse.admin.v1.BoundLabelService/UpdateBoundLabels',
             tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.UpdateBoundLabelsRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.BoundLabels.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFreeLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.BoundLabelService/ListFreeLabels',
+            tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_bound__labels__pb2.ListFreeLabelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class BoundLabelServiceStub:
     """UpdateBoundLabels writes the labels of a project or key, all of them; calls that arrive within two seconds may still
     have the old ones. Repeatable by `request_id`.
     """
+    ListFreeLabels: _grpc.UnaryUnaryMultiCallable[_bound_labels_pb2.ListFreeLabelsRequest, _bound_labels_pb2.ListFreeLabelsResponse]
+    """ListFreeLabels returns the labels that a tenant's callers have brought themselves in a month, by name, with how many
+    values each has had, and how many there may be. A call whose value is one more is booked under the value `other`.
+    """
 
 @_typing.type_check_only
 class BoundLabelServiceAsyncStub(BoundLabelServiceStub):
@@ -54,6 +58,10 @@ class BoundLabelServiceAsyncStub(BoundLabelServiceStub):
     UpdateBoundLabels: _aio.UnaryUnaryMultiCallable[_bound_labels_pb2.UpdateBoundLabelsRequest, _bound_labels_pb2.BoundLabels]  # type: ignore[assignment]
     """UpdateBoundLabels writes the labels of a project or key, all of them; calls that arrive within two seconds may still
     have the old ones. Repeatable by `request_id`.
+    """
+    ListFreeLabels: _aio.UnaryUnaryMultiCallable[_bound_labels_pb2.ListFreeLabelsRequest, _bound_labels_pb2.ListFreeLabelsResponse]  # type: ignore[assignment]
+    """ListFreeLabels returns the labels that a tenant's callers have brought themselves in a month, by name, with how many
+    values each has had, and how many there may be. A call whose value is one more is booked under the value `other`.
     """
 
 class BoundLabelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +85,16 @@ class BoundLabelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_bound_labels_pb2.BoundLabels, _abc.Awaitable[_bound_labels_pb2.BoundLabels]]:
         """UpdateBoundLabels writes the labels of a project or key, all of them; calls that arrive within two seconds may still
         have the old ones. Repeatable by `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFreeLabels(
+        self,
+        request: _bound_labels_pb2.ListFreeLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bound_labels_pb2.ListFreeLabelsResponse, _abc.Awaitable[_bound_labels_pb2.ListFreeLabelsResponse]]:
+        """ListFreeLabels returns the labels that a tenant's callers have brought themselves in a month, by name, with how many
+        values each has had, and how many there may be. A call whose value is one more is booked under the value `other`.
         """
 
 def add_BoundLabelServiceServicer_to_server(servicer: BoundLabelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import outcome_message
 from tollhouse_server.api.routing_messages import asked_routing
+from tollhouse_server.chargeback.label_bounds import LabelBounds
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
@@ -34,12 +35,19 @@ class GenerationService:
     """Handlers of tollhouse.v1.GenerationService."""
 
     def __init__(
-        self, *, generation: Generation, streaming: Streaming, project_paths: ProjectPaths, labels: LiveBoundLabels
+        self,
+        *,
+        generation: Generation,
+        streaming: Streaming,
+        project_paths: ProjectPaths,
+        labels: LiveBoundLabels,
+        label_bounds: LabelBounds,
     ) -> None:
         self._generation = generation
         self._streaming = streaming
         self._project_paths = project_paths
         self._labels = labels
+        self._label_bounds = label_bounds
         self._mapper = Mapper()
 
     async def generate_content(self, request: GenerateContentRequest, call: Call) -> GenerateContentResponse:
@@ -77,6 +85,8 @@ class GenerationService:
     async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
         routing = asked_routing(request.routing)
         scope = await self._scope(request, call)
+        bound = self._labels.bound(tenant=scope.tenant_id, project=scope.project_id, credential=scope.credential_id)
+        free = {name: value for name, value in getattr(request, "labels", {}).items() if name not in bound}
         return GenerationCall(
             scope=scope,
             request_id=UUID(request.request_id) if request.HasField("request_id") else uuid4(),
@@ -84,12 +94,8 @@ class GenerationService:
             tier=request.tier if request.HasField("tier") else None,
             model=request.model if request.HasField("model") else None,
             body=self._body(request),
-            labels=self._labels.on(
-                getattr(request, "labels", {}),
-                tenant=scope.tenant_id,
-                project=scope.project_id,
-                credential=scope.credential_id,
-            ),
+            labels={**free, **bound},
+            booked_labels={**await self._label_bounds.bounded(free, tenant=scope.tenant_id), **bound},
             environment=call.principal.environment,
             region=routing.region,
             kinds=routing.kinds,
