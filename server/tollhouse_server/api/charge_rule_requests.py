@@ -6,7 +6,7 @@ from itertools import pairwise
 from tollhouse.admin.v1 import charge_rules_pb2 as pb
 
 from tollhouse_server.api.charge_dates import day_of, end_after, optional_day
-from tollhouse_server.api.values import etag, money, nanos_of, timestamp
+from tollhouse_server.api.values import etag, money, nanos_of, timestamp, written
 from tollhouse_server.chargeback.charge_tables import ChargeRuleRow
 from tollhouse_server.chargeback.rates import RuleKind, name_of
 from tollhouse_server.names import PLATFORM, ChargeRuleName, PlatformChargeRuleName, domain_of, invalid
@@ -44,24 +44,13 @@ def new_rule(request: pb.CreateChargeRuleRequest, *, creator: str) -> ChargeRule
         scope=_scope(asked.scope, tenant),
         selector=asked.selector,
         kind="",
-        reason=storable(asked.reason, "charge_rule.reason"),
+        reason=written(asked.reason, "charge_rule.reason"),
         starts_on=starts_on,
         ends_on=ends_on,
         creator=creator,
     )
     _charge(asked, row)
     return row
-
-
-def storable(text: str, field: str) -> str:
-    """Return what a person has written, without the white space around it.
-
-    Raises:
-        InvalidRequest: nothing is left, or it cannot be stored.
-    """
-    if "\0" in text or not text.strip():
-        raise invalid(field, "is required, and must not have a NUL character")
-    return text.strip()
 
 
 def _scope(scope: str, tenant: str) -> str:

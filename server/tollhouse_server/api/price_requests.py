@@ -32,7 +32,7 @@ async def keep_proposal(session: AsyncSession, request: FileRequest, wanted: Imp
         proposal_id=f"pp-{secrets.token_hex(8)}",
         base_version=wanted.base_version,
         format=pb.PriceFileFormat.Name(request.format).removeprefix("PRICE_FILE_FORMAT_"),
-        content=_storable(request.content),
+        content=request.content,
         digest=wanted.parsed.digest,
         note=wanted.parsed.note,
         max_jump_factor=wanted.allowances.max_jump_factor,
@@ -55,12 +55,6 @@ async def import_of(session: AsyncSession, row: PriceProposalRow, *, approver: s
         allowances=Allowances(max_jump_factor=row.max_jump_factor, allow_jumps=row.allows_jumps, reason=row.reason),
         shutdowns=await shutdowns(session),
     )
-
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise invalid("content", "must not have a NUL character")
-    return text
 
 
 def _expiry(request: FileRequest, now: datetime) -> datetime:

@@ -65,6 +65,18 @@ def nanos_of(message: Money, field: str) -> int:
     return nanos
 
 
+def written(text: str, field: str) -> str:
+    """Return what a person has written, without the white space around it.
+
+    Raises:
+        InvalidRequest: nothing is left.
+    """
+    kept = text.strip()
+    if not kept:
+        raise invalid(field, "is required")
+    return kept
+
+
 def limit_unit(metric: Metric) -> str:
     """Return the unit of a limit's amounts, as `LimitState.unit` names it."""
     return _LIMIT_UNITS[metric]

@@ -1,7 +1,5 @@
 """ChargeRuleService: mark-ups and discounts."""
 
-from datetime import date
-
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import charge_rules_pb2 as pb
 
@@ -12,7 +10,6 @@ from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import version_of
 from tollhouse_server.chargeback import rate_store as store
-from tollhouse_server.chargeback.charge_tables import ChargeRuleRow
 from tollhouse_server.chargeback.closed_months import require_open_days
 from tollhouse_server.chargeback.rates import name_of
 from tollhouse_server.database.engine import Database
@@ -66,18 +63,12 @@ class ChargeRuleService:
 
         async def act(session: AsyncSession) -> Change[pb.ChargeRule]:
             row = await store.get_rule(session, tenant, rule, request.name, lock=True)
-            before, ends_on = (
-                rule_message(row),
-                end_after(asked, starts=row.starts_on, ended=row.ends_on, field="end_date"),
-            )
-            await _require_open(session, row, ends_on)
+            before = rule_message(row)
+            ends_on = end_after(asked, starts=row.starts_on, ended=row.ends_on, field="end_date")
+            # The days on which it is not in force any more.
+            await require_open_days(session, row.scope, ends_on, row.ends_on)
             await store.end_rule(session, row, ends_on, expected_version=version, name=request.name)
             after = rule_message(row)
             return Change(resource=request.name, before=before, after=after, answer=after)
 
         return await self._mutations.run(call, request, pb.ChargeRule, act)
-
-
-async def _require_open(session: AsyncSession, row: ChargeRuleRow, ends_on: date) -> None:
-    """Return if the days that the rule is not in force on any more are in no closed month."""
-    await require_open_days(session, row.scope, ends_on, row.ends_on)

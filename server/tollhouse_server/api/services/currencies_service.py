@@ -7,10 +7,9 @@ from tollhouse.admin.v1 import currencies_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.charge_dates import day_of
-from tollhouse_server.api.charge_rule_requests import storable
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.values import etag, timestamp, version_of
+from tollhouse_server.api.values import etag, timestamp, version_of, written
 from tollhouse_server.chargeback import currency_store as store
 from tollhouse_server.chargeback.charge_tables import CurrencyRateRow, DisplayCurrencyRow
 from tollhouse_server.database.engine import Database
@@ -34,7 +33,7 @@ class CurrencyService:
             code=asked.currency_code,
             dated=day_of(asked.rate_date, "currency_rate.rate_date"),
             per_dollar_millionths=asked.per_dollar_millionths,
-            source=storable(asked.source, "currency_rate.source"),
+            source=written(asked.source, "currency_rate.source"),
             creator=call.principal.name,
         )
 

@@ -14,7 +14,7 @@ from tollhouse_server.api.price_requests import import_of, keep_proposal
 from tollhouse_server.api.values import version_of
 from tollhouse_server.database.decisions import APPROVE, REJECT, WITHDRAW, Decision, Step
 from tollhouse_server.database.engine import Database
-from tollhouse_server.names import PriceProposalName, invalid
+from tollhouse_server.names import PriceProposalName
 from tollhouse_server.pricing import proposal_store as store
 from tollhouse_server.pricing.imports import Import
 from tollhouse_server.pricing.tables import PriceProposalRow
@@ -78,8 +78,6 @@ class PriceProposalService:
 
     async def _take(self, step: Step, request: StepRequest, call: Call) -> pb.PriceProposal:
         name = PriceProposalName.parse(request.name)
-        if "\0" in request.decision_reason:
-            raise invalid("decision_reason", "must not have a NUL character")
         decision = Decision(
             step=step,
             by=call.principal.name,

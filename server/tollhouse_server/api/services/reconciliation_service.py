@@ -12,6 +12,7 @@ from tollhouse.admin.v1 import reconciliation_pb2 as pb
 
 from tollhouse_server.api import reconciliation_messages as messages
 from tollhouse_server.api.call import Call
+from tollhouse_server.api.charge_dates import optional_day
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.reconciliation_messages import MILLIONTHS_PER_PERCENT
@@ -129,7 +130,7 @@ class ReconciliationService:
                 by=call.principal.name,
                 reason=request.reason,
                 charges_tenants=not request.borne_by_platform,
-                effective_day=_day(request.effective_date),
+                effective_day=optional_day(request.effective_date, "effective_date"),
                 version=version_of(request.etag, request.name),
             )
             answer = pb.AcceptBillVarianceResponse(
@@ -240,13 +241,6 @@ def _filter(request: pb.ListBillVariancesRequest) -> VarianceFilter:
         state=pb.BillVariance.State.Name(request.state).removeprefix("STATE_") if request.state else "",
         blocking=True if request.blocking_only else None,
     )
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise invalid("effective_date", "is no day of the calendar") from None
 
 
 def _not_negative(nanos: int, field: str) -> int:

@@ -7,10 +7,9 @@ from tollhouse.admin.v1 import shared_costs_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.charge_dates import end_after, month_of, optional_month
-from tollhouse_server.api.charge_rule_requests import storable
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.values import etag, money, nanos_of, timestamp, version_of
+from tollhouse_server.api.values import etag, money, nanos_of, timestamp, version_of, written
 from tollhouse_server.chargeback import shared_cost_store as store
 from tollhouse_server.chargeback.charge_tables import SharedCostRow
 from tollhouse_server.chargeback.closed_months import require_open_months
@@ -92,12 +91,12 @@ def _new_cost(request: pb.CreateSharedCostRequest, *, creator: str) -> SharedCos
     return SharedCostRow(
         tenant_id=name.tenant,
         cost_id=name.shared_cost,
-        display_name=storable(asked.display_name, "shared_cost.display_name"),
+        display_name=written(asked.display_name, "shared_cost.display_name"),
         kind=pb.SharedCost.Kind.Name(asked.kind or pb.SharedCost.KIND_OTHER).removeprefix("KIND_"),
         amount_nanos=amount,
         method=method,
         shares=_shares(asked, method, name.tenant),
-        reason=storable(asked.reason, "shared_cost.reason"),
+        reason=written(asked.reason, "shared_cost.reason"),
         starts_on=starts_on,
         ends_on=ends_on,
         creator=creator,

@@ -102,7 +102,7 @@ def _new_wallet(request: pb.CreateWalletRequest) -> tuple[WalletRow, LimitRow]:
         tenant_id=name.tenant,
         wallet_id=name.wallet,
         limit_id=0,
-        display_name=asked.display_name.replace("\0", ""),
+        display_name=asked.display_name,
         low_balance_percent=percent,
     )
     return row, limit
@@ -119,7 +119,7 @@ def _new_top_up(request: pb.TopUpWalletRequest, name: WalletName, *, creator: st
         top_up_id=request.top_up_id or f"tu-{secrets.token_hex(8)}",
         amount_nanos=amount,
         expires_at=moment_of(asked.expire_time, "top_up.expire_time") if asked.HasField("expire_time") else None,
-        reference=asked.reference.replace("\0", ""),
+        reference=asked.reference,
         creator=creator,
     )
 
