@@ -51,9 +51,14 @@ LONGEST_CALL: Final = timedelta(hours=1)
 _CLOCKS_APART: Final = timedelta(minutes=1)
 
 
-async def begin_snapshot(session: AsyncSession) -> None:
-    """Make all that follows in the transaction see one state of the ledger; must be its first statement."""
+async def begin_snapshot(session: AsyncSession, *, snapshot: str = "") -> None:
+    """Make all that follows in the transaction see one state of the ledger; must be its first statement.
+
+    With `snapshot`, the id of one that another transaction has exported, it is the state that this one sees.
+    """
     await run_sql(session, SNAPSHOT)
+    if snapshot:
+        await run_sql(session, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
     # Before the snapshot is taken, which the next statement does.
     await keep_records(session)
 

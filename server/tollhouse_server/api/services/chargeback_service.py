@@ -24,7 +24,7 @@ from tollhouse_server.api.values import nanos_of, version_of
 from tollhouse_server.chargeback import adjustments, closing, period_store
 from tollhouse_server.chargeback.closing import Closed, Step
 from tollhouse_server.chargeback.periods import list_periods, obstacles, read_period
-from tollhouse_server.chargeback.record_store import stream_records
+from tollhouse_server.chargeback.record_store import share_snapshot, stream_records
 from tollhouse_server.chargeback.statement import Seal, Statement
 from tollhouse_server.chargeback.statements import StatementQuestion, make_statement, seal_of, statement_month
 from tollhouse_server.chargeback.tables import AdjustmentRow, BillingPeriodRow, SealedStatementRow
@@ -83,8 +83,9 @@ class ChargebackService:
             month, _ = await statement_month(session, question)
             ids = "-".join(str(question.scope).split("/")[1::2])
             yield pb.DocumentPiece(media_type="text/csv", file_name=f"records-{ids}-{month.name}.csv")
-            async for piece in stream_records(session, question.scope, month.period):
-                yield pb.DocumentPiece(content=piece)
+            async with self._database.within(call.domain, begin=await share_snapshot(session)) as other:
+                async for piece in stream_records([session, other], question.scope, month.period):
+                    yield pb.DocumentPiece(content=piece)
 
     async def _statement(self, request: StatementRequest, call: Call) -> Statement:
         question = await self._question(request, call)
