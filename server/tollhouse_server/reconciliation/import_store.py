@@ -141,18 +141,16 @@ async def list_imports(session: AsyncSession, *, after: tuple[datetime, UUID], s
     return [_import(row) for row in (await run_sql(session, _LIST, values)).all()]
 
 
-async def receive(session: AsyncSession, found: BillImport, lines: Sequence[BillLine]) -> int:
-    """Keep the next lines of a locked import; return how many it has then."""
+async def receive(session: AsyncSession, found: BillImport, lines: Sequence[BillLine]) -> None:
+    """Keep the next lines of a locked import."""
     values = {
         "import_id": found.import_id,
         "first": found.line_count,
         "lines": orjson.dumps([_document(line) for line in lines], default=_json).decode(),
     }
     await run_sql(session, _RECEIVE, values)
-    count = found.line_count + len(lines)
     update = "UPDATE bill_import SET line_count = :count WHERE import_id = :import_id"
-    await run_sql(session, update, {"count": count, "import_id": found.import_id})
-    return count
+    await run_sql(session, update, {"count": found.line_count + len(lines), "import_id": found.import_id})
 
 
 async def complete(session: AsyncSession, import_id: UUID) -> BillImport:

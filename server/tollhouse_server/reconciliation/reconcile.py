@@ -1,5 +1,6 @@
 """Reconciles a month: reads both books, compares them line by line, and keeps what differs."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -10,7 +11,8 @@ from tollhouse_server.reconciliation import use_store, variance_store
 from tollhouse_server.reconciliation.dates import days_of_month
 from tollhouse_server.reconciliation.map_store import current_rules
 from tollhouse_server.reconciliation.matching import Books, compare
-from tollhouse_server.reconciliation.policy import blocking_lines, read_policy
+from tollhouse_server.reconciliation.policy import blocking_lines
+from tollhouse_server.reconciliation.policy_store import read_policy
 from tollhouse_server.reconciliation.sides import lay_side_by_side
 from tollhouse_server.reconciliation.variance_store import Reconciliation
 from tollhouse_server.reconciliation.variances import Compared
@@ -28,12 +30,9 @@ async def reconcile(session: AsyncSession, month: str, *, run_by: str) -> Reconc
     around = first - _DAY, last + _DAY
     await use_store.rebuild_use(session, *around)
     map_version, sku_map = await current_rules(session)
-    sides = lay_side_by_side(
-        await use_store.booked_use(session, *around),
-        await use_store.billed_use(session, *around),
-        sku_map,
-        month=(first, last),
-    )
+    booked, billed = await use_store.booked_use(session, *around), await use_store.billed_use(session, *around)
+    # It takes the processor for as long as the bill is long; others must not wait for it.
+    sides = await asyncio.to_thread(lay_side_by_side, booked, billed, sku_map, month=(first, last))
     policy = await read_policy(session)
     books = Books(
         sides=sides,
@@ -42,7 +41,7 @@ async def reconcile(session: AsyncSession, month: str, *, run_by: str) -> Reconc
         month=(first, last),
         rounding_nanos=policy.rounding_nanos,
     )
-    lines = compare(books)
+    lines = await asyncio.to_thread(compare, books)
     differing = [line for line in lines if line.variance_nanos or line.findings]
     blocking = blocking_lines(policy, lines)
     values = _sums(month, lines, differing) | {

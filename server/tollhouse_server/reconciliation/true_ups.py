@@ -1,7 +1,6 @@
 """What a tenant is charged because Google bills otherwise than the ledger booked."""
 
 from dataclasses import dataclass
-from datetime import date
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -15,19 +14,15 @@ from tollhouse_server.reporting.periods import Period
 class TrueUp:
     """A tenant's part of an accepted difference; `variance` is its resource name.
 
-    `basis_nanos` is the use that the share was reckoned from, `reason` what was written by `accepted_by`, a resource
-    name. `day` is the day of the use, Pacific time; `model` is the price book's, empty where the difference is of none.
+    `basis_nanos` is the use that the share was reckoned from, `reason` what was written by who accepted it; `model` is
+    the price book's, empty where the difference is of none.
     """
 
     variance: str
     amount_nanos: int
     basis_nanos: int
-    day: date
     model: str
-    sku: str
-    google_project: str
     reason: str
-    accepted_by: str
 
 
 async def true_up_entries(session: AsyncSession, tenant: str, period: Period) -> tuple[TrueUp, ...]:
@@ -41,12 +36,8 @@ async def true_up_entries(session: AsyncSession, tenant: str, period: Period) ->
             variance=str(BillVarianceName(row.variance_id)),
             amount_nanos=row.amount_nanos,
             basis_nanos=row.basis_nanos,
-            day=row.day,
             model=row.model,
-            sku=row.sku,
-            google_project=row.project,
             reason=row.reason,
-            accepted_by=row.accepted_by,
         )
         for row in rows
     )

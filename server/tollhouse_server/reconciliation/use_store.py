@@ -18,19 +18,15 @@ from tollhouse_server.ledger.windows import midnight
 from tollhouse_server.pricing.skus import RELAY_SURCHARGE
 from tollhouse_server.reconciliation.dates import PACIFIC
 from tollhouse_server.reporting.facts import record_parts
-from tollhouse_server.reporting.tables import RECORD, SUSPENSE
+from tollhouse_server.reporting.tables import RECORD
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 CORRECTED_WITHIN: Final = timedelta(days=62)
 """Corrections of a call that come later than this after its month are not looked for."""
 
 _ACCOUNT: Final = table("account", column("account_id", String), column("project", String), column("kind", String))
-_USE: Final = table(
-    "upstream_use",
-    *(column(name) for name in ("tenant_id", "day", "project", "model", "sku", "calls", "quantity", "cost_nanos")),
-    column("suspense_nanos"),
-)
-_COLUMNS: Final = ("tenant_id", "day", "project", "model", "sku", "calls", "quantity", "cost_nanos", "suspense_nanos")
+_COLUMNS: Final = ("tenant_id", "day", "project", "model", "sku", "calls", "quantity", "cost_nanos")
+_USE: Final = table("upstream_use", *(column(name) for name in _COLUMNS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +41,14 @@ class BookedUse:
     calls: int
     quantity: int
     cost_nanos: int
-    suspense_nanos: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BilledUse:
     """The lines of the bill for one Google project, SKU, day, currency and kind of cost, added up.
 
-    `doubled_nanos` is what lines cost that are there more than once, all but the first. `late_nanos` is of lines that
-    were invoiced in a later month than they were used in. `paid_quantity` is the quantity of lines that cost something.
+    `doubled_nanos` is what lines cost that are there more than once, all but the first. `paid_quantity` is the
+    quantity of lines that cost something.
     """
 
     day: date
@@ -72,7 +67,6 @@ class BilledUse:
     free_nanos: Decimal
     doubled_nanos: Decimal
     doubled_quantity: Decimal
-    late_nanos: Decimal
     newest_export: datetime
 
 
@@ -87,7 +81,6 @@ SELECT day, project, service_id, service, sku_id, sku, cost_type, currency, coun
     sum(cost_nanos) AS cost_nanos, sum(credits_nanos) AS credits_nanos, sum(free_nanos) AS free_nanos,
     coalesce(sum(cost_nanos) FILTER (WHERE is_again), 0) AS doubled_nanos,
     coalesce(sum(quantity) FILTER (WHERE is_again), 0) AS doubled_quantity,
-    coalesce(sum(cost_nanos) FILTER (WHERE invoice_month > to_char(day, 'YYYY-MM')), 0) AS late_nanos,
     max(export_time) AS newest_export
 FROM numbered
 GROUP BY day, project, service_id, service, sku_id, sku, cost_type, currency
@@ -96,7 +89,7 @@ ORDER BY day, project, sku_id, cost_type, currency
 
 _OF_ALL = """
 SELECT '' AS tenant_id, day, project, model, sku, sum(calls) AS calls, sum(quantity) AS quantity,
-    sum(cost_nanos) AS cost_nanos, sum(suspense_nanos) AS suspense_nanos
+    sum(cost_nanos) AS cost_nanos
 FROM upstream_use WHERE day >= :first AND day < :last GROUP BY day, project, model, sku
 ORDER BY day, project, model, sku
 """
@@ -107,7 +100,6 @@ async def rebuild_use(session: AsyncSession, first: date, last: date) -> None:
     await run_sql(session, "DELETE FROM upstream_use WHERE day >= :first AND day < :last", _days(first, last))
     parts = record_parts(_splits(), _sent_within(first, last)).subquery("parts")
     part, account = parts.c, _ACCOUNT.c
-    is_suspense = part.kind == RecordKind.SUSPENSE.value
     project = func.coalesce(func.nullif(account.project, ""), part.account_id)
     key = (part.tenant_id, part.day, project, part.model, part.sku)
     made = (
@@ -116,7 +108,6 @@ async def rebuild_use(session: AsyncSession, first: date, last: date) -> None:
             func.sum(part.part_calls),
             func.sum(part.quantity),
             func.sum(part.part_nanos),
-            func.coalesce(func.sum(part.part_nanos).filter(is_suspense, part.is_open), 0),
         )
         .select_from(parts.outerjoin(_ACCOUNT, account.account_id == part.account_id))
         .where(
@@ -131,24 +122,12 @@ async def rebuild_use(session: AsyncSession, first: date, last: date) -> None:
 
 
 def _splits() -> dict[str, Any]:
-    record, suspense = RECORD.c, SUSPENSE.c
-    still_open = (
-        select(suspense.attempt_id)
-        .where(
-            suspense.tenant_id == record.tenant_id,
-            suspense.attempt_id == record.attempt_id,
-            suspense.resolved_at.is_(None),
-        )
-        .correlate(RECORD)
-        .exists()
-    )
+    record = RECORD.c
     return {
         "tenant_id": record.tenant_id,
         "day": cast(func.timezone(str(PACIFIC), record.dispatched_at), Date),
         "account_id": record.account_id,
         "model": record.model,
-        "kind": record.kind,
-        "is_open": still_open,
     }
 
 
@@ -178,7 +157,8 @@ async def billed_use(session: AsyncSession, first: date, last: date) -> list[Bil
 async def project_use(session: AsyncSession, first: date, last: date, project: str) -> list[BookedUse]:
     """Return what each tenant used of a Google project on the days."""
     sql = """
-SELECT * FROM upstream_use WHERE day >= :first AND day < :last AND project = :project
+SELECT tenant_id, day, project, model, sku, calls, quantity, cost_nanos
+FROM upstream_use WHERE day >= :first AND day < :last AND project = :project
 ORDER BY tenant_id, day, model, sku
 """
     return [_booked(row) for row in (await run_sql(session, sql, _days(first, last) | {"project": project})).all()]
@@ -190,5 +170,5 @@ def _days(first: date, last: date) -> dict[str, object]:
 
 def _booked(row: Any) -> BookedUse:
     values = dict(row._mapping)
-    counts = {name: int(values[name]) for name in ("calls", "quantity", "cost_nanos", "suspense_nanos")}
+    counts = {name: int(values[name]) for name in ("calls", "quantity", "cost_nanos")}
     return BookedUse(**values | counts)

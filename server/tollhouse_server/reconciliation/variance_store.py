@@ -134,7 +134,7 @@ ORDER BY v.day, v.variance_id
 """
 
 _TRUE_UPS = """
-SELECT t.variance_id, t.amount_nanos, t.basis_nanos, t.reason, t.accepted_by, v.model, v.sku, v.project, v.day
+SELECT t.variance_id, t.amount_nanos, t.basis_nanos, t.reason, v.model
 FROM bill_true_up t JOIN bill_variance v USING (variance_id)
 WHERE t.tenant_id = :tenant AND t.effective_day >= :first AND t.effective_day < :last AND t.amount_nanos <> 0
 ORDER BY v.day, t.variance_id, t.acceptance

@@ -10,7 +10,7 @@ from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import version_of
 from tollhouse_server.chargeback import rate_store as store
-from tollhouse_server.chargeback.closed_months import require_open_days
+from tollhouse_server.chargeback.closed_month_store import require_open_days
 from tollhouse_server.chargeback.rates import name_of
 from tollhouse_server.database.engine import Database
 from tollhouse_server.names import PLATFORM, domain_of, parse_scope

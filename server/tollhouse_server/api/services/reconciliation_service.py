@@ -20,9 +20,10 @@ from tollhouse_server.api.values import nanos_of, version_of
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceExists, ResourceNotFound, WrongState
 from tollhouse_server.names import BillImportName, BillReconciliationName, BillVarianceName, invalid
-from tollhouse_server.reconciliation import acceptance, import_store, map_store, policy, variance_store
+from tollhouse_server.reconciliation import acceptance, import_store, map_store, policy_store, variance_store
 from tollhouse_server.reconciliation.import_store import BillImport
 from tollhouse_server.reconciliation.lines import BillLine
+from tollhouse_server.reconciliation.policy import POLICY_NAME
 from tollhouse_server.reconciliation.reader import BillFormat, read_piece
 from tollhouse_server.reconciliation.reconcile import reconcile
 from tollhouse_server.reconciliation.variance_store import VarianceFilter
@@ -146,7 +147,7 @@ class ReconciliationService:
         self, request: pb.GetReconciliationPolicyRequest, call: Call
     ) -> pb.ReconciliationPolicy:
         async with self._database.within(call.domain) as session:
-            return messages.policy_message(await policy.read_policy(session))
+            return messages.policy_message(await policy_store.read_policy(session))
 
     async def update_reconciliation_policy(
         self, request: pb.UpdateReconciliationPolicyRequest, call: Call
@@ -154,18 +155,18 @@ class ReconciliationService:
         wanted = request.reconciliation_policy
 
         async def act(session: AsyncSession) -> Change[pb.ReconciliationPolicy]:
-            before = messages.policy_message(await policy.read_policy(session, lock=True))
-            changed = await policy.write_policy(
+            before = messages.policy_message(await policy_store.read_policy(session, lock=True))
+            changed = await policy_store.write_policy(
                 session,
                 absolute_nanos=_not_negative(nanos_of(wanted.absolute, "absolute"), "absolute"),
                 share_millionths=int(Decimal(wanted.percent) * MILLIONTHS_PER_PERCENT),
                 rounding_nanos=_not_negative(
                     nanos_of(wanted.rounding_per_line, "rounding_per_line"), "rounding_per_line"
                 ),
-                version=version_of(wanted.etag, policy.POLICY_NAME),
+                version=version_of(wanted.etag, POLICY_NAME),
             )
             answer = messages.policy_message(changed)
-            return Change(resource=policy.POLICY_NAME, before=before, after=answer, answer=answer)
+            return Change(resource=POLICY_NAME, before=before, after=answer, answer=answer)
 
         return await self._mutations.run(call, request, pb.ReconciliationPolicy, act)
 

@@ -12,7 +12,7 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import etag, money, nanos_of, timestamp, version_of, written
 from tollhouse_server.chargeback import shared_cost_store as store
 from tollhouse_server.chargeback.charge_tables import SharedCostRow
-from tollhouse_server.chargeback.closed_months import require_open_months
+from tollhouse_server.chargeback.closed_month_store import require_open_months
 from tollhouse_server.chargeback.shared_costs import Method
 from tollhouse_server.database.engine import Database
 from tollhouse_server.names import DepartmentName, SharedCostName, TenantName, invalid

@@ -1,4 +1,4 @@
-"""Which months are closed, for what would change the charges of several."""
+"""The SQL of which months are closed, for what would change the charges of several."""
 
 from datetime import date
 from typing import Final
