@@ -109,9 +109,9 @@ def read_file(file: Path, notation: Notation | None = None) -> PriceFile:
     if known is None:
         raise wrong_usage(f"The notation of {file} is not plain from its name", "Say it with --format.")
     try:
-        return PriceFile(_FORMATS[known], file.read_text())
+        return PriceFile(_FORMATS[known], file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise wrong_usage(f"{file} cannot be read as text") from error
+        raise wrong_usage(f"{file} cannot be read as UTF-8 text") from error
 
 
 def allowances(*, max_jump: int, allow_jumps: bool, reason: str) -> pb.PriceAllowances:

@@ -81,7 +81,15 @@ def _explanation(parameter: Any) -> str:
     choices = ", ".join(str(getattr(choice, "value", choice)) for choice in parameter.type_descriptor.choices or ())
     text = (parameter.help or "").replace("|", "\\|")
     parts = [text, f"One of {choices}." if choices else "", "Required." if parameter.required else ""]
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (*parts, _default(parameter)) if part)
+
+
+def _default(parameter: Any) -> str:
+    """Return what holds where nothing is given, unless that is nothing."""
+    default = parameter.default
+    return (
+        f"Absent: {getattr(default, 'value', default)}." if default and isinstance(default, int | float | str) else ""
+    )
 
 
 def main(arguments: list[str]) -> int:

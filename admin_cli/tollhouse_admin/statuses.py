@@ -44,7 +44,13 @@ ADVICE: Mapping[str, str] = {
     "LIMIT_EXCEEDED": "'tollhouse usage limits' shows what is left; wait, ask for less, or have it raised",
     "BUDGET_CUT_OFF": "'tollhouse usage limits' shows what is left; what was produced is charged",
     "DUPLICATE_REQUEST": "'tollhouse usage receipt REQUEST_ID' shows what became of it",
-    "SECOND_PERSON_NEEDED": "Ask somebody with the role limit-approver or tenant-admin (prices: price-keeper)",
+    "SECOND_PERSON_NEEDED": (
+        "Ask somebody else who may: limit-approver or tenant-admin; for prices price-keeper, for a close finance"
+    ),
+    "PERIOD_CLOSED": "Correct it in a later month: tollhouse report adjust --for-month YYYY-MM",
+    "PERIOD_OBSTRUCTED": "'tollhouse report period YYYY-MM' lists all that stands against it",
+    "PRICES_IMPLAUSIBLE": "Mend the file, or if it is meant, give --max-jump or --allow-jumps with --reason",
+    "PRICE_PROPOSAL_OUTDATED": "Propose it anew: tollhouse prices propose FILE",
     "REQUESTER_ONLY": "Who may approve it can turn it down: tollhouse limits increases reject",
     "WRONG_STATE": "'show' tells its state, 'tollhouse audit search --resource NAME' who brought it there",
     "MERGE_OBSTRUCTED": "For limits of its own give --limits transfer or --limits end",

@@ -35,7 +35,7 @@ def _rules(connection: Connection, tenant: str) -> Iterable[pb.ChargeRule]:
 
 
 RuleId = Annotated[str, typer.Argument(metavar="RULE", help="Id or name.", autocompletion=complete_in_tenant(_rules))]
-Platform = Annotated[bool, typer.Option("--platform", help="A rule of the platform, for all tenants or one.")]
+Platform = Annotated[bool, typer.Option("--platform", help="The platform's own, for all tenants or for one.")]
 
 
 def _stub(session: Session) -> ChargeRuleServiceStub:

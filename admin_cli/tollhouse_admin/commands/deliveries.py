@@ -11,13 +11,22 @@ from tollhouse.admin.v1.deliveries_pb2_grpc import DeliveryServiceStub
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import Etag, Kind
-from tollhouse_admin.scopes import OFFERED, Tenant, complete_in_tenant, in_tenant, tenant_name
+from tollhouse_admin.scopes import (
+    OFFERED,
+    Department,
+    Tenant,
+    complete_in_tenant,
+    department_name,
+    in_tenant,
+    tenant_name,
+)
 
-app = noun("Deliveries: statements that go out after the close or on a day, into a folder or by e-mail, each once.")
+app = noun(
+    "Deliveries: statements that go out after the close or on a day, to a folder, a bucket or by e-mail, each once."
+)
 
 
 class State(StrEnum):
@@ -61,7 +70,8 @@ def _read_delivery(session: Session, name: str) -> pb.Delivery:
 
 
 SCHEDULE = Kind(
-    Layout(["name", "scope", "formats", "language", "day", "to_folder", "recipients", "creator"]), _read_schedule
+    Layout(["name", "scope", "formats", "language", "day", "to_folder", "to_bucket", "recipients", "creator"]),
+    _read_schedule,
 )
 DELIVERY = Kind(
     Layout(["name", "schedule", "month", "way", "state", "attempts", "deliver_time", "next_attempt_time", "fault"]),
@@ -77,30 +87,34 @@ def schedule(
         list[str], typer.Option("--format", metavar="FORMAT", help="pdf, xlsx, html, csv, json, focus; several times.")
     ],
     folder: Annotated[bool, typer.Option("--folder", help="Into the deployment's directory.")] = False,
+    bucket: Annotated[bool, typer.Option("--bucket", help="Into the deployment's bucket.")] = False,
     to: Annotated[
         list[str] | None, typer.Option("--to", metavar="ADDRESS", help="By e-mail to this address; several times.")
     ] = None,
     day: Annotated[
         int,
-        typer.Option(metavar="DAY", min=0, max=28, help="On this day of the month behind it; 0: after the close."),
+        typer.Option(
+            metavar="DAY", min=0, max=28, help="On this day of the following month, closed or not; 0: after its close."
+        ),
     ] = 0,
-    department: Annotated[
-        str | None, typer.Option(metavar="DEPARTMENT", help="That of a department; absent: the tenant's.")
-    ] = None,
-    language: Annotated[str, typer.Option(metavar="TAG", help="en or zh-Hans.")] = "",
+    department: Department = None,
+    language: Annotated[
+        str, typer.Option(metavar="TAG", help="Language of the documents, such as zh-Hans; absent: English.")
+    ] = "",
     schedule_id: Annotated[str | None, typer.Argument(metavar="ID", help="Its id; absent: the server chooses.")] = None,
     tenant: Tenant = None,
 ) -> None:
-    """Have statements sent out from now on."""
-    if not folder and not to:
-        raise wrong_usage("Nowhere to deliver was given", "Give --folder, --to, or both.")
+    """Have the statements of a tenant, or of a department, sent out from now on."""
+    if not (folder or bucket or to):
+        raise wrong_usage("Nowhere to deliver was given", "Give --folder, --bucket, --to, or several of them.")
     parent = tenant_name(session, tenant)
     wanted = pb.DeliverySchedule(
-        scope=full_name(department, "departments", parent) if department else parent,
+        scope=department_name(session, department, parent) if department else parent,
         formats=formats,
         language=language,
         day=day,
         to_folder=folder,
+        to_bucket=bucket,
         recipients=to or [],
     )
     name = in_tenant(session, schedule_id, "deliverySchedules", parent) if schedule_id else f"a schedule of {parent}"

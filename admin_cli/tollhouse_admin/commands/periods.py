@@ -9,7 +9,7 @@ from tollhouse.admin.v1 import chargeback_pb2 as pb
 
 from tollhouse_admin.amounts import money_of, parse_dollars
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
-from tollhouse_admin.commands.statements import TIMEOUT_SECONDS, Month, month_text, stub
+from tollhouse_admin.commands.statements import TIMEOUT_SECONDS, month_text, stub
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
@@ -162,7 +162,15 @@ ADJUSTMENTS = Kind(ADJUSTMENT, _read_adjustment)
 
 
 @command(app, "adjustments", LIST)
-def adjustments(session: Session, *, month: Month = "", tenant: Tenant = None) -> None:
-    """List a tenant's adjustments, the newest first; with a month only those in its statement."""
+def adjustments(
+    session: Session,
+    *,
+    month: Annotated[
+        str,
+        typer.Option(metavar="YYYY-MM", help="Only those in its statement: a month, `this` or `last`; absent: all."),
+    ] = "",
+    tenant: Tenant = None,
+) -> None:
+    """List a tenant's adjustments, the newest first."""
     request = pb.ListAdjustmentsRequest(parent=tenant_name(session, tenant), month=month_text(month))
     ADJUSTMENTS.show_pages(session, stub(session).ListAdjustments, request, "adjustments")

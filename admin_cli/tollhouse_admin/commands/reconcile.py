@@ -12,12 +12,14 @@ from tollhouse.admin.v1.reconciliation_pb2_grpc import ReconciliationServiceStub
 
 from tollhouse_admin.amounts import dollars_of, dollars_text, money_of, parse_dollars, parse_month
 from tollhouse_admin.bill_files import Notation, Piece, notation_of, read_pieces
+from tollhouse_admin.charge_options import parse_day
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.dry_run import Change, carry_out
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.output import Format, Layout, note, show_one, write_json
 from tollhouse_admin.rendering import as_json, enum_number, enum_text
 from tollhouse_admin.resource import Etag, Kind, changed
+from tollhouse_admin.tree_files import read_text
 
 app = noun("Google's bill, held against what the ledger booked; days and months are those of US Pacific time.")
 
@@ -235,14 +237,15 @@ def accept(
         bool, typer.Option("--borne-by-platform", help="Charge no tenant; the platform bears it.")
     ] = False,
     effective: Annotated[
-        str, typer.Option(metavar="YYYY-MM-DD", help="Charge it in the period of this day; absent: of the use.")
+        str, typer.Option(metavar="YYYY-MM-DD", help="Charge it in the month of this day; absent: in that of the use.")
     ] = "",
     etag: Etag = None,
 ) -> None:
     """Accept a difference under your name; tenants are charged for it in proportion to their use."""
     name = _variance_name(difference)
+    effective_date = parse_day(effective) if effective else ""
     request = pb.AcceptBillVarianceRequest(
-        name=name, reason=reason, borne_by_platform=borne_by_platform, effective_date=effective, etag=etag or ""
+        name=name, reason=reason, borne_by_platform=borne_by_platform, effective_date=effective_date, etag=etag or ""
     )
     whose = "The platform bears it" if borne_by_platform else "Tenants are charged for it"
     change = Change(
@@ -269,8 +272,13 @@ def policy(session: Session) -> None:
 def set_policy(
     session: Session,
     *,
-    absolute: Annotated[str | None, typer.Option(metavar="USD", help="Above this amount it blocks, ...")] = None,
-    percent: Annotated[str | None, typer.Option(metavar="N", help="... if it is above this per cent as well.")] = None,
+    absolute: Annotated[
+        str | None, typer.Option(metavar="USD", help="It blocks above this amount, if it is above --percent, too.")
+    ] = None,
+    percent: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="It blocks above this part of the larger side, if it is above --absolute, too."),
+    ] = None,
     rounding_per_line: Annotated[
         str | None, typer.Option(metavar="USD", help="How much rounding one line of the bill can make.")
     ] = None,
@@ -303,6 +311,6 @@ def import_map(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Rules, TOML.")],
 ) -> None:
     """Put a file of rules for Google's SKUs in place of the one before."""
-    request = pb.ImportSkuMapRequest(content=file.read_text(encoding="utf-8"))
+    request = pb.ImportSkuMapRequest(content=read_text(str(file)))
     kind = Kind(Layout(["version", "rule_count", "create_time", "creator"]), lambda *_: pb.SkuMap())
     kind.create(session, "the SKU map", _stub(session).ImportSkuMap, request)

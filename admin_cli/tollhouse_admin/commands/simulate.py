@@ -55,7 +55,7 @@ def simulate(
     tenant: Tenant = None,
     department: Department = None,
 ) -> None:
-    """Report what a month would have been; nothing booked changes, and nothing is called."""
+    """Report what a month would have been with --limits, --prices or --routing; nothing booked changes."""
     if sum(one is not None for one in (limits, prices, routing)) != 1:
         raise wrong_usage("One of --limits, --prices and --routing is needed", "Each is a question of its own.")
     parent = department_name(session, department, tenant) if department else tenant_name(session, tenant)

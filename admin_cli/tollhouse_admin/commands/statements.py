@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -25,10 +26,22 @@ app = noun("Statements of months.")
 
 TIMEOUT_SECONDS = 300.0
 
+_TELL_EVERY_BYTES = 256 * 1024 * 1024
+
 Month = Annotated[str, typer.Option(metavar="YYYY-MM", help="The month, `this` or `last`; absent: this.")]
 Gregorian = Annotated[
     bool, typer.Option("--calendar-month", help="The calendar month, where the tenant's begins on another day.")
 ]
+
+
+class Dimension(StrEnum):
+    """What a statement is broken down by."""
+
+    DEPARTMENT = "department"
+    PROJECT = "project"
+    TIER = "tier"
+    MODEL = "model"
+    DAY = "day"
 
 
 def stub(session: Session) -> ChargebackServiceStub:
@@ -56,9 +69,7 @@ def show(
     month: Month = "",
     tenant: Tenant = None,
     department: Department = None,
-    by: Annotated[
-        str, typer.Option(metavar="DIMENSION", help="Show cost by department, project, tier, model or day.")
-    ] = "department",
+    by: Annotated[Dimension, typer.Option(help="What to show it by.")] = Dimension.DEPARTMENT,
     calendar_month: Gregorian = False,
 ) -> None:
     """Show the statement of a month: cost at list price, what is added to it, and what is charged."""
@@ -66,14 +77,10 @@ def show(
         parent=_parent(session, tenant, department), month=month_text(month), calendar=_calendar(calendar_month)
     )
     statement = session.connection.call(stub(session).GetStatement, request)
-    breakdown = next((one for one in statement.breakdowns if one.dimension == by), None)
-    if breakdown is None:
-        known = ", ".join(one.dimension for one in statement.breakdowns)
-        raise wrong_usage(f"There is no breakdown by {by!r}", f"Take one of {known}.")
     if session.options.output is Format.JSON:
         write_json(as_json(statement))
         return
-    _show_parts(session.options.output, statement, breakdown)
+    _show_parts(session.options.output, statement, next(one for one in statement.breakdowns if one.dimension == by))
 
 
 def _show_parts(form: Format, statement: pb.Statement, breakdown: pb.StatementBreakdown) -> None:
@@ -119,8 +126,12 @@ def export(
         Path | None,
         typer.Option(dir_okay=False, metavar="FILE", help="Where to write; absent: as the server names it."),
     ] = None,
-    form: Annotated[str, typer.Option("--format", "-f", metavar="FORMAT", help="json, csv, xlsx, ...")] = "json",
-    language: Annotated[str, typer.Option(metavar="TAG", help="Language of the document: en, zh-Hans.")] = "",
+    form: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help="json, csv, xlsx, html, pdf or focus.")
+    ] = "json",
+    language: Annotated[
+        str, typer.Option(metavar="TAG", help="Language of the document, such as zh-Hans; absent: English.")
+    ] = "",
     records: Annotated[bool, typer.Option("--records", help="The records instead, as CSV.")] = False,
     month: Month = "",
     tenant: Tenant = None,
@@ -141,22 +152,47 @@ def export(
 
 
 def _write(pieces: Iterator[pb.DocumentPiece], file: Path | None) -> None:
-    with ExitStack() as stack:
-        first = next(pieces)
-        target = file or Path(first.file_name)
-        output: BinaryIO = sys.stdout.buffer if str(target) == "-" else stack.enter_context(_opened(target))
-        size = sum(output.write(piece.content) for piece in chain((first,), pieces))
-    if str(target) != "-":
-        note(f"{target}: {size} bytes")
+    first = next(pieces)
+    # Of the server's name for it the last part alone: where files are is not the server's to say.
+    target = file or Path(Path(first.file_name).name)
+    contents = (piece.content for piece in chain((first,), pieces))
+    if str(target) == "-":
+        _copy(contents, sys.stdout.buffer)
+        return
+    with _new_file(target) as output:
+        size = _copy(contents, output)
+    note(f"{target}: {size} bytes")
 
 
-def _opened(path: Path) -> BinaryIO:
+def _copy(contents: Iterable[bytes], output: BinaryIO) -> int:
+    """Write everything, say now and then how much it is by now, and return how many bytes it was."""
+    size = told = 0
+    for content in contents:
+        size += output.write(content)
+        if size - told >= _TELL_EVERY_BYTES:
+            told = size
+            note(f"{size} bytes")
+    return size
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that has its name once it is whole.
+
+    Raises:
+        Failure: there is one of that name, or it cannot be written.
+    """
+    if path.exists():
+        raise wrong_usage(f"{path} is there already", "Choose another --file.")
+    partial = path.with_name(f"{path.name}.part")
     try:
-        return path.open("xb")
-    except FileExistsError as error:
-        raise wrong_usage(f"{path} is there already", "Choose another --file.") from error
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
     except OSError as error:
         raise wrong_usage(f"{path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 KEYS = Layout(["key", "version", "algorithm", "public_key"])

@@ -72,7 +72,14 @@ def create(
     ] = None,
     display_name: DisplayName = None,
     low_balance: Annotated[
-        int, typer.Option("--low-balance", min=1, max=99, metavar="PERCENT", help="Alert when so much is left.")
+        int,
+        typer.Option(
+            "--low-balance",
+            min=1,
+            max=99,
+            metavar="PERCENT",
+            help="Alert when no more than this part of what was paid in is left.",
+        ),
     ] = 20,
     scope: Scope = None,
     tenant: Tenant = None,
