@@ -193,7 +193,7 @@ class Chain:
         scope = own_scope(principal) if rule.permission is None else rule.scope(request, principal)
         if rule.permission is not None:
             await self._authorizer.authorize(principal, rule.permission, scope)
-        self._validator.check(request)
+        await self._validator.check_beside_others(request)
         # Without its message, which is read; it may be large, and the call may wait.
         again = Arrival(b"", arrival.metadata, deadline, arrival.peer, arrival.certificate)
         return request, Call(

@@ -12,6 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tollhouse.v1 import errors_pb2
 
 from tollhouse_server import errors
+from tollhouse_server.api.status_sizes import FIELD_BYTES, MESSAGE_BYTES, first_violations, shortened
 from tollhouse_server.api.values import limit_unit, selected, timestamp
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.ledger.terms import Metric
@@ -89,11 +90,11 @@ _UPSTREAM_CODES = {
 
 
 def status_of(error: TollhouseError, correlation_id: str) -> status_pb2.Status:
-    """Return the google.rpc.Status of a fact: code, sentence, ErrorInfo and the details of its kind."""
+    """Return the google.rpc.Status of a fact: code, sentence, ErrorInfo, details; all of it short enough to arrive."""
     code = CODES[type(error)]
     if isinstance(error, errors.UpstreamRefused):
         code = _UPSTREAM_CODES.get(error.http_status, code)
-    status = status_pb2.Status(code=code, message=error.message())
+    status = status_pb2.Status(code=code, message=shortened(error.message(), MESSAGE_BYTES))
     details = [_error_info(error, correlation_id), *(detail(error) for detail in _DETAILS.get(type(error), ()))]
     for message in details:
         if message is not None:
@@ -121,13 +122,13 @@ def _error_info(error: TollhouseError, correlation_id: str) -> error_details_pb2
 
 
 def _text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.isoformat() if isinstance(value, datetime) else shortened(str(value), FIELD_BYTES)
 
 
 def _bad_request(error: Any) -> Message:
     violations = [
         error_details_pb2.BadRequest.FieldViolation(field=violation.path, description=violation.description)
-        for violation in error.violations
+        for violation in first_violations(error.violations)
     ]
     return error_details_pb2.BadRequest(field_violations=violations)
 

@@ -19,6 +19,8 @@ _LIMIT_UNITS: Final = {
     Metric.COST: "nanos",
     Metric.CONCURRENCY: "call",
 }
+_FIRST_MOMENT: Final = datetime(2, 1, 1, tzinfo=UTC)
+_END_OF_MOMENTS: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -34,12 +36,16 @@ def moment_of(message: Timestamp, field: str) -> datetime:
     """Return a Timestamp as an aware moment, cut to microseconds.
 
     Raises:
-        InvalidRequest: it is beyond what a calendar holds.
+        InvalidRequest: it is beyond what a calendar holds, in whichever time zone.
     """
     try:
-        return message.ToDatetime(tzinfo=UTC)
+        moment = message.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise invalid(field, "is not a moment between the years 1 and 9999") from None
+        moment = None
+    # The last moment of the calendar is what asyncpg writes as `infinity` and reads without a time zone.
+    if moment is None or not _FIRST_MOMENT <= moment < _END_OF_MOMENTS:
+        raise invalid(field, "is not a moment between the years 2 and 9998")
+    return moment
 
 
 def money(nanos: int) -> Money:

@@ -1,11 +1,26 @@
 """What a refusal says on the wire."""
 
+import base64
+from urllib.parse import quote
+
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.rpc import code_pb2, error_details_pb2
 from tollhouse.v1 import errors_pb2
 from tollhouse_server.api.statuses import status_of
-from tollhouse_server.errors import BudgetCutOff, LimitExceeded, StoreLostMidStream, UpstreamRefused
+from tollhouse_server.errors import (
+    BudgetCutOff,
+    FieldViolation,
+    InvalidRequest,
+    LimitExceeded,
+    PeriodObstructed,
+    StoreLostMidStream,
+    TollhouseError,
+    UpstreamRefused,
+)
+
+CLIENTS_TAKE_BYTES = 8192
+"""Of all trailers together: what gRPC's clients take by default."""
 
 
 @pytest.mark.parametrize(
@@ -95,3 +110,38 @@ def test_a_stream_that_lost_its_ledger_says_what_is_booked() -> None:
 
     assert status.code == code_pb2.UNAVAILABLE
     assert "booked as attempt a1" in status.message
+
+
+def trailers_bytes(error: TollhouseError) -> int:
+    """Return how long the trailers of an error are: the sentence percent-encoded, and the status in base64."""
+    status = status_of(error, "c0ffee" * 6)
+    return len(quote(status.message)) + len(base64.b64encode(status.SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    "text", ["is not a price", "ist kein Preis \N{EURO SIGN}" * 300, "\N{CJK UNIFIED IDEOGRAPH-4EF7}" * 3000]
+)
+@pytest.mark.parametrize("count", [1, 700])
+def test_an_error_with_very_much_to_say_is_short_enough_to_arrive(text: str, count: int) -> None:
+    """Of a file that is wrong in each line its first ones are named, and how many more there are."""
+    violations = tuple(FieldViolation(path=f"prices[{line}].cost", description=text) for line in range(count))
+
+    sizes = [
+        trailers_bytes(InvalidRequest(violations=violations)),
+        trailers_bytes(PeriodObstructed(name="tenants/acme/periods/2026-10", obstacles=text * count)),
+    ]
+
+    assert max(sizes) < CLIENTS_TAKE_BYTES
+
+
+def test_what_is_left_out_of_an_error_is_counted() -> None:
+    """So that nobody takes the first violations for all of them."""
+    violations = tuple(FieldViolation(path=f"prices[{line}]", description="x" * 90) for line in range(100))
+    bad = error_details_pb2.BadRequest()
+
+    status = status_of(InvalidRequest(violations=violations), "c0ffee")
+
+    assert [detail.Unpack(bad) for detail in status.details].count(True) == 1
+    named = len(bad.field_violations) - 1
+    assert named > 10
+    assert bad.field_violations[-1].description == f"and {100 - named} more"

@@ -1,11 +1,12 @@
 """The rules of generation calls that are written out say what the protos say."""
 
+import asyncio
 from uuid import uuid4
 
 import protovalidate
 import pytest
 from google.protobuf.message import Message
-from tollhouse.admin.v1 import limits_pb2, tenants_pb2
+from tollhouse.admin.v1 import limits_pb2, shared_costs_pb2, tenants_pb2
 from tollhouse.v1 import content_pb2 as c
 from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.api.validation import RequestValidator
@@ -93,3 +94,32 @@ def test_a_text_that_the_database_cannot_keep_is_refused(request_: Message, path
         RequestValidator().check(request_)
 
     assert path in {violation.path for violation in raised.value.violations if "NUL" in violation.description}
+
+
+def shares(count: int) -> shared_costs_pb2.CreateSharedCostRequest:
+    """Build a valid request about a cost that so many departments share."""
+    asked = shared_costs_pb2.SharedCost(display_name="Gateway", reason="its servers")
+    for number in range(count):
+        asked.departments.add(department=f"tenants/acme/departments/d{number}", share=1)
+    return shared_costs_pb2.CreateSharedCostRequest(parent="tenants/acme", shared_cost=asked)
+
+
+def test_a_list_that_is_too_long_is_refused_without_a_look_at_its_items() -> None:
+    """At milliseconds an item a million would stop a worker for hours."""
+    with pytest.raises(InvalidRequest, match="departments: has 100000 items; at most 500 are allowed") as refusal:
+        RequestValidator().check(shares(100_000))
+
+    assert len(refusal.value.violations) == 1
+
+
+async def test_others_are_served_while_a_long_request_is_looked_at() -> None:
+    """Rules are evaluated in Python, which takes hundreds of milliseconds for a hundred items."""
+    looking = asyncio.create_task(RequestValidator().check_beside_others(shares(100)))
+    turns = 0
+
+    while not looking.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+
+    assert looking.exception() is None
+    assert turns > 10

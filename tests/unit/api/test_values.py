@@ -1,14 +1,17 @@
 """Money, versions and masks on the wire."""
 
+from datetime import UTC, datetime
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
 from tollhouse.admin.v1.tenants_pb2 import Tenant
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.price_notations import yaml_as_json
-from tollhouse_server.api.values import etag, money, nanos_of, version_of
+from tollhouse_server.api.values import etag, moment_of, money, nanos_of, version_of
 from tollhouse_server.errors import EtagMismatch, InvalidRequest, PriceFileInvalid
 from tollhouse_server.money import MAX_NANOS
 
@@ -32,6 +35,15 @@ def test_money_that_is_not_an_amount_of_dollars_is_refused(wrong: Money) -> None
     """Nothing is converted, normalised or cut."""
     with pytest.raises(InvalidRequest):
         nanos_of(wrong, "amount")
+
+
+@pytest.mark.parametrize("seconds", [-62135596800, 253402300799, 253402300800, 2**63 - 1])
+def test_moments_at_the_ends_of_the_calendar_are_refused(seconds: int) -> None:
+    """The last one would be kept as infinity, and come back without a time zone: nobody could read the wallet."""
+    with pytest.raises(InvalidRequest):
+        moment_of(Timestamp(seconds=seconds, nanos=999_999_999), "top_up.expire_time")
+
+    assert moment_of(Timestamp(seconds=1), "top_up.expire_time") == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
 def test_an_etag_is_a_version_and_garbage_is_a_mismatch() -> None:
