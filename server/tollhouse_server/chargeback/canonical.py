@@ -5,6 +5,7 @@ fraction. Left out is what is not of the statement itself: when it was made, and
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
@@ -28,7 +29,12 @@ def canonical_json(statement: Statement) -> bytes:
     document = encoded(statement)
     for name in _NOT_SEALED:
         del document[name]
-    return orjson.dumps(document | {"version": VERSION}, option=orjson.OPT_SORT_KEYS)
+    document["version"] = VERSION
+    try:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Sums beyond 64 bits, of amounts that were entered wrongly: slower, the same text otherwise.
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def digest(text: bytes) -> str:
@@ -42,7 +48,8 @@ def statement_of(text: bytes, *, generated_at: datetime, seal: Seal | None) -> S
     Raises:
         ValueError: it is of another version.
     """
-    document = orjson.loads(text)
+    # Not by orjson, which reads numbers beyond 64 bits as fractions.
+    document = json.loads(text)
     if document.pop("version") != VERSION:
         raise ValueError("a statement of another version")
     values = _members(document, Statement)
