@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+import orjson
 import pytest
-from tollhouse_server.chargeback import canonical
 from tollhouse_server.chargeback.canonical import canonical_json, statement_of
 
 from tests.unit.chargeback.test_composing import TENANT, cell, entry, stated
@@ -13,12 +13,12 @@ MOST_ENTERED = 2**63 - 1
 
 
 def test_a_statement_of_absurd_amounts_can_be_sealed_and_read_all_the_same() -> None:
-    """Whoever enters billions twice by mistake must see them to take them back, and close the month then."""
-    statement = stated(TENANT, [cell("a", 1)], entry(MOST_ENTERED), entry(MOST_ENTERED, "a"), entry(-1))
+    """Whoever enters billions thrice by mistake must see them to take them back, and close the month then."""
+    statement = stated(TENANT, [cell("a", 1)], *[entry(MOST_ENTERED, "a")] * 3, entry(-1))
 
     text = canonical_json(statement)
 
-    assert statement.totals.charge_nanos == 2 * MOST_ENTERED
+    assert statement.totals.charge_nanos == 3 * MOST_ENTERED
     assert statement_of(text, generated_at=statement.generated_at, seal=None) == statement
     assert canonical_json(statement_of(text, generated_at=statement.generated_at, seal=None)) == text
 
@@ -29,7 +29,7 @@ def test_the_text_is_the_same_by_either_way_of_writing_it(monkeypatch: pytest.Mo
     statement = stated(TENANT, [cell("a", 1)], odd)
     usual = canonical_json(statement)
 
-    monkeypatch.setattr(canonical.orjson, "dumps", _refuse)
+    monkeypatch.setattr(orjson, "dumps", _refuse)
 
     assert canonical_json(statement) == usual
 
