@@ -9,9 +9,9 @@ from tollhouse.admin.v1 import outlook_pb2 as pb
 
 from tollhouse_server.api.limit_requests import quantity
 from tollhouse_server.api.values import money, timestamp
+from tollhouse_server.chargeback.charge_tables import AlternativeCostRow
 from tollhouse_server.chargeback.forecast import Outlook
 from tollhouse_server.chargeback.rerouting import Rerouting, RouteOutcome
-from tollhouse_server.chargeback.return_store import AlternativeCostRow
 from tollhouse_server.chargeback.simulation import LimitOutcome, Replay
 from tollhouse_server.ledger.terms import LimitDefinition, Metric, Mode
 from tollhouse_server.names import AlternativeCostName, LimitName

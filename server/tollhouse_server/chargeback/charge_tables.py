@@ -1,4 +1,4 @@
-"""Rows of what makes a charge from a cost: rules, shared costs, wallets, currencies."""
+"""Rows of what makes a charge from a cost: rules, shared costs, wallets, currencies; and of costs elsewhere."""
 
 from datetime import date, datetime
 from typing import Any
@@ -121,3 +121,19 @@ class BoundLabelsRow(_Kept, table=True):
     tenant_id: str = Field(primary_key=True)
     holder: str = Field(primary_key=True)
     labels: dict[str, Any] = Field(default_factory=dict, sa_type=JSONB)
+
+
+class AlternativeCostRow(SQLModel, table=True):
+    """What a unit of work costs otherwise, from a day on."""
+
+    __tablename__ = "alternative_cost"
+
+    tenant_id: str = Field(primary_key=True)
+    alternative_cost_id: str = Field(primary_key=True)
+    starts_on: date = Field(primary_key=True)
+    subject: str
+    unit: str
+    unit_nanos: int = Field(sa_type=BigInteger)
+    counted_by: str
+    creator: str
+    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)

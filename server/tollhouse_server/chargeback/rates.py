@@ -5,6 +5,7 @@ matter, each entry can be checked alone, and a rule further down the tree can ne
 spared a rule from above gets another one of the opposite sign, which the statement then shows.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ async def rate_entries(
     """Return the entries of every rule that is in force for a tenant on a day of the month."""
     days = tuple(day.date for day in days_of(month.period, month.zone))
     rows = await rate_store.rules_in_force(session, tenant, days[0], days[-1])
-    return tuple(charges(map(rule_of, rows), facts, days=days, tenant=tenant))
+    rules = [rule_of(row) for row in rows]
+    # It takes the processor for as long as there are rules and facts; others must not wait for it.
+    return tuple(await asyncio.to_thread(charges, rules, facts, days=days, tenant=tenant))
 
 
 def charges(

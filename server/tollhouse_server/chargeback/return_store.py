@@ -1,34 +1,17 @@
-"""Rows and SQL of alternative costs, and of the units that were given for months."""
+"""SQL of alternative costs, and of the units that were given for months."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import BigInteger
-from sqlmodel import Field, SQLModel, col, select, tuple_
+from sqlmodel import col, select, tuple_
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollhouse_server.chargeback.charge_tables import AlternativeCostRow
 from tollhouse_server.chargeback.returns import Alternative, Counting
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.database.types import INSTANT, NOW
 from tollhouse_server.errors import ResourceNotFound, WrongState
 from tollhouse_server.names import AlternativeCostName
-
-
-class AlternativeCostRow(SQLModel, table=True):
-    """What a unit of work costs otherwise, from a day on."""
-
-    __tablename__ = "alternative_cost"
-
-    tenant_id: str = Field(primary_key=True)
-    alternative_cost_id: str = Field(primary_key=True)
-    starts_on: date = Field(primary_key=True)
-    subject: str
-    unit: str
-    unit_nanos: int = Field(sa_type=BigInteger)
-    counted_by: str
-    creator: str
-    created_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
 
 
 async def find_alternative(session: AsyncSession, row: AlternativeCostRow) -> AlternativeCostRow | None:

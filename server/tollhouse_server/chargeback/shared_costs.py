@@ -1,5 +1,6 @@
 """Costs that nobody's calls have caused alone, spread over departments so that the parts sum to the whole."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,8 +53,13 @@ async def shared_entries(
     if not rows:
         return ()
     lives = await shared_cost_store.department_lives(session, tenant)
-    heirs = heirs_of(lives, month.period)
-    return tuple(entry for row in rows for entry in parts_of(cost_of(row), facts, heirs, tenant=tenant))
+    costs, heirs = [cost_of(row) for row in rows], heirs_of(lives, month.period)
+
+    def entries() -> tuple[Entry, ...]:
+        return tuple(entry for cost in costs for entry in parts_of(cost, facts, heirs, tenant=tenant))
+
+    # It takes the processor for as long as there are costs and facts; others must not wait for it.
+    return await asyncio.to_thread(entries)
 
 
 def cost_of(row: SharedCostRow) -> SharedCost:
@@ -133,11 +139,11 @@ def _inherited(shares: Mapping[str, int], heirs: Mapping[str, str]) -> dict[str,
     return {department: weights[department] for department in sorted(weights)}
 
 
-def _charged(fact: UsageFact, named: Iterable[str]) -> str | None:
+def _charged(fact: UsageFact, named: Mapping[str, int]) -> str | None:
     """Return the department whose use a fact is: the innermost that is named, or its own where none are named."""
-    if not (among := set(named)):
+    if not named:
         return _own(fact)
-    return next((department for department in reversed(fact.department_path) if department in among), None)
+    return next((department for department in reversed(fact.department_path) if department in named), None)
 
 
 def _own(fact: UsageFact) -> str:

@@ -252,13 +252,11 @@ def _verify(statement: Statement, language: Language) -> Iterator[Section]:
         (say("exact_cost"), nanos_to_dollars(statement.totals.cost_nanos)),
         (say("exact_charge"), nanos_to_dollars(statement.totals.charge_nanos)),
     )
-    sentence = seal_sentence(statement, language)
-    if statement.seal is not None:
-        sentence = sentence.replace(statement.seal.closed_by, last_part(statement.seal.closed_by))
+    person = last_part(statement.seal.closed_by) if statement.seal else ""
     yield Section(
         key="verify",
         title=say("verify"),
-        lead=sentence,
+        lead=seal_sentence(statement, language, person=person),
         facts=(*exact, *seal_facts(statement, language)),
         note=say("verify_how"),
     )

@@ -73,12 +73,12 @@ def seal_facts(statement: Statement, language: Language) -> Iterator[tuple[str, 
     yield language.say("key_version"), str(statement.seal.key_version)
 
 
-def seal_sentence(statement: Statement, language: Language) -> str:
-    """Return who closed the month and when, or that nobody has."""
+def seal_sentence(statement: Statement, language: Language, *, person: str) -> str:
+    """Return that `person` closed the month and when, or that nobody has."""
     if statement.seal is None:
         return language.say("verify_open")
     moment = language.moment(statement.seal.closed_at, statement.time_zone)
-    return language.say("verify_closed", moment=moment, person=statement.seal.closed_by)
+    return language.say("verify_closed", moment=moment, person=person)
 
 
 def _identity(statement: Statement, language: Language) -> Iterator[SummaryRow]:
@@ -131,6 +131,7 @@ def _forecast(statement: Statement, language: Language) -> Iterator[SummaryRow]:
 
 def _seal(statement: Statement, language: Language) -> Iterator[SummaryRow]:
     yield SummaryRow(label=language.say("verify"), is_heading=True)
-    yield SummaryRow(label=seal_sentence(statement, language), is_note=True)
+    person = statement.seal.closed_by if statement.seal else ""
+    yield SummaryRow(label=seal_sentence(statement, language, person=person), is_note=True)
     for label, text in seal_facts(statement, language):
         yield SummaryRow(label=label, text=text)

@@ -23,12 +23,12 @@ from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.usage_requests import require_scope
 from tollhouse_server.api.values import nanos_of, timestamp
 from tollhouse_server.chargeback import return_store, usage_store
+from tollhouse_server.chargeback.charge_tables import AlternativeCostRow
 from tollhouse_server.chargeback.forecast import CONFIDENCE_PERCENT, RESERVE_PERCENT, ForecastTerms
 from tollhouse_server.chargeback.forecast_store import read_daily
 from tollhouse_server.chargeback.looking_ahead import outlook_of
 from tollhouse_server.chargeback.periods import current_month, tenant_month
 from tollhouse_server.chargeback.rerouting import Rerouting, Route
-from tollhouse_server.chargeback.return_store import AlternativeCostRow
 from tollhouse_server.chargeback.simulation import Replay
 from tollhouse_server.chargeback.simulation_store import stream_calls, stream_usage
 from tollhouse_server.database.engine import Database
