@@ -1,7 +1,7 @@
 """The months of tenants: when each begins and ends, how far it is, and what stands against closing it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
@@ -70,6 +70,41 @@ def month_at(at: datetime, clock: Clock) -> str:
     return month_of(window_start(Window.FISCAL_MONTH, at, calendar), clock.zone)
 
 
+async def month_without_row(session: AsyncSession, name: PeriodName, clock: Clock) -> Month:
+    """Return a month that has no row, between the months that have one.
+
+    A tenant's calendar may change; months that were previewed stay. The next one begins where they end, so that no day
+    is in two statements or in none.
+    """
+    return _between(await store.list_periods(session, name.tenant), tenant_month(name.month, clock))
+
+
+def _between(rows: Iterable[BillingPeriodRow], month: Month) -> Month:
+    start, end = month.period.start, month.period.end
+    for row in rows:
+        if row.month == month_before(month.name):
+            start = row.ends_at
+        elif row.month < month.name:
+            start = max(start, row.ends_at)
+        elif row.month == month_behind(month.name):
+            end = row.starts_at
+        elif row.month > month.name:
+            end = min(end, row.starts_at)
+    return replace(month, period=Period(start=start, end=end))
+
+
+async def running_month(session: AsyncSession, tenant: str, clock: Clock) -> str:
+    """Return the name of the tenant's month that runs: not of one that was over by another calendar."""
+    return _running({row.month: row for row in await store.list_periods(session, tenant)}, clock)
+
+
+def _running(rows: Mapping[str, BillingPeriodRow], clock: Clock) -> str:
+    month = current_month(clock)
+    while month in rows and rows[month].ends_at <= clock.now:
+        month = month_behind(month)
+    return month
+
+
 def month_of_row(row: BillingPeriodRow) -> Month:
     """Return the month of a row: as it was when it was previewed, whatever the tenant's calendar is now."""
     return Month(
@@ -91,7 +126,7 @@ async def read_period(session: AsyncSession, name: PeriodName, *, lock: bool = F
     if row is not None:
         return row
     clock = await read_clock(session, name.tenant)
-    month = tenant_month(name.month, clock)
+    month = await month_without_row(session, name, clock)
     if month.period.start > clock.now:
         raise invalid("name", "is of a month that has not begun")
     row = new_row(name.tenant, month)
@@ -121,11 +156,11 @@ async def list_periods(session: AsyncSession, tenant: str, *, before: str, size:
     first = await store.first_moment(session, tenant)
     oldest = min([month_at(first, clock) if first else current_month(clock), *rows])
     months: list[str] = []
-    month = month_before(before) if before else current_month(clock)
+    month = month_before(before) if before else _running(rows, clock)
     while month >= oldest and len(months) < size:
         months.append(month)
         month = month_before(month)
-    return [rows.get(name) or new_row(tenant, tenant_month(name, clock)) for name in months]
+    return [rows.get(name) or new_row(tenant, _between(rows.values(), tenant_month(name, clock))) for name in months]
 
 
 def month_before(month: str) -> str:

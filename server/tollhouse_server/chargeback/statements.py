@@ -15,7 +15,7 @@ from tollhouse_server.chargeback.composing import compose
 from tollhouse_server.chargeback.currencies import display_currency
 from tollhouse_server.chargeback.forecast_store import read_daily
 from tollhouse_server.chargeback.looking_ahead import is_running
-from tollhouse_server.chargeback.periods import calendar_month, current_month, month_of_row, tenant_month
+from tollhouse_server.chargeback.periods import calendar_month, month_of_row, month_without_row, running_month
 from tollhouse_server.chargeback.rates import rate_entries
 from tollhouse_server.chargeback.refusal_store import read_refused
 from tollhouse_server.chargeback.return_store import read_alternatives
@@ -69,9 +69,10 @@ async def statement_month(session: AsyncSession, question: StatementQuestion) ->
     clock = await read_clock(session, question.scope.tenant)
     if question.gregorian and clock.fiscal_month_start_day != 1:
         return calendar_month(question.month or month_of(clock.now, clock.zone), clock), None
-    name = PeriodName(question.scope.tenant, question.month or current_month(clock))
+    tenant = question.scope.tenant
+    name = PeriodName(tenant, question.month or await running_month(session, tenant, clock))
     row = await period_store.find_period(session, name)
-    return (tenant_month(name.month, clock) if row is None else month_of_row(row)), row
+    return (await month_without_row(session, name, clock) if row is None else month_of_row(row)), row
 
 
 async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Clock) -> MonthBooks:
