@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -70,3 +71,17 @@ class PageTokens:
         question.ClearField("page_size")
         asked = question.DESCRIPTOR.full_name.encode() + b"\0" + question.SerializeToString(deterministic=True)
         return hmac.digest(self._key, hashlib.sha256(asked).digest() + position, hashlib.sha256)[:_SEAL_BYTES]
+
+
+def position_at(moment: datetime | None, key: str) -> str:
+    """Return the position of a row of a list by moment and id; `moment` is that of a row that was written."""
+    assert moment is not None  # noqa: S101 - the database has set it
+    return f"{moment.isoformat()} {key}"
+
+
+def moment_and_key(position: str) -> tuple[datetime, str] | None:
+    """Return what `position_at` was made of; None at the beginning of a list."""
+    if not position:
+        return None
+    moment, key = position.split(" ")
+    return datetime.fromisoformat(moment), key

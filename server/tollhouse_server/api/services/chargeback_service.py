@@ -12,7 +12,7 @@ from tollhouse.admin.v1 import chargeback_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.mutation import Change, Mutations
-from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.pages import PageTokens, moment_and_key, position_at
 from tollhouse_server.api.statement_messages import (
     adjustment_message,
     period_message,
@@ -213,17 +213,14 @@ class ChargebackService:
 
     async def list_adjustments(self, request: pb.ListAdjustmentsRequest, call: Call) -> pb.ListAdjustmentsResponse:
         tenant = TenantName.parse(request.parent, "parent").tenant
-        place = self._pages.after(request).split(" ")
-        after = (datetime.fromisoformat(place[0]), place[1]) if len(place) > 1 else None
+        after = moment_and_key(self._pages.after(request))
         async with self._database.within(call.domain) as session:
             await require_scope(session, TenantName(tenant))
             rows = await period_store.list_adjustments(
                 session, tenant, month=request.month, after=after, size=self._pages.size(request) + 1
             )
         page, last = self._pages.split(request, rows)
-        token = ""
-        if last is not None and last.created_at is not None:
-            token = self._pages.next(request, f"{last.created_at.isoformat()} {last.adjustment_id}")
+        token = self._pages.next(request, position_at(last.created_at, last.adjustment_id)) if last else ""
         return pb.ListAdjustmentsResponse(adjustments=map(adjustment_message, page), next_page_token=token)
 
 

@@ -10,7 +10,7 @@ from tollhouse.admin.v1 import limit_increases_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.limit_requests import positive_amount, quantity
 from tollhouse_server.api.mutation import Change, Mutations
-from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.pages import PageTokens, moment_and_key, position_at
 from tollhouse_server.api.values import etag, moment_of, timestamp, version_of
 from tollhouse_server.database.decisions import APPROVE, REJECT, REVOKE, WITHDRAW, Decision, Step
 from tollhouse_server.database.engine import Database
@@ -74,11 +74,11 @@ class LimitIncreaseService:
                 session,
                 TenantName.parse(request.parent, "parent").tenant,
                 narrowed,
-                after=_place(self._pages.after(request)),
+                after=moment_and_key(self._pages.after(request)),
                 size=self._pages.size(request) + 1,
             )
         page, last = self._pages.split(request, views)
-        token = self._pages.next(request, _position(last.row)) if last else ""
+        token = self._pages.next(request, position_at(last.row.created_at, last.row.increase_id)) if last else ""
         return pb.ListLimitIncreasesResponse(limit_increases=map(_message, page), next_page_token=token)
 
     async def approve_limit_increase(self, request: pb.ApproveLimitIncreaseRequest, call: Call) -> pb.LimitIncrease:
@@ -163,18 +163,6 @@ def _storable(text: str, field: str) -> str:
     if "\0" in text:
         raise invalid(field, "must not have a NUL character")
     return text.strip()
-
-
-def _place(position: str) -> tuple[datetime, str] | None:
-    if not position:
-        return None
-    made_at, increase = position.split(" ")
-    return datetime.fromisoformat(made_at), increase
-
-
-def _position(row: LimitIncreaseRow) -> str:
-    assert row.created_at is not None  # noqa: S101 - the row was read
-    return f"{row.created_at.isoformat()} {row.increase_id}"
 
 
 def _message(view: IncreaseView) -> pb.LimitIncrease:

@@ -1,6 +1,5 @@
 """PriceProposalService: price files proposed by one person and decided on by another."""
 
-from datetime import datetime
 from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -8,7 +7,7 @@ from tollhouse.admin.v1 import prices_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.mutation import Change, Mutations
-from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.pages import PageTokens, moment_and_key, position_at
 from tollhouse_server.api.price_messages import allowances_of, parsed_file, proposal_message
 from tollhouse_server.api.price_requests import import_of, keep_proposal
 from tollhouse_server.api.values import version_of
@@ -17,7 +16,6 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.names import PriceProposalName
 from tollhouse_server.pricing import proposal_store as store
 from tollhouse_server.pricing.imports import Import
-from tollhouse_server.pricing.tables import PriceProposalRow
 from tollhouse_server.routing.model_store import shutdowns
 
 StepRequest: TypeAlias = (
@@ -61,10 +59,13 @@ class PriceProposalService:
         state = pb.PriceProposal.State.Name(request.state).removeprefix("STATE_") if request.state else ""
         async with self._database.within(call.domain) as session:
             views = await store.list_proposals(
-                session, state=state, after=_place(self._pages.after(request)), size=self._pages.size(request) + 1
+                session,
+                state=state,
+                after=moment_and_key(self._pages.after(request)),
+                size=self._pages.size(request) + 1,
             )
         page, last = self._pages.split(request, views)
-        token = self._pages.next(request, _position(last.row)) if last else ""
+        token = self._pages.next(request, position_at(last.row.created_at, last.row.proposal_id)) if last else ""
         return pb.ListPriceProposalsResponse(price_proposals=map(proposal_message, page), next_page_token=token)
 
     async def approve_price_proposal(self, request: pb.ApprovePriceProposalRequest, call: Call) -> pb.PriceProposal:
@@ -102,15 +103,3 @@ def _without_changes(proposal: pb.PriceProposal) -> pb.PriceProposal:
     bare.CopyFrom(proposal)
     bare.ClearField("changes")
     return bare
-
-
-def _place(position: str) -> tuple[datetime, str] | None:
-    if not position:
-        return None
-    made_at, proposal = position.split(" ")
-    return datetime.fromisoformat(made_at), proposal
-
-
-def _position(row: PriceProposalRow) -> str:
-    assert row.created_at is not None  # noqa: S101 - the row was read
-    return f"{row.created_at.isoformat()} {row.proposal_id}"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from tollhouse_server.api import reconciliation_messages as messages
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.charge_dates import optional_day
 from tollhouse_server.api.mutation import Change, Mutations
-from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.pages import PageTokens, moment_and_key, position_at
 from tollhouse_server.api.reconciliation_messages import MILLIONTHS_PER_PERCENT
 from tollhouse_server.api.values import nanos_of, version_of
 from tollhouse_server.database.engine import Database
@@ -29,6 +29,7 @@ from tollhouse_server.reconciliation.reconcile import reconcile
 from tollhouse_server.reconciliation.variance_store import VarianceFilter
 
 _BEGINNING: Final = (date.min, "")
+_BEFORE_ALL_IMPORTS: Final = (datetime(1, 1, 2, tzinfo=UTC), str(UUID(int=0)))
 
 
 class ReconciliationService:
@@ -59,12 +60,13 @@ class ReconciliationService:
             return messages.import_message(await import_store.get_import(session, import_id))
 
     async def list_bill_imports(self, request: pb.ListBillImportsRequest, call: Call) -> pb.ListBillImportsResponse:
-        moment, _, key = self._pages.after(request).partition(" ")
-        after = (datetime.fromisoformat(moment), UUID(key)) if key else (datetime(1, 1, 2), UUID(int=0))
+        moment, key = moment_and_key(self._pages.after(request)) or _BEFORE_ALL_IMPORTS
         async with self._database.within(call.domain) as session:
-            found = await import_store.list_imports(session, after=after, size=self._pages.size(request) + 1)
+            found = await import_store.list_imports(
+                session, after=(moment, UUID(key)), size=self._pages.size(request) + 1
+            )
         page, last = self._pages.split(request, found)
-        token = self._pages.next(request, f"{last.created_at.isoformat()} {last.import_id}") if last else ""
+        token = self._pages.next(request, position_at(last.created_at, str(last.import_id))) if last else ""
         return pb.ListBillImportsResponse(bill_imports=map(messages.import_message, page), next_page_token=token)
 
     # --- comparisons --------------------------------------------------------------------------------------------------

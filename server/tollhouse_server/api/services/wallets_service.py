@@ -1,7 +1,6 @@
 """WalletService: money paid in advance."""
 
 import secrets
-from datetime import datetime
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import wallets_pb2 as pb
@@ -9,7 +8,7 @@ from tollhouse.admin.v1 import wallets_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.limit_scopes import require_limit_scope
 from tollhouse_server.api.mutation import Change, Mutations
-from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.pages import PageTokens, moment_and_key, position_at
 from tollhouse_server.api.values import etag, moment_of, money, nanos_of, timestamp, version_of
 from tollhouse_server.chargeback import wallet_store as store
 from tollhouse_server.chargeback.charge_tables import TopUpRow, WalletRow
@@ -71,12 +70,12 @@ class WalletService:
 
     async def list_wallet_top_ups(self, request: pb.ListWalletTopUpsRequest, call: Call) -> pb.ListWalletTopUpsResponse:
         name = WalletName.parse(request.name)
-        place = self._pages.after(request)
+        place = moment_and_key(self._pages.after(request))
         async with self._database.within(call.domain) as session:
             view = await store.view_wallet(session, name)
-            rows = await store.list_top_ups(session, name, place=_place(place), size=self._pages.size(request) + 1)
+            rows = await store.list_top_ups(session, name, place=place, size=self._pages.size(request) + 1)
         page, last = self._pages.split(request, rows)
-        token = self._pages.next(request, f"{last.created_at} {last.top_up_id}") if last else ""
+        token = self._pages.next(request, position_at(last.created_at, last.top_up_id)) if last else ""
         return pb.ListWalletTopUpsResponse(top_ups=[_as_of_now(row, view) for row in page], next_page_token=token)
 
 
@@ -122,13 +121,6 @@ def _new_top_up(request: pb.TopUpWalletRequest, name: WalletName, *, creator: st
         reference=asked.reference,
         creator=creator,
     )
-
-
-def _place(position: str) -> tuple[datetime, str] | None:
-    if not position:
-        return None
-    made_at, _, top_up = position.rpartition(" ")
-    return datetime.fromisoformat(made_at), top_up
 
 
 def _message(view: WalletView) -> pb.Wallet:
