@@ -14,6 +14,6 @@ def test_a_deployment_without_a_way_says_what_would_open_it(tollhouse: CommandLi
     assert refused.stderr.startswith("error: DELIVERY_NOT_SET_UP")
     assert "TOLLHOUSE_SMTP_HOST" in refused.stderr
     assert "json, csv, xlsx" in wrong.stderr
-    assert "--folder, --to" in nowhere.stderr
+    assert "--folder, --bucket, --to" in nowhere.stderr
     assert tollhouse.json("deliveries", "schedules", *here) == []
     assert tollhouse.json("deliveries", "list", *here, "--state", "failed") == []

@@ -25,7 +25,7 @@ from tollhouse_admin.scopes import (
 )
 
 app = noun(
-    "Deliveries: statements that go out after the close or on a day, to a folder, a bucket or by e-mail, each once."
+    "Deliveries: statements that go out after the close or on a day, to a folder, bucket or by e-mail, once."
 )
 
 

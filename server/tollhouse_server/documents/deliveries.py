@@ -1,7 +1,8 @@
 """Deliveries in rounds: what is due is planned, made and sent, each statement once on each of its ways.
 
-A file is written so that doing it twice is doing it once. An e-mail is handed over at most once unless the process ends
-between that and writing it down; then it goes again, with the id that it had.
+A file or an object is written so that doing it twice is doing it once. An e-mail is noted before it is handed over, and
+again when the server has answered. Where the second note is missing, because the process or the connection ended in
+between, it goes once more with the Message-ID that it had, by which receivers know it; then a person has to look.
 """
 
 import asyncio
@@ -20,10 +21,12 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.database.rows import change
 from tollhouse_server.documents import delivery_store as store
+from tollhouse_server.documents.document import Document
 from tollhouse_server.documents.formats import file_name, format_of
 from tollhouse_server.documents.language import language_of
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, message_of, send
 from tollhouse_server.documents.tables import DeliveryRow, DeliveryScheduleRow
-from tollhouse_server.documents.ways import Document, MailServer, Ways, message_of, send, write_files
+from tollhouse_server.documents.ways import Ways, write_files
 from tollhouse_server.errors import StoreUnavailable, TollhouseError
 from tollhouse_server.names import DeliveryName, DepartmentName, Scope, TenantName
 from tollhouse_server.reporting.store import begin_snapshot
@@ -34,6 +37,9 @@ _log = structlog.get_logger(__name__)
 ROUND_SECONDS: Final = 60.0
 MOST_ATTEMPTS: Final = 12
 """With the pauses between them about two days."""
+
+MOST_HAND_OVERS: Final = 2
+"""How often an e-mail is handed over whose fate nobody knows: once, and one repetition."""
 
 _FAULT_MOST: Final = 500
 _LEASE: Final = timedelta(minutes=10)
@@ -91,6 +97,10 @@ class Deliveries:
             # A defect that ends the process must not do so for ever, and keep the deliveries of others waiting.
             await self._failed(name, "each attempt has ended the process that made it; its log says why")
             return False
+        if row.way == "MAIL" and row.hand_overs >= MOST_HAND_OVERS:
+            fault = "handed over twice, and both times nobody heard what became of it: ask a recipient, then retry"
+            await self._failed(name, fault, for_good=True)
+            return False
         try:
             refused = await self._deliver(row, schedule)
         except StoreUnavailable:
@@ -110,10 +120,10 @@ class Deliveries:
         _log.info("statement_delivered", delivery=str(name), way=row.way, month=row.month)
         return True
 
-    async def _failed(self, name: DeliveryName, fault: str) -> None:
+    async def _failed(self, name: DeliveryName, fault: str, *, for_good: bool = False) -> None:
         async with self.database.within(name.tenant) as session:
             row = await store.get_delivery(session, name, lock=True)
-            state = "FAILED" if row.attempts >= MOST_ATTEMPTS else "PENDING"
+            state = "FAILED" if for_good or row.attempts >= MOST_ATTEMPTS else "PENDING"
             at = datetime.now(UTC) + pause_after(row.attempts)
             await change(session, row, state=state, next_attempt_at=at, fault=fault.replace("\0", "")[:_FAULT_MOST])
         _log.warning("delivery_failed", delivery=str(name), attempts=row.attempts, state=state, fault=fault)
@@ -121,19 +131,36 @@ class Deliveries:
     async def _deliver(self, row: DeliveryRow, schedule: DeliveryScheduleRow) -> str:
         """Deliver, and return for whom an e-mail was not taken; empty where it was for all."""
         recipients = schedule.recipients if row.way == "MAIL" else []
-        self.ways.check(to_folder=row.way == "FOLDER", recipients=recipients, field="recipients")
+        to_folder, to_bucket = row.way == "FOLDER", row.way == "BUCKET"
+        self.ways.check(to_folder=to_folder, to_bucket=to_bucket, recipients=recipients, field="recipients")
         async with self.database.within(row.tenant_id, begin=begin_snapshot) as session:
             statement = await make_statement(session, StatementQuestion(scope=_scope(schedule), month=row.month))
-        return await asyncio.to_thread(self._hand_over, row, schedule, statement)
-
-    def _hand_over(self, row: DeliveryRow, schedule: DeliveryScheduleRow, statement: Statement) -> str:
-        documents = [_document(statement, wanted, schedule.language) for wanted in schedule.formats]
-        if row.way == "FOLDER" and self.ways.folder is not None:
-            # Only ids: whoever makes a schedule has no say in where the files are.
-            write_files(self.ways.folder, (row.tenant_id, row.schedule_id, row.month), documents)
-        elif row.way == "MAIL" and self.ways.mail is not None:
-            return send(self.ways.mail, _message(self.ways.mail, row, schedule, statement, documents))
+        documents = await asyncio.to_thread(_documents, statement, schedule)
+        # Only ids: whoever makes a schedule has no say in where the files are.
+        place = (row.tenant_id, row.schedule_id, row.month)
+        if to_folder and self.ways.folder is not None:
+            await asyncio.to_thread(write_files, self.ways.folder, place, documents)
+        elif to_bucket and self.ways.bucket is not None:
+            await self.ways.bucket.put(place, documents)
+        elif self.ways.mail is not None:
+            return await self._mail(row, self.ways.mail, _message(self.ways.mail, row, schedule, statement, documents))
         return ""
+
+    async def _mail(self, row: DeliveryRow, server: MailServer, message: EmailMessage) -> str:
+        """Hand a message over, noted before; a server that says no takes the note back."""
+        await self._note_hand_overs(row, row.hand_overs + 1)
+        try:
+            return await asyncio.to_thread(send, server, message)
+        except HandOverUnknown:
+            raise
+        except OSError:
+            await self._note_hand_overs(row, row.hand_overs)
+            raise
+
+    async def _note_hand_overs(self, row: DeliveryRow, count: int) -> None:
+        async with self.database.within(row.tenant_id) as session:
+            locked = await store.get_delivery(session, DeliveryName(row.tenant_id, row.delivery_id), lock=True)
+            await change(session, locked, hand_overs=count)
 
 
 def pause_after(attempts: int) -> timedelta:
@@ -166,6 +193,10 @@ def _message(
         text=language.say("mail_text", name=statement.display_name, month=month, charge=charge),
         documents=documents,
     )
+
+
+def _documents(statement: Statement, schedule: DeliveryScheduleRow) -> list[Document]:
+    return [_document(statement, wanted, schedule.language) for wanted in schedule.formats]
 
 
 def _document(statement: Statement, wanted: str, language: str) -> Document:

@@ -15,7 +15,8 @@ from tollhouse_server.names import DeliveryName, DeliveryScheduleName
 
 _WAYS: Final = """
 CROSS JOIN LATERAL (
-    SELECT 'FOLDER' AS way WHERE s.to_folder UNION ALL SELECT 'MAIL' WHERE cardinality(s.recipients) > 0
+    SELECT 'FOLDER' AS way WHERE s.to_folder UNION ALL SELECT 'BUCKET' WHERE s.to_bucket
+    UNION ALL SELECT 'MAIL' WHERE cardinality(s.recipients) > 0
 ) w
 """
 
@@ -163,4 +164,5 @@ async def retry(session: AsyncSession, row: DeliveryRow, *, expected_version: in
     check_version(row, expected_version, name)
     if row.state != "FAILED":
         raise WrongState(name=name, state=row.state, needed="FAILED")
-    return await change(session, row, state="PENDING", attempts=0, next_attempt_at=datetime.now(UTC), fault="")
+    anew = {"attempts": 0, "hand_overs": 0, "next_attempt_at": datetime.now(UTC), "fault": ""}
+    return await change(session, row, state="PENDING", **anew)

@@ -30,13 +30,17 @@ class DeliveryScheduleRow(_Kept, table=True):
     language: str
     day: int = 0
     to_folder: bool = False
+    to_bucket: bool = False
     recipients: list[str] = Field(default_factory=list, sa_type=ARRAY(Text))
     creator: str
     ended_at: datetime | None = Field(default=None, sa_type=INSTANT)
 
 
 class DeliveryRow(_Kept, table=True):
-    """One statement on one way. `sha256` is that of a sealed statement, empty for one of a month that is not closed."""
+    """One statement on one way. `sha256` is that of a sealed statement, empty for one of a month that is not closed.
+
+    `hand_overs` is how often it was handed to a mail server without an answer.
+    """
 
     __tablename__ = "delivery"
 
@@ -48,6 +52,7 @@ class DeliveryRow(_Kept, table=True):
     way: str
     state: str = "PENDING"
     attempts: int = 0
+    hand_overs: int = 0
     next_attempt_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
     delivered_at: datetime | None = Field(default=None, sa_type=INSTANT)
     fault: str = ""

@@ -3,21 +3,21 @@
 import email
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from email.message import Message
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
 from tollhouse.admin.v1 import deliveries_pb2
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.services.chargeback_service import ChargebackService
 from tollhouse_server.api.services.deliveries_service import DeliveryService
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.documents import delivery_store as store
+from tollhouse_server.documents.bucket import Bucket
 from tollhouse_server.documents.deliveries import MOST_ATTEMPTS, Deliveries
-from tollhouse_server.documents.ways import MailServer, Ways
+from tollhouse_server.documents.mail import MailServer, send
+from tollhouse_server.documents.ways import Ways
 from tollhouse_server.errors import (
     DeliveryNotSetUp,
     EtagMismatch,
@@ -29,6 +29,8 @@ from tollhouse_server.errors import (
 from tollhouse_server.vault.signing import Purpose, SigningKey
 
 from tests.drivers.books import Books
+from tests.drivers.object_store import NAME, open_object_store
+from tests.drivers.post import Post, open_post
 from tests.drivers.receipts import KEY, KeyInMemory
 from tests.integration.api.callers import PAGES, ROBOT, by
 from tests.integration.chargeback.test_close import MAY, closed
@@ -38,55 +40,18 @@ PARENT = "tenants/acme"
 CFO = "cfo@acme.example"
 
 
-class Post:
-    """A mail server's other side: keeps what it takes, or refuses it."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.recipients: list[str] = []
-        self.refusal = ""
-        self.unknown = ""
-
-    async def handle_RCPT(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
-    ) -> str:
-        if address == self.unknown:
-            return "550 no such mailbox"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.refusal:
-            return self.refusal
-        assert isinstance(envelope.content, bytes)
-        self.messages.append(email.message_from_bytes(envelope.content))
-        self.recipients = envelope.rcpt_tos
-        return "250 OK"
-
-
-class _OnFreePort(Controller):
-    """A server whose port the system chooses."""
-
-    def _trigger_server(self) -> None:
-        self.port = self.server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # it is serving
-        super()._trigger_server()  # type: ignore[no-untyped-call]  # aiosmtpd has half of its types
-
-
 @pytest.fixture
 def post() -> Iterator[tuple[Post, MailServer]]:
     """A mail server on this machine."""
-    handler = Post()
-    controller = _OnFreePort(handler, hostname="127.0.0.1", port=0)
-    controller.start()
-    server = MailServer(
-        host="127.0.0.1",
-        port=controller.port,
-        sender="tollhouse@host.example",
-        security="none",
-        domains=("acme.example",),
-    )
-    yield handler, server
-    controller.stop()
+    with open_post() as handler:
+        server = MailServer(
+            host="127.0.0.1",
+            port=handler.port,
+            sender="tollhouse@host.example",
+            security="none",
+            domains=("acme.example",),
+        )
+        yield handler, server
 
 
 @pytest.fixture
@@ -135,6 +100,31 @@ async def test_a_closed_statement_goes_out_once_into_a_folder_of_its_own(
     (delivery,) = await listed(service)
     assert (delivery.state, delivery.sha256) == (pb.Delivery.STATE_DELIVERED, answer.period.sha256)
     assert (delivery.attempts, delivery.month, delivery.way) == (1, "2026-05", pb.Delivery.WAY_FOLDER)
+
+
+async def test_a_closed_statement_goes_into_the_bucket(books: Books, chargeback: ChargebackService) -> None:
+    """Below the deployment's prefix, at a place of the schedule's own."""
+    with open_object_store() as opened:
+        bucket = Bucket(
+            endpoint=opened.endpoint,
+            name=NAME,
+            region="us-east-1",
+            prefix="tollhouse",
+            access_key_id=opened.access_key_id,
+            secret_access_key=opened.secret_access_key,
+        )
+        service, deliveries = service_of(books, ways := Ways(bucket=bucket)), Deliveries(books.database, ways)
+        made = await service.create_delivery_schedule(schedule(to_folder=False, to_bucket=True), by(ROBOT))
+        answer = await closed(books, chargeback)
+
+        delivered = await deliveries.deliver_due()
+        objects = opened.objects()
+
+    place = "tollhouse/acme/monthly/2026-05/statement-acme-2026-05-en"
+    (delivery,) = await listed(service)
+    assert (delivered, delivery.way, made.to_bucket, made.to_folder) == (1, pb.Delivery.WAY_BUCKET, True, False)
+    assert set(objects) == {f"{place}.html", f"{place}.json"}
+    assert answer.period.sha256.encode() in objects[f"{place}.json"][1]
 
 
 async def test_an_e_mail_has_every_document_and_goes_to_whom_the_schedule_says(
@@ -226,6 +216,72 @@ async def test_a_delivery_that_fails_is_tried_again_later_and_then_waits_for_som
     assert len(handler.messages) == 1
 
 
+async def _due_now(books: Books) -> None:
+    """Let what is under way be taken up again at once, as after the end of its process."""
+    async with books.database.transaction() as session:
+        await run_sql(session, "UPDATE delivery SET next_attempt_at = now() WHERE state = 'PENDING'")
+
+
+async def test_an_e_mail_of_unknown_fate_goes_once_more_with_the_same_id_and_not_a_third_time(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """A receiver can tell the second for what it is; then somebody has to ask, and may have it sent anew."""
+    handler, server = post
+    handler.hangs_up = True
+    ways = Ways(mail=server)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(to_folder=False, recipients=[CFO]), by(ROBOT))
+    await closed(books, chargeback)
+
+    for _ in range(4):
+        await deliveries.deliver_due()
+        await _due_now(books)
+    (failed,) = await listed(service)
+    repeated = [message["Message-ID"] for message in handler.messages]
+    handler.hangs_up = False
+    await service.retry_delivery(pb.RetryDeliveryRequest(name=failed.name), by(ROBOT))
+
+    assert (failed.state, len(repeated), len(set(repeated))) == (pb.Delivery.STATE_FAILED, 2, 1)
+    assert "handed over twice" in failed.fault
+    assert await deliveries.deliver_due() == 1
+
+
+class _Died(BaseException):
+    """What ends a process in the middle of a delivery."""
+
+
+@pytest.mark.parametrize(("dies_at", "messages"), [("before", 1), ("after", 2)])
+async def test_a_process_that_dies_about_the_hand_over_repeats_it_at_most_once(
+    books: Books,
+    chargeback: ChargebackService,
+    post: tuple[Post, MailServer],
+    monkeypatch: pytest.MonkeyPatch,
+    dies_at: str,
+    messages: int,
+) -> None:
+    """Each process dies with it: three of them have sent two at the most, as it is noted before it is sent."""
+    handler, server = post
+    ways = Ways(mail=server)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(to_folder=False, recipients=[CFO]), by(ROBOT))
+    await closed(books, chargeback)
+
+    def dying(server: MailServer, message: EmailMessage) -> str:
+        if dies_at == "after":
+            send(server, message)
+        raise _Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tollhouse_server.documents.deliveries.send", dying)
+        for _ in range(1 if dies_at == "before" else 2):
+            with pytest.raises(_Died):
+                await deliveries.deliver_due()
+            await _due_now(books)
+    await deliveries.deliver_due()
+
+    assert len(handler.messages) == messages
+
+
 async def test_a_schedule_by_date_sends_the_month_behind_once_closed_or_not(
     books: Books, chargeback: ChargebackService, tmp_path: Path
 ) -> None:
@@ -277,6 +333,7 @@ async def test_schedules_are_read_listed_and_end(books: Books, chargeback: Charg
 
 _NEVER: tuple[tuple[dict[str, Any], type[Exception]], ...] = (
     ({"recipients": [CFO]}, DeliveryNotSetUp),
+    ({"to_bucket": True}, DeliveryNotSetUp),
     ({"to_folder": False}, InvalidRequest),
     ({"formats": ["docx"]}, InvalidRequest),
     ({"language": "fr"}, InvalidRequest),

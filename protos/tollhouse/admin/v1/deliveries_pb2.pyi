@@ -38,6 +38,7 @@ class DeliverySchedule(_message.Message):
     CREATOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TO_BUCKET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `tenants/{tenant}/deliverySchedules/{delivery_schedule}`. Ignored on creation."""
     scope: _builtins.str
@@ -54,13 +55,17 @@ class DeliverySchedule(_message.Message):
     """Resource name of the principal who created it."""
     etag: _builtins.str
     """Version of the resource. Sent back with a change it makes a lost update impossible (ETAG_MISMATCH)."""
+    to_bucket: _builtins.bool
+    """Into the deployment's bucket, below its prefix `{tenant}/{schedule}/{month}`."""
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Formats, such as `pdf` and `xlsx`; what there is stands in the answer to another one. Required."""
 
     @_builtins.property
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Addresses to which one e-mail goes with all documents."""
+        """Addresses to which one e-mail goes with all documents. Should the process or the connection end before the mail server
+        has answered, it goes once more, with the same Message-ID, by which receivers can drop it; never a third time.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -79,10 +84,11 @@ class DeliverySchedule(_message.Message):
         creator: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        to_bucket: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "day", b"day", "etag", b"etag", "formats", b"formats", "language", b"language", "name", b"name", "recipients", b"recipients", "scope", b"scope", "to_folder", b"to_folder"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "day", b"day", "etag", b"etag", "formats", b"formats", "language", b"language", "name", b"name", "recipients", b"recipients", "scope", b"scope", "to_bucket", b"to_bucket", "to_folder", b"to_folder"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,6 +112,8 @@ class Delivery(_message.Message):
         """WAY_FOLDER is into the deployment's directory."""
         WAY_MAIL: Delivery._Way.ValueType  # 2
         """WAY_MAIL is by e-mail."""
+        WAY_BUCKET: Delivery._Way.ValueType  # 3
+        """WAY_BUCKET is into the deployment's bucket."""
 
     class Way(_Way, metaclass=_WayEnumTypeWrapper):
         """Way is how it goes."""
@@ -116,6 +124,8 @@ class Delivery(_message.Message):
     """WAY_FOLDER is into the deployment's directory."""
     WAY_MAIL: Delivery.Way.ValueType  # 2
     """WAY_MAIL is by e-mail."""
+    WAY_BUCKET: Delivery.Way.ValueType  # 3
+    """WAY_BUCKET is into the deployment's bucket."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)

@@ -44,7 +44,8 @@ class DeliveryService:
         self, request: pb.CreateDeliveryScheduleRequest, call: Call
     ) -> pb.DeliverySchedule:
         row = _new_schedule(request, creator=call.principal.name)
-        self._ways.check(to_folder=row.to_folder, recipients=row.recipients, field=f"{_SCHEDULE}.recipients")
+        field = f"{_SCHEDULE}.recipients"
+        self._ways.check(to_folder=row.to_folder, to_bucket=row.to_bucket, recipients=row.recipients, field=field)
 
         async def act(session: AsyncSession) -> Change[pb.DeliverySchedule]:
             await require_active(session, _scope(row))
@@ -114,8 +115,8 @@ def _new_schedule(request: pb.CreateDeliveryScheduleRequest, *, creator: str) ->
     scope = parse_scope(asked.scope or request.parent, f"{_SCHEDULE}.scope")
     if domain_of(str(scope)) != name.tenant:
         raise invalid(f"{_SCHEDULE}.scope", "must be in the schedule's own tenant")
-    if not asked.to_folder and not asked.recipients:
-        raise invalid(f"{_SCHEDULE}.recipients", "are required unless to_folder is set")
+    if not (asked.to_folder or asked.to_bucket or asked.recipients):
+        raise invalid(f"{_SCHEDULE}.recipients", "are required unless to_folder or to_bucket is set")
     return DeliveryScheduleRow(
         tenant_id=name.tenant,
         schedule_id=name.delivery_schedule,
@@ -124,6 +125,7 @@ def _new_schedule(request: pb.CreateDeliveryScheduleRequest, *, creator: str) ->
         language=language_of(asked.language, f"{_SCHEDULE}.language").tag,
         day=asked.day,
         to_folder=asked.to_folder,
+        to_bucket=asked.to_bucket,
         recipients=list(asked.recipients),
         creator=creator,
     )
@@ -143,6 +145,7 @@ def _schedule_message(row: DeliveryScheduleRow) -> pb.DeliverySchedule:
         language=row.language,
         day=row.day,
         to_folder=row.to_folder,
+        to_bucket=row.to_bucket,
         recipients=row.recipients,
         creator=row.creator,
         create_time=timestamp(row.created_at),

@@ -1,0 +1,114 @@
+"""E-mail over connections that are kept private, to a real server on this machine with a certificate made here."""
+
+import logging
+import smtplib
+import ssl
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, message_of, send
+
+from tests.drivers.authority import Authority, Identity
+from tests.drivers.post import PASSWORD, USER, Post, open_post
+
+AUTHORITY = Authority.new()
+CFO = "cfo@acme.example"
+Security = Literal["starttls", "tls"]
+BOTH = pytest.mark.parametrize("security", ["starttls", "tls"])
+
+
+def server_of(post: Post, folder: Path, security: Literal["starttls", "tls", "none"], **changes: Any) -> MailServer:
+    """Return the server as the settings describe it, trusted by the tests' authority alone."""
+    trusted = folder / "authority.pem"
+    trusted.write_bytes(AUTHORITY.pem)
+    values: dict[str, Any] = {"host": "localhost", "port": post.port, "sender": "tollhouse@host.example"}
+    values |= {"security": security, "user": USER, "password": PASSWORD, "ca_file": trusted}
+    return MailServer(**(values | changes))
+
+
+def sent(server: MailServer) -> str:
+    """Send a short message."""
+    message = message_of(
+        key="tenants/acme/deliveries/dl-1", server=server, recipients=[CFO], subject="May", text="42", documents=[]
+    )
+    return send(server, message)
+
+
+@BOTH
+def test_a_message_goes_out_in_tls_with_a_login(tmp_path: Path, security: Security) -> None:
+    """Over STARTTLS and over TLS from the beginning, to a server whose authority is set."""
+    with open_post(security, AUTHORITY.server(), tmp_path) as post:
+        refused = sent(server_of(post, tmp_path, security))
+
+    (message,) = post.messages
+    assert (refused, post.users, message["To"], str(message.get_payload()).strip()) == ("", [USER], CFO, "42")
+
+
+def _of_another_host() -> Identity:
+    return AUTHORITY.issue("elsewhere.example")
+
+
+def _of_another_authority() -> Identity:
+    return Authority.new().server()
+
+
+@BOTH
+@pytest.mark.parametrize("identity", [_of_another_host, _of_another_authority])
+def test_a_wrong_certificate_gets_neither_password_nor_message(
+    tmp_path: Path, security: Security, identity: Any
+) -> None:
+    """One of another host, or of an authority that is not trusted."""
+    with open_post(security, identity(), tmp_path) as post, pytest.raises(ssl.SSLCertVerificationError):
+        sent(server_of(post, tmp_path, security))
+
+    assert (post.users, post.messages) == ([], [])
+
+
+def test_a_server_without_starttls_gets_nothing(tmp_path: Path) -> None:
+    """Somebody between who takes the offer away does not get the password in clear."""
+    with open_post() as post, pytest.raises(smtplib.SMTPNotSupportedError):
+        sent(server_of(post, tmp_path, "starttls"))
+
+    assert post.messages == []
+
+
+@BOTH
+def test_a_wrong_password_is_told_and_not_repeated(
+    tmp_path: Path, security: Security, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the error nor what is logged has a password in it, and nor has the server's description."""
+    caplog.set_level(logging.DEBUG)
+    with open_post(security, AUTHORITY.server(), tmp_path) as post:
+        server = server_of(post, tmp_path, security, password="not the password")
+        with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
+            sent(server)
+
+    assert post.messages == []
+    assert "not the password" not in f"{caught.value} {server!r} {caplog.text}"
+
+
+def test_a_connection_that_ends_before_the_answer_leaves_the_outcome_unknown() -> None:
+    """The server has the message; whoever sent it cannot know, and a refusal is something else."""
+    with open_post() as post:
+        server = MailServer(host="127.0.0.1", port=post.port, sender="a@host.example", security="none")
+        post.hangs_up = True
+        with pytest.raises(HandOverUnknown):
+            sent(server)
+        post.hangs_up, post.refusal = False, "451 mailbox is full"
+        with pytest.raises(smtplib.SMTPDataError):
+            sent(server)
+
+    assert len(post.messages) == 1
+
+
+def test_the_same_delivery_has_the_same_message_id_and_another_has_another() -> None:
+    """By it receivers drop a repetition."""
+    server = MailServer(host="h", port=1, sender="a@host.example")
+    ids = [
+        message_of(key=key, server=server, recipients=[CFO], subject="s", text="t", documents=[])["Message-ID"]
+        for key in ("one", "one", "two")
+    ]
+
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[0].endswith("@host.example>")
