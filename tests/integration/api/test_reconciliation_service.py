@@ -12,6 +12,7 @@ from tollhouse_server.names import PLATFORM
 
 from tests.drivers.bill_finance import BILL, LINE, OCTOBER, Finance, replaced
 from tests.drivers.google_bill import Row, as_jsonl, changed, with_other_price
+from tests.drivers.pages import all_pages
 from tests.integration.api.callers import PAGES, by
 
 
@@ -49,15 +50,10 @@ async def compared(service: ReconciliationService, rows: list[Row]) -> pb.BillRe
 
 async def variances(service: ReconciliationService, **values: object) -> list[pb.BillVariance]:
     """Read all differences, three a page."""
-    found: list[pb.BillVariance] = []
-    token = ""
-    while True:
-        request = pb.ListBillVariancesRequest(month=OCTOBER, page_size=3, page_token=token, **values)  # type: ignore[arg-type]
-        page = await service.list_bill_variances(request, by(domain=PLATFORM))
-        found += page.bill_variances
-        token = page.next_page_token
-        if not token:
-            return found
+    request = pb.ListBillVariancesRequest(month=OCTOBER, page_size=3, **values)  # type: ignore[arg-type]
+    return await all_pages(
+        lambda asked: service.list_bill_variances(asked, by(domain=PLATFORM)), request, "bill_variances"
+    )
 
 
 async def test_a_file_comes_in_pieces_and_counts_when_it_is_whole(service: ReconciliationService) -> None:
@@ -72,6 +68,18 @@ async def test_a_file_comes_in_pieces_and_counts_when_it_is_whole(service: Recon
     assert (first.state, first.line_count) == (pb.BillImport.STATE_RECEIVING, 7)
     assert (whole.state, whole.line_count) == (pb.BillImport.STATE_COMPLETE, len(BILL))
     assert (before.billed.units, before.variance_count > 0, after.variance_count) == (0, True, 0)
+
+
+async def test_imports_are_listed_page_by_page(service: ReconciliationService) -> None:
+    """The oldest first, none twice and none left out."""
+    sent = [await send(service, piece(str(uuid4()), BILL[:1], last=True)) for _ in range(3)]
+    request = pb.ListBillImportsRequest(page_size=1)
+
+    listed = await all_pages(
+        lambda asked: service.list_bill_imports(asked, by(domain=PLATFORM)), request, "bill_imports"
+    )
+
+    assert listed == sent
 
 
 async def test_a_piece_out_of_order_is_refused(service: ReconciliationService) -> None:

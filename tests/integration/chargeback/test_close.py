@@ -26,6 +26,7 @@ from tollhouse_server.reporting.rollup_store import build_next_day
 from tollhouse_server.vault.signing import Purpose, SigningKey
 
 from tests.drivers.books import Books, in_project
+from tests.drivers.pages import all_pages
 from tests.drivers.receipts import KEY, KeyInMemory
 from tests.integration.api.callers import PAGES, ROBOT, by
 
@@ -282,18 +283,28 @@ async def test_months_are_listed_from_the_first_record_on(books: Books, service:
     """The newest first, in pages."""
     await closed(books, service)
     request = pb.ListPeriodsRequest(parent="tenants/acme", page_size=3)
-    found: list[str] = []
 
-    while True:
-        page = await service.list_periods(request, by(ANN))
-        found += [f"{one.name.rpartition('/')[2]} {one.state}" for one in page.periods]
-        if not page.next_page_token:
-            break
-        request.page_token = page.next_page_token
+    listed = await all_pages(lambda asked: service.list_periods(asked, by(ANN)), request, "periods")
 
+    found = [f"{one.name.rpartition('/')[2]} {one.state}" for one in listed]
     assert found[0] == f"{datetime.now(UTC):%Y-%m} {pb.Period.STATE_OPEN}"
     assert found[-1] == f"2026-05 {pb.Period.STATE_CLOSED}"
     assert sorted(found, reverse=True) == found
+
+
+async def test_adjustments_are_listed_page_by_page(books: Books, service: ChargebackService) -> None:
+    """The newest first, none twice and none left out."""
+    entered = [await service.create_adjustment(_adjustment(f"c-{number}"), by(ROBOT)) for number in range(3)]
+    request = pb.ListAdjustmentsRequest(parent="tenants/acme", page_size=1)
+
+    listed = await all_pages(lambda asked: service.list_adjustments(asked, by(ANN)), request, "adjustments")
+
+    assert listed == entered[::-1]
+
+
+def _adjustment(name: str) -> pb.CreateAdjustmentRequest:
+    adjustment = pb.Adjustment(amount=money(-1), reason="outage")
+    return pb.CreateAdjustmentRequest(parent="tenants/acme", adjustment_id=name, adjustment=adjustment)
 
 
 async def test_a_closed_statement_is_checked_and_recomputed_without_the_server(

@@ -18,6 +18,7 @@ from tollhouse_server.errors import InvalidRequest, LimitExceeded, ResourceExist
 from tollhouse_server.ledger.terms import CallTerms
 
 from tests.drivers.ledger import LedgerProcess, ledger_process, settled, terms
+from tests.drivers.pages import all_pages
 from tests.drivers.postgres import TestDatabase
 from tests.integration.admin.increases import asked as asked_increase
 from tests.integration.admin.limits import dollars, ledger_of
@@ -102,6 +103,15 @@ async def test_nothing_is_spent_that_was_not_paid(plane: Plane, process: LedgerP
         dollars(0, 90),
         limits_pb2.LIMIT_WINDOW_TOTAL,
     )
+
+
+async def test_top_ups_are_listed_page_by_page(plane: Plane, process: LedgerProcess) -> None:
+    """The newest first, none twice and none left out."""
+    put_in = [await plane.call(top_up(number, f"t-{number}")) for number in range(1, 4)]
+
+    listed = await all_pages(plane.call, pb.ListWalletTopUpsRequest(name=NAME, page_size=1), "top_ups")
+
+    assert listed == put_in[::-1]
 
 
 async def test_what_expires_first_is_spent_first_and_the_rest_of_it_expires(
