@@ -126,7 +126,8 @@ def _true_up(found: TrueUp) -> Entry:
 async def _saved(session: AsyncSession, quantities: Sequence[PricedQuantity], period: Period) -> tuple[Saved, ...]:
     versions = sorted({one.price_version for one in quantities if one.sku})
     books = {version: await load(session, version) for version in versions}
-    return savings(quantities, books, period)
+    # Adding up takes the processor; others must not wait for it.
+    return await asyncio.to_thread(savings, quantities, books, period)
 
 
 def _versions(quantities: Iterable[PricedQuantity]) -> dict[tuple[str, ...], frozenset[int]]:
