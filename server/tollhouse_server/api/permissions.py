@@ -358,8 +358,9 @@ def _outlook_rules() -> Iterator[Rule]:
     service = f"{_ADMIN}.OutlookService"
     yield Rule(rpc=f"{service}.GetForecast", permission="usageReports.forecast", fields=("parent",))
     yield Rule(rpc=f"{service}.SimulateMonth", permission="usageReports.simulate", fields=("parent",))
-    stated = ("alternative_cost.name",)
-    yield Rule(rpc=f"{service}.SetAlternativeCost", permission="alternativeCosts.set", fields=stated)
+    yield Rule(
+        rpc=f"{service}.SetAlternativeCost", permission="alternativeCosts.set", fields=("alternative_cost.name",)
+    )
     yield Rule(rpc=f"{service}.ListAlternativeCosts", permission="alternativeCosts.list", fields=("parent",))
     yield Rule(rpc=f"{service}.RecordUnits", permission="alternativeCosts.record", fields=("name",))
 
