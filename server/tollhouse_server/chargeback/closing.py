@@ -12,12 +12,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse_server.chargeback import adjustments, period_store
 from tollhouse_server.chargeback.canonical import canonical_json, digest
 from tollhouse_server.chargeback.cells import MonthBooks
-from tollhouse_server.chargeback.composing import compose
+from tollhouse_server.chargeback.composing import compose_from
+from tollhouse_server.chargeback.layout import TENANT, Layout, lay_out
 from tollhouse_server.chargeback.periods import Obstacle, month_of_row, obstacles, read_period, require_open
 from tollhouse_server.chargeback.statement import PeriodState
 from tollhouse_server.chargeback.statements import read_books
 from tollhouse_server.chargeback.tables import BillingPeriodRow, SealedStatementRow
-from tollhouse_server.database.rows import change, check_version
+from tollhouse_server.database.rows import change, check_version, kept_alive
 from tollhouse_server.errors import PeriodObstructed, SecondPersonNeeded
 from tollhouse_server.names import DepartmentName, PeriodName, TenantName
 from tollhouse_server.tenancy.store import read_clock
@@ -131,19 +132,22 @@ async def rehearse(session: AsyncSession, step: Step) -> Closed:
 async def _sealed(session: AsyncSession, row: BillingPeriodRow) -> list[SealedStatementRow]:
     month = month_of_row(row)
     books = await read_books(session, row.tenant_id, month, await read_clock(session, row.tenant_id))
-    # Adding up takes the processor for up to some seconds; others must not wait for it.
-    return await asyncio.to_thread(_texts, books)
+    # Adding up takes the processor for some seconds, of thousands of departments for a minute: others must not wait.
+    return await kept_alive(session, asyncio.to_thread(_texts, books))
 
 
 def _texts(books: MonthBooks) -> list[SealedStatementRow]:
     """Return the statements as they are sealed, that of the tenant first, then those of departments by id."""
     departments = {one for cell in books.cells for one in cell.department_path} | books.departments.keys()
-    return [_text(books, department) for department in ("", *sorted(departments))]
+    scopes = [TENANT, *sorted(departments)]
+    layout = lay_out(books, scopes)
+    return [_text(layout, department) for department in scopes]
 
 
-def _text(books: MonthBooks, department: str) -> SealedStatementRow:
+def _text(layout: Layout, department: str) -> SealedStatementRow:
+    books = layout.books
     scope = DepartmentName(books.tenant, department) if department else TenantName(books.tenant)
-    text = canonical_json(compose(books, scope, PeriodState.CLOSED))
+    text = canonical_json(compose_from(layout, scope, PeriodState.CLOSED))
     return SealedStatementRow(
         tenant_id=books.tenant,
         month=books.month.name,

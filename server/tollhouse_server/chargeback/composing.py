@@ -1,16 +1,18 @@
 """From the books of a month to the statement of the tenant, or of a department with all below it. Nothing is read."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import cache
+from operator import attrgetter
 from typing import Final, TypeAlias, cast
 
-from tollhouse_server.chargeback.cells import KEYS, MEASURES, Cell, MoneyLimit, MonthBooks
+from tollhouse_server.chargeback.cells import MEASURES, Cell, MoneyLimit, MonthBooks, SkuCell
 from tollhouse_server.chargeback.forecast import ForecastTerms
+from tollhouse_server.chargeback.layout import TENANT, Layout, Own, lay_out, place_of
 from tollhouse_server.chargeback.looking_ahead import outlook_of
 from tollhouse_server.chargeback.refusals import refusals_of
-from tollhouse_server.chargeback.returns import Work, in_force, returns_of
+from tollhouse_server.chargeback.returns import returns_of
 from tollhouse_server.chargeback.statement import (
     Amounts,
     BudgetUse,
@@ -18,7 +20,6 @@ from tollhouse_server.chargeback.statement import (
     Forecast,
     Part,
     PeriodState,
-    Return,
     Savings,
     Statement,
     UsageLine,
@@ -26,6 +27,7 @@ from tollhouse_server.chargeback.statement import (
 from tollhouse_server.money import spread
 from tollhouse_server.names import DepartmentName, ProjectName, Scope
 from tollhouse_server.pricing.skus import RELAY_SURCHARGE, SKUS, Unit
+from tollhouse_server.reporting.detail_store import LabelCost
 from tollhouse_server.reporting.sums import Dimension
 
 MOST_LABELS: Final = 1_000
@@ -33,7 +35,8 @@ MOST_LABELS: Final = 1_000
 
 BROKEN_DOWN: Final = (Dimension.DEPARTMENT, Dimension.PROJECT, Dimension.TIER, Dimension.MODEL, Dimension.DAY)
 
-Path: TypeAlias = tuple[str, ...]
+_MEASURED: Final = tuple((name, attrgetter(name)) for name in MEASURES)
+
 Subject: TypeAlias = tuple[str, str, str, str]
 """Ids of the department, project, tier and model that an entry is about; empty where it is about all of them."""
 
@@ -44,11 +47,16 @@ NameOf: TypeAlias = Callable[[Key], str]
 
 def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
     """Return the statement of a scope, a tenant or department, as the books say it."""
-    department = scope.department if isinstance(scope, DepartmentName) else ""
-    cells = [cell for cell in books.cells if not department or department in cell.department_path]
-    entries = tuple(entries_of(books, department))
-    totals = _added_up(cells, charged=sum(entry.amount_nanos for entry in entries))
-    breakdowns = {one: tuple(_parts(books.tenant, cells, entries, one)) for one in BROKEN_DOWN}
+    return compose_from(lay_out(books, {_department_of(scope)}), scope, state)
+
+
+def compose_from(layout: Layout, scope: Scope, state: PeriodState) -> Statement:
+    """Return the statement of one of the scopes that a month was laid out for."""
+    books, department = layout.books, _department_of(scope)
+    own = layout.own[department]
+    entries = tuple(own.entries)
+    totals = _added_up(own.cells, charged=sum(entry.amount_nanos for entry in entries))
+    breakdowns = {one: tuple(_parts(books.tenant, own.cells, entries, one)) for one in BROKEN_DOWN}
     return Statement(
         scope=scope,
         display_name=_display_name(books, department),
@@ -59,77 +67,31 @@ def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
         state=state,
         generated_at=books.read_at,
         totals=totals,
-        lines=tuple(_lines(books, department)),
+        lines=tuple(_lines(books.tenant, own.skus)),
         entries=entries,
         breakdowns=breakdowns,
-        labels=_labels(books, department),
-        savings=_savings(books, department),
-        budgets=tuple(_budgets(books, department)),
-        returns=tuple(_returns(books, department)),
-        refusals=refusals_of(books.refused, department),
-        forecast=_forecast(books, cells, department),
+        labels=_labels(own.labels),
+        savings=_savings(own),
+        budgets=tuple(_budgets(layout, own.limits)),
+        returns=tuple(returns_of(layout.alternatives, layout.work, layout.labels, department)),
+        refusals=refusals_of(own.refused, department),
+        forecast=_forecast(books, own.cells, department),
         currency=books.currency,
-        price_versions=_price_versions(books, department),
+        price_versions=tuple(sorted(own.price_versions)),
         department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
     )
 
 
-# --- entries ----------------------------------------------------------------------------------------------------------
-
-
-def entries_of(books: MonthBooks, department: str) -> Iterator[Entry]:
-    """Yield the entries that stand in the statement of a department; all of them for the tenant's (no department).
-
-    A department that was moved in the month was below two others: its entries are theirs by what it cost below each.
-    """
-    if not department:
-        yield from books.entries
-        return
-    weights = _weights_of_paths(books)
-    for entry in books.entries:
-        charged = _id(entry.department)
-        if not charged:
-            continue
-        amount = _part_below(books, weights, entry.amount_nanos, charged=charged, department=department)
-        if amount is not None:
-            yield entry if amount == entry.amount_nanos else replace(entry, amount_nanos=amount)
-
-
-def _weights_of_paths(books: MonthBooks) -> Mapping[str, Mapping[Path, int]]:
-    """Return for each department the ways by which it was below others in the month, with what it cost there."""
-    costs: dict[Path, int] = defaultdict(int)
-    for cell in books.cells:
-        costs[cell.department_path] += cell.cost_nanos
-    weights: dict[str, dict[Path, int]] = defaultdict(lambda: defaultdict(int))
-    for path in sorted(costs):
-        for depth, one in enumerate(path, start=1):
-            weights[one][path[:depth]] += costs[path]
-    return weights
-
-
-def _part_below(
-    books: MonthBooks, weights: Mapping[str, Mapping[Path, int]], amount: int, *, charged: str, department: str
-) -> int | None:
-    """Return what of an amount of the department `charged` is below `department`, None if it was never there."""
-    paths = weights.get(charged)
-    if not paths:
-        now = books.departments.get(charged)
-        paths = {now.path if now is not None else (charged,): 1}
-    below = [path for path in paths if department in path]
-    if not below:
-        return None
-    parts = spread(amount, paths)
-    return sum(parts[path] for path in below)
+def _department_of(scope: Scope) -> str:
+    return scope.department if isinstance(scope, DepartmentName) else TENANT
 
 
 # --- sums and breakdowns ----------------------------------------------------------------------------------------------
 
 
-def _added_up(cells: Iterable[Cell], *, charged: int = 0) -> Amounts:
-    sums = dict(
-        zip(MEASURES, (sum(column) for column in zip(*(cell[KEYS:] for cell in cells), strict=True)), strict=False)
-    )
-    return Amounts(**sums, charge_nanos=sums.get("cost_nanos", 0) + charged)
+def _added_up(cells: Collection[Cell], *, charged: int = 0) -> Amounts:
+    sums = {name: sum(map(of, cells)) for name, of in _MEASURED}
+    return Amounts(**sums, charge_nanos=sums["cost_nanos"] + charged)
 
 
 def _parts(tenant: str, cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension) -> Iterator[Part]:
@@ -231,19 +193,20 @@ def _id(name: str) -> str:
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def _lines(books: MonthBooks, department: str) -> Iterator[UsageLine]:
+def _lines(tenant: str, skus: Iterable[SkuCell]) -> Iterator[UsageLine]:
     """Yield the lines in the order of their names; a department that was moved has one line all the same."""
     merged: dict[tuple[str, str, str, str, str], list[int]] = {}
-    for cell in books.skus:
-        if not department or department in cell.department_path:
-            key = (cell.department_path[-1], cell.project, cell.tier, cell.model, cell.sku)
-            sums = merged.setdefault(key, [0, 0, 0])
-            for place, value in enumerate((cell.quantity, cell.calls, cell.cost_nanos)):
-                sums[place] += value
+    for cell in skus:
+        key = (cell.department_path[-1], cell.project, cell.tier, cell.model, cell.sku)
+        sums = merged.setdefault(key, [0, 0, 0])
+        for place, value in enumerate((cell.quantity, cell.calls, cell.cost_nanos)):
+            sums[place] += value
+    name_of = cache(lambda leaf: str(DepartmentName(tenant, leaf)))
+    project_name_of = cache(lambda leaf, project: str(ProjectName(tenant, leaf, project)))
     for (leaf, project, tier, model, sku), (quantity, calls, cost_nanos) in sorted(merged.items()):
         yield UsageLine(
-            department=str(DepartmentName(books.tenant, leaf)),
-            project=str(ProjectName(books.tenant, leaf, project)),
+            department=name_of(leaf),
+            project=project_name_of(leaf, project),
             tier=tier,
             model=model,
             sku=sku,
@@ -260,13 +223,12 @@ def _unit(sku: str) -> str:
     return SKUS[sku].unit.value if sku in SKUS else ""
 
 
-def _labels(books: MonthBooks, department: str) -> tuple[Part, ...]:
+def _labels(costs: Iterable[LabelCost]) -> tuple[Part, ...]:
     sums: dict[str, list[int]] = {}
-    for one in books.labels:
-        if not department or department in one.department_path:
-            found = sums.setdefault(f"{one.label}={one.value}", [0, 0])
-            found[0] += one.calls
-            found[1] += one.cost_nanos
+    for one in costs:
+        found = sums.setdefault(f"{one.label}={one.value}", [0, 0])
+        found[0] += one.calls
+        found[1] += one.cost_nanos
     dearest = sorted(sums, key=lambda key: (-sums[key][1], key))[:MOST_LABELS]
     return tuple(
         Part(key=key, amounts=Amounts(calls=sums[key][0], cost_nanos=sums[key][1], charge_nanos=sums[key][1]))
@@ -274,35 +236,22 @@ def _labels(books: MonthBooks, department: str) -> tuple[Part, ...]:
     )
 
 
-def _savings(books: MonthBooks, department: str) -> Savings:
-    saved = [one for one in books.saved if not department or department in one.department_path]
-    avoided = [nanos for path, nanos in books.avoided_nanos.items() if not department or department in path]
+def _savings(own: Own) -> Savings:
     return Savings(
-        cache_nanos=sum(one.cache_nanos for one in saved),
-        batch_nanos=sum(one.batch_nanos for one in saved),
-        on_device_nanos=sum(avoided),
+        cache_nanos=sum(one.cache_nanos for one in own.saved),
+        batch_nanos=sum(one.batch_nanos for one in own.saved),
+        on_device_nanos=sum(own.avoided_nanos),
     )
 
 
-def _price_versions(books: MonthBooks, department: str) -> tuple[int, ...]:
-    found = (versions for path, versions in books.price_versions.items() if not department or department in path)
-    return tuple(sorted(frozenset[int]().union(*found)))
-
-
-def _budgets(books: MonthBooks, department: str) -> Iterator[BudgetUse]:
-    """Yield the money limits on the scope and below it, with what the month cost of what each counts."""
-    for limit in books.limits:
-        of_department, project = _place_of(limit)
-        now = books.departments.get(of_department)
-        path = now.path if now is not None else (of_department,)
-        if department and department not in path:
-            continue
+def _budgets(layout: Layout, limits: Iterable[MoneyLimit]) -> Iterator[BudgetUse]:
+    """Yield money limits, with what the month cost of what each counts."""
+    for limit in limits:
+        department, project = place_of(limit)
         used = (
             cell.cost_nanos
-            for cell in books.cells
-            if of_department in ("", *cell.department_path)
-            and project in ("", cell.project)
-            and limit.selector in ("", f"tiers/{cell.tier}", f"models/{cell.model}")
+            for cell in layout.cells[department]
+            if project in ("", cell.project) and limit.selector in ("", f"tiers/{cell.tier}", f"models/{cell.model}")
         )
         yield BudgetUse(
             limit=limit.name,
@@ -324,23 +273,6 @@ def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Fore
         terms=ForecastTerms(),
     )
     return found.forecast
-
-
-def _returns(books: MonthBooks, department: str) -> Iterator[Return]:
-    alternatives = in_force(books.alternatives, books.month.last_day)
-    if not alternatives:
-        return iter(())
-    work = [
-        Work(department_path=cell.department_path, project=cell.project, calls=cell.calls, cost_nanos=cell.cost_nanos)
-        for cell in books.cells
-    ]
-    return returns_of(alternatives, work, books.labels, department)
-
-
-def _place_of(limit: MoneyLimit) -> tuple[str, str]:
-    """Return the ids of the department and project that a limit is on; empty where it is on none."""
-    ids = dict(zip(limit.scope.split("/")[::2], limit.scope.split("/")[1::2], strict=False))
-    return ids.get("departments", ""), ids.get("projects", "")
 
 
 def _display_name(books: MonthBooks, department: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, select
@@ -14,6 +15,8 @@ from tollhouse_server.errors import ResourceExists, ResourceNotFound, StoreUnava
 from tollhouse_server.names import AdjustmentName, PeriodName
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.rollup_store import rolled_days
+
+_SEALED_AT_A_TIME: Final = 20
 
 
 async def find_period(session: AsyncSession, name: PeriodName, *, lock: bool = False) -> BillingPeriodRow | None:
@@ -96,8 +99,10 @@ async def guard_records(session: AsyncSession, period: Period) -> None:
 
 async def save_sealed(session: AsyncSession, rows: Sequence[SealedStatementRow]) -> None:
     """Write the sealed statements of a month, before it is marked as closed."""
-    session.add_all(rows)
-    await session.flush()
+    # A few at a time: that of a large tenant is some megabytes, and of departments there may be thousands.
+    for start in range(0, len(rows), _SEALED_AT_A_TIME):
+        session.add_all(rows[start : start + _SEALED_AT_A_TIME])
+        await session.flush()
 
 
 async def find_sealed(session: AsyncSession, name: PeriodName, department: str) -> SealedStatementRow | None:

@@ -77,15 +77,23 @@ def returns_of(
         )
 
 
+def subject_of_project(project: str) -> str:
+    """Return the subject that the work of a project is of."""
+    return f"{PROJECT}{project}"
+
+
+def subject_of_label(cost: LabelCost) -> str:
+    """Return the subject that calls with a label are of."""
+    return f"{LABEL}{cost.label}={cost.value}"
+
+
 def _calls_and_cost(
     subject: str, work: Sequence[Work], labels: Sequence[LabelCost], department: str
 ) -> tuple[int, int]:
     found: list[Work] | list[LabelCost]
     if subject.startswith(PROJECT):
-        project = subject.removeprefix(PROJECT)
-        found = [one for one in work if one.project == project]
+        found = [one for one in work if subject_of_project(one.project) == subject]
     else:
-        label, _, value = subject.removeprefix(LABEL).partition("=")
-        found = [one for one in labels if (one.label, one.value) == (label, value)]
+        found = [one for one in labels if subject_of_label(one) == subject]
     mine = [one for one in found if not department or department in one.department_path]
     return sum(one.calls for one in mine), sum(one.cost_nanos for one in mine)

@@ -80,6 +80,7 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
     period, windows = month.period, [Window.FISCAL_MONTH.value]
     if clock.fiscal_month_start_day == 1 or not month.is_fiscal:
         windows = [Window.MONTH.value, *(windows if clock.fiscal_month_start_day == 1 else [])]
+    await usage_store.make_room_for_sums(session)
     quantities = await read_priced_quantities(session, tenant, period)
     books = MonthBooks(
         tenant=tenant,

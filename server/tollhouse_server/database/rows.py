@@ -1,6 +1,7 @@
 """What rows have in common: how one is written, found, locked and changed; and the way to plain SQL."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -15,6 +16,9 @@ SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 """The first statement of a transaction in which all others see one state of the database."""
 
 
+_SIGN_OF_LIFE_SECONDS: Final = 4.0
+
+
 class Versioned(Protocol):
     """A row with a version and a time of its last change."""
 
@@ -22,6 +26,7 @@ class Versioned(Protocol):
     updated_at: datetime | None
 
 
+Result = TypeVar("Result")
 Row = TypeVar("Row", bound=Versioned)
 Table = TypeVar("Table", bound=SQLModel)
 
@@ -66,6 +71,20 @@ async def change(session: AsyncSession, row: Row, **values: object) -> Row:
     session.add(row)
     await session.flush()
     return row
+
+
+async def kept_alive(session: AsyncSession, work: Awaitable[Result]) -> Result:
+    """Return what long work returns that asks nothing of the database, and let this know that the session lives on.
+
+    A transaction that is silent for too long is ended: nobody could tell it from one whose process stands still.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=_SIGN_OF_LIFE_SECONDS))[0]:
+            await run_sql(session, "SELECT 1")
+        return await working
+    finally:
+        working.cancel()
 
 
 async def run_sql(
