@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 from tollhouse_server.chargeback.canonical import canonical_json
-from tollhouse_server.chargeback.cells import Cell, Department, Month, MoneyLimit, MonthBooks, Saved, SkuCell
+from tollhouse_server.chargeback.cells import Cell, Department, MoneyLimit, Month, MonthBooks, Saved, SkuCell
 from tollhouse_server.chargeback.composing import compose, compose_from
 from tollhouse_server.chargeback.layout import TENANT, lay_out
 from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState
