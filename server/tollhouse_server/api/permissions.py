@@ -355,14 +355,12 @@ def _delivery_rules() -> Iterator[Rule]:
 
 
 def _outlook_rules() -> Iterator[Rule]:
-    service = f"{_ADMIN}.OutlookService"
-    yield Rule(rpc=f"{service}.GetForecast", permission="usageReports.forecast", fields=("parent",))
-    yield Rule(rpc=f"{service}.SimulateMonth", permission="usageReports.simulate", fields=("parent",))
-    yield Rule(
-        rpc=f"{service}.SetAlternativeCost", permission="alternativeCosts.set", fields=("alternative_cost.name",)
-    )
-    yield Rule(rpc=f"{service}.ListAlternativeCosts", permission="alternativeCosts.list", fields=("parent",))
-    yield Rule(rpc=f"{service}.RecordUnits", permission="alternativeCosts.record", fields=("name",))
+    room = f"{_ADMIN}.OutlookService"
+    yield Rule(rpc=f"{room}.GetForecast", permission="usageReports.forecast", fields=("parent",))
+    yield Rule(rpc=f"{room}.SimulateMonth", permission="usageReports.simulate", fields=("parent",))
+    yield from _standard("OutlookService", "alternativeCosts", "AlternativeCosts", "list")
+    yield Rule(rpc=f"{room}.SetAlternativeCost", permission="alternativeCosts.set", fields=("alternative_cost.name",))
+    yield Rule(rpc=f"{room}.RecordUnits", permission="alternativeCosts.record", fields=("name",))
 
 
 def _charge_rules() -> Iterator[Rule]:
@@ -375,7 +373,7 @@ def _charge_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{_ADMIN}.CurrencyService.AddCurrencyRate", permission="currencyRates.add")
     yield Rule(rpc=f"{_ADMIN}.CurrencyService.ListCurrencyRates", permission=None)  # Rates are published.
     yield from _standard("BoundLabelService", "boundLabels", "BoundLabels", "get update")
-    yield Rule(rpc=f"{_ADMIN}.BoundLabelService.ListFreeLabels", permission="boundLabels.list", fields=("parent",))
+    yield from _standard("BoundLabelService", "freeLabels", "FreeLabels", "list")
 
 
 def _caller_rules() -> Iterator[Rule]:
