@@ -10,6 +10,7 @@ import pytest
 from tollhouse_server.chargeback.statement import Statement
 from tollhouse_server.documents.formats import format_of
 from tollhouse_server.documents.language import languages
+from tollhouse_server.reporting.sums import Dimension
 
 from tests.unit.documents.sample import bare_statement, sealed_statement, statement
 
@@ -117,3 +118,18 @@ def test_chromium_paints_the_page(tmp_path: Path, width: int) -> None:
     subprocess.run([*_CHROMIUM, *place, source.as_uri()], check=True, capture_output=True, timeout=60)
 
     assert picture.stat().st_size > 50_000
+
+
+def _with_days(count: int) -> str:
+    days = statement().breakdowns[Dimension.DAY][1 : 1 + count]
+    return _page(statement(breakdowns=dict(statement().breakdowns) | {Dimension.DAY: days}))
+
+
+@pytest.mark.parametrize(("days", "places"), [(1, 14), (2, 14), (20, 20)])
+def test_a_month_of_a_day_or_two_has_columns_and_no_walls(days: int, places: int) -> None:
+    """A column is as wide as those of a fortnight, or as there is room for."""
+    page = _with_days(days)
+
+    assert f'viewBox="0 0 {places * 20} 100"' in page
+    assert f"grid-template-columns: repeat({places}, 1fr)" in page
+    assert page.count('width="16"') == days
