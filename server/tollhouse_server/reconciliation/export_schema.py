@@ -24,12 +24,20 @@ from tollhouse_server.reconciliation.lines import BillLine
 COST_TYPES: Final = frozenset({"regular", "tax", "adjustment", "rounding_error"})
 FREE_TIER: Final = "FREE_TIER"
 
-_DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,2})?")
+_DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,2})?", re.ASCII)
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
-_MOMENT = re.compile(r"20\d{2}-\d\d-\d\d[T ]\d\d:\d\d")
-_MONTH = re.compile(r"20\d{2}(0[1-9]|1[0-2])")
+_MOMENT = re.compile(r"20\d{2}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
+_MONTH = re.compile(r"20\d{2}(0[1-9]|1[0-2])", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _TEXT_MOST = 1024
+_DIGITS_MOST = 60
+"""Before or behind the point, of numbers that are only told apart by their text."""
+
+_QUANTITY_BELOW = Decimal(10) ** 30
+_NANOS_BELOW = Decimal(10) ** 18
+"""A line of a billion dollars is no line of a bill; sums of lines fit what they are shown in."""
+
+_YEARS = range(2000, 3000)
 
 Value = TypeVar("Value")
 
@@ -49,13 +57,14 @@ def read_line(row: Mapping[str, Any]) -> BillLine:
     Raises:
         BadField: one of them is missing or is not what it should be.
     """
+    digests = _digests(row)
     currency, rate = _currency(row)
     cost = _required(row, "cost", _decimal)
     credits_given = _credits(row)
     start = _required(row, "usage_start_time", _moment)
     listed = _optional(row, "cost_at_list", _decimal)
     return BillLine(
-        **_digests(row),
+        **digests,
         billing_account=_optional(row, "billing_account_id", _text) or "",
         day=google_day(start),
         usage_start=start,
@@ -71,21 +80,24 @@ def read_line(row: Mapping[str, Any]) -> BillLine:
         currency=currency,
         conversion_rate=rate,
         cost=cost,
-        cost_nanos=_nanos(cost, rate),
-        list_nanos=None if listed is None else _nanos(listed, rate),
+        cost_nanos=_nanos("cost", cost, rate),
+        list_nanos=None if listed is None else _nanos("cost_at_list", listed, rate),
         credits=[{"type": kind, "name": name, "amount": f"{amount:f}"} for kind, name, amount in credits_given],
-        credits_nanos=_nanos(sum((one[2] for one in credits_given), Decimal(0)), rate),
-        free_nanos=_nanos(sum((one[2] for one in credits_given if one[0] == FREE_TIER), Decimal(0)), rate),
-        quantity=_optional(row, "usage.amount", _decimal) or Decimal(0),
+        credits_nanos=_nanos("credits", sum((one[2] for one in credits_given), Decimal(0)), rate),
+        free_nanos=_nanos("credits", sum((one[2] for one in credits_given if one[0] == FREE_TIER), Decimal(0)), rate),
+        quantity=_optional(row, "usage.amount", _quantity) or Decimal(0),
         unit=_optional(row, "usage.unit", _text) or "",
     )
 
 
 def _digests(row: Mapping[str, Any]) -> dict[str, bytes]:
     """Return what lines are told apart by: the same in every notation, and with columns that are empty or left out."""
-    plain = _plain(row)
-    exported = str(plain.pop("export_time", ""))
-    usage = hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).digest()
+    try:
+        plain = _plain(row)
+        exported = str(plain.pop("export_time", ""))
+        usage = hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).digest()
+    except (RecursionError, orjson.JSONEncodeError):
+        raise BadField("(line)", "is nested too deeply, or has a text that is not Unicode") from None
     return {"line_digest": hashlib.sha256(usage + exported.encode()).digest(), "usage_digest": usage}
 
 
@@ -95,6 +107,9 @@ def _plain(value: Any) -> Any:
     if kind is str:
         return _plain_text(value)
     if kind is Decimal:
+        # Written out, 1e999999 has a million digits.
+        if not value.is_finite() or abs(value.adjusted()) > _DIGITS_MOST:
+            raise BadField("(line)", "has a number that is out of range")
         return f"{value.normalize():f}"
     if kind is dict:
         return {name: plain for name, one in value.items() if (plain := _plain(one)) not in _EMPTY}
@@ -106,18 +121,28 @@ def _plain_text(text: str) -> Any:
         return text
     if text[0] in "[{":
         try:
-            return _plain(json.loads(text, parse_float=Decimal, parse_int=Decimal))
-        except ValueError:
+            return _plain(json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=str))
+        except (ValueError, RecursionError):
             return text
     if _DECIMAL.fullmatch(text):
         return f"{Decimal(text).normalize():f}"
-    return _moment("", text).astimezone(UTC).isoformat() if _MOMENT.match(text) else text
+    try:
+        return _moment("", text).astimezone(UTC).isoformat() if _MOMENT.match(text) else text
+    except BadField:
+        return text
 
 
-def _nanos(amount: Decimal, rate: Decimal) -> Decimal:
-    """Return an amount of a currency in nano-dollars; a quotient is cut behind its 38th digit, far below a nano."""
+def _nanos(field: str, amount: Decimal, rate: Decimal) -> Decimal:
+    """Return an amount of a currency in nano-dollars; a quotient is cut behind its 38th digit, far below a nano.
+
+    Raises:
+        BadField: it is beyond what a line can cost.
+    """
     with localcontext(prec=38):
-        return amount * NANOS_PER_DOLLAR / rate if rate != 1 else amount * NANOS_PER_DOLLAR
+        nanos = amount * NANOS_PER_DOLLAR / rate if rate != 1 else amount * NANOS_PER_DOLLAR
+    if abs(nanos) >= _NANOS_BELOW:
+        raise BadField(field, "must be less than a billion US dollars")
+    return nanos
 
 
 def _currency(row: Mapping[str, Any]) -> tuple[str, Decimal]:
@@ -136,8 +161,8 @@ def _credits(row: Mapping[str, Any]) -> list[tuple[str, str, Decimal]]:
     given = row.get("credits") or []
     if isinstance(given, str):
         try:
-            given = json.loads(given, parse_float=str, parse_int=str)
-        except ValueError:
+            given = json.loads(given, parse_float=str, parse_int=str, parse_constant=str)
+        except (ValueError, RecursionError):
             raise BadField("credits", "must be a list of credits, in CSV as JSON") from None
     if not isinstance(given, list) or not all(isinstance(one, Mapping) for one in given):
         raise BadField("credits", "must be a list of credits")
@@ -191,13 +216,22 @@ def _decimal(path: str, value: Any) -> Decimal:
         raise BadField(path, "must be a decimal number") from None
 
 
+def _quantity(path: str, value: Any) -> Decimal:
+    quantity = _decimal(path, value)
+    if abs(quantity) >= _QUANTITY_BELOW:
+        raise BadField(path, "must be less than 10^30")
+    return quantity
+
+
 def _moment(path: str, value: Any) -> datetime:
     # BigQuery writes "2026-10-01 07:00:00 UTC" as CSV and JSON, others what ISO 8601 says.
     text = _text(path, value).removesuffix(" UTC")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise BadField(path, "must be a moment such as 2026-10-01 07:00:00 UTC") from None
+        moment = datetime.min
+    if moment.year not in _YEARS:
+        raise BadField(path, "must be a moment such as 2026-10-01 07:00:00 UTC")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 

@@ -14,6 +14,8 @@ from tollhouse_server.reporting.sums import UNITEMISED
 _SAME_QUANTITY_PERMILLE = 1
 _CURRENCY_PERMILLE = 10
 _DAY = timedelta(days=1)
+_MOST_SHOWN = 2**63 - 1
+"""Byte-seconds of other services can be more; they are only shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ def _compared(books: Books, key: LineKey, pools: dict[LineKey, int]) -> Compared
         billed_nanos=side.billed_nanos,
         credits_nanos=whole(side.credits),
         booked_quantity=side.booked_quantity,
-        billed_quantity=whole(side.quantity),
+        billed_quantity=min(whole(side.quantity), _MOST_SHOWN),
         findings=tuple(_findings(books, key, side, pools)),
         concerns_all=key.project not in books.sides.booked_projects,
     )

@@ -76,6 +76,10 @@ def _csv_rows(content: str, first_line: int) -> Iterator[tuple[int, Mapping[str,
             number = first_line + reader.line_num - 2
             if header is None:
                 header = cells
+                twice = _named_twice(header)
+                if twice:
+                    yield number, BadField("(header)", f"names {twice!r} twice, or as a field and as a record")
+                    return
             elif len(cells) != len(header):
                 yield number, BadField("(line)", f"has {len(cells)} columns, the header {len(header)}")
             else:
@@ -84,17 +88,35 @@ def _csv_rows(content: str, first_line: int) -> Iterator[tuple[int, Mapping[str,
         yield first_line + reader.line_num - 2, BadField("(line)", f"is not CSV: {error}")
 
 
+def _named_twice(header: list[str]) -> str:
+    """Return a column that stands for a field which another one stands for, too, or for its record; empty if none."""
+    fields: set[tuple[str, str]] = set()
+    for name in header:
+        record, field = _place(name)
+        if (
+            (record, field) in fields
+            or (record, "") in fields
+            or (not field and any(record == one for one, _ in fields))
+        ):
+            return name
+        fields.add((record, field))
+    return ""
+
+
 def _nested(header: list[str], cells: list[str]) -> Mapping[str, Any]:
     row: dict[str, Any] = {}
     for name, cell in zip(header, cells, strict=True):
-        record, _, field = name.partition(".")
-        if not field:
-            record, field = _flattened(name)
+        record, field = _place(name)
         if field:
             row.setdefault(record, {})[field] = cell
         else:
             row[name] = cell
     return row
+
+
+def _place(name: str) -> tuple[str, str]:
+    record, _, field = name.partition(".")
+    return (record, field) if field else _flattened(name)
 
 
 def _flattened(name: str) -> tuple[str, str]:

@@ -137,3 +137,41 @@ def test_lines_of_csv_are_counted_as_an_editor_counts_them() -> None:
 def test_not_every_line_of_a_wrong_file_is_named() -> None:
     """A file of something else is refused quickly."""
     assert len(defects(as_jsonl([{"a": 1}] * 1000))) == MOST_NAMED
+
+
+def with_more(value: str) -> str:
+    """Return a good line with a field that nobody reads, as JSON."""
+    return json.dumps(ROW)[:-1] + f', "x": {value}}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (with_more("1e9999999"), "line 1: (line)"),
+        (with_more("1e-999999"), "line 1: (line)"),
+        (with_more("9" * 5000), "line 1: (line)"),
+        (with_more('{"a":' * 900 + "1" + "}" * 900), "line 1: (line)"),
+        (with_more("[" * 400 + "]" * 400), "line 1: (line)"),
+        (with_more('"\\ud800"'), "line 1: (line)"),
+        (json.dumps(changed(ROW, usage_start_time="0001-01-01T00:00:00Z")), "line 1: usage_start_time"),
+        (json.dumps(changed(ROW, cost="999999999999999999e99")), "line 1: cost"),
+        (json.dumps(changed(ROW, currency="EUR", currency_conversion_rate="1e-99")), "line 1: cost"),
+        (json.dumps(changed(ROW, cost="\u0661")), "line 1: cost"),
+        (json.dumps(changed(ROW, credits="[" * 5000)), "line 1: credits"),
+    ],
+)
+def test_a_hostile_line_is_refused_as_quickly_as_any_bad_one(text: str, path: str) -> None:
+    """Numbers with a million digits, nesting without an end, texts that are none, years before there were bills."""
+    assert defects(text) == [path]
+
+
+@pytest.mark.parametrize("header", ["sku,sku.id", "sku.id,sku", "sku.id,sku_id", "cost,cost"])
+def test_columns_that_contradict_one_another_are_refused(header: str) -> None:
+    """Which of the two would count is for nobody to guess."""
+    assert defects(f"{header}\n1,2\n", BillFormat.CSV) == ["line 0: (header)"]
+
+
+def test_texts_that_only_look_like_something_else_are_texts() -> None:
+    """A label may begin as a moment or a list does."""
+    for text in ("2026-10-01 07:00 run", "[" * 5000, "2026-10-01 23:59:59+24:00", "[NaN]"):
+        one(labels=[{"key": "note", "value": text}])
