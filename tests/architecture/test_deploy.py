@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tollhouse_server.documents.pdf import CHINESE
 from tollhouse_server.settings import Settings
 
 from tests.architecture.tree import ROOT
@@ -34,6 +35,14 @@ def test_dockerfile_is_clean_for_hadolint() -> None:
     checked = subprocess.run([TOOLS / "hadolint", DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stdout
+
+
+def test_the_image_has_a_font_with_the_letters_of_chinese() -> None:
+    """Debian's package of the font that a PDF asks for first, in the stage that runs and not in the one that builds."""
+    *_, last_stage = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")
+
+    assert CHINESE[0] == "Noto Sans CJK SC"
+    assert re.search(r"apt-get install [^\n]*\bfonts-noto-cjk=", last_stage)
 
 
 def test_every_file_that_compose_mounts_exists() -> None:
