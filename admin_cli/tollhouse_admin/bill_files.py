@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def read_pieces(path: Path, notation: Notation) -> Iterator[Piece]:
     readers = {Notation.JSONL: _json_pieces, Notation.CSV: _csv_pieces, Notation.PARQUET: _parquet_pieces}
     try:
         yield from readers[notation](path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, f"{error}") from error
 
 
@@ -86,14 +87,28 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
+def _lines(file: io.TextIOWrapper) -> Iterator[str]:
+    """Yield lines, none of them longer than one can be: a few packed bytes may be gigabytes without an end of line."""
+    number = 0
+    while line := file.readline(_LINE_MOST + 1):
+        number += 1
+        _require_length(number, line)
+        yield line
+
+
+def _require_length(number: int, line: str) -> None:
+    if len(line) > _LINE_MOST:
+        raise wrong_usage(f"line {number} is longer than {_LINE_MOST} characters", "Is it a billing export?")
+
+
 def _json_pieces(path: Path) -> Iterator[Piece]:
     with _opened(path) as file:
-        yield from _gathered(((number, line) for number, line in enumerate(file, 1) if line.strip()), header="")
+        yield from _gathered(((number, line) for number, line in enumerate(_lines(file), 1) if line.strip()), header="")
 
 
 def _csv_pieces(path: Path) -> Iterator[Piece]:
     with _opened(path) as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(_lines(file), strict=True)
         header = next(reader, None)
         if header is None:
             raise _unreadable(path, "it has no header")
@@ -120,8 +135,7 @@ def _gathered(records: Iterable[tuple[int, str]], *, header: str) -> Iterator[Pi
     gathered: list[str] = []
     size = first = 0
     for number, text in records:
-        if len(text) > _LINE_MOST:
-            raise wrong_usage(f"line {number} is longer than {_LINE_MOST} characters", "Is it a billing export?")
+        _require_length(number, text)
         first = first if gathered else number
         gathered.append(text if text.endswith("\n") else f"{text}\n")
         size += len(text)
