@@ -27,7 +27,7 @@ _SALT_BYTES: Final = 16
 _PATIENCE_SECONDS: Final = 2.0
 _MOST_CHARACTERS: Final = 256
 
-_ALWAYS_PERSONAL: Final = frozenset({"email", "subject"})
+_ALWAYS_PERSONAL: Final = frozenset({"email", "recipients", "subject"})
 _PERSONAL: Final = frozenset({"displayName"})
 """Members that say who somebody is: everywhere, and where the resource is a principal or what one person has. Ids are
 the tenant's own words for people, and stay: without them nobody could tell who has done what."""

@@ -12,6 +12,7 @@ from tollhouse_server.database.rows import change, check_version, find, insert, 
 from tollhouse_server.documents.tables import DeliveryRow, DeliveryScheduleRow
 from tollhouse_server.errors import ResourceExists, WrongState
 from tollhouse_server.names import DeliveryName, DeliveryScheduleName
+from tollhouse_server.tenancy.tables import TenantRow
 
 _WAYS: Final = """
 CROSS JOIN LATERAL (
@@ -24,6 +25,7 @@ _PLAN_CLOSED: Final = f"""
 INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way)
 SELECT s.tenant_id, 'dl-' || replace(gen_random_uuid()::text, '-', ''), s.schedule_id, p.month, d.sha256, w.way
 FROM delivery_schedule s
+JOIN tenant t ON t.tenant_id = s.tenant_id AND t.state NOT IN ('DELETED', 'PURGED')
 JOIN billing_period p ON p.tenant_id = s.tenant_id AND p.state = 'CLOSED' AND p.closed_at >= s.created_at
 JOIN sealed_statement d ON d.tenant_id = s.tenant_id AND d.month = p.month AND d.department_id = s.department_id
 {_WAYS}
@@ -99,14 +101,25 @@ async def end_schedule(session: AsyncSession, row: DeliveryScheduleRow, *, expec
 
 
 async def dated_schedules(session: AsyncSession) -> Sequence[DeliveryScheduleRow]:
-    """Return every tenant's schedules that go by a day of the month."""
+    """Return the schedules that go by a day of the month, of every tenant that is not deleted."""
     schedule = DeliveryScheduleRow
-    query = select(schedule).where(col(schedule.day) > 0, col(schedule.ended_at).is_(None))
+    query = (
+        select(schedule)
+        .join(TenantRow, col(TenantRow.tenant_id) == col(schedule.tenant_id))
+        .where(
+            col(schedule.day) > 0,
+            col(schedule.ended_at).is_(None),
+            col(TenantRow.state).not_in(("DELETED", "PURGED")),
+        )
+    )
     return (await session.exec(query.order_by(col(schedule.tenant_id), col(schedule.schedule_id)))).all()
 
 
 async def plan_closed(session: AsyncSession) -> int:
-    """Plan a delivery of every statement that was sealed since a schedule for it began; return how many."""
+    """Plan a delivery of each statement that was sealed since a schedule for it began, of tenants that are not deleted.
+
+    Returns how many.
+    """
     return int((await run_sql(session, _PLAN_CLOSED)).rowcount)
 
 

@@ -26,6 +26,18 @@ UPDATE principal SET display_name = '', email = '', issuer = '', subject = '',
 WHERE tenant_id = :tenant
 """
 
+# Addresses of people, also in what mail servers have answered; nothing goes out to them any more.
+_FORGET_RECIPIENTS: Final = """
+UPDATE delivery_schedule SET recipients = '{}', ended_at = coalesce(ended_at, clock_timestamp()),
+    version = version + 1, updated_at = clock_timestamp()
+WHERE tenant_id = :tenant
+"""
+_FORGET_DELIVERIES: Final = """
+UPDATE delivery SET state = CASE state WHEN 'PENDING' THEN 'FAILED' ELSE state END, fault = '',
+    version = version + 1, updated_at = clock_timestamp()
+WHERE tenant_id = :tenant AND (state = 'PENDING' OR fault <> '')
+"""
+
 # In an order in which nothing refers to what is gone.
 _CREDENTIALS: Final = ("client_identity", "identity_provider", "api_key")
 _RIGHTS: Final = ("role_grant", "group_member")
@@ -55,11 +67,13 @@ async def lock_due(session: AsyncSession, tenant: str) -> TenantRow | None:
 
 
 async def purge(session: AsyncSession, row: TenantRow) -> Purged:
-    """Blank the names of a locked tenant's people, remove credentials and rights, and end it for good."""
+    """Blank the names and addresses of a locked tenant's people, remove credentials and rights, and end it for good."""
     whose = {"tenant": row.tenant_id}
     principals = (await run_sql(session, _BLANK, whose)).rowcount
     credentials = sum([await _remove(session, table, row.tenant_id) for table in _CREDENTIALS])
     rights = sum([await _remove(session, table, row.tenant_id) for table in _RIGHTS])
+    for forget in (_FORGET_RECIPIENTS, _FORGET_DELIVERIES):
+        await run_sql(session, forget, whose)
     await change(session, row, state="PURGED", purge_at=None, state_before=None)
     return Purged(principals=principals, credentials=credentials, rights=rights)
 

@@ -129,6 +129,30 @@ async def test_a_purge_leaves_records_without_people(acme: Plane) -> None:
         await acme.call(tenants_pb2.UndeleteTenantRequest(name=ACME))
 
 
+async def test_a_purge_forgets_to_whom_statements_went(acme: Plane) -> None:
+    """Addresses are people's; what waits to be sent is not sent any more."""
+    async with acme.database.transaction() as session:
+        await run_sql(session, _SCHEDULE)
+        await run_sql(session, _DELIVERY)
+    await acme.call(tenants_pb2.DeleteTenantRequest(name=ACME, retention_days=0))
+
+    await TenantPurges(acme.database, Keys()).purge_due()
+
+    async with acme.database.transaction() as session:
+        left = "SELECT s.recipients, d.state, d.fault FROM delivery_schedule s JOIN delivery d USING (schedule_id)"
+        assert list(map(tuple, await run_sql(session, left))) == [([], "FAILED", "")]
+
+
+_SCHEDULE = """
+INSERT INTO delivery_schedule (tenant_id, schedule_id, formats, language, day, to_folder, recipients, creator)
+VALUES ('acme', 'monthly', '{pdf}', 'en', 0, false, '{cfo@acme.example}', 'ann')
+"""
+_DELIVERY = """
+INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way, fault)
+VALUES ('acme', 'dl-1', 'monthly', '2026-10', '', 'MAIL', 'no mailbox for cfo@acme.example')
+"""
+
+
 async def test_what_is_not_due_is_not_purged(acme: Plane) -> None:
     """Neither a tenant that is alive, nor one that can still come back."""
     await acme.call(tenants_pb2.CreateTenantRequest(tenant_id="other"))

@@ -300,6 +300,25 @@ async def test_a_schedule_by_date_sends_the_month_behind_once_closed_or_not(
     assert (delivery.state, delivery.sha256) == (pb.Delivery.STATE_DELIVERED, "")
 
 
+@pytest.mark.parametrize("day", [0, 1])
+async def test_nothing_goes_out_for_a_tenant_that_is_deleted(
+    books: Books, chargeback: ChargebackService, tmp_path: Path, day: int
+) -> None:
+    """Neither what was closed nor what is due by its date."""
+    ways = Ways(folder=tmp_path)
+    await service_of(books, ways).create_delivery_schedule(schedule(day=day), by(ROBOT))
+    await closed(books, chargeback)
+    async with books.database.transaction() as session:
+        await _begin_earlier(session)
+        deleted = (
+            "state = 'DELETED', state_before = 'ACTIVE', purge_at = now() + interval '30 days', deleted_at = now()"
+        )
+        await run_sql(session, f"UPDATE tenant SET {deleted} WHERE tenant_id = 'acme'")  # noqa: S608
+
+    assert await Deliveries(books.database, ways).deliver_due() == 0
+    assert _names(tmp_path) == []
+
+
 async def _begin_earlier(session: Any) -> None:
     insert = """
 INSERT INTO delivery_schedule

@@ -102,6 +102,8 @@ class DeliveryService:
         async def act(session: AsyncSession) -> Change[pb.Delivery]:
             row = await store.get_delivery(session, name, lock=True)
             before = _delivery_message(row)
+            # What a mail server has answered may have people's addresses in it, and the trail keeps for ever.
+            before.ClearField("fault")
             after = _delivery_message(await store.retry(session, row, expected_version=version))
             return Change(resource=request.name, before=before, after=after, answer=after)
 
