@@ -111,6 +111,21 @@ async def test_personal_data_is_sealed_and_opens_again(database: Database, keys:
     assert values["personal"]["after"] == {"displayName": "Jo Doe", "email": "jo@example.com"}
 
 
+async def test_to_whom_statements_go_is_personal(database: Database, keys: TenantKeys) -> None:
+    """Addresses in a list are taken out of the chain as a single one is."""
+    schedule = {"name": "tenants/acme/deliverySchedules/monthly", "recipients": ["cfo@acme.example"], "day": 3}
+    one = event("acme", resource=schedule["name"], before=None, after=dict(schedule))
+
+    (await PersonalData(keys).sealer("acme")).protect(one, SOURCE)
+    await write(database, one)
+
+    (link,) = await links_of(database, "acme")
+    assert "cfo@" not in link.line
+    opened = await PersonalData(keys).open(link)
+    assert opened is not None
+    assert opened.values()["personal"]["after"] == {"recipients": ["cfo@acme.example"]}
+
+
 async def test_a_destroyed_key_erases_personal_data_and_the_chain_still_verifies(
     database: Database, keys: TenantKeys
 ) -> None:
