@@ -1,11 +1,14 @@
 """Price files in YAML, brought to the notation that the pricing room reads, without a float on the way."""
 
 import json
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import yaml
 
 from tollhouse_server.errors import FieldViolation, PriceFileInvalid
+
+_MOST_NODES: Final = 200_000
+"""Far more than a file of the size that is taken has, if every value is written out."""
 
 
 class _ExactLoader(yaml.SafeLoader):
@@ -30,9 +33,32 @@ def yaml_as_json(text: str) -> str:
         PriceFileInvalid: it is not YAML, or a key is there twice.
     """
     try:
-        return json.dumps(yaml.load(text, _ExactLoader))  # noqa: S506 - derived from SafeLoader
+        return json.dumps(_read(text))
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise file_refused(f"not YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+def _read(text: str) -> object:
+    loader = _ExactLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > _MOST_NODES:
+            raise ValueError("its aliases stand for more than a price file can have")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node is with every alias in it written out; one that is within itself has no end."""
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        inner = [one for pair in pairs for one in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_written_out(one, known) for one in inner) if isinstance(inner, list) else 1
+    return known[id(node)]
 
 
 def file_refused(description: str) -> PriceFileInvalid:

@@ -1,6 +1,7 @@
 """Money, versions and masks on the wire."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -79,3 +80,16 @@ def test_yaml_that_is_not_plain_is_refused(text: str) -> None:
     """A key twice, broken syntax, or anything that makes objects."""
     with pytest.raises(PriceFileInvalid):
         yaml_as_json(text)
+
+
+def test_yaml_whose_aliases_stand_for_millions_of_values_is_refused() -> None:
+    """A kilobyte must not become gigabytes, by aliases, by merged mappings or by a list that is within itself."""
+    levels = list(pairwise("abcdefghi"))
+    lists = "a: &a [x, x]\n" + "".join(f"{to}: &{to} [{', '.join([f'*{of}'] * 9)}]\n" for of, to in levels)
+    merged = "a: &a {x: 1}\n" + "".join(f"{to}: &{to} {{<<: [{', '.join([f'*{of}'] * 9)}]}}\n" for of, to in levels)
+
+    for text in (lists, merged, "a: &a [*a]\n"):
+        with pytest.raises(PriceFileInvalid, match="aliases stand for more"):
+            yaml_as_json(text)
+
+    assert yaml_as_json("a: &a {x: 1}\nb: *a\n") == '{"a": {"x": 1}, "b": {"x": 1}}'
