@@ -29,7 +29,8 @@ class Cost:
             f"{what:34} {amount:>11,} {unit:8}"
             f" {self.wall_seconds:8.2f} s {amount / self.wall_seconds:>11,.0f}/s"
             f"  CPU {self.own_seconds:7.2f} s here {self.postgres_seconds:7.2f} s PostgreSQL"
-            f" {amount / spent if spent else 0:>9,.0f}/CPU s  peak {self.peak_bytes / 1e6:5.0f} MB  load {self.load:.1f}"
+            f" {amount / spent if spent else 0:>9,.0f}/CPU s"
+            f"  peak {self.peak_bytes / 1e6:5.0f} MB  load {self.load:.1f}"
         )
 
 

@@ -1,7 +1,7 @@
 """What rows have in common: how one is written, found, locked and changed; and the way to plain SQL."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -94,3 +94,16 @@ async def run_sql(
     await session.flush()
     connection = await session.connection()
     return await connection.execute(text(sql) if isinstance(sql, str) else sql, parameters)
+
+
+async def copy_rows(
+    session: AsyncSession, table: str, columns: Sequence[str], rows: Iterable[Iterable[object]]
+) -> None:
+    """Write many rows to a table without row security, in the session's transaction: a third of what an INSERT takes.
+
+    Values are as the columns have them; JSON is its text.
+    """
+    await session.flush()
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    await driver.copy_records_to_table(table, records=rows, columns=list(columns))

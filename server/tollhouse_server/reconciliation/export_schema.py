@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation, localcontext
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -38,6 +39,10 @@ _NANOS_BELOW = Decimal(10) ** 18
 """A line of a billion dollars is no line of a bill; sums of lines fit what they are shown in."""
 
 _YEARS = range(2000, 3000)
+
+_WORD_MOST = 200
+_REMEMBERED = 8_192
+"""Texts of up to so many characters, moments and days: some megabytes, and most of the work of a large file."""
 
 Value = TypeVar("Value")
 
@@ -66,7 +71,7 @@ def read_line(row: Mapping[str, Any]) -> BillLine:
     return BillLine(
         **digests,
         billing_account=_optional(row, "billing_account_id", _text) or "",
-        day=google_day(start),
+        day=_day_of(start),
         usage_start=start,
         usage_end=_required(row, "usage_end_time", _moment),
         export_time=_required(row, "export_time", _moment),
@@ -105,7 +110,8 @@ def _plain(value: Any) -> Any:
     # Exact types, and no look at abstract ones: this is most of the work of a large file.
     kind = type(value)
     if kind is str:
-        return _plain_text(value)
+        # Most texts of a bill are in many of its lines.
+        return _plain_word(value) if len(value) <= _WORD_MOST else _plain_text(value)
     if kind is Decimal:
         # Written out, 1e999999 has a million digits.
         if not value.is_finite() or abs(value.adjusted()) > _DIGITS_MOST:
@@ -114,6 +120,11 @@ def _plain(value: Any) -> Any:
     if kind is dict:
         return {name: plain for name, one in value.items() if (plain := _plain(one)) not in _EMPTY}
     return [_plain(one) for one in value] if kind is list else value
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _plain_word(text: str) -> Any:
+    return _plain_text(text)
 
 
 def _plain_text(text: str) -> Any:
@@ -138,6 +149,8 @@ def _nanos(field: str, amount: Decimal, rate: Decimal) -> Decimal:
     Raises:
         BadField: it is beyond what a line can cost.
     """
+    if not amount:
+        return Decimal(0)
     with localcontext(prec=38):
         nanos = amount * NANOS_PER_DOLLAR / rate if rate != 1 else amount * NANOS_PER_DOLLAR
     if abs(nanos) >= _NANOS_BELOW:
@@ -211,7 +224,7 @@ def _decimal(path: str, value: Any) -> Decimal:
     if isinstance(value, (bool, float)) or not _DECIMAL.fullmatch(text):
         raise BadField(path, "must be a decimal number")
     try:
-        return Decimal(text)
+        return value if type(value) is Decimal else Decimal(text)
     except InvalidOperation:
         raise BadField(path, "must be a decimal number") from None
 
@@ -224,15 +237,25 @@ def _quantity(path: str, value: Any) -> Decimal:
 
 
 def _moment(path: str, value: Any) -> datetime:
-    # BigQuery writes "2026-10-01 07:00:00 UTC" as CSV and JSON, others what ISO 8601 says.
-    text = _text(path, value).removesuffix(" UTC")
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = datetime.min
-    if moment.year not in _YEARS:
+    moment = _moment_of(_text(path, value))
+    if moment is None:
         raise BadField(path, "must be a moment such as 2026-10-01 07:00:00 UTC")
+    return moment
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _moment_of(text: str) -> datetime | None:
+    # BigQuery writes "2026-10-01 07:00:00 UTC" as CSV and JSON, others what ISO 8601 says.
+    try:
+        moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+    except ValueError:
+        return None
+    if moment.year not in _YEARS:
+        return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+_day_of = lru_cache(maxsize=_REMEMBERED)(google_day)
 
 
 def _month(path: str, value: Any) -> str:

@@ -5,9 +5,10 @@ counts twice, because a bill can be wrong, and that is what a reconciliation mus
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import orjson
 from sqlalchemy import Row
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.rows import copy_rows, run_sql
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.names import BillImportName
 from tollhouse_server.reconciliation.lines import BillLine
@@ -46,36 +47,13 @@ class BillImport:
         return str(BillImportName(str(self.import_id)))
 
 
-_TYPES: Final = {
-    "line_digest": "text",
-    "usage_digest": "text",
-    "day": "date",
-    "usage_start": "timestamptz",
-    "usage_end": "timestamptz",
-    "export_time": "timestamptz",
-    "conversion_rate": "numeric",
-    "cost": "numeric",
-    "cost_nanos": "numeric",
-    "list_nanos": "numeric",
-    "credits": "jsonb",
-    "credits_nanos": "numeric",
-    "free_nanos": "numeric",
-    "quantity": "numeric",
-}
 _COLUMNS: Final = tuple(field.name for field in dataclasses.fields(BillLine))
-_VALUES: Final = ", ".join(f"decode(l.{name}, 'hex')" if name.endswith("_digest") else f"l.{name}" for name in _COLUMNS)
-_RECORD: Final = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _COLUMNS)
+_READ: Final = attrgetter(*_COLUMNS)
 
 _CREATE = """
 INSERT INTO bill_import (import_id, file_name, format, created_by)
 VALUES (:import_id, :file_name, :format, :creator) RETURNING *
 """
-
-_RECEIVE = f"""
-INSERT INTO bill_line_received (import_id, line_number, {", ".join(_COLUMNS)})
-SELECT :import_id, :first + l.ordinality, {_VALUES}
-FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS ({_RECORD})) WITH ORDINALITY l
-"""  # noqa: S608 - names of columns that are written in this room
 
 # The sums are of what was received, whether known already or not.
 _COUNT = """
@@ -141,16 +119,15 @@ async def list_imports(session: AsyncSession, *, after: tuple[datetime, UUID], s
     return [_import(row) for row in (await run_sql(session, _LIST, values)).all()]
 
 
-async def receive(session: AsyncSession, found: BillImport, lines: Sequence[BillLine]) -> None:
-    """Keep the next lines of a locked import."""
-    values = {
-        "import_id": found.import_id,
-        "first": found.line_count,
-        "lines": orjson.dumps([_document(line) for line in lines], default=_json).decode(),
-    }
-    await run_sql(session, _RECEIVE, values)
+async def receive(session: AsyncSession, found: BillImport, lines: Sequence[BillLine]) -> int:
+    """Keep the next lines of a locked import; return how many it has then."""
+    numbered = enumerate(lines, found.line_count + 1)
+    rows = ((found.import_id, number, *_values(line)) for number, line in numbered)
+    await copy_rows(session, "bill_line_received", ("import_id", "line_number", *_COLUMNS), rows)
+    count = found.line_count + len(lines)
     update = "UPDATE bill_import SET line_count = :count WHERE import_id = :import_id"
-    await run_sql(session, update, {"count": found.line_count + len(lines), "import_id": found.import_id})
+    await run_sql(session, update, {"count": count, "import_id": found.import_id})
+    return count
 
 
 async def complete(session: AsyncSession, import_id: UUID) -> BillImport:
@@ -162,13 +139,9 @@ async def complete(session: AsyncSession, import_id: UUID) -> BillImport:
     return _import((await run_sql(session, _COMPLETE, key | {"new": taken.rowcount})).one())
 
 
-def _document(line: BillLine) -> dict[str, Any]:
-    return {name: getattr(line, name) for name in _COLUMNS}
-
-
-def _json(value: Any) -> str:
-    """Return what JSON has no notation for; PostgreSQL reads decimals from their text, and no float is on the way."""
-    return value.hex() if isinstance(value, bytes) else f"{value:f}"
+def _values(line: BillLine) -> Iterator[Any]:
+    for name, value in zip(_COLUMNS, _READ(line), strict=True):
+        yield orjson.dumps(value).decode() if name == "credits" else value
 
 
 def _import(row: Row[Any]) -> BillImport:
