@@ -15,6 +15,7 @@ app = single("What this month will have cost, and what to set aside.")
 LAYOUT = Layout(
     [
         *("parent", "month", "booked", "expected", "low", "high", "confidence_percent", "recommended"),
+        *("expected_charge", "low_charge", "high_charge", "recommended_charge"),
         *("reserve_percent", "level", "trend", "history_days", "days_to_come", "obstacle"),
     ]
 )
@@ -36,7 +37,7 @@ def forecast(
     tenant: Tenant = None,
     department: Department = None,
 ) -> None:
-    """Forecast the cost of this month of a tenant, or of a department with everything below it."""
+    """Forecast cost and charge of this month of a tenant, or of a department with everything below it."""
     parent = department_name(session, department, tenant) if department else tenant_name(session, tenant)
     request = pb.GetForecastRequest(parent=parent, confidence_percent=confidence, reserve_percent=reserve)
     found = session.connection.call(session.connection.stub(OutlookServiceStub).GetForecast, request)

@@ -49,6 +49,10 @@ def forecast_message(outlook: Outlook, *, parent: str, month: str, now: datetime
     message.confidence_percent = found.confidence_percent
     message.reserve_percent = found.reserve_percent
     message.recommended.CopyFrom(money(found.recommended_nanos))
+    message.expected_charge.CopyFrom(money(found.expected_charge_nanos))
+    message.low_charge.CopyFrom(money(found.low_charge_nanos))
+    message.high_charge.CopyFrom(money(found.high_charge_nanos))
+    message.recommended_charge.CopyFrom(money(found.recommended_charge_nanos))
     message.weekday_permille.extend(outlook.weekday_permille)
     message.level.CopyFrom(money(outlook.level_nanos))
     message.trend.CopyFrom(money(outlook.trend_nanos))

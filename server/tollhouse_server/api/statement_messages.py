@@ -64,6 +64,10 @@ def _forecast(forecast: Forecast) -> pb.StatementForecast:
         confidence_percent=forecast.confidence_percent,
         reserve_percent=forecast.reserve_percent,
         recommended=money(forecast.recommended_nanos),
+        expected_charge=money(forecast.expected_charge_nanos),
+        low_charge=money(forecast.low_charge_nanos),
+        high_charge=money(forecast.high_charge_nanos),
+        recommended_charge=money(forecast.recommended_charge_nanos),
     )
 
 

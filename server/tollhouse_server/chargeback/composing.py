@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Final, TypeAlias, cast
 
 from tollhouse_server.chargeback.cells import MEASURES, Cell, MoneyLimit, MonthBooks, SkuCell
-from tollhouse_server.chargeback.forecast import ForecastTerms
+from tollhouse_server.chargeback.forecast import ForecastTerms, Outlook
 from tollhouse_server.chargeback.layout import TENANT, Layout, Own, lay_out, place_of
 from tollhouse_server.chargeback.looking_ahead import outlook_of
 from tollhouse_server.chargeback.refusals import refusals_of
@@ -17,7 +17,6 @@ from tollhouse_server.chargeback.statement import (
     Amounts,
     BudgetUse,
     Entry,
-    Forecast,
     Part,
     PeriodState,
     Savings,
@@ -75,7 +74,7 @@ def compose_from(layout: Layout, scope: Scope, state: PeriodState) -> Statement:
         budgets=tuple(_budgets(layout, own.limits)),
         returns=tuple(returns_of(layout.alternatives, layout.work, layout.labels, department)),
         refusals=refusals_of(own.refused, department),
-        forecast=_forecast(books, own.cells, department),
+        forecast=_outlook(books, own, department, ForecastTerms()).forecast,
         currency=books.currency,
         price_versions=tuple(sorted(own.price_versions)),
         department_names=_names(books, breakdowns[Dimension.DEPARTMENT]),
@@ -262,17 +261,21 @@ def _budgets(layout: Layout, limits: Iterable[MoneyLimit]) -> Iterator[BudgetUse
         )
 
 
-def _forecast(books: MonthBooks, cells: Sequence[Cell], department: str) -> Forecast | None:
-    """Return what the month will have cost; None for one that is over, or where too little is known."""
-    found = outlook_of(
+def forecast_of(books: MonthBooks, department: str, terms: ForecastTerms) -> Outlook:
+    """Return what the month will have cost and charged to a department, or the tenant where that is empty."""
+    return _outlook(books, lay_out(books, {department}).own[department], department, terms)
+
+
+def _outlook(books: MonthBooks, own: Own, department: str, terms: ForecastTerms) -> Outlook:
+    return outlook_of(
         books.month,
         now=books.read_at,
-        cells=cells,
+        cells=own.cells,
+        entries=own.entries,
         daily=books.daily,
         department=department,
-        terms=ForecastTerms(),
+        terms=terms,
     )
-    return found.forecast
 
 
 def _display_name(books: MonthBooks, department: str) -> str:

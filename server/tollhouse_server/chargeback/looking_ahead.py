@@ -1,10 +1,12 @@
 """From what is known of a running month to its forecast: which days count, and how much of today is still to come."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from tollhouse_server.chargeback.cells import Cell, DailyCost, Month
+from tollhouse_server.chargeback.charge_forecast import with_charge
 from tollhouse_server.chargeback.forecast import (
     HISTORY_DAYS,
     ForecastTerms,
@@ -13,6 +15,7 @@ from tollhouse_server.chargeback.forecast import (
     Outlook,
     outlook,
 )
+from tollhouse_server.chargeback.statement import Entry
 from tollhouse_server.ledger.windows import midnight
 
 _WHOLE = 1_000_000
@@ -28,11 +31,12 @@ def outlook_of(
     *,
     now: datetime,
     cells: Sequence[Cell],
+    entries: Sequence[Entry],
     daily: Sequence[DailyCost],
     department: str,
     terms: ForecastTerms,
 ) -> Outlook:
-    """Return what a month will have cost; `cells` are what it has cost until `now`, of that scope alone.
+    """Return what a month will have cost; `cells` and `entries` are what it has until `now`, of that scope alone.
 
     `daily` is what the days before today have cost, of the whole tenant; `department` empty means all of it.
     """
@@ -49,7 +53,10 @@ def outlook_of(
         days_to_come=(month.last_day - today).days + 1,
         share_of_today_millionths=(end - now) * _WHOLE // (end - start),
     )
-    return outlook(history, terms)
+    found = outlook(history, terms)
+    if found.forecast is None:
+        return found
+    return replace(found, forecast=with_charge(found.forecast, booked_nanos=booked_nanos, entries=entries))
 
 
 def costs_of_days(daily: Sequence[DailyCost], department: str, *, now: datetime, zone: ZoneInfo) -> list[int]:

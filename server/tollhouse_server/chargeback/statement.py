@@ -154,7 +154,10 @@ class BudgetUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What the month is expected to cost when it ends, with a band of `confidence_percent`, and what to set aside."""
+    """What the month is expected to cost when it ends, with a band of `confidence_percent`, and what to set aside.
+
+    First at list price, then as it will be charged. Statements before there was the latter have zeros there.
+    """
 
     expected_nanos: int
     low_nanos: int
@@ -162,6 +165,10 @@ class Forecast:
     confidence_percent: int
     reserve_percent: int
     recommended_nanos: int
+    expected_charge_nanos: int = 0
+    low_charge_nanos: int = 0
+    high_charge_nanos: int = 0
+    recommended_charge_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

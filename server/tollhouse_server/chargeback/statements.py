@@ -103,6 +103,23 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
     return replace(books, entries=await _entries(session, tenant, month, books.facts()))
 
 
+async def read_running(session: AsyncSession, tenant: str, clock: Clock) -> MonthBooks:
+    """Return of the month that runs what a forecast is made from: its cost, the days before, and what is added."""
+    name = PeriodName(tenant, await running_month(session, tenant, clock))
+    month = await month_without_row(session, name, clock)
+    books = MonthBooks(
+        tenant=tenant,
+        display_name=tenant,
+        month=month,
+        read_at=clock.now,
+        cells=await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone)),
+        skus=(),
+        departments=await usage_store.read_departments(session, tenant),
+        daily=await read_daily(session, tenant, clock),
+    )
+    return replace(books, entries=await _entries(session, tenant, month, books.facts()))
+
+
 async def _entries(session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]) -> tuple[Entry, ...]:
     """Return all entries of a tenant's month, in the order in which they are stated."""
     return (

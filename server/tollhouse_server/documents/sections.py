@@ -75,8 +75,9 @@ def _per_call(totals: Amounts) -> int:
 
 
 def _forecast_tile(forecast: Forecast, language: Language) -> Tile:
-    low, high = language.money(forecast.low_nanos), language.money(forecast.high_nanos)
-    return Tile(label=language.say("forecast"), value=language.money(forecast.expected_nanos), note=f"{low} – {high}")
+    low, high = language.money(forecast.low_charge_nanos), language.money(forecast.high_charge_nanos)
+    expected = language.money(forecast.expected_charge_nanos)
+    return Tile(label=language.say("forecast"), value=expected, note=f"{low} – {high}")
 
 
 def _in_currency(statement: Statement, language: Language) -> str:
@@ -177,14 +178,15 @@ def _forecast(statement: Statement, language: Language) -> Iterator[Section]:
     forecast, say = statement.forecast, language.say
     if forecast is None:
         return
-    low, high = language.money(forecast.low_nanos), language.money(forecast.high_nanos)
+    low, high = language.money(forecast.low_charge_nanos), language.money(forecast.high_charge_nanos)
     confidence = language.percent(forecast.confidence_percent, 100)
     reserve = language.percent(forecast.reserve_percent, 100)
     tiles = (
-        Tile(label=say("expected"), value=language.money(forecast.expected_nanos), tone="strong"),
+        Tile(label=say("expected_charge"), value=language.money(forecast.expected_charge_nanos), tone="strong"),
+        Tile(label=say("expected_cost"), value=language.money(forecast.expected_nanos)),
         Tile(
             label=say("recommended"),
-            value=language.money(forecast.recommended_nanos),
+            value=language.money(forecast.recommended_charge_nanos),
             note=say("recommended_note", reserve=reserve),
         ),
     )

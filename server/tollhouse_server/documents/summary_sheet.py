@@ -121,10 +121,11 @@ def _forecast(statement: Statement, language: Language) -> Iterator[SummaryRow]:
         return
     yield SummaryRow(label=say("forecast"), text=say("value_usd"), note=say("value_exact"), is_heading=True)
     for label, nanos in (
-        ("low", forecast.low_nanos),
-        ("expected", forecast.expected_nanos),
-        ("high", forecast.high_nanos),
-        ("recommended", forecast.recommended_nanos),
+        ("expected_cost", forecast.expected_nanos),
+        ("low", forecast.low_charge_nanos),
+        ("expected_charge", forecast.expected_charge_nanos),
+        ("high", forecast.high_charge_nanos),
+        ("recommended", forecast.recommended_charge_nanos),
     ):
         yield SummaryRow(label=say(label), nanos=nanos, is_strong=label == "recommended")
 

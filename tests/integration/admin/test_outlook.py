@@ -8,12 +8,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from google.type.money_pb2 import Money
-from tollhouse.admin.v1 import limits_pb2
+from tollhouse.admin.v1 import charge_rules_pb2, limits_pb2
 from tollhouse.admin.v1 import outlook_pb2 as pb
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
+from tollhouse_server.api.services.charge_rules_service import ChargeRuleService
 from tollhouse_server.api.services.outlook_service import OutlookService
-from tollhouse_server.api.values import money
+from tollhouse_server.api.values import money, nanos_of
 from tollhouse_server.chargeback.statements import StatementQuestion, make_statement
 from tollhouse_server.errors import InvalidRequest, PermissionDenied, ResourceNotFound, WrongState
 from tollhouse_server.names import TenantName
@@ -103,8 +104,35 @@ async def test_a_statement_of_the_running_month_has_the_forecast_and_an_early_on
 
     assert stated is not None
     assert abs(stated.expected_nanos - forecast.expected.units * DOLLAR - forecast.expected.nanos) < DOLLAR // 10
+    assert (forecast.expected_charge, forecast.low_charge) == (forecast.expected, forecast.low)
+    assert (stated.expected_charge_nanos, stated.high_charge_nanos) == (stated.expected_nanos, stated.high_nanos)
     assert early.obstacle == pb.Forecast.OBSTACLE_TOO_FEW_DAYS
     assert not early.HasField("expected")
+
+
+async def test_a_forecast_has_what_will_be_charged_beside_what_it_will_cost(company: Plane) -> None:
+    """With a mark-up of 10 % and a fee, in the forecast and in the statement; a department has its own part of it."""
+    mutations, pages = Mutations(company.database, b"f"), PageTokens(b"p")
+    company.handlers["ChargeRuleService"] = ChargeRuleService(company.database, mutations, pages)
+    first = f"{datetime.now(UTC):%Y-%m}-01"
+    rule = charge_rules_pb2.ChargeRule(reason="Overhead", start_date=first, rate_millionths=100_000)
+    await company.call(
+        charge_rules_pb2.CreateChargeRuleRequest(parent="tenants/acme", charge_rule_id="overhead", charge_rule=rule)
+    )
+
+    tenant = await company.call(pb.GetForecastRequest(parent="tenants/acme"))
+    emea = await company.call(pb.GetForecastRequest(parent="tenants/acme/departments/emea"))
+    async with company.database.within("acme", begin=begin_snapshot) as session:
+        stated = (await make_statement(session, StatementQuestion(scope=TenantName("acme")))).forecast
+
+    assert stated is not None
+    assert stated.expected_nanos <= stated.expected_charge_nanos < stated.recommended_charge_nanos
+    for found in (tenant, emea):
+        # On the first day of a month there is no cost yet that tells how much the mark-up is.
+        elevenths = 11 if found.booked.units else 10
+        for cost, charge in ((found.expected, found.expected_charge), (found.high, found.high_charge)):
+            assert abs(10 * nanos_of(charge, "") - elevenths * nanos_of(cost, "")) <= 100
+        assert abs(nanos_of(found.recommended_charge, "") - nanos_of(found.expected_charge, "") * 12 // 10) <= 1
 
 
 async def test_limits_are_replayed_over_a_month(company: Plane) -> None:

@@ -242,6 +242,10 @@ def _forecast(charge_nanos: int) -> Forecast:
         confidence_percent=90,
         reserve_percent=20,
         recommended_nanos=charge_nanos * 125 // 100,
+        expected_charge_nanos=charge_nanos * 110 // 100,
+        low_charge_nanos=charge_nanos * 103 // 100,
+        high_charge_nanos=charge_nanos * 119 // 100,
+        recommended_charge_nanos=charge_nanos * 132 // 100,
     )
 
 

@@ -432,13 +432,17 @@ class StatementForecast(_message.Message):
     CONFIDENCE_PERCENT_FIELD_NUMBER: _builtins.int
     RESERVE_PERCENT_FIELD_NUMBER: _builtins.int
     RECOMMENDED_FIELD_NUMBER: _builtins.int
+    EXPECTED_CHARGE_FIELD_NUMBER: _builtins.int
+    LOW_CHARGE_FIELD_NUMBER: _builtins.int
+    HIGH_CHARGE_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_CHARGE_FIELD_NUMBER: _builtins.int
     confidence_percent: _builtins.int
     """How sure the band is, in per cent."""
     reserve_percent: _builtins.int
     """How much of what is expected is recommended to be set aside on top, in per cent."""
     @_builtins.property
     def expected(self) -> _money_pb2.Money:
-        """What is expected."""
+        """What is expected, at list price."""
 
     @_builtins.property
     def low(self) -> _money_pb2.Money:
@@ -452,6 +456,22 @@ class StatementForecast(_message.Message):
     def recommended(self) -> _money_pb2.Money:
         """What is recommended to be set aside."""
 
+    @_builtins.property
+    def expected_charge(self) -> _money_pb2.Money:
+        """What is expected to be charged: mark-ups and discounts as until now, shared costs and corrections as they are."""
+
+    @_builtins.property
+    def low_charge(self) -> _money_pb2.Money:
+        """Lower end of the band of the charge."""
+
+    @_builtins.property
+    def high_charge(self) -> _money_pb2.Money:
+        """Upper end of the band of the charge."""
+
+    @_builtins.property
+    def recommended_charge(self) -> _money_pb2.Money:
+        """What is recommended to be set aside for the charge."""
+
     def __init__(
         self,
         *,
@@ -461,10 +481,14 @@ class StatementForecast(_message.Message):
         confidence_percent: _builtins.int = ...,
         reserve_percent: _builtins.int = ...,
         recommended: _money_pb2.Money | None = ...,
+        expected_charge: _money_pb2.Money | None = ...,
+        low_charge: _money_pb2.Money | None = ...,
+        high_charge: _money_pb2.Money | None = ...,
+        recommended_charge: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "high", b"high", "low", b"low", "recommended", b"recommended"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "expected_charge", b"expected_charge", "high", b"high", "high_charge", b"high_charge", "low", b"low", "low_charge", b"low_charge", "recommended", b"recommended", "recommended_charge", b"recommended_charge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_percent", b"confidence_percent", "expected", b"expected", "high", b"high", "low", b"low", "recommended", b"recommended", "reserve_percent", b"reserve_percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_percent", b"confidence_percent", "expected", b"expected", "expected_charge", b"expected_charge", "high", b"high", "high_charge", b"high_charge", "low", b"low", "low_charge", b"low_charge", "recommended", b"recommended", "recommended_charge", b"recommended_charge", "reserve_percent", b"reserve_percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

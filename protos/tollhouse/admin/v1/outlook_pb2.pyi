@@ -101,6 +101,10 @@ class Forecast(_message.Message):
     WEEKDAY_PERMILLE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     TREND_FIELD_NUMBER: _builtins.int
+    EXPECTED_CHARGE_FIELD_NUMBER: _builtins.int
+    LOW_CHARGE_FIELD_NUMBER: _builtins.int
+    HIGH_CHARGE_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_CHARGE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Resource name of the tenant or department."""
     month: _builtins.str
@@ -125,7 +129,7 @@ class Forecast(_message.Message):
 
     @_builtins.property
     def expected(self) -> _money_pb2.Money:
-        """What the month is expected to have cost when it ends."""
+        """What the month is expected to have cost when it ends, at list price."""
 
     @_builtins.property
     def low(self) -> _money_pb2.Money:
@@ -151,6 +155,22 @@ class Forecast(_message.Message):
     def trend(self) -> _money_pb2.Money:
         """By how much that grows from one day to the next; negative where it falls."""
 
+    @_builtins.property
+    def expected_charge(self) -> _money_pb2.Money:
+        """What is expected to be charged: mark-ups and discounts as until now, shared costs and corrections as they are."""
+
+    @_builtins.property
+    def low_charge(self) -> _money_pb2.Money:
+        """Lower end of the band of the charge."""
+
+    @_builtins.property
+    def high_charge(self) -> _money_pb2.Money:
+        """Upper end of the band of the charge."""
+
+    @_builtins.property
+    def recommended_charge(self) -> _money_pb2.Money:
+        """What is recommended to be set aside for the charge."""
+
     def __init__(
         self,
         *,
@@ -170,10 +190,14 @@ class Forecast(_message.Message):
         weekday_permille: _abc.Iterable[_builtins.int] | None = ...,
         level: _money_pb2.Money | None = ...,
         trend: _money_pb2.Money | None = ...,
+        expected_charge: _money_pb2.Money | None = ...,
+        low_charge: _money_pb2.Money | None = ...,
+        high_charge: _money_pb2.Money | None = ...,
+        recommended_charge: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "expected", b"expected", "generate_time", b"generate_time", "high", b"high", "level", b"level", "low", b"low", "recommended", b"recommended", "trend", b"trend"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "expected", b"expected", "expected_charge", b"expected_charge", "generate_time", b"generate_time", "high", b"high", "high_charge", b"high_charge", "level", b"level", "low", b"low", "low_charge", b"low_charge", "recommended", b"recommended", "recommended_charge", b"recommended_charge", "trend", b"trend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "confidence_percent", b"confidence_percent", "days_to_come", b"days_to_come", "expected", b"expected", "generate_time", b"generate_time", "high", b"high", "history_days", b"history_days", "level", b"level", "low", b"low", "month", b"month", "obstacle", b"obstacle", "parent", b"parent", "recommended", b"recommended", "reserve_percent", b"reserve_percent", "trend", b"trend", "weekday_permille", b"weekday_permille"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booked", b"booked", "confidence_percent", b"confidence_percent", "days_to_come", b"days_to_come", "expected", b"expected", "expected_charge", b"expected_charge", "generate_time", b"generate_time", "high", b"high", "high_charge", b"high_charge", "history_days", b"history_days", "level", b"level", "low", b"low", "low_charge", b"low_charge", "month", b"month", "obstacle", b"obstacle", "parent", b"parent", "recommended", b"recommended", "recommended_charge", b"recommended_charge", "reserve_percent", b"reserve_percent", "trend", b"trend", "weekday_permille", b"weekday_permille"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

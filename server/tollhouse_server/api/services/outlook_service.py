@@ -22,20 +22,19 @@ from tollhouse_server.api.outlook_messages import (
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.usage_requests import require_scope
 from tollhouse_server.api.values import nanos_of, timestamp
-from tollhouse_server.chargeback import return_store, usage_store
+from tollhouse_server.chargeback import return_store
 from tollhouse_server.chargeback.charge_tables import AlternativeCostRow
+from tollhouse_server.chargeback.composing import forecast_of
 from tollhouse_server.chargeback.forecast import CONFIDENCE_PERCENT, RESERVE_PERCENT, ForecastTerms
-from tollhouse_server.chargeback.forecast_store import read_daily
-from tollhouse_server.chargeback.looking_ahead import outlook_of
-from tollhouse_server.chargeback.periods import current_month, tenant_month
 from tollhouse_server.chargeback.rerouting import Rerouting, Route
 from tollhouse_server.chargeback.simulation import Replay
 from tollhouse_server.chargeback.simulation_store import stream_calls, stream_usage
+from tollhouse_server.chargeback.statements import read_running
 from tollhouse_server.database.engine import Database
 from tollhouse_server.ledger.terms import Calendar, LimitDefinition, Metric, Mode, Window
 from tollhouse_server.names import AlternativeCostName, DepartmentName, Scope, TenantName, invalid, parse_scope
 from tollhouse_server.pricing.store import load
-from tollhouse_server.reporting.periods import days_of, month_period
+from tollhouse_server.reporting.periods import month_period
 from tollhouse_server.reporting.store import begin_snapshot
 from tollhouse_server.tenancy.store import Clock, read_clock, require_active
 
@@ -55,20 +54,13 @@ class OutlookService:
         scope = await self._scope(request.parent, call)
         department = scope.department if isinstance(scope, DepartmentName) else ""
         async with self._database.within(call.domain, begin=begin_snapshot) as session:
-            clock = await read_clock(session, scope.tenant)
-            month = tenant_month(current_month(clock), clock)
-            days = days_of(month.period, clock.zone)
-            cells = await usage_store.read_cells(session, scope.tenant, month.period, days)
-            daily = await read_daily(session, scope.tenant, clock)
+            books = await read_running(session, scope.tenant, await read_clock(session, scope.tenant))
         terms = ForecastTerms(
             confidence_percent=request.confidence_percent or CONFIDENCE_PERCENT,
             reserve_percent=request.reserve_percent if request.HasField("reserve_percent") else RESERVE_PERCENT,
         )
-        mine = [cell for cell in cells if not department or department in cell.department_path]
-        outlook = await asyncio.to_thread(
-            outlook_of, month, now=clock.now, cells=mine, daily=daily, department=department, terms=terms
-        )
-        return forecast_message(outlook, parent=request.parent, month=month.name, now=clock.now)
+        outlook = await asyncio.to_thread(forecast_of, books, department, terms)
+        return forecast_message(outlook, parent=request.parent, month=books.month.name, now=books.read_at)
 
     async def simulate_month(
         self, request: pb.SimulateMonthRequest, call: Call
