@@ -34,7 +34,8 @@ def yaml_as_json(text: str) -> str:
     """
     try:
         return json.dumps(_read(text))
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
+        # The last two are what PyYAML raises for a word that is not what its tag says: `!!bool maybe`.
         raise file_refused(f"not YAML: {' '.join(str(error).split())[:300]}") from None
 
 

@@ -127,7 +127,7 @@ def _document(text: str) -> dict[str, Any]:
         raise _invalid("content", f"is larger than {MAX_FILE_BYTES} bytes")
     try:
         return tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid("content", f"is not TOML: {error}") from None
 
 

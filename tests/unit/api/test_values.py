@@ -93,3 +93,10 @@ def test_yaml_whose_aliases_stand_for_millions_of_values_is_refused() -> None:
             yaml_as_json(text)
 
     assert yaml_as_json("a: &a {x: 1}\nb: *a\n") == '{"a": {"x": 1}, "b": {"x": 1}}'
+
+
+@pytest.mark.parametrize("text", ["a: !!timestamp x", "a: !!bool maybe", "a: !!int x", "a: !!float x", "a: !!binary é"])
+def test_yaml_with_a_tag_that_its_word_is_not_is_refused(text: str) -> None:
+    """As every other thing that is not YAML."""
+    with pytest.raises(PriceFileInvalid, match="not YAML"):
+        yaml_as_json(text)

@@ -91,3 +91,9 @@ def test_a_defect_of_a_file_of_rules_is_named(text: str, path: str) -> None:
         parse_map(text)
 
     assert refused.value.violations[0].path == path
+
+
+def test_a_file_of_rules_that_is_nested_without_an_end_is_refused() -> None:
+    """As every other thing that is not TOML."""
+    with pytest.raises(InvalidRequest, match="is not TOML"):
+        parse_map("a=" + "[" * 3000)
