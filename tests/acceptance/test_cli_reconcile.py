@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,35 @@ def test_a_dear_line_of_a_bill_is_found_accepted_and_charged(
     assert sum(nanos(one["amount"]) for one in accepted["trueUps"]) == too_much
     assert tollhouse.json("reconcile", "show", "2025-02")["blockingCount"] == "0"
     assert tollhouse.json("reconcile", "variances", "2025-02", "--blocking") == []
+
+
+def test_googles_own_counts_are_held_against_the_attempts(
+    tollhouse: CommandLine, planted: list[Row], tmp_path: Path
+) -> None:
+    """As CSV and as JSON lines; a request that went past Tollhouse is named, and a column that is missing."""
+    assert planted
+    counts = Counter((f"{call.at.astimezone(PACIFIC):%Y-%m-%d}", call.model) for call in CALLS)
+    rows: list[dict[str, Any]] = [
+        {"day": day, "project_id": "google-bill-alpha", "model_user_id": model, "request_count": f"{count}.0"}
+        for (day, model), count in sorted(counts.items())
+    ]
+    (tmp_path / "same.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    rows[0]["request_count"] = counts[rows[0]["day"], rows[0]["model_user_id"]] + 1
+    (tmp_path / "more.csv").write_text(
+        "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)])
+    )
+    (tmp_path / "bad.csv").write_text("day,project,requests\n2025-02-10,p,1\n")
+
+    same = tollhouse("reconcile", "metrics", str(tmp_path / "same.jsonl"), "-o", "json")
+    (found,) = tollhouse.json("reconcile", "metrics", str(tmp_path / "more.csv"))
+    bad = tollhouse("reconcile", "metrics", str(tmp_path / "bad.csv"))
+
+    assert (same.stdout.strip(), f"{len(CALLS)} attempts" in same.stderr) == ("[]", True)
+    assert (found["reason"], int(found["counted"]["requests"]) - int(found["attempts"])) == (
+        "REASON_MORE_IN_METRICS",
+        1,
+    )
+    assert (bad.returncode, "there is no model" in bad.stderr) == (2, True)
 
 
 def test_a_bad_line_is_named_with_its_number_and_field_and_nothing_is_imported(

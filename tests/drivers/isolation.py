@@ -98,7 +98,7 @@ _ROWS: Final = {
         PriceService: GetPriceDraft ImportPrices
         ReconciliationService: AcceptBillVariance GetBillImport GetBillReconciliation GetBillVariance
             GetReconciliationPolicy GetSkuMap ImportBill ImportSkuMap ListBillImports ListBillReconciliations
-            ListBillVariances ReconcileBill UpdateReconciliationPolicy
+            ListBillVariances ReconcileBill UpdateReconciliationPolicy VerifyUsageMetrics
         RoutingPolicyService: GetTierTargets SetTierTargets
         TenantService: CreateTenant ListTenants
         TrafficService: CloseBreaker ListBreakerOrders ListBreakers ListTargets OpenBreaker ReleaseBreaker

@@ -24,9 +24,7 @@ from tollhouse_admin.scopes import (
     tenant_name,
 )
 
-app = noun(
-    "Deliveries: statements that go out after the close or on a day, to a folder, bucket or by e-mail, once."
-)
+app = noun("Deliveries: statements that go out after the close or on a day, to a folder, bucket or by e-mail, once.")
 
 
 class State(StrEnum):

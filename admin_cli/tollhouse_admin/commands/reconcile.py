@@ -16,7 +16,8 @@ from tollhouse_admin.charge_options import parse_day
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.dry_run import Change, carry_out
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.output import Format, Layout, note, show_one, write_json
+from tollhouse_admin.metric_files import read_metrics
+from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
 from tollhouse_admin.rendering import as_json, enum_number, enum_text
 from tollhouse_admin.resource import Etag, Kind, changed
 from tollhouse_admin.tree_files import read_text
@@ -314,3 +315,37 @@ def import_map(
     request = pb.ImportSkuMapRequest(content=read_text(str(file)))
     kind = Kind(Layout(["version", "rule_count", "create_time", "creator"]), lambda *_: pb.SkuMap())
     kind.create(session, "the SKU map", _stub(session).ImportSkuMap, request)
+
+
+# --- Google's own counts ----------------------------------------------------------------------------------------------
+
+COUNTS = Layout(
+    [
+        *(("day", lambda one: one.counted.day), ("google_project", lambda one: one.counted.google_project)),
+        *(("model", lambda one: one.counted.model), ("requests", lambda one: one.counted.requests), "attempts"),
+        *(
+            "refused_attempts",
+            "unknown_attempts",
+            ("tokens", lambda one: one.counted.tokens),
+            "booked_tokens",
+            "reason",
+        ),
+    ]
+)
+
+
+@command(app, "metrics", READ, timeout_seconds=_LONG_SECONDS)
+def compare_metrics(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="CSV or JSON lines.")],
+    *,
+    notation: Annotated[Notation | None, typer.Option("--format", help="Absent: by the file's ending.")] = None,
+) -> None:
+    """Hold Google's counts of requests and tokens (Cloud Monitoring) against the ledger's attempts; keep nothing."""
+    request = pb.VerifyUsageMetricsRequest(usage_metrics=read_metrics(file, notation or notation_of(file)))
+    answer = session.connection.call(_stub(session).VerifyUsageMetrics, request)
+    show_list(session.options.output, COUNTS, answer.differences)
+    note(
+        f"{answer.compared_count} compared, {len(answer.differences)} differ: Google counts {answer.counted_requests} "
+        f"requests, the ledger {answer.attempts} attempts"
+    )

@@ -93,6 +93,7 @@ _BILLS = (
     | _on("billVariances", *_READ, "accept")
     | _on("reconciliationPolicy", "get", "update")
     | _on("skuMaps", "get", "import")
+    | _on("usageMetrics", "verify")
 )
 _AUDIT = _on("audit", "search", "export", "verify")
 # Asking for more and giving it are apart; even who may do both cannot give it to himself.

@@ -323,6 +323,7 @@ def _reconciliation_rules() -> Iterator[Rule]:
         "UpdateReconciliationPolicy": "reconciliationPolicy.update",
         "GetSkuMap": "skuMaps.get",
         "ImportSkuMap": "skuMaps.import",
+        "VerifyUsageMetrics": "usageMetrics.verify",
     }.items():
         names_one = method in ("GetBillImport", "GetBillReconciliation", "GetBillVariance", "AcceptBillVariance")
         fields = ("name",) if names_one else ()
@@ -394,7 +395,6 @@ def _caller_rules() -> Iterator[Rule]:
     for method, permission in own:
         fields = ("call.parent", "parent") if method.endswith(".ResolveRoute") else ("parent",)
         yield Rule(rpc=f"{_CALLERS}.{method}", permission=permission, fields=fields, own=True)
-    # What signatures are checked with is public.
-    yield Rule(rpc=f"{_CALLERS}.ReceiptService.GetReceiptKeys", permission=None)
+    yield Rule(rpc=f"{_CALLERS}.ReceiptService.GetReceiptKeys", permission=None)  # They are public.
     for method in ("ListTiers", "GetTier", "ListModels", "GetModel"):
         yield Rule(rpc=f"{_CALLERS}.CatalogService.{method}", permission=None)

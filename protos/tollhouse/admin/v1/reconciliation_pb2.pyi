@@ -1131,3 +1131,194 @@ class ImportSkuMapRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportSkuMapRequest: _TypeAlias = ImportSkuMapRequest  # noqa: Y015
+
+@_typing.final
+class UsageMetric(_message.Message):
+    """UsageMetric is what Google has counted of one project and model on one day. Several of the same are added up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    GOOGLE_PROJECT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """Day of US Pacific time, `YYYY-MM-DD`."""
+    google_project: _builtins.str
+    """Google's project id."""
+    model: _builtins.str
+    """Model, as the ledger names it."""
+    requests: _builtins.int
+    """Requests, failed ones included."""
+    tokens: _builtins.int
+    """Tokens, input and output together. Absent means that they were not counted."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        google_project: _builtins.str = ...,
+        model: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tokens", b"_tokens", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens", b"_tokens", "day", b"day", "google_project", b"google_project", "model", b"model", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
+    _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
+
+Global___UsageMetric: _TypeAlias = UsageMetric  # noqa: Y015
+
+@_typing.final
+class VerifyUsageMetricsRequest(_message.Message):
+    """VerifyUsageMetricsRequest has Google's counts of some days. The days compared are from the first to the last of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_METRICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def usage_metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageMetric]:
+        """The counts, of 62 days at the most."""
+
+    def __init__(
+        self,
+        *,
+        usage_metrics: _abc.Iterable[Global___UsageMetric] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage_metrics", b"usage_metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyUsageMetricsRequest: _TypeAlias = VerifyUsageMetricsRequest  # noqa: Y015
+
+@_typing.final
+class UsageMetricDifference(_message.Message):
+    """UsageMetricDifference is a project, model and day of which both count otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UsageMetricDifference._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: UsageMetricDifference._Reason.ValueType  # 0
+        """REASON_UNSPECIFIED is never returned."""
+        REASON_PROJECT_NOT_IN_LEDGER: UsageMetricDifference._Reason.ValueType  # 1
+        """REASON_PROJECT_NOT_IN_LEDGER means that no attempt of the days was sent to the project."""
+        REASON_NOT_IN_METRICS: UsageMetricDifference._Reason.ValueType  # 2
+        """REASON_NOT_IN_METRICS means that Google has counted nothing of it."""
+        REASON_OTHER_DAY: UsageMetricDifference._Reason.ValueType  # 3
+        """REASON_OTHER_DAY means that neighbouring days differ by as many the other way."""
+        REASON_NOT_COUNTED_REFUSALS: UsageMetricDifference._Reason.ValueType  # 4
+        """REASON_NOT_COUNTED_REFUSALS means that no more are missing than Google has refused."""
+        REASON_UNKNOWN_OUTCOME: UsageMetricDifference._Reason.ValueType  # 5
+        """REASON_UNKNOWN_OUTCOME means that no more are missing than ended unknown: those may never have arrived."""
+        REASON_MORE_IN_METRICS: UsageMetricDifference._Reason.ValueType  # 6
+        """REASON_MORE_IN_METRICS means that Google was asked by somebody else too, past Tollhouse."""
+        REASON_FEWER_IN_METRICS: UsageMetricDifference._Reason.ValueType  # 7
+        """REASON_FEWER_IN_METRICS means that attempts are missing for no reason that is known."""
+        REASON_TOKENS_ONLY: UsageMetricDifference._Reason.ValueType  # 8
+        """REASON_TOKENS_ONLY means that requests agree and tokens do not."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Reason is what may have made it."""
+
+    REASON_UNSPECIFIED: UsageMetricDifference.Reason.ValueType  # 0
+    """REASON_UNSPECIFIED is never returned."""
+    REASON_PROJECT_NOT_IN_LEDGER: UsageMetricDifference.Reason.ValueType  # 1
+    """REASON_PROJECT_NOT_IN_LEDGER means that no attempt of the days was sent to the project."""
+    REASON_NOT_IN_METRICS: UsageMetricDifference.Reason.ValueType  # 2
+    """REASON_NOT_IN_METRICS means that Google has counted nothing of it."""
+    REASON_OTHER_DAY: UsageMetricDifference.Reason.ValueType  # 3
+    """REASON_OTHER_DAY means that neighbouring days differ by as many the other way."""
+    REASON_NOT_COUNTED_REFUSALS: UsageMetricDifference.Reason.ValueType  # 4
+    """REASON_NOT_COUNTED_REFUSALS means that no more are missing than Google has refused."""
+    REASON_UNKNOWN_OUTCOME: UsageMetricDifference.Reason.ValueType  # 5
+    """REASON_UNKNOWN_OUTCOME means that no more are missing than ended unknown: those may never have arrived."""
+    REASON_MORE_IN_METRICS: UsageMetricDifference.Reason.ValueType  # 6
+    """REASON_MORE_IN_METRICS means that Google was asked by somebody else too, past Tollhouse."""
+    REASON_FEWER_IN_METRICS: UsageMetricDifference.Reason.ValueType  # 7
+    """REASON_FEWER_IN_METRICS means that attempts are missing for no reason that is known."""
+    REASON_TOKENS_ONLY: UsageMetricDifference.Reason.ValueType  # 8
+    """REASON_TOKENS_ONLY means that requests agree and tokens do not."""
+
+    COUNTED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REFUSED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BOOKED_TOKENS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """Attempts of the ledger."""
+    refused_attempts: _builtins.int
+    """Of these, those that Google has refused."""
+    unknown_attempts: _builtins.int
+    """Of these, those that ended with an unknown outcome."""
+    booked_tokens: _builtins.int
+    """Tokens that the ledger has booked."""
+    reason: Global___UsageMetricDifference.Reason.ValueType
+    """What may have made it."""
+    @_builtins.property
+    def counted(self) -> Global___UsageMetric:
+        """What Google has counted."""
+
+    def __init__(
+        self,
+        *,
+        counted: Global___UsageMetric | None = ...,
+        attempts: _builtins.int = ...,
+        refused_attempts: _builtins.int = ...,
+        unknown_attempts: _builtins.int = ...,
+        booked_tokens: _builtins.int = ...,
+        reason: Global___UsageMetricDifference.Reason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "booked_tokens", b"booked_tokens", "counted", b"counted", "reason", b"reason", "refused_attempts", b"refused_attempts", "unknown_attempts", b"unknown_attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageMetricDifference: _TypeAlias = UsageMetricDifference  # noqa: Y015
+
+@_typing.final
+class VerifyUsageMetricsResponse(_message.Message):
+    """VerifyUsageMetricsResponse has what differs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    COMPARED_COUNT_FIELD_NUMBER: _builtins.int
+    COUNTED_REQUESTS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    compared_count: _builtins.int
+    """How many projects, models and days were compared."""
+    counted_requests: _builtins.int
+    """Requests that Google has counted in all."""
+    attempts: _builtins.int
+    """Attempts of the ledger in all."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageMetricDifference]:
+        """The differences, by day, project and model."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___UsageMetricDifference] | None = ...,
+        compared_count: _builtins.int = ...,
+        counted_requests: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "compared_count", b"compared_count", "counted_requests", b"counted_requests", "differences", b"differences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyUsageMetricsResponse: _TypeAlias = VerifyUsageMetricsResponse  # noqa: Y015

@@ -102,6 +102,11 @@ class ReconciliationServiceStub:
                 request_serializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.ImportSkuMapRequest.SerializeToString,
                 response_deserializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.SkuMap.FromString,
                 _registered_method=True)
+        self.VerifyUsageMetrics = channel.unary_unary(
+                '/tollhouse.admin.v1.ReconciliationService/VerifyUsageMetrics',
+                request_serializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsRequest.SerializeToString,
+                response_deserializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class ReconciliationServiceServicer:
@@ -206,6 +211,14 @@ class ReconciliationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyUsageMetrics(self, request, context):
+        """VerifyUsageMetrics holds Google's own counts of requests and tokens (Cloud Monitoring) against the ledger's attempts
+        by Google project, model and day, and names what differs. Nothing is kept, blocked or charged by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReconciliationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -273,6 +286,11 @@ def add_ReconciliationServiceServicer_to_server(servicer, server):
                     servicer.ImportSkuMap,
                     request_deserializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.ImportSkuMapRequest.FromString,
                     response_serializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.SkuMap.SerializeToString,
+            ),
+            'VerifyUsageMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyUsageMetrics,
+                    request_deserializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsRequest.FromString,
+                    response_serializer=tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -629,6 +647,33 @@ class ReconciliationService:
             '/tollhouse.admin.v1.ReconciliationService/ImportSkuMap',
             tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.ImportSkuMapRequest.SerializeToString,
             tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.SkuMap.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyUsageMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollhouse.admin.v1.ReconciliationService/VerifyUsageMetrics',
+            tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsRequest.SerializeToString,
+            tollhouse_dot_admin_dot_v1_dot_reconciliation__pb2.VerifyUsageMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

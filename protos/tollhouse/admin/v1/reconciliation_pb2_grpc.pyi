@@ -71,6 +71,10 @@ class ReconciliationServiceStub:
     """ImportSkuMap puts a file of rules in place of the one before; the packaged rules stay behind it. It is refused with
     each defect named. Repeatable by `request_id`.
     """
+    VerifyUsageMetrics: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.VerifyUsageMetricsRequest, _reconciliation_pb2.VerifyUsageMetricsResponse]
+    """VerifyUsageMetrics holds Google's own counts of requests and tokens (Cloud Monitoring) against the ledger's attempts
+    by Google project, model and day, and names what differs. Nothing is kept, blocked or charged by it.
+    """
 
 @_typing.type_check_only
 class ReconciliationServiceAsyncStub(ReconciliationServiceStub):
@@ -114,6 +118,10 @@ class ReconciliationServiceAsyncStub(ReconciliationServiceStub):
     ImportSkuMap: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.ImportSkuMapRequest, _reconciliation_pb2.SkuMap]  # type: ignore[assignment]
     """ImportSkuMap puts a file of rules in place of the one before; the packaged rules stay behind it. It is refused with
     each defect named. Repeatable by `request_id`.
+    """
+    VerifyUsageMetrics: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.VerifyUsageMetricsRequest, _reconciliation_pb2.VerifyUsageMetricsResponse]  # type: ignore[assignment]
+    """VerifyUsageMetrics holds Google's own counts of requests and tokens (Cloud Monitoring) against the ledger's attempts
+    by Google project, model and day, and names what differs. Nothing is kept, blocked or charged by it.
     """
 
 class ReconciliationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -233,6 +241,16 @@ class ReconciliationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_reconciliation_pb2.SkuMap, _abc.Awaitable[_reconciliation_pb2.SkuMap]]:
         """ImportSkuMap puts a file of rules in place of the one before; the packaged rules stay behind it. It is refused with
         each defect named. Repeatable by `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyUsageMetrics(
+        self,
+        request: _reconciliation_pb2.VerifyUsageMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciliation_pb2.VerifyUsageMetricsResponse, _abc.Awaitable[_reconciliation_pb2.VerifyUsageMetricsResponse]]:
+        """VerifyUsageMetrics holds Google's own counts of requests and tokens (Cloud Monitoring) against the ledger's attempts
+        by Google project, model and day, and names what differs. Nothing is kept, blocked or charged by it.
         """
 
 def add_ReconciliationServiceServicer_to_server(servicer: ReconciliationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

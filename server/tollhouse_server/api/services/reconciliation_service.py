@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollhouse.admin.v1 import reconciliation_pb2 as pb
 
 from tollhouse_server.api import reconciliation_messages as messages
+from tollhouse_server.api import usage_metrics
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.charge_dates import optional_day
 from tollhouse_server.api.mutation import Change, Mutations
@@ -21,6 +22,7 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceExists, ResourceNotFound, WrongState
 from tollhouse_server.names import BillImportName, BillReconciliationName, BillVarianceName, invalid
 from tollhouse_server.reconciliation import acceptance, import_store, map_store, policy_store, variance_store
+from tollhouse_server.reconciliation.count_store import attempts_of_days
 from tollhouse_server.reconciliation.import_store import BillImport
 from tollhouse_server.reconciliation.lines import BillLine
 from tollhouse_server.reconciliation.policy import POLICY_NAME
@@ -28,6 +30,7 @@ from tollhouse_server.reconciliation.reader import BillFormat, read_piece
 from tollhouse_server.reconciliation.reconcile import reconcile
 from tollhouse_server.reconciliation.variance_store import VarianceFilter
 
+_MOST_METRIC_DAYS: Final = timedelta(days=62)
 _BEGINNING: Final = (date.min, "")
 _BEFORE_ALL_IMPORTS: Final = (datetime(1, 1, 2, tzinfo=UTC), str(UUID(int=0)))
 
@@ -171,6 +174,18 @@ class ReconciliationService:
             return Change(resource=POLICY_NAME, before=before, after=answer, answer=answer)
 
         return await self._mutations.run(call, request, pb.ReconciliationPolicy, act)
+
+    async def verify_usage_metrics(
+        self, request: pb.VerifyUsageMetricsRequest, call: Call
+    ) -> pb.VerifyUsageMetricsResponse:
+        counted = usage_metrics.counts_of(request)
+        days = [key.day for key in counted]
+        first, last = min(days), max(days) + timedelta(days=1)
+        if last - first > _MOST_METRIC_DAYS:
+            raise invalid("usage_metrics", f"must be of {_MOST_METRIC_DAYS.days} days at the most")
+        async with self._database.within(call.domain) as session:
+            attempts = await attempts_of_days(session, first, last)
+        return usage_metrics.comparison(counted, attempts)
 
     async def get_sku_map(self, request: pb.GetSkuMapRequest, call: Call) -> pb.SkuMap:
         async with self._database.within(call.domain) as session:
