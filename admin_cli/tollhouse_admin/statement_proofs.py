@@ -97,9 +97,12 @@ class StatementVerifier:
         self._keys = keys
 
     def checks(self) -> Iterator[Check]:
-        """Yield what can be said from the statement alone."""
-        yield from self._sealed()
-        yield from self._sums()
+        """Yield what can be said from the statement alone; what is not even of the form of one is wrong, too."""
+        try:
+            yield from self._sealed()
+            yield from self._sums()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            yield Check(what="form", is_right=False, detail=f"it is not as statements are ({type(error).__name__})")
 
     # --- the seal ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +124,7 @@ class StatementVerifier:
         try:
             message = _SIGNED_FOR + int(self._seal["tree_size"]).to_bytes(8, "big") + self._root()
             key.verify(base64.b64decode(self._seal["signature"], validate=True), message)
-        except (InvalidSignature, ValueError, StopIteration):
+        except (InvalidSignature, ValueError, OverflowError, StopIteration):
             return "it is not what was signed"
         return ""
 
