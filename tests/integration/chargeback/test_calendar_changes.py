@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from tollhouse.admin.v1 import chargeback_pb2 as pb
+from tollhouse.admin.v1 import outlook_pb2
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.services.chargeback_service import ChargebackService
+from tollhouse_server.api.services.outlook_service import OutlookService
 from tollhouse_server.reporting.rollup_store import build_next_day
 from tollhouse_server.vault.signing import Purpose, SigningKey
 
@@ -50,7 +52,7 @@ async def test_after_a_change_of_the_calendar_no_call_is_in_two_statements_or_in
 async def test_the_running_month_is_not_one_that_was_closed_by_another_calendar(
     books: Books, service: ChargebackService
 ) -> None:
-    """Without a month asked for, what runs now is stated."""
+    """Without a month asked for, what runs now is stated and forecast."""
     now = datetime.now(UTC)
     last = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     name = f"{last - timedelta(days=1):%Y-%m}"
@@ -65,6 +67,9 @@ async def test_the_running_month_is_not_one_that_was_closed_by_another_calendar(
     stated = await service.get_statement(pb.GetStatementRequest(parent="tenants/acme"), by(ROBOT))
     assert stated.month == f"{now:%Y-%m}"
     assert stated.start_time.ToDatetime(tzinfo=UTC) == last
+    outlook = OutlookService(books.database, Mutations(books.database, b"fingerprints"), PAGES)
+    forecast = await outlook.get_forecast(outlook_pb2.GetForecastRequest(parent="tenants/acme"), by(ROBOT))
+    assert forecast.month == f"{now:%Y-%m}"
 
 
 async def close_may(books: Books, service: ChargebackService) -> None:
