@@ -4,12 +4,17 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 import pytest
+from tollhouse_server.chargeback.statement import EntryKind
+from tollhouse_server.chargeback.statements import StatementQuestion, make_statement
 from tollhouse_server.errors import InvalidRequest, PeriodClosed
+from tollhouse_server.names import TenantName
 from tollhouse_server.reporting.periods import month_period
+from tollhouse_server.reporting.store import begin_snapshot
 
 from tests.drivers.bill_finance import (
     COST,
     LINE,
+    OCTOBER,
     Finance,
     replaced,
     used,
@@ -48,6 +53,20 @@ async def test_what_is_accepted_is_charged_in_proportion_and_blocks_no_more(fina
     assert sum(charged.values()) == amount == accepted.accepted_nanos
     assert all(abs(charged[one] - amount * use[one] / sum(use.values())) < 1 for one in use)
     assert (await finance.blocked("acme"), await finance.charged("stranger")) == ([], 0)
+
+
+async def test_what_is_accepted_stands_in_the_statement_with_its_reason(finance: Finance) -> None:
+    """As an entry of the difference, in the charge and not in the cost."""
+    (found,) = await finance.found(replaced(with_other_price(LINE, 50)))
+    await finance.accept(found.name)
+
+    async with finance.books.database.within("acme", begin=begin_snapshot) as session:
+        stated = await make_statement(session, StatementQuestion(scope=TenantName("acme"), month=OCTOBER))
+
+    (entry,) = stated.entries
+    assert (entry.kind, entry.rule, entry.reason) == (EntryKind.TRUE_UP, found.name, "agreed with Google")
+    assert entry.amount_nanos == await finance.charged("acme") > 0
+    assert stated.totals.charge_nanos - stated.totals.cost_nanos == entry.amount_nanos
 
 
 async def test_an_accepted_difference_stays_accepted_until_it_is_another_one(finance: Finance) -> None:
