@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.mistakes import ROOT, Mistake, booking, calls, verdicts
+from tests.faults.mistakes import ROOT, Mistake, booking, calls, charges, verdicts
 
-ALL = (*verdicts.MISTAKES, *booking.MISTAKES, *calls.MISTAKES)
+ALL = (*verdicts.MISTAKES, *booking.MISTAKES, *calls.MISTAKES, *charges.MISTAKES)
 _COPIED = ("pyproject.toml", "protos", "server", "admin_cli", "tests")
 _NO_SHRINKING = "tests.faults.mistakes.no_shrinking"
 _FAILED, _PASSED = 1, 0
