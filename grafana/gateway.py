@@ -305,9 +305,14 @@ def _ledger(board: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Roll-ups",
-                "Tenants with a day that is not rolled up, and values that differ from the records. Must be 0.",
+                "Tenants with a day that is not rolled up, and values that differ from the records: must be 0. "
+                "And calls booked under `other`, as their tenant's month has as many values of labels as it may.",
                 "short",
-                {"behind": "tollhouse_rollup_behind_tenants", "different": "tollhouse_rollup_differences"},
+                {
+                    "behind": "tollhouse_rollup_behind_tenants",
+                    "different": "tollhouse_rollup_differences",
+                    "label values beyond the bound": "sum(rate(tollhouse_label_values_beyond_total[5m]))",
+                },
                 span=12,
             )
         )
