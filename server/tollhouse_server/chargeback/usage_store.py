@@ -21,8 +21,13 @@ _PLACE: Final = (Dimension.DEPARTMENT_PATH, Dimension.PROJECT, Dimension.TIER, D
 
 
 async def make_room_for_sums(session: AsyncSession) -> None:
-    """Let the transaction add up a month in memory: sorting its parts on disk instead takes three times as long."""
-    await run_sql(session, "SELECT set_config('work_mem', '64MB', true)")
+    """Let the transaction add up a month in memory: sorting its parts on disk instead takes three times as long.
+
+    It is taken as it is needed, some tens of megabytes; with less the planner does not trust its estimates. Nor are
+    tables read whole: they have the days of all tenants.
+    """
+    settings = "SELECT set_config('work_mem', '256MB', true), set_config('enable_seqscan', 'off', true)"
+    await run_sql(session, settings)
 
 
 async def read_cells(session: AsyncSession, tenant: str, period: Period, days: Sequence[Day]) -> list[Cell]:
