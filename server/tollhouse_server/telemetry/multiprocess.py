@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from tollhouse_server.telemetry.declarations import PART_UP
+from tollhouse_server.telemetry.declarations.processes import PART_UP
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
