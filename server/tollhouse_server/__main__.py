@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings()
     except TollhouseError as error:
         return _fail(error, _USAGE_ERROR)
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    configure_logging(level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format)
     if options.parent_pid:
         end_with_parent(options.parent_pid)
     try:

@@ -25,6 +25,8 @@ from tollhouse_server.setting_values import (
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
 VERTEX_ADDRESS = "https://{region}-aiplatform.googleapis.com"
 """Vertex AI at Google; the regions `global`, `us` and `eu` have hosts of their own."""
 
@@ -54,8 +56,11 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Worker processes that share the gRPC port."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    log_levels: Annotated[dict[str, LogLevel], NoDecode] = {}
+    """Levels of single loggers and of what is below them, a JSON object of names and levels:
+    {"tollhouse_server.calls": "warning"} keeps the lines of calls that went well out of the log."""
 
     postgres_dsn: SecretStr | None = None
     """The application role's DSN; absent means the embedded server."""
@@ -234,6 +239,11 @@ class Settings(BaseSettings):
     @classmethod
     def _check_egress_proxies(cls, value: Any) -> Any:
         return checked_entries(value, egress_proxy)
+
+    @field_validator("log_levels", mode="before")
+    @classmethod
+    def _check_log_levels(cls, value: Any) -> Any:
+        return decoded(value)
 
     @field_validator("upstream_token_urls", "oidc_issuers", "oidc_key_urls", mode="before")
     @classmethod
