@@ -38,7 +38,7 @@ async def serve(settings: Settings) -> None:
         )
         supervisor = Supervisor(plan)
         async with serve_metrics(
-            served.metrics_port, Path(directory), host=served.bind_address, readiness=supervisor.readiness
+            served.metrics_port, supervisor.exposition, host=served.bind_address, readiness=supervisor.readiness
         ):
             await supervisor.start()
             async with asyncio.TaskGroup() as group:
