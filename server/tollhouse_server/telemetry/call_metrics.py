@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry.declarations import calls as declared
@@ -44,7 +44,9 @@ class CallMetrics:
         self._in_flight_calls = Family(gauge(declared.IN_FLIGHT_CALLS, registry))
         self._refusals = counter(declared.REFUSALS, registry)
         self._credentials_refused = counter(declared.CREDENTIALS_REFUSED, registry)
-        self._certificate_expiry = gauge(declared.CERTIFICATE_EXPIRY, registry)
+        # Built when there is one: a process that shows no certificate would say 0, and that it has expired.
+        self._certificate_expiry: Gauge | None = None
+        self._registry = registry
         self._certificate_reloads = counter(declared.CERTIFICATE_RELOADS, registry)
         self._tokens = counter(declared.TOKENS, registry)
         self._images = counter(declared.IMAGES, registry)
@@ -78,6 +80,8 @@ class CallMetrics:
 
     def certificate_seen(self, *, expires_in_seconds: float) -> None:
         """Note for how long the certificate of new connections is valid."""
+        if self._certificate_expiry is None:
+            self._certificate_expiry = gauge(declared.CERTIFICATE_EXPIRY, self._registry)
         self._certificate_expiry.set(expires_in_seconds)
 
     def certificate_reloaded(self, *, outcome: str) -> None:
