@@ -38,6 +38,7 @@ from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.vitals import Vitals
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
@@ -48,6 +49,7 @@ from tollhouse_server.wiring.documents import ways_of
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
+from tollhouse_server.wiring.operations import diagnosis_of
 from tollhouse_server.wiring.outside import (
     custodian_vault,
     data_policy_key,
@@ -60,7 +62,8 @@ from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
 
-_KNOWING_CONNECTIONS = 3
+_KNOWING = 3
+"""Connections with which a worker learns of changes."""
 _GAUGE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0
 
@@ -119,15 +122,13 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         metrics.process_started(role="worker")
-        database = Database(required_dsn(settings))
+        # Connections of their own for questions whether one may: whoever changes something asks them while he holds
+        # another, and rows that others wait for.
+        database, knowing = Database(required_dsn(settings)), Database(required_dsn(settings), pool_size=_KNOWING)
         vault, custodian = gateway_vault(settings), custodian_vault(settings)
-        for opened in (database, vault, custodian):
+        for opened in (database, knowing, vault, custodian):
             stack.push_async_callback(opened.close)
         pepper = await read_pepper(vault)
-        # Connections of its own: whoever changes something holds one, and rows that others wait for, while he asks here
-        # whether he may.
-        knowing = Database(required_dsn(settings), pool_size=_KNOWING_CONNECTIONS)
-        stack.push_async_callback(knowing.close)
         knowledge = await open_knowledge(settings, knowing, vault, pepper)
         ledger = await open_ledger(settings, stack, metrics)
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
@@ -161,11 +162,13 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             generation=generation,
             keys=keys,
             audit=audit,
+            upstream=upstreams,
         )
         server = GrpcioServer(_chain(settings, knowledge, metrics, audit), methods, settings, metrics)
         for parts in (ledger, traffic, knowledge.identity, server, content, audit):
             parts.run_in(tasks)
         runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)
+        tasks.keep(Vitals(metrics, "worker").run)
         for run in (*runs, findings.run, refused_spend.run, partial(_gauges, metrics, knowledge, ledger)):
             tasks.keep(run)
         yield Worker(
@@ -245,6 +248,7 @@ def _methods(
     generation: Generation,
     keys: TenantKeys,
     audit: AuditParts,
+    upstream: Upstream,
 ) -> list[Method]:
     pages = PageTokens(derived(pepper, "pages"))
     parts = services.ServiceParts(
@@ -268,6 +272,14 @@ def _methods(
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
+        diagnosis=diagnosis_of(
+            settings,
+            gateway=gateway,
+            custodian=custodian,
+            catalogue=lambda: knowledge.catalogue.current,
+            ring=knowledge.keys,
+            upstream=upstream,
+        ),
         generation=GenerationService(
             generation=generation,
             streaming=Streaming(generation),
