@@ -227,6 +227,11 @@ class Settings(BaseSettings):
     smtp_recipient_domains: Annotated[tuple[str, ...], NoDecode] = ()
     """The only domains that statements are sent to, a JSON list; none of them means all."""
 
+    metrics_top_budgets: Annotated[int, Field(ge=0, le=1000)] = 100
+    metrics_top_departments: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Of how many limits on money, those used most, and of how many departments, the dearest, the metrics tell one by
+    one; of all others they tell the sum."""
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 

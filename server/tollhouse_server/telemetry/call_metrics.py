@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry.declarations import calls as declared
+from tollhouse_server.telemetry.exemplars import Exemplars
 from tollhouse_server.telemetry.families import Family, counter, gauge, histogram
 
 
@@ -39,6 +40,7 @@ class CallMetrics:
     """What is reported of calls; part of `Metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.exemplars = Exemplars()
         self._calls = counter(declared.CALLS, registry)
         self._call_duration = Family(histogram(declared.CALL_DURATION, registry))
         self._in_flight_calls = Family(gauge(declared.IN_FLIGHT_CALLS, registry))
@@ -60,11 +62,16 @@ class CallMetrics:
         """Note that an RPC arrived; `call_finished` must follow."""
         self._in_flight_calls[(rpc,)].inc()
 
-    def call_finished(self, *, rpc: str, code: str, seconds: float) -> None:
-        """Note that an RPC ended: `rpc` as `GenerationService.GenerateContent`, `code` the gRPC code's name."""
+    def call_finished(self, *, rpc: str, code: str, seconds: float, trace_id: str = "") -> None:
+        """Note that an RPC ended: `rpc` as `GenerationService.GenerateContent`, `code` the gRPC code's name.
+
+        `trace_id` is that of a call whose spans are exported: it may become the example of calls that took as long.
+        """
         self._in_flight_calls[(rpc,)].dec()
         self._calls[rpc, code].inc()
         self._call_duration[(rpc,)].observe(seconds)
+        if trace_id:
+            self.exemplars.note(declared.CALL_DURATION, (rpc,), seconds, trace_id)
 
     def latency_added(self, *, seconds: float) -> None:
         """Note the time that a call which reached upstream spent here."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from tollhouse_server.telemetry.declarations import DECLARATIONS, Declaration, Kind
 from tollhouse_server.telemetry.exemplars import Exemplar, all_exemplars, forget_exemplars
-from tollhouse_server.telemetry.readings import Reading, published
+from tollhouse_server.telemetry.readings import Reading, published, withdraw_of
 from tollhouse_server.telemetry.worker_files import ENDED, Key, WorkerFile, add_up, files_in
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -83,6 +83,7 @@ class Exposition:
                         self._drop(self._files[path])
                 file.path.unlink(missing_ok=True)
             forget_exemplars(self._directory, pid)
+            withdraw_of(self._directory, pid)
 
     def lowest(self, declaration: Declaration) -> dict[tuple[str, ...], float]:
         """Return the values of a gauge by its labels, the lowest over the living processes."""

@@ -6,6 +6,7 @@ several servers only the one whose housekeeper leads has such a file.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,12 +37,19 @@ def reading(declaration: Declaration, value: float) -> Reading:
 def publish(directory: Path, readings: Iterable[Reading]) -> None:
     """Put these readings in the place of those before."""
     said = {one.declaration.name: [[*labels, value] for labels, value in one.values.items()] for one in readings}
-    replace_file(directory / _FILE, {"at": time.time(), "readings": said})
+    replace_file(directory / _FILE, {"at": time.time(), "pid": os.getpid(), "readings": said})
 
 
 def withdraw(directory: Path) -> None:
     """Say nothing any more: another process leads."""
     (directory / _FILE).unlink(missing_ok=True)
+
+
+def withdraw_of(directory: Path, pid: int) -> None:
+    """Withdraw the readings of a process that has ended without doing so."""
+    written = read_file(directory / _FILE)
+    if isinstance(written, dict) and written["pid"] == pid:
+        withdraw(directory)
 
 
 def published(directory: Path) -> list[Reading]:
