@@ -17,6 +17,8 @@ Format = Literal["auto", "json", "console"]
 _FACTS = "tollhouse_facts"
 """The attribute of a log record that holds its facts, where it was made here."""
 
+_EMPTY_OBJECT = len("{}")
+
 
 def configure_logging(
     *,
@@ -90,7 +92,8 @@ class _LineHandler(logging.Handler):
                 self._writer.write(line.encode("utf-8", "replace"))
             else:
                 self._stream.write(line)
-        except Exception:  # noqa: BLE001 - a call must not fail for its log line, whatever is wrong with that
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            # A call must not fail for its log line, whatever is wrong with that: nobody reads, or a value is no JSON.
             self._failed += 1
 
 
@@ -115,19 +118,15 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         if facts is None:
             return super().format(record)
         at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
-        event = {
-            "timestamp": at,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.msg,
-            **facts,
-        }
+        level, event = record.levelname.lower(), record.msg
         if self._is_console:
-            return " ".join(f"{name}={value}" for name, value in redact_event(None, "", event).items())
-        line = orjson.dumps(event, default=repr)
-        if may_hold_secret(line):
-            line = orjson.dumps(redact_event(None, "", event), default=repr)
-        return line.decode()
+            said = " ".join([f"{name}={value}" for name, value in redact_event(None, "", facts).items()])
+            return f"{at} [{level}] {event} {said}"
+        text = orjson.dumps(facts, default=repr)
+        if may_hold_secret(text):
+            text = orjson.dumps(redact_event(None, "", facts), default=repr)
+        head = f'{{"timestamp":"{at}","level":"{level}","logger":"{record.name}","event":"{event}"'
+        return f"{head},{text[1:].decode()}" if len(text) > _EMPTY_OBJECT else head + "}"
 
 
 def _processors() -> list[structlog.typing.Processor]:

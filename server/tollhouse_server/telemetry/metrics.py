@@ -9,6 +9,7 @@ from tollhouse_server.telemetry.data_metrics import DataMetrics
 from tollhouse_server.telemetry.key_metrics import KeyMetrics
 from tollhouse_server.telemetry.ledger_metrics import LedgerMetrics
 from tollhouse_server.telemetry.money_metrics import MoneyMetrics
+from tollhouse_server.telemetry.observing_metrics import ObservingMetrics
 from tollhouse_server.telemetry.process_metrics import ProcessMetrics
 from tollhouse_server.telemetry.upstream_metrics import UpstreamMetrics
 
@@ -30,3 +31,4 @@ class Metrics(
         AuditMetrics.__init__(self, registry)
         ProcessMetrics.__init__(self, registry)
         self.contents = ContentMetrics(registry)
+        self.observing = ObservingMetrics(registry)

@@ -29,10 +29,20 @@ class Sampling:
 
 
 class Observer:
-    """Opens the notes of calls, and hands them over when they have ended. Without `traced` there are only logs."""
+    """Opens the notes of calls, and hands them over when they have ended. Without `traced` there are only logs.
 
-    def __init__(self, *, sampling: Sampling | None = None, traced: Callable[[CallNotes], None] | None = None) -> None:
+    With `hands_on` upstreams are told of the trace.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampling: Sampling | None = None,
+        traced: Callable[[CallNotes], None] | None = None,
+        hands_on: bool = False,
+    ) -> None:
         self._sampling = sampling
+        self._hands_on = hands_on
         self._traced = traced
 
     def begin(self, rpc: str, metadata: Mapping[str, str]) -> CallNotes:
@@ -43,6 +53,7 @@ class Observer:
             context,
             correlation_id(context, metadata),
             is_sampled=self._sampling is not None and self._sampling.wants(context),
+            hands_on=self._hands_on,
             on_end=self._ended,
         )
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 REDACTED = "[redacted]"
 
@@ -49,6 +50,8 @@ def redacted_value(value: Any) -> Any:
     """Return a value as JSON has it, redacted throughout; what JSON does not have becomes its repr."""
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, Mapping):
         return {key: _redact_named(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -12,7 +12,7 @@ from time import perf_counter_ns, time_ns
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from tollhouse_server.telemetry.tracecontext import TraceContext, new_span_id
+from tollhouse_server.telemetry.tracecontext import TRACEPARENT, TRACESTATE, TraceContext, new_span_id, traceparent
 
 UPSTREAM = "upstream"
 """The step in which the upstream has the call; everything else is ours."""
@@ -82,7 +82,7 @@ class CallNotes:
 
     __slots__ = (
         *("_on_end", "_open", "began_at_nanos", "code", "correlation_id", "ended_at", "facts"),
-        *("is_sampled", "rpc", "started_at", "steps", "trace"),
+        *("hands_on", "is_sampled", "rpc", "started_at", "steps", "trace"),
     )
 
     def __init__(
@@ -92,12 +92,14 @@ class CallNotes:
         correlation_id: str,
         *,
         is_sampled: bool = False,
+        hands_on: bool = False,
         on_end: Callable[["CallNotes"], None] | None = None,
     ) -> None:
         self.rpc = rpc
         self.trace = trace
         self.correlation_id = correlation_id
         self.is_sampled = is_sampled
+        self.hands_on = hands_on
         self.facts: dict[str, Any] = {}
         self.steps: list[Step] = []
         self.code = ""
@@ -136,6 +138,17 @@ class CallNotes:
         begun = Step(name, facts)
         self.steps.append(begun)
         return begun
+
+    def trace_headers(self) -> dict[str, str]:
+        """Return the headers that hand the call's trace on from the attempt under way: what came, if none is made."""
+        attempt = next((step for step in reversed(self.steps) if step.name == UPSTREAM), None)
+        if not self.hands_on or attempt is None or not (self.is_sampled or self.trace.parent_id):
+            return {}
+        above = attempt.span_id if self.is_sampled else self.trace.parent_id
+        headers = {
+            TRACEPARENT: traceparent(self.trace, above, is_sampled=self.is_sampled or bool(self.trace.is_sampled))
+        }
+        return headers | {TRACESTATE: self.trace.state} if self.trace.state else headers
 
     def keep_open(self) -> None:
         """Say that something goes on that may outlive the RPC; `close` must follow."""
@@ -186,3 +199,9 @@ def note(**facts: Any) -> None:
     notes = _current.get()
     if notes is not None:
         notes.facts.update(facts)
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers with which an upstream can go on with the trace of the call that is being served."""
+    notes = _current.get()
+    return {} if notes is None else notes.trace_headers()

@@ -37,7 +37,9 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.logging import lines_dropped
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.vitals import Vitals
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
@@ -58,6 +60,7 @@ from tollhouse_server.wiring.outside import (
     read_pepper,
     required_dsn,
 )
+from tollhouse_server.wiring.tracing import open_tracing
 from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
@@ -130,7 +133,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             stack.push_async_callback(opened.close)
         pepper = await read_pepper(vault)
         knowledge = await open_knowledge(settings, knowing, vault, pepper)
-        ledger = await open_ledger(settings, stack, metrics)
+        ledger, tracing = await open_ledger(settings, stack, metrics), await open_tracing(settings, stack, metrics)
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, ledger.pool)
@@ -164,8 +167,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             audit=audit,
             upstream=upstreams,
         )
-        server = GrpcioServer(_chain(settings, knowledge, metrics, audit), methods, settings, metrics)
-        for parts in (ledger, traffic, knowledge.identity, server, content, audit):
+        server = GrpcioServer(_chain(settings, knowledge, metrics, audit, tracing.observer), methods, settings, metrics)
+        for parts in (ledger, traffic, knowledge.identity, server, content, audit, tracing):
             parts.run_in(tasks)
         runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)
         tasks.keep(Vitals(metrics, "worker").run)
@@ -185,7 +188,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         )
 
 
-def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts) -> Chain:
+def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts, observer: Observer) -> Chain:
     return Chain(
         directory=knowledge.directory,
         authorizer=knowledge.authorizer,
@@ -193,6 +196,7 @@ def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: Au
         default_deadline_seconds=settings.default_deadline_seconds,
         max_message_bytes=settings.max_message_bytes,
         refusals=audit.witness,
+        observer=observer,
     )
 
 
@@ -295,6 +299,7 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
     while True:
         state = knowledge.keys.state
         metrics.queued_works(ledger.tick.queued)
+        metrics.observing.log_lines_dropped(lines_dropped())
         metrics.vault_seen(up=state.vault_reachable)
         metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)

@@ -13,6 +13,7 @@ from tollhouse_server.telemetry.declarations import (
     keys,
     ledger,
     money,
+    observing,
     processes,
     upstream,
 )
@@ -28,6 +29,7 @@ DECLARATIONS: tuple[Declaration, ...] = (
     *audit.DECLARATIONS,
     *database.DECLARATIONS,
     *processes.DECLARATIONS,
+    *observing.DECLARATIONS,
 )
 
 __all__ = ["DECLARATIONS", "Aggregation", "Declaration", "Kind", "Source", "series_names"]
