@@ -67,6 +67,7 @@ def state_readings(state: State) -> tuple[Reading, ...]:
     connections: dict[tuple[str, ...], float] = {(name,): float(count) for name, count in state.connections.items()}
     return (
         reading(ledger.SUSPENSE_OLDEST, state.suspense_seconds),
+        reading(money.PERIODS_CLOSED, state.closed_periods),
         reading(ledger.PARTITIONS_AHEAD, state.partition_days),
         Reading(declaration=database.CONNECTIONS, values=connections),
         reading(database.CONNECTIONS_LIMIT, state.most_connections),

@@ -1,4 +1,4 @@
-"""The SQL of how the rest is: suspense, partitions, connections, reconciliation."""
+"""The SQL of how the rest is: suspense, closed months, partitions, connections, reconciliation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ SELECT coalesce(extract(epoch FROM now() - (
         SELECT min(suspended_at) FROM suspense WHERE resolved_at IS NULL
     )), 0)::float8 AS suspense_seconds,
     extract(epoch FROM greatest(first_missing.starts_at - now(), interval '0')) / 86400 AS partition_days,
+    (SELECT count(*) FROM billing_period WHERE state = 'CLOSED') AS closed_periods,
     current_setting('max_connections')::integer AS most_connections
 FROM (
     SELECT min(month) AT TIME ZONE 'UTC' AS starts_at FROM (
@@ -51,6 +52,7 @@ class State:
 
     suspense_seconds: float
     partition_days: float
+    closed_periods: int
     size_bytes: int
     most_connections: int
     connections: Mapping[str, int]
@@ -73,6 +75,7 @@ async def read_state(session: AsyncSession) -> State:
     return State(
         suspense_seconds=row.suspense_seconds,
         partition_days=float(row.partition_days or 0.0),
+        closed_periods=row.closed_periods,
         size_bytes=size.bytes,
         most_connections=row.most_connections,
         connections={state: connections.get(state, 0) for state in _STATES},

@@ -1,24 +1,19 @@
-"""What is reported of limits and of closed months."""
+"""What is reported of limits."""
 
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server.telemetry.declarations import money as declared
-from tollhouse_server.telemetry.families import counter, lone_counter
+from tollhouse_server.telemetry.families import counter
 
 
 class MoneyMetrics:
-    """What is reported of limits and of closed months; part of `Metrics`."""
+    """What is reported of limits; part of `Metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._limit_alerts = counter(declared.LIMIT_ALERTS, registry)
-        self._periods_closed = lone_counter(declared.PERIODS_CLOSED, registry)
 
     def limit_alerts(self, *, kind: str, threshold_per_cent: int, count: int) -> None:
         """Count alerts of limits; `kind` is threshold, passed or above_hold, and only the first has a threshold."""
         # Anybody who keeps a limit chooses its thresholds: by tens they are few, and no hundred of series.
         step = str(min(threshold_per_cent, 100) // 10 * 10) if kind == "threshold" else "none"
         self._limit_alerts[kind, step].inc(count)
-
-    def period_closed(self) -> None:
-        """Count a month of a tenant that was closed."""
-        self._periods_closed.inc()

@@ -141,9 +141,14 @@ async def test_state_of_ledger_and_database_is_told(books: Books, fresh_database
     async with leader(fresh_database, tmp_path) as ours:
         before = await ours.read()
         await books.suspend()
+        await books.view.connection.execute(
+            "INSERT INTO billing_period (tenant_id, month, state, starts_at, ends_at, time_zone, is_fiscal) "
+            "VALUES ('acme', '2026-01', 'CLOSED', '2026-01-01Z', '2026-02-01Z', 'UTC', false)"
+        )
         await books.view.connection.execute("UPDATE suspense SET suspended_at = now() - interval '2 minutes'")
         after = await ours.read()
 
+    assert (before["periods_closed_total"], after["periods_closed_total"]) == ({(): 0}, {(): 1})
     assert before["suspense_oldest_seconds"] == {(): 0}
     assert after["suspense_oldest_seconds"][()] == pytest.approx(120, abs=10)
     assert 31 < after["ledger_partitions_ahead_days"][()] < 100

@@ -1,6 +1,6 @@
 """What is told of budgets, of what departments spend, and of what Google bills. The ledger has the exact integers."""
 
-from tollhouse_server.telemetry.declarations.declaration import Declaration, counter, reading
+from tollhouse_server.telemetry.declarations.declaration import Declaration, Source, counter, reading
 
 _WHOSE = ("tenant", "scope", "limit")
 
@@ -51,7 +51,11 @@ RECONCILIATION_AGE = reading(
     "tollhouse_reconciliation_age_seconds",
     "Time since a bill was last reconciled with the ledger; absent until the first time.",
 )
-PERIODS_CLOSED = counter("tollhouse_periods_closed_total", "Months of tenants that were closed.")
+PERIODS_CLOSED = counter(
+    "tollhouse_periods_closed_total",
+    "Months of tenants that are closed, as the database has them: a closed month is never open again.",
+    source=Source.LEADER,
+)
 
 DECLARATIONS: tuple[Declaration, ...] = (
     BUDGET_AMOUNT,
