@@ -19,7 +19,7 @@ from tollhouse_server.telemetry.declarations import calls, processes
 from tollhouse_server.telemetry.declarations.declaration import CALL_BUCKETS
 from tollhouse_server.telemetry.multiprocess import shared_with_other_processes
 
-FRESH_SECONDS: Final = 2.0
+FRESH_SECONDS: Final = 1.0
 """For so long what was read is given again: reading takes milliseconds for every process of the server."""
 
 # Of these, `cached` is part of `prompt`.

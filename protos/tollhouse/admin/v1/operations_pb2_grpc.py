@@ -59,7 +59,7 @@ class OperationsServiceServicer:
     def GetStatus(self, request, context):
         """GetStatus returns what is spent, which budgets are nearest to their end and what waits for reconciliation, of the
         platform or of a part of one tenant's tree. Of the platform it tells, besides, how the server that answers is doing.
-        Answers may be two seconds old.
+        Answers may be a second old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

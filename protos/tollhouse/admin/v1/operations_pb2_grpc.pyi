@@ -36,7 +36,7 @@ class OperationsServiceStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_operations_pb2.GetStatusRequest, _operations_pb2.Status]
     """GetStatus returns what is spent, which budgets are nearest to their end and what waits for reconciliation, of the
     platform or of a part of one tenant's tree. Of the platform it tells, besides, how the server that answers is doing.
-    Answers may be two seconds old.
+    Answers may be a second old.
     """
     GetDiagnosis: _grpc.UnaryUnaryMultiCallable[_operations_pb2.GetDiagnosisRequest, _operations_pb2.Diagnosis]
     """GetDiagnosis checks the server that answers and everything it needs, all checks at once, each for three seconds at
@@ -53,7 +53,7 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_operations_pb2.GetStatusRequest, _operations_pb2.Status]  # type: ignore[assignment]
     """GetStatus returns what is spent, which budgets are nearest to their end and what waits for reconciliation, of the
     platform or of a part of one tenant's tree. Of the platform it tells, besides, how the server that answers is doing.
-    Answers may be two seconds old.
+    Answers may be a second old.
     """
     GetDiagnosis: _aio.UnaryUnaryMultiCallable[_operations_pb2.GetDiagnosisRequest, _operations_pb2.Diagnosis]  # type: ignore[assignment]
     """GetDiagnosis checks the server that answers and everything it needs, all checks at once, each for three seconds at
@@ -73,7 +73,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_pb2.Status, _abc.Awaitable[_operations_pb2.Status]]:
         """GetStatus returns what is spent, which budgets are nearest to their end and what waits for reconciliation, of the
         platform or of a part of one tenant's tree. Of the platform it tells, besides, how the server that answers is doing.
-        Answers may be two seconds old.
+        Answers may be a second old.
         """
 
     @_abc_1.abstractmethod
