@@ -253,6 +253,7 @@ class Generation:
             priced=bill.priced,
             settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
             notices=(*way.plan.notices, *stop.notices, *bill.notices, *_notices_of(way)),
+            correlation_id=way.call.correlation_id,
         )
 
 
