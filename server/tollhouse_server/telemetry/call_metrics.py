@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from tollhouse_server.money import NANOS_PER_DOLLAR
 from tollhouse_server.telemetry.declarations import calls as declared
 from tollhouse_server.telemetry.exemplars import Exemplars
-from tollhouse_server.telemetry.families import Family, counter, gauge, histogram
+from tollhouse_server.telemetry.families import counter, gauge, gauges, histogram, histograms
 
 
 class TokenCount(Protocol):
@@ -42,8 +42,8 @@ class CallMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.exemplars = Exemplars()
         self._calls = counter(declared.CALLS, registry)
-        self._call_duration = Family(histogram(declared.CALL_DURATION, registry))
-        self._in_flight_calls = Family(gauge(declared.IN_FLIGHT_CALLS, registry))
+        self._call_duration = histograms(declared.CALL_DURATION, registry)
+        self._in_flight_calls = gauges(declared.IN_FLIGHT_CALLS, registry)
         self._refusals = counter(declared.REFUSALS, registry)
         self._credentials_refused = counter(declared.CREDENTIALS_REFUSED, registry)
         # Built when there is one: a process that shows no certificate would say 0, and that it has expired.

@@ -5,8 +5,10 @@ a scrape only adds doubles and joins strings.
 """
 
 import threading
+from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +34,16 @@ Values = list[float | None]
 
 
 @dataclass(slots=True)
-class _Histogram:
-    """The children of a histogram: where their sums are, and their buckets by upper bound."""
+class _Child:
+    """One histogram of a family: the slots of its buckets, the lowest first, and of its sum."""
 
-    sums: dict[tuple[tuple[str, str], ...], int] = field(default_factory=dict)
-    buckets: dict[tuple[tuple[str, str], ...], dict[float, int]] = field(default_factory=dict)
+    labels: tuple[str, ...]
+    text: str
+    buckets: list[tuple[float, int]] = field(default_factory=list)
+    sum_slot: int = -1
+    # What was shown last, and of which values.
+    counted: list[float | None] = field(default_factory=list)
+    shown: str = ""
 
 
 class Exposition:
@@ -48,10 +55,13 @@ class Exposition:
         self._lock = threading.Lock()
         self._files: dict[Path, WorkerFile] = {}
         self._slots: dict[Key, int] = {}
-        # By slot: the line up to its value.
+        # By slot: the line up to its value, the value shown last, and the whole line with it. From one scrape to the
+        # next most stays as it was, and to write a number costs more than all the rest.
         self._lines: list[str] = []
+        self._last: Values = []
+        self._shown: list[str] = []
         self._simple: dict[str, list[int]] = {}
-        self._histograms: dict[str, _Histogram] = {}
+        self._histograms: dict[str, dict[tuple[tuple[str, str], ...], _Child]] = {}
 
     def render(self, *, openmetrics: bool = False) -> bytes:
         """Return the metrics of now in the text format, or in OpenMetrics with exemplars."""
@@ -121,18 +131,21 @@ class Exposition:
         if key not in self._slots:
             self._slots[key] = len(self._lines)
             self._lines.append(f"{key.sample}{_labels(key.labels)} ")
+            self._last.append(None)
+            self._shown.append("")
             self._sort_in(key, self._slots[key])
         return self._slots[key]
 
     def _sort_in(self, key: Key, slot: int) -> None:
         """Remember what a series is a part of."""
         if key.sample.endswith(("_bucket", "_sum")):
-            histogram = self._histograms.setdefault(key.metric, _Histogram())
-            child = tuple((label, value) for label, value in key.labels if label != "le")
+            labels = tuple((label, value) for label, value in key.labels if label != "le")
+            made = _Child(tuple(value for _, value in labels), _labels(labels))
+            child = self._histograms.setdefault(key.metric, {}).setdefault(labels, made)
             if key.sample.endswith("_sum"):
-                histogram.sums[child] = slot
+                child.sum_slot = slot
             else:
-                histogram.buckets.setdefault(child, {})[float(dict(key.labels)["le"])] = slot
+                insort(child.buckets, (float(dict(key.labels)["le"]), slot))
         else:
             self._simple.setdefault(key.sample, []).append(slot)
 
@@ -148,16 +161,16 @@ class Exposition:
 
     def _simple_lines(self, declaration: Declaration, values: Values, readings: dict[str, Reading]) -> list[str]:
         if one := readings.get(declaration.name):
-            return [
-                f"{declaration.name}{_labels(tuple(zip(declaration.labels, labels, strict=True)))} {_number(value)}\n"
-                for labels, value in one.values.items()
-            ]
-        lines = self._lines
-        return [
-            f"{lines[slot]}{value!r}\n"
-            for slot in self._simple.get(declaration.name, ())
-            if (value := values[slot]) is not None
-        ]
+            return _reading_lines(one)
+        last, shown, lines = self._last, self._shown, []
+        for slot in self._simple.get(declaration.name, ()):
+            value = values[slot]
+            if value is None:
+                continue
+            if value != last[slot]:
+                last[slot], shown[slot] = value, f"{self._lines[slot]}{value!r}\n"
+            lines.append(shown[slot])
+        return lines
 
     def _histogram_lines(
         self,
@@ -165,19 +178,30 @@ class Exposition:
         values: Values,
         exemplars: dict[tuple[str, tuple[str, ...], int], Exemplar],
     ) -> list[str]:
-        found = self._histograms.get(declaration.name, _Histogram())
         lines: list[str] = []
-        for child, buckets in found.buckets.items():
-            labels = tuple(value for _, value in child)
-            count = 0.0
-            for number, (_, slot) in enumerate(sorted(buckets.items())):
-                count += values[slot] or 0.0
-                exemplar = exemplars.get((declaration.name, labels, number)) if exemplars else None
-                lines.append(f"{self._lines[slot]}{count!r}{_suffix(exemplar)}\n")
-            text = _labels(child)
-            lines.append(f"{declaration.name}_count{text} {count!r}\n")
-            lines.append(f"{declaration.name}_sum{text} {values[found.sums[child]] or 0.0!r}\n")
+        for child in self._histograms.get(declaration.name, {}).values():
+            counted = [values[child.sum_slot], *[values[slot] for _, slot in child.buckets]]
+            told = (
+                [exemplars.get((declaration.name, child.labels, at)) for at in range(len(counted))] if exemplars else []
+            )
+            if any(told):
+                lines.append(self._histogram(declaration, child, counted, told))
+                continue
+            if counted != child.counted:
+                child.counted, child.shown = counted, self._histogram(declaration, child, counted, told)
+            lines.append(child.shown)
         return lines
+
+    def _histogram(self, declaration: Declaration, child: _Child, counted: Values, told: list[Exemplar | None]) -> str:
+        counts = list(accumulate(value or 0.0 for value in counted[1:]))
+        suffixes = [_suffix(one) for one in told[: len(counts)]] or [""] * len(counts)
+        lines = [
+            f"{self._lines[slot]}{count!r}{suffix}\n"
+            for (_, slot), count, suffix in zip(child.buckets, counts, suffixes, strict=True)
+        ]
+        lines.append(f"{declaration.name}_count{child.text} {counts[-1]!r}\n")
+        lines.append(f"{self._lines[child.sum_slot]}{counted[0] or 0.0!r}\n")
+        return "".join(lines)
 
 
 def _add(file: WorkerFile, values: Values, _: dict[int, float]) -> None:
@@ -225,6 +249,21 @@ def _head(declaration: Declaration, *, openmetrics: bool) -> str:
     return f"# HELP {name} {meaning}\n# TYPE {name} {declaration.kind}\n"
 
 
+def _reading_lines(reading: Reading) -> list[str]:
+    labels = reading.declaration.labels
+    if not labels:
+        return [f"{reading.declaration.name} {float(value)!r}\n" for value in reading.values.values()]
+    form = reading.declaration.name + "{" + ",".join(f'{label}="%s"' for label in labels) + "} %r\n"
+    return [
+        form % (*(values if _is_plain("".join(values)) else map(_escaped, values)), float(value))
+        for values, value in reading.values.items()
+    ]
+
+
+def _is_plain(text: str) -> bool:
+    return not ('"' in text or "\\" in text or "\n" in text)
+
+
 def _labels(labels: Iterable[tuple[str, str]]) -> str:
     text = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
     return f"{{{text}}}" if text else ""
@@ -232,10 +271,6 @@ def _labels(labels: Iterable[tuple[str, str]]) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _number(value: float) -> str:
-    return repr(float(value))
 
 
 def _suffix(exemplar: Exemplar | None) -> str:

@@ -3,19 +3,19 @@
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server.telemetry.declarations import keys as declared
-from tollhouse_server.telemetry.families import Family, counter, gauge
+from tollhouse_server.telemetry.families import counter, gauge, gauges
 
 
 class KeyMetrics:
     """What is reported of upstream keys; part of `Metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._upstream_keys = Family(gauge(declared.UPSTREAM_KEYS, registry))
-        self._upstream_key_age = Family(gauge(declared.UPSTREAM_KEY_AGE, registry))
+        self._upstream_keys = gauges(declared.UPSTREAM_KEYS, registry)
+        self._upstream_key_age = gauges(declared.UPSTREAM_KEY_AGE, registry)
         self._key_refusals = counter(declared.KEY_REFUSALS, registry)
         self._key_promotions = counter(declared.KEY_PROMOTIONS, registry)
-        self._key_rotations = Family(gauge(declared.KEY_ROTATIONS, registry))
-        self._key_rotation_age = Family(gauge(declared.KEY_ROTATION_AGE, registry))
+        self._key_rotations = gauges(declared.KEY_ROTATIONS, registry)
+        self._key_rotation_age = gauges(declared.KEY_ROTATION_AGE, registry)
         self._key_rotations_failing = gauge(declared.KEY_ROTATIONS_FAILING, registry)
         self._keys_overdue = gauge(declared.KEYS_OVERDUE, registry)
         self._unusual_key_use = counter(declared.UNUSUAL_KEY_USE, registry)

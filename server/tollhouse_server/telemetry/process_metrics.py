@@ -3,17 +3,17 @@
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server.telemetry.declarations import processes as declared
-from tollhouse_server.telemetry.families import Family, gauge
+from tollhouse_server.telemetry.families import gauge, gauges
 
 
 class ProcessMetrics:
     """What is reported of processes and of the parts they stand on; part of `Metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._part_up = Family(gauge(declared.PART_UP, registry))
+        self._part_up = gauges(declared.PART_UP, registry)
         self._epoch_staleness = gauge(declared.EPOCH_STALENESS, registry)
-        self._event_loop_lag = Family(gauge(declared.EVENT_LOOP_LAG, registry))
-        self._processes = Family(gauge(declared.PROCESSES, registry))
+        self._event_loop_lag = gauges(declared.EVENT_LOOP_LAG, registry)
+        self._processes = gauges(declared.PROCESSES, registry)
 
     def vault_seen(self, *, up: bool) -> None:
         """Set whether this process's last look into Vault succeeded."""

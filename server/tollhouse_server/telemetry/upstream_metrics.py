@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server.telemetry.declarations import upstream as declared
-from tollhouse_server.telemetry.families import Family, counter, gauge, histogram, lone_counter
+from tollhouse_server.telemetry.families import counter, gauge, gauges, histograms, lone_counter
 
 
 class UpstreamMetrics:
@@ -11,17 +11,17 @@ class UpstreamMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._upstream_attempts = counter(declared.UPSTREAM_ATTEMPTS, registry)
-        self._upstream_duration = Family(histogram(declared.UPSTREAM_DURATION, registry))
-        self._upstream_first_chunk = Family(histogram(declared.UPSTREAM_FIRST_CHUNK, registry))
-        self._waiting_calls = Family(gauge(declared.WAITING_CALLS, registry))
-        self._call_wait = Family(histogram(declared.CALL_WAIT, registry))
+        self._upstream_duration = histograms(declared.UPSTREAM_DURATION, registry)
+        self._upstream_first_chunk = histograms(declared.UPSTREAM_FIRST_CHUNK, registry)
+        self._waiting_calls = gauges(declared.WAITING_CALLS, registry)
+        self._call_wait = histograms(declared.CALL_WAIT, registry)
         self._shed_calls = counter(declared.SHED_CALLS, registry)
         self._placed_calls = gauge(declared.PLACED_CALLS, registry)
-        self._account_used = Family(gauge(declared.ACCOUNT_USED, registry))
-        self._account_limit = Family(gauge(declared.ACCOUNT_LIMIT, registry))
-        self._account_cooling = Family(gauge(declared.ACCOUNT_COOLING, registry))
-        self._breaker_state = Family(gauge(declared.BREAKER_STATE, registry))
-        self._breaker_forced = Family(gauge(declared.BREAKER_FORCED, registry))
+        self._account_used = gauges(declared.ACCOUNT_USED, registry)
+        self._account_limit = gauges(declared.ACCOUNT_LIMIT, registry)
+        self._account_cooling = gauges(declared.ACCOUNT_COOLING, registry)
+        self._breaker_state = gauges(declared.BREAKER_STATE, registry)
+        self._breaker_forced = gauges(declared.BREAKER_FORCED, registry)
         self._breaker_changes = counter(declared.BREAKER_CHANGES, registry)
         self._retries_refused = lone_counter(declared.RETRIES_REFUSED, registry)
 

