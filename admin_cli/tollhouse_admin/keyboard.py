@@ -1,6 +1,7 @@
 """Keys that are pressed while something is shown, read one by one."""
 
 import os
+import re
 import select
 import sys
 import termios
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _SLICE_SECONDS = 0.2
+_SEQUENCE = re.compile(r"\x1b(\[[0-9;]*[a-z~]|o[a-z])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Keyboard:
     is_there: bool
 
     def pressed(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> str:
-        """Wait for so long, or until a key is pressed or `until` is true; return the key, `q` for Ctrl-C too."""
+        """Wait for so long, or until a key is pressed or `until` is true; return what was pressed, `q` for the end."""
         ends_at = time.monotonic() + seconds
         while (left := ends_at - time.monotonic()) > 0 and not until():
             piece = min(left, _SLICE_SECONDS)
@@ -28,7 +30,8 @@ class Keyboard:
                 time.sleep(piece)
             elif select.select([sys.stdin], [], [], piece)[0]:
                 found = os.read(sys.stdin.fileno(), 64)
-                return "q" if not found or found[:1] == b"\x03" else chr(found[0]).lower()
+                # Without anything the terminal is gone; arrows and the like are no letters.
+                return _SEQUENCE.sub("", found.decode(errors="replace").lower()) if found else "q"
         return ""
 
 

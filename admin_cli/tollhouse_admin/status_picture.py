@@ -37,6 +37,7 @@ class Picture:
     rates: Rates | None
     trouble: str = ""
     sort: str = "c"
+    is_live: bool = False
 
 
 def picture(shown: Picture, *, width: int, height: int) -> Group:
@@ -61,6 +62,8 @@ def headlines(shown: Picture) -> list[Text]:
     if rates is not None and rates.refusals_per_second:
         refused = ", ".join(f"{reason} {number(rate)}/s" for reason, rate in rates.refusals_per_second)
         found.append(Text(f"refused  {refused}", style="yellow"))
+    if shown.is_live:
+        found.append(Text(KEYS, style="dim"))
     for line in found:
         line.no_wrap, line.overflow = True, "ellipsis"
     return found

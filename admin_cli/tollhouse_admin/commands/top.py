@@ -4,10 +4,11 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from tollhouse.admin.v1 import access_pb2, access_pb2_grpc
 from tollhouse.admin.v1 import operations_pb2 as pb
@@ -58,11 +59,11 @@ class Watch:
         if not self.trouble and self.status.HasField("counters"):
             self.meter.show(self.status.counters)
 
-    def picture(self, sort: str) -> Picture:
+    def picture(self, sort: str, *, is_live: bool = False) -> Picture:
         """Return what was seen last."""
         if self.status is None:
             raise AssertionError("nothing was looked at yet")
-        return Picture(status=self.status, rates=self.meter.rates, trouble=self.trouble, sort=sort)
+        return Picture(status=self.status, rates=self.meter.rates, trouble=self.trouble, sort=sort, is_live=is_live)
 
 
 @command(app, None, READ)
@@ -165,16 +166,17 @@ def _show(watch: Watch, interval: float) -> None:
     sort = "c"
     with keyboard() as keys, Live(screen=True, auto_refresh=False) as live:
         while True:
-            ends_at, key = time.monotonic() + interval, ""
-            while not (key == "q" or time.monotonic() >= ends_at):
+            ends_at = time.monotonic() + (_RETRY_SECONDS if watch.trouble else interval)
+            while (left := ends_at - time.monotonic()) > 0:
                 size = live.console.size
-                live.update(picture(watch.picture(sort), width=size.width, height=size.height), refresh=True)
-                # While the server is away it is asked more often.
-                wait = _RETRY_SECONDS if watch.trouble else ends_at - time.monotonic()
-                key = keys.pressed(wait, until=lambda: live.console.size != size)  # noqa: B023 - ends before the next
-                sort = key if key in SORTS else sort
-                if watch.trouble:
-                    break
-            if key == "q":
-                return
+                shown = picture(watch.picture(sort, is_live=True), width=size.width, height=size.height)
+                live.update(shown, refresh=True)
+                pressed = keys.pressed(left, until=partial(_is_resized, live, size))
+                if "q" in pressed:
+                    return
+                sort = next((key for key in reversed(pressed) if key in SORTS), sort)
             watch.look()
+
+
+def _is_resized(live: Live, size: ConsoleDimensions) -> bool:
+    return live.console.size != size

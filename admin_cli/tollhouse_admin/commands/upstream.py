@@ -109,7 +109,7 @@ def _watch(session: Session) -> None:
     with keyboard() as keys, Live(screen=True, auto_refresh=False) as live:
         while True:
             live.update(_screen(picture, failure, is_wide=live.console.width >= _WIDE), refresh=True)
-            if keys.pressed(_REFRESH_SECONDS) == "q":
+            if "q" in keys.pressed(_REFRESH_SECONDS):
                 return
             try:
                 picture, failure = _picture(session), None
