@@ -20,7 +20,7 @@ _MOST_CALLS_SENT: Final = 256
 _CALLS_AT_A_TIME: Final = 8
 """So many calls' spans are written in one go; between two goes everybody else has his turn."""
 
-_LINGER_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 0.5
 _DRAIN_SECONDS: Final = 2.0
 _TRIES: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -67,7 +67,7 @@ class SpanExport:
             self._is_enough.set()
 
     async def run(self) -> None:
-        """Send what has come, for ever: each second, or as soon as there is enough."""
+        """Send what has come, for ever: twice a second, or as soon as there is enough."""
         while True:
             try:
                 async with asyncio.timeout(_LINGER_SECONDS):
