@@ -42,14 +42,14 @@ _NOW = (
         "Processor seconds a second: 1 is one core.",
         "short",
         rate("tollhouse_process_cpu_seconds_total"),
-        runbook=_WAITS,
+        runbook="Processes have too much to do",
     ),
     number(
         "Does an event loop stand still?",
         "The longest that a process was late for its own timer.",
         "s",
         largest("tollhouse_event_loop_lag_seconds"),
-        runbook=_WAITS,
+        runbook="Processes have too much to do",
         warn=0.05,
         bad=0.5,
     ),
@@ -78,7 +78,7 @@ _PROCESSES = (
         means="Processor seconds a second, by role.",
         unit="short",
         queries={"{{role}}": rate("tollhouse_process_cpu_seconds_total", "role")},
-        runbook=_WAITS,
+        runbook="Processes have too much to do",
     ),
     Question(
         asks="Does memory grow?",
@@ -92,7 +92,7 @@ _PROCESSES = (
         means="The longest that a process of a role was late for its own timer.",
         unit="s",
         queries={"{{role}}": largest("tollhouse_event_loop_lag_seconds", "role")},
-        runbook=_WAITS,
+        runbook="Processes have too much to do",
         warn=0.05,
         bad=0.5,
     ),
@@ -101,7 +101,7 @@ _PROCESSES = (
         means="Open files and sockets, by role.",
         unit="short",
         queries={"{{role}}": total(series("tollhouse_process_open_files"), "role")},
-        runbook=_DIE,
+        runbook="Processes have too much to do",
     ),
     Question(
         asks="Which processes die?",
@@ -110,6 +110,29 @@ _PROCESSES = (
         queries={"{{role}}": increase("tollhouse_process_restarts_total", "1h", "role")},
         runbook=_DIE,
         bad=1,
+    ),
+)
+
+_TOLD = (
+    Question(
+        asks="Are traces sent?",
+        means="Spans that the collector took, a second; 0 while tracing is off.",
+        unit="short",
+        queries={"sent": rate("tollhouse_spans_sent_total")},
+        runbook="Log lines or spans are dropped",
+        width=12,
+    ),
+    Question(
+        asks="Are lines or spans lost?",
+        means="A second: spans that the collector did not take in time, and lines that nobody read; calls do not wait.",
+        unit="short",
+        queries={
+            "spans, {{cause}}": rate("tollhouse_spans_dropped_total", "cause"),
+            "lines": rate("tollhouse_log_lines_dropped_total"),
+        },
+        runbook="Log lines or spans are dropped",
+        bad=0.01,
+        width=12,
     ),
 )
 
@@ -136,7 +159,7 @@ _STORES = (
         means="Days for which partitions of usage records exist already.",
         unit="d",
         queries={"days": f"min({series('tollhouse_ledger_partitions_ahead_days')})"},
-        runbook=_SLOW,
+        runbook="Partitions run out",
         warn=20,
         bad=7,
     ),
@@ -161,7 +184,7 @@ _STORES = (
         means="Time since the housekeeper last read money, partitions and connections from PostgreSQL.",
         unit="s",
         queries={"read": f"time() - {largest('tollhouse_readings_timestamp_seconds')}"},
-        runbook=_STORE,
+        runbook="Figures stand still",
         warn=60,
         bad=300,
     ),
@@ -181,6 +204,6 @@ BOARD: Final = Board(
     uid="capacity",
     title="capacity",
     means="What runs, what it uses, and what will be short first.",
-    rows=(("Now", _NOW), ("Processes", _PROCESSES), ("Stores", _STORES)),
+    rows=(("Now", _NOW), ("Processes", _PROCESSES), ("Stores", _STORES), ("What is told", _TOLD)),
     since="now-24h",
 )

@@ -6,7 +6,8 @@ from grafana.board import TENANT, TIER, Board
 from grafana.panels import Look, Question, number
 from grafana.queries import increase, largest, or_zero, rate, series, total
 
-_BUDGETS: Final = "Callers are refused and say that it is too early"
+_BUDGETS: Final = "A budget will not last"
+_BILL: Final = "The month does not agree with the bill"
 _PICKED: Final = {"tenant": "$tenant"}
 
 _NOW = (
@@ -144,7 +145,7 @@ _WHAT = (
         queries={
             "{{reason}}": increase("tollhouse_refusals_total", "1h", "reason", reason="LIMIT_EXCEEDED|BUDGET_CUT_OFF")
         },
-        runbook=_BUDGETS,
+        runbook="Callers are refused and say that it is too early",
     ),
     Question(
         asks="Which thresholds were passed?",
@@ -158,7 +159,7 @@ _WHAT = (
         means="What the last comparison with the bill found, by verdict; the unexplained keeps a month open.",
         unit="currencyUSD",
         queries={"{{verdict}}": largest("tollhouse_reconciliation_variance_dollars", "verdict")},
-        runbook=_BUDGETS,
+        runbook=_BILL,
     ),
     Question(
         asks="Are months compared and closed?",
@@ -168,7 +169,7 @@ _WHAT = (
             "days since a comparison": f"{largest('tollhouse_reconciliation_age_seconds')} / 86400",
             "closed": increase("tollhouse_periods_closed_total", "30d"),
         },
-        runbook=_BUDGETS,
+        runbook=_BILL,
     ),
 )
 

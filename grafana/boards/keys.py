@@ -59,7 +59,7 @@ _NOW = (
         "Hours of the last day in which a key was used far more than in its past.",
         "short",
         or_zero(increase("tollhouse_unusual_key_use_total", "1d")),
-        runbook="A leaked key",
+        runbook="An upstream key is used far more than usual",
         bad=1,
     ),
 )
@@ -108,7 +108,7 @@ _KEYS = (
         means="Keys that a process took out of use because the upstream refused them, an hour, by account.",
         unit="short",
         queries={"{{account}}": increase("tollhouse_upstream_key_refusals_total", "1h", "account")},
-        runbook="A leaked key",
+        runbook="An upstream key is refused",
         bad=1,
     ),
     Question(
@@ -116,7 +116,7 @@ _KEYS = (
         means="Hours in which a key was used far more than in its past, in a day, by what was counted.",
         unit="short",
         queries={"{{account}} {{metric}}": increase("tollhouse_unusual_key_use_total", "1d", "account, metric")},
-        runbook="A leaked key",
+        runbook="An upstream key is used far more than usual",
         bad=1,
     ),
     Question(

@@ -60,7 +60,7 @@ _NOW = (
         "Calls of the last day whose content was to be kept and was not.",
         "short",
         or_zero(increase("tollhouse_contents_total", "1d", outcome="dropped")),
-        runbook=_TRAIL,
+        runbook="Kept content or findings are lost",
         warn=1,
         bad=100,
     ),
@@ -131,7 +131,7 @@ _CONTENT = (
             "{{detector}} {{direction}} {{action}}": rate("tollhouse_data_found_total", "detector, direction, action"),
             "not written down": rate("tollhouse_data_findings_lost_total"),
         },
-        runbook=_CREDENTIALS,
+        runbook="Kept content or findings are lost",
         width=12,
     ),
     Question(
@@ -142,7 +142,7 @@ _CONTENT = (
             "{{outcome}}": rate("tollhouse_contents_total", "outcome"),
             "waiting": total(series("tollhouse_content_waiting_calls")),
         },
-        runbook=_TRAIL,
+        runbook="Kept content or findings are lost",
         width=12,
     ),
 )
