@@ -178,7 +178,8 @@ class Chain:
 
     def _finish(self, notes: CallNotes, code: str) -> None:
         notes.finish(code)
-        self._metrics.call_finished(rpc=notes.rpc, code=code, seconds=notes.seconds)
+        trace_id = notes.trace.trace_id if notes.is_sampled else ""
+        self._metrics.call_finished(rpc=notes.rpc, code=code, seconds=notes.seconds, trace_id=trace_id)
         if (upstream_seconds := notes.upstream_seconds) is not None:
             self._metrics.latency_added(seconds=max(0.0, notes.seconds - upstream_seconds))
 
