@@ -8,6 +8,18 @@ from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.vault.key_ring import KeyRing
 
 
+class UnheldKeys:
+    """The keys as another process than a worker knows them: it has none, and tries none."""
+
+    def missing(self, _account_id: str) -> list[str]:
+        """Name none: which are missing, workers know."""
+        return []
+
+    async def probe(self, _account_id: str) -> str:
+        """Say that nothing is known."""
+        return ProbeVerdict.UNKNOWN.value
+
+
 class HeldKeys:
     """The keys in memory: what calls go upstream with."""
 

@@ -4,9 +4,6 @@ import time
 from functools import cache
 from typing import Final
 
-from alembic.script import ScriptDirectory
-
-from tollhouse_server.database.migrate import config_for
 from tollhouse_server.database.roles import CONTROL
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.operations.checks import store
@@ -123,6 +120,11 @@ async def migrations(surroundings: Surroundings) -> Finding:
 
 @cache
 def _newest_migration() -> str:
+    # No worker needs alembic before somebody asks for this.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    from tollhouse_server.database.migrate import config_for  # noqa: PLC0415
+
     return str(ScriptDirectory.from_config(config_for("postgresql://nowhere/none")).get_current_head())
 
 

@@ -87,7 +87,7 @@ async def connections(session: AsyncSession) -> tuple[int, int]:
 
 
 async def longest_transaction(session: AsyncSession) -> Row[Any] | None:
-    """Return pid, application and age of the oldest transaction of any process of any server; the role stays changed."""
+    """Return pid, application and age of the oldest transaction of any server; the session's role stays changed."""
     await run_sql(session, _AS_LOGIN)
     return (await run_sql(session, _LONGEST)).first()
 

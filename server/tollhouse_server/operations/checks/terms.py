@@ -53,10 +53,10 @@ def skipped(seen: str) -> Finding:
 class KeyCheck(Protocol):
     """What is known of upstream keys, and a way to try one."""
 
-    def missing(self, account_id: str) -> list[str]:
+    def missing(self, account_id: str, /) -> list[str]:
         """Return the active keys of an account that cannot be used, because they could not be read from Vault."""
 
-    async def probe(self, account_id: str) -> str:
+    async def probe(self, account_id: str, /) -> str:
         """Try an account with a call that costs nothing; return ACCEPTED, REFUSED or UNKNOWN."""
 
 

@@ -1,16 +1,27 @@
 """Whether Vault is there, open, and lets this server's two roles in."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
 from tollhouse_server.errors import VaultDenied
-from tollhouse_server.operations.checks.terms import Finding, Surroundings, duration_text, failure, fine, warning
+from tollhouse_server.operations.checks.terms import (
+    Finding,
+    Surroundings,
+    duration_text,
+    failure,
+    fine,
+    skipped,
+    warning,
+)
+from tollhouse_server.vault.approle import is_wrapping_token
 from tollhouse_server.vault.client import VaultClient
 
 _TIMEOUT_SECONDS: Final = 2.0
 _SHORT_SECONDS: Final = 60.0
 
+_WRAPPED: Final = "its file holds a wrapping token, which is for the server alone"
 _KEPT: Final = "keys in memory keep serving, nothing can be changed or restarted"
 
 
@@ -52,12 +63,26 @@ async def sealed(surroundings: Surroundings) -> Finding:
 
 async def gateway(surroundings: Surroundings) -> Finding:
     """See that the role that reads keys is let in."""
+    settings = surroundings.settings
+    if settings.vault_secret_id is None and _is_wrapped(settings.vault_secret_id_file):
+        return skipped(_WRAPPED)
     return await _role(surroundings.gateway, "TOLLHOUSE_VAULT_SECRET_ID_FILE")
 
 
 async def custodian(surroundings: Surroundings) -> Finding:
     """See that the role that writes keys is let in."""
+    settings = surroundings.settings
+    if settings.vault_custodian_secret_id is None and _is_wrapped(settings.vault_custodian_secret_id_file):
+        return skipped(_WRAPPED)
     return await _role(surroundings.custodian, "TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID_FILE")
+
+
+def _is_wrapped(file: Path | None) -> bool:
+    """Tell whether a file holds a wrapping token: whoever uses it up takes it from the server's next start."""
+    try:
+        return file is not None and is_wrapping_token(file.read_text().strip())
+    except OSError:
+        return False
 
 
 async def _role(client: VaultClient, setting: str) -> Finding:
