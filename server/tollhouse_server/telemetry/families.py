@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tollhouse_server.telemetry.declarations import Declaration
+from tollhouse_server.telemetry.redaction import redacted
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -31,7 +32,7 @@ class Family(dict[tuple[str, ...], M], Generic[M]):
         self.most_series = MOST_SAMPLES // (buckets + 3) if buckets else MOST_SERIES
 
     def __missing__(self, values: tuple[str, ...]) -> M:
-        bounded = tuple(value if _LABEL.fullmatch(value) else OTHER for value in values)
+        bounded = tuple(value if _is_label(value) else OTHER for value in values)
         if bounded != values:
             # Not kept under what it is not: such values would take the place of good ones.
             return self[bounded]
@@ -40,6 +41,11 @@ class Family(dict[tuple[str, ...], M], Generic[M]):
         child: M = self._metric.labels(*values)
         self[values] = child
         return child
+
+
+def _is_label(value: str) -> bool:
+    # What looks like a key is none, whatever else it looks like; asked once for each value that is good.
+    return _LABEL.fullmatch(value) is not None and redacted(value) == value
 
 
 def counter(declaration: Declaration, registry: CollectorRegistry) -> Family[Counter]:
