@@ -11,7 +11,7 @@ import structlog
 from tollhouse_server.errors import StoreUnavailable, TollhouseError, VaultUnavailable
 from tollhouse_server.operations.checks.registry import checks_for
 from tollhouse_server.operations.checks.scrape import NoMetrics
-from tollhouse_server.operations.checks.terms import Check, Finding, Result, Surroundings, failure, skipped
+from tollhouse_server.operations.checks.terms import Check, Finding, Outcome, Result, Surroundings, failure, skipped
 
 LONGEST_SECONDS: Final = 3.0
 """How long a check may take; one that asks an upstream is given as long."""
@@ -37,10 +37,20 @@ class Diagnosis:
 
 
 async def run_checks(checks: Iterable[Check], surroundings: Surroundings) -> Sequence[Result]:
-    """Make all checks at once; what goes wrong in one is its result."""
-    named = list(checks)
-    found = await asyncio.gather(*(_timed(one, surroundings) for one in named), return_exceptions=True)
-    return [_result(check, result) for check, result in zip(named, found, strict=True)]
+    """Make all checks at once, but for those that need another, which come after it; what goes wrong is a result."""
+    wanted = list(checks)
+    found = await _at_once([one for one in wanted if not one.needs], surroundings)
+    failed = {result.name for result in found if result.finding.outcome is Outcome.FAILURE}
+    idle = [one for one in wanted if one.needs in failed]
+    found += [Result(name=one.name, finding=skipped(f"see {one.needs}"), seconds=0.0) for one in idle]
+    found += await _at_once([one for one in wanted if one.needs and one.needs not in failed], surroundings)
+    order = {check.name: index for index, check in enumerate(wanted)}
+    return sorted(found, key=lambda result: order[result.name])
+
+
+async def _at_once(checks: Sequence[Check], surroundings: Surroundings) -> list[Result]:
+    found = await asyncio.gather(*(_timed(one, surroundings) for one in checks), return_exceptions=True)
+    return [_result(check, result) for check, result in zip(checks, found, strict=True)]
 
 
 def _result(check: Check, found: Result | BaseException) -> Result:

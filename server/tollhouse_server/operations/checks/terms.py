@@ -79,11 +79,12 @@ Look = Callable[[Surroundings], Awaitable[Finding]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check. `advice` is for when it does not end in time."""
+    """One check. `advice` is for when it does not end in time; `needs` names a check without which this one is idle."""
 
     name: str
     look: Look
     advice: str
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,12 @@ def checks_of_accounts(catalogue: Catalogue) -> Iterator[Check]:
     """Yield two checks for each account."""
     for account in catalogue.accounts()[:MOST_ACCOUNTS]:
         name = account.account_id
-        yield Check(name=f"upstream.{name}", look=partial(_account, name), advice="See postgres.reachable")
+        yield Check(
+            name=f"upstream.{name}",
+            look=partial(_account, name),
+            advice="See postgres.reachable",
+            needs="postgres.reachable",
+        )
         yield Check(name=f"upstream.{name}.probe", look=partial(_probe, name), advice=_PROBE_ADVICE)
 
 
