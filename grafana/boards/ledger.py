@@ -58,7 +58,7 @@ _NOW = (
         "Is next month's room made?",
         "Days for which partitions of usage records exist already.",
         "d",
-        f"min({series('tollhouse_ledger_partitions_ahead_days')})",
+        f"min({series('tollhouse_ledger_partitions_ahead_seconds')}) / 86400",
         runbook="Partitions run out",
         warn=20,
         bad=7,

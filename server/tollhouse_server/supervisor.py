@@ -61,7 +61,7 @@ class Supervisor:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
-        self._readings = ProcessReadings(self._pids_by_role, ["supervisor", *plan.roles()])
+        self._readings = ProcessReadings(self._pids_by_role, plan.roles())
         self.exposition = Exposition(plan.metrics_directory, self._readings)
         """The metrics of the whole server."""
 

@@ -68,7 +68,7 @@ def state_readings(state: State) -> tuple[Reading, ...]:
     return (
         reading(ledger.SUSPENSE_OLDEST, state.suspense_seconds),
         reading(money.PERIODS_CLOSED, state.closed_periods),
-        reading(ledger.PARTITIONS_AHEAD, state.partition_days),
+        reading(ledger.PARTITIONS_AHEAD, state.partition_seconds),
         Reading(declaration=database.CONNECTIONS, values=connections),
         reading(database.CONNECTIONS_LIMIT, state.most_connections),
         reading(database.SIZE, state.size_bytes),

@@ -12,7 +12,7 @@ _STATE: Final = """
 SELECT coalesce(extract(epoch FROM now() - (
         SELECT min(suspended_at) FROM suspense WHERE resolved_at IS NULL
     )), 0)::float8 AS suspense_seconds,
-    extract(epoch FROM greatest(first_missing.starts_at - now(), interval '0')) / 86400 AS partition_days,
+    extract(epoch FROM greatest(first_missing.starts_at - now(), interval '0')) AS partition_seconds,
     (SELECT count(*) FROM billing_period WHERE state = 'CLOSED') AS closed_periods,
     current_setting('max_connections')::integer AS most_connections
 FROM (
@@ -51,7 +51,7 @@ class State:
     """How the ledger's upkeep and its database are."""
 
     suspense_seconds: float
-    partition_days: float
+    partition_seconds: float
     closed_periods: int
     size_bytes: int
     most_connections: int
@@ -74,7 +74,7 @@ async def read_state(session: AsyncSession) -> State:
     connections = {found.state: found.sessions for found in await run_sql(session, _CONNECTIONS)}
     return State(
         suspense_seconds=row.suspense_seconds,
-        partition_days=float(row.partition_days or 0.0),
+        partition_seconds=float(row.partition_seconds or 0.0),
         closed_periods=row.closed_periods,
         size_bytes=size.bytes,
         most_connections=row.most_connections,

@@ -53,8 +53,8 @@ SUSPENSE_OLDEST = reading(
     "tollhouse_suspense_oldest_seconds", "Age of the oldest attempt that waits in suspense; 0 when none does."
 )
 PARTITIONS_AHEAD = reading(
-    "tollhouse_ledger_partitions_ahead_days",
-    "Days from now for which usage records have partitions of their own; far more than 0 is expected.",
+    "tollhouse_ledger_partitions_ahead_seconds",
+    "Time from now for which usage records have partitions of their own; weeks are expected.",
 )
 
 DECLARATIONS: tuple[Declaration, ...] = (
