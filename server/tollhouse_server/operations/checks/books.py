@@ -32,7 +32,7 @@ async def suspense(surroundings: Surroundings) -> Finding:
     seen = f"{found.count} attempts, the oldest for {duration_text(age)}"
     if age < _OLD_SUSPENSE_SECONDS:
         return fine(seen)
-    return warning(seen, "Find out what became of them: tollhouse ledger suspense list")
+    return warning(seen, "Find out what became of them: tollhouse ledger suspense list --tenant ID")
 
 
 async def verification(surroundings: Surroundings) -> Finding:

@@ -56,7 +56,7 @@ async def _account(account_id: str, surroundings: Surroundings) -> Finding:
     """See that an account has a key that could be read, and when it served last."""
     keys = surroundings.catalogue().keys_of(account_id)
     if not keys:
-        advice = f"Add one: tollhouse upstream-keys add {account_id} NAME"
+        advice = f"Add one: tollhouse upstream-keys add NAME --account {account_id}"
         return failure("it has no active key", advice)
     missing = surroundings.keys.missing(account_id)
     if len(missing) == len(keys):
@@ -80,7 +80,9 @@ async def _probe(account_id: str, surroundings: Surroundings) -> Finding:
     if verdict == "ACCEPTED":
         return fine("the upstream took the key and counted the tokens of a word")
     if verdict == "REFUSED":
-        return failure("the upstream refuses the key", f"Rotate it: tollhouse upstream-keys rotate {account_id}")
+        return failure(
+            "the upstream refuses the key", f"Rotate it: tollhouse upstream-keys rotate KEY --account {account_id}"
+        )
     return failure("the upstream did not answer, or not about the key", _PROBE_ADVICE)
 
 
@@ -103,5 +105,9 @@ def _breaker_text(one: BreakerOverview) -> str:
 
 def _advice(one: BreakerOverview) -> str:
     if one.is_forced:
-        return f"Take the order back: tollhouse breakers release {one.key.account_id} --model {one.key.model}"
+        return f"See who: tollhouse breakers orders; take it back: {_auto(one)}"
     return "See why its calls fail: tollhouse breakers list --troubled, tollhouse upstream status"
+
+
+def _auto(one: BreakerOverview) -> str:
+    return f"tollhouse breakers auto {one.key.account_id} --model {one.key.model}"
