@@ -179,9 +179,10 @@ class Chain:
     def _finish(self, notes: CallNotes, code: str) -> None:
         notes.finish(code)
         trace_id = notes.trace.trace_id if notes.is_sampled else ""
-        self._metrics.call_finished(rpc=notes.rpc, code=code, seconds=notes.seconds, trace_id=trace_id)
+        seconds = notes.seconds
+        self._metrics.call_finished(rpc=notes.rpc, code=code, seconds=seconds, trace_id=trace_id)
         if (upstream_seconds := notes.upstream_seconds) is not None:
-            self._metrics.latency_added(seconds=max(0.0, notes.seconds - upstream_seconds))
+            self._metrics.latency_added(seconds=max(0.0, seconds - upstream_seconds))
 
     async def _admit(self, method: Method, arrival: Arrival, passage: "_Passage") -> tuple[Message, Call]:
         """Turn an arrival into a valid request and an authorised call; permission comes before existence."""

@@ -117,11 +117,13 @@ class CallNotes:
     @property
     def upstream_seconds(self) -> float | None:
         """Return the time that upstreams have had the call, None if none had it."""
-        upstream = [step for step in self.steps if step.name == UPSTREAM]
-        if not upstream:
-            return None
-        now = perf_counter_ns()
-        return sum([(step.ended_at or now) - step.started_at for step in upstream]) / _NANOS_PER_SECOND
+        # A plain loop: it is asked of every call, and is twice as quick.
+        nanos, was_sent = 0, False
+        for step in self.steps:
+            if step.name == UPSTREAM:
+                was_sent = True
+                nanos += (step.ended_at or perf_counter_ns()) - step.started_at
+        return nanos / _NANOS_PER_SECOND if was_sent else None
 
     def seconds_by_step(self) -> dict[str, float]:
         """Return how long each kind of step took, all of a kind together; those that have not ended are left out."""
