@@ -121,7 +121,11 @@ def command(
 
 
 def local_command(
-    app: typer.Typer, name: str | None, shared: tuple[str, ...] = LOCAL
+    app: typer.Typer,
+    name: str | None,
+    shared: tuple[str, ...] = LOCAL,
+    *,
+    timeout_seconds: float = LONGEST_WAIT_SECONDS,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the decorated function, which takes Options first, to `app` as a command that needs no server.
 
@@ -134,7 +138,7 @@ def local_command(
             with _reported(options):
                 function(options, **arguments)
 
-        _add(app, name, run, function, _defaults(shared, LONGEST_WAIT_SECONDS), leading=1)
+        _add(app, name, run, function, _defaults(shared, timeout_seconds), leading=1)
         return function
 
     return register

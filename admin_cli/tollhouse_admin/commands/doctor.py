@@ -20,7 +20,12 @@ from tollhouse_admin.output import Format, note, write_csv, write_json
 app = single("What is wrong, and what to do about it.")
 
 
-@local_command(app, None, READ)
+_TIMEOUT_SECONDS = 8.0
+"""The server takes three for its checks, and as long again for those that need others; who waits for more, waits for
+PostgreSQL."""
+
+
+@local_command(app, None, READ, timeout_seconds=_TIMEOUT_SECONDS)
 def doctor(
     options: Options,
     *,
