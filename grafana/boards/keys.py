@@ -21,9 +21,9 @@ _NOW = (
     ),
     number(
         "How many keys can be used?",
-        "Upstream keys in state active.",
+        "Upstream keys that the processes hold in memory.",
         "short",
-        largest("tollhouse_upstream_keys", state="active"),
+        largest("tollhouse_upstream_keys", state="held"),
         runbook=_VAULT,
         warn=1,
         bad=0.5,
