@@ -18,7 +18,8 @@ _BEATS_TO_WRITE: Final = 5
 class Vitals:
     """Measures how late the process comes to what is due, once a second."""
 
-    def __init__(self, metrics: Metrics, role: str) -> None:
+    def __init__(self, metrics: Metrics, role: str, *, beat_seconds: float = _BEAT_SECONDS) -> None:
+        self._beat_seconds = beat_seconds
         self._metrics = metrics
         self._role = role
 
@@ -27,8 +28,8 @@ class Vitals:
         loop, lags = asyncio.get_running_loop(), deque([0.0], _BEATS)
         beats = 0
         while True:
-            due = loop.time() + _BEAT_SECONDS
-            await asyncio.sleep(_BEAT_SECONDS)
+            due = loop.time() + self._beat_seconds
+            await asyncio.sleep(self._beat_seconds)
             lags.append(max(0.0, loop.time() - due))
             self._metrics.event_loop_lag(role=self._role, seconds=max(lags))
             beats += 1
