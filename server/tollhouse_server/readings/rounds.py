@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.engine import Database
@@ -26,6 +27,8 @@ from tollhouse_server.reporting.rollup_store import read_watermark
 from tollhouse_server.telemetry.declarations import database as declared
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.readings import Reading, publish, reading, withdraw
+
+_log = structlog.get_logger(__name__)
 
 ROUND_SECONDS: Final = 15.0
 # Any constant that no other advisory lock of Tollhouse uses: spells "read".
@@ -61,8 +64,15 @@ class Readings:
             while leader is not None:
                 await run_sql(leader, "SELECT 1")
                 with postponing("readings"):
-                    publish(self._directory, await self.read())
+                    self._publish(await self.read())
                 await asyncio.sleep(ROUND_SECONDS)
+
+    def _publish(self, readings: Iterable[Reading]) -> None:
+        try:
+            publish(self._directory, readings)
+        except OSError as error:
+            # A full disk; this process has more to do than to be looked at, and old readings are not served.
+            _log.error("readings_not_written", error=type(error).__name__)
 
     @asynccontextmanager
     async def _leading(self) -> AsyncIterator[AsyncSession | None]:

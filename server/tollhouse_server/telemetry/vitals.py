@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 from tollhouse_server.telemetry.metrics import Metrics
@@ -35,4 +36,6 @@ class Vitals:
             beats += 1
             directory = shared_directory()
             if directory is not None and beats % _BEATS_TO_WRITE == 0:
-                self._metrics.exemplars.write(directory, os.getpid())
+                # A full disk is no reason to end: there are no exemplars then.
+                with suppress(OSError):
+                    self._metrics.exemplars.write(directory, os.getpid())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 from tollhouse_server.database.engine import Database
 from tollhouse_server.readings.rounds import Most, Readings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -217,6 +218,29 @@ async def test_one_housekeeper_leads_and_another_takes_over(
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
+
+
+async def test_a_leader_whose_connection_is_cut_leads_again(
+    books: Books, fresh_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock went with the connection: what it had told is withdrawn until it, or another one, has the lock again."""
+    monkeypatch.setattr("tollhouse_server.readings.rounds.ROUND_SECONDS", 0.05)
+    async with leader(fresh_database, tmp_path) as ours:
+        leading = asyncio.create_task(ours.readings.run())
+        await _until_published(tmp_path)
+        with capture_logs() as logs:
+            await books.view.connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1", 0x72656164
+            )
+            async with asyncio.timeout(10):
+                while not logs:  # noqa: ASYNC110 - a log wakes nobody
+                    await asyncio.sleep(0.01)
+            await _until_published(tmp_path)
+        leading.cancel()
+        with suppress(asyncio.CancelledError):
+            await leading
+
+    assert logs[0]["event"] == "work_postponed"
 
 
 async def _until_published(directory: Path) -> None:
