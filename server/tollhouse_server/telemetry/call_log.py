@@ -20,7 +20,13 @@ def log_call(notes: CallNotes) -> None:
 
 
 def call_facts(notes: CallNotes) -> dict[str, Any]:
-    """Return what is told of a call: ids, names, counts and money; never a key, an address or what was said."""
+    """Return what is told of a call that has ended: ids, names, counts and money; never a key or what was said."""
+    if notes.told is None:
+        notes.told = _facts(notes)
+    return notes.told
+
+
+def _facts(notes: CallNotes) -> dict[str, Any]:
     said: dict[str, Any] = {
         "rpc": notes.rpc,
         "code": notes.code,

@@ -12,7 +12,7 @@ from time import perf_counter_ns, time_ns
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from tollhouse_server.telemetry.tracecontext import TRACEPARENT, TRACESTATE, TraceContext, new_span_id, traceparent
+from tollhouse_server.telemetry.tracecontext import TRACEPARENT, TRACESTATE, TraceContext, new_span_number, traceparent
 
 UPSTREAM = "upstream"
 """The step in which the upstream has the call; everything else is ours."""
@@ -25,14 +25,14 @@ _MOST_STEPS = 100
 class Step:
     """One step of a call; times are of `perf_counter_ns`, `ended_at` is 0 while it goes on."""
 
-    __slots__ = ("_span_id", "ended_at", "error", "facts", "name", "started_at")
+    __slots__ = ("_span_number", "ended_at", "error", "facts", "name", "started_at")
 
     def __init__(self, name: str, facts: dict[str, Any]) -> None:
         self.name = name
         self.facts = facts
         self.error = ""
         self.ended_at = 0
-        self._span_id = ""
+        self._span_number = 0
         self.started_at = perf_counter_ns()
 
     def __enter__(self) -> Self:
@@ -51,11 +51,11 @@ class Step:
         self.facts.update(facts)
 
     @property
-    def span_id(self) -> str:
+    def span_number(self) -> int:
         """Return the id of the step's span, the same each time."""
-        if not self._span_id:
-            self._span_id = new_span_id()
-        return self._span_id
+        if not self._span_number:
+            self._span_number = new_span_number()
+        return self._span_number
 
 
 class _NoStep:
@@ -81,7 +81,7 @@ class CallNotes:
     """The notes of one call. It has ended when its RPC has, and everything that outlives its RPC."""
 
     __slots__ = (
-        *("_on_end", "_open", "began_at_nanos", "code", "correlation_id", "ended_at", "facts"),
+        *("_on_end", "_open", "began_at_nanos", "code", "correlation_id", "ended_at", "facts", "told"),
         *("hands_on", "is_sampled", "rpc", "started_at", "steps", "trace"),
     )
 
@@ -102,6 +102,8 @@ class CallNotes:
         self.hands_on = hands_on
         self.facts: dict[str, Any] = {}
         self.steps: list[Step] = []
+        self.told: dict[str, Any] | None = None
+        """What logs and traces tell of the call, once one of them has asked."""
         self.code = ""
         self._open = 1
         self._on_end = on_end
@@ -146,7 +148,7 @@ class CallNotes:
         attempt = next((step for step in reversed(self.steps) if step.name == UPSTREAM), None)
         if not self.hands_on or attempt is None or not (self.is_sampled or self.trace.parent_id):
             return {}
-        above = attempt.span_id if self.is_sampled else self.trace.parent_id
+        above = f"{attempt.span_number:016x}" if self.is_sampled else self.trace.parent_id
         headers = {
             TRACEPARENT: traceparent(self.trace, above, is_sampled=self.is_sampled or bool(self.trace.is_sampled))
         }

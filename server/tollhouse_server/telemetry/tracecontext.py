@@ -63,9 +63,9 @@ def new_trace_id() -> str:
     return f"{random.getrandbits(128) or 1:032x}"
 
 
-def new_span_id() -> str:
-    """Return 64 random bits in hexadecimal."""
-    return f"{random.getrandbits(64) or 1:016x}"
+def new_span_number() -> int:
+    """Return 64 random bits."""
+    return random.getrandbits(64) or 1
 
 
 def _parsed(parent: str, state: str) -> TraceContext | None:

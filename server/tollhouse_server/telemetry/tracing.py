@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -14,11 +14,9 @@ from tollhouse_server.telemetry.steps import CallNotes
 _log = structlog.get_logger(__name__)
 
 MOST_WAITING: Final = 4096
-"""Calls whose spans wait; they take some 20 MB. What comes then is dropped."""
+"""Calls whose spans wait; they take some 10 MB. What comes then is dropped."""
 
 _MOST_CALLS_SENT: Final = 256
-_CALLS_AT_A_TIME: Final = 8
-"""So many calls' spans are written in one go; between two goes everybody else has his turn."""
 
 _LINGER_SECONDS: Final = 0.5
 _DRAIN_SECONDS: Final = 2.0
@@ -45,24 +43,38 @@ class Collector(Protocol):
         """Return the HTTP status; 0 where no answer came."""
 
 
+class _Spans(NamedTuple):
+    """The spans of one call."""
+
+    written: bytes
+    number: int
+
+
 class SpanExport:
-    """Keeps the notes of traced calls until they are sent, in one worker. Nobody ever waits for it."""
+    """Keeps the spans of traced calls until they are sent, in one worker. Nobody ever waits for it."""
 
     def __init__(self, collector: Collector, metrics: SpanMetrics, *, resource: Mapping[str, str]) -> None:
         self._collector = collector
         self._metrics = metrics
         self._resource = resource_of(resource)
         self._scope = scope_of("tollhouse", resource.get("service.version", ""))
-        self._waiting: deque[CallNotes] = deque()
+        self._waiting: deque[_Spans] = deque()
+        self._loop = asyncio.get_running_loop()
         self._is_enough = asyncio.Event()
         self._is_failing = False
 
     def take(self, notes: CallNotes) -> None:
-        """Take the notes of a call that has ended."""
+        """Take the notes of a call that has ended; they are written when its answer is on its way.
+
+        At once, not when they are sent: notes that wait are as dear again to read, and to look through for garbage.
+        """
         if len(self._waiting) >= MOST_WAITING:
-            self._metrics.spans_dropped(_spans(notes), cause="full")
-            return
-        self._waiting.append(notes)
+            self._metrics.spans_dropped(1 + len(notes.steps), cause="full")
+        else:
+            self._loop.call_soon(self._write, notes)
+
+    def _write(self, notes: CallNotes) -> None:
+        self._waiting.append(_Spans(spans_of(notes), 1 + len(notes.steps)))
         if len(self._waiting) >= _MOST_CALLS_SENT:
             self._is_enough.set()
 
@@ -80,20 +92,23 @@ class SpanExport:
 
     async def drain(self) -> None:
         """Send what waits, once: a process that ends does not wait for a collector that does not answer."""
+        # The last calls' are written first.
+        await asyncio.sleep(0)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while self._waiting and not self._is_failing:
                     await self._send_some(1)
         except TimeoutError:
             pass
-        self._metrics.spans_dropped(sum(map(_spans, self._waiting)), cause="unreachable")
+        self._metrics.spans_dropped(_count(self._waiting), cause="unreachable")
 
     async def _send_some(self, tries: int) -> None:
         count = min(len(self._waiting), _MOST_CALLS_SENT)
         calls = [self._waiting.popleft() for _ in range(count)]
-        spans = sum(map(_spans, calls))
+        spans = _count(calls)
+        request = request_of([one.written for one in calls], self._resource, self._scope)
         try:
-            status = await self._send(await self._request(calls), tries)
+            status = await self._send(request, tries)
         except asyncio.CancelledError:
             # Whoever drains sends them.
             self._waiting.extendleft(reversed(calls))
@@ -103,13 +118,6 @@ class SpanExport:
         else:
             self._metrics.spans_dropped(spans, cause="refused" if status else "unreachable")
         self._tell(status)
-
-    async def _request(self, calls: list[CallNotes]) -> bytes:
-        written: list[bytes] = []
-        for first in range(0, len(calls), _CALLS_AT_A_TIME):
-            written += [spans_of(notes) for notes in calls[first : first + _CALLS_AT_A_TIME]]
-            await asyncio.sleep(0)
-        return request_of(written, self._resource, self._scope)
 
     async def _send(self, request: bytes, tries: int) -> int:
         status = await self._collector.send(request)
@@ -134,5 +142,5 @@ def _is_good(status: int) -> bool:
     return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
-def _spans(notes: CallNotes) -> int:
-    return 1 + len(notes.steps)
+def _count(calls: Iterable[_Spans]) -> int:
+    return sum([one.number for one in calls])
