@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,9 @@ from tollhouse_admin.status_texts import age_text, dollars, latency_text, number
 
 WIDE = 140
 """Columns from which on two tables stand beside each other."""
+
+_GAP = 2
+_NAME_WIDTH = 20
 
 KEYS = "q ends · c calls · e errors · l latency first"
 
@@ -45,7 +49,7 @@ def picture(shown: Picture, *, width: int, height: int) -> Group:
     head = [*headlines(shown)]
     rows = max(0, height - len(head))
     sections = sections_of(shown.status, shown.rates, SORTS.get(shown.sort, SORTS["c"]))
-    tables = _beside(sections, rows) if width >= WIDE else _stacked(sections, rows)
+    tables = _beside(sections, rows, width) if width >= WIDE else _stacked(sections, rows, width)
     return Group(*head, *tables)
 
 
@@ -136,27 +140,39 @@ def shares(wanted: Sequence[int], lines: int) -> list[int]:
     return given
 
 
-def _stacked(sections: Sequence[Section], lines: int) -> list[RenderableType]:
+def _stacked(sections: Sequence[Section], lines: int, width: int) -> list[RenderableType]:
     found: list[RenderableType] = []
     for section, rows in zip(sections, shares([len(one.rows) for one in sections], lines), strict=True):
         if rows:
-            found += [Text(""), table_of(section, rows)]
+            found += [Text(""), table_of(section, rows, width)]
     return found
 
 
-def _beside(sections: Sequence[Section], lines: int) -> list[RenderableType]:
+def _beside(sections: Sequence[Section], lines: int, width: int) -> list[RenderableType]:
     """Put every second table to the right."""
-    both = Table.grid(expand=True, padding=(0, 2))
+    both = Table.grid(expand=True, padding=(0, _GAP))
     both.add_column(ratio=1)
     both.add_column(ratio=1)
-    both.add_row(*(Group(*_stacked(half, lines)) for half in (sections[::2], sections[1::2])))
+    both.add_row(*(Group(*_stacked(half, lines, width // 2 - _GAP)) for half in (sections[::2], sections[1::2])))
     return [both]
 
 
-def table_of(section: Section, rows: int) -> Table:
-    """Return a table with its first rows; numbers are to the right."""
+def columns_kept(section: Section, width: int) -> int:
+    """Return how many columns there is room for beside a name that can still be read; the last ones go first."""
+    left, kept = width - _NAME_WIDTH, 1
+    for index in range(1, len(section.titles)):
+        left -= _GAP + max(cell_len(text) for text in (section.titles[index], *(row[index] for row, _ in section.rows)))
+        if left < 0:
+            break
+        kept += 1
+    return kept
+
+
+def table_of(section: Section, rows: int, width: int) -> Table:
+    """Return a table with its first rows, and what columns there is room for; numbers are to the right."""
+    kept = columns_kept(section, width)
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
-    for index, title in enumerate(section.titles):
+    for index, title in enumerate(section.titles[:kept]):
         is_name = index == 0
         table.add_column(
             title,
@@ -166,7 +182,7 @@ def table_of(section: Section, rows: int) -> Table:
             ratio=1 if is_name else None,
         )
     for cells, style in section.rows[:rows]:
-        table.add_row(*(Text(one_line(cell)) for cell in cells), style=style)
+        table.add_row(*(Text(one_line(cell)) for cell in cells[:kept]), style=style)
     return table
 
 

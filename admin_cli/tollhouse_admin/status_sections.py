@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import floor
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollhouse.admin.v1 import operations_pb2 as pb
@@ -62,7 +63,13 @@ def _budgets(status: pb.Status) -> Iterator[Row]:
     for one in status.budgets:
         over = f"{one.elapsed_ratio:.0%}" if one.HasField("elapsed_ratio") else ""
         resets = span_text(_seconds_until(status, one.reset_time)) if one.HasField("reset_time") else "never"
-        cells = (_scope(one.scope, one.limit), f"{one.used_ratio:.0%}", over, dollars(one.settled), dollars(one.amount))
+        cells = (
+            _scope(one.scope, one.limit),
+            f"{floor(one.used_ratio * 100)}%",
+            over,
+            dollars(one.settled),
+            dollars(one.amount),
+        )
         yield (*cells, dollars(one.held), resets), _budget_style(one)
 
 

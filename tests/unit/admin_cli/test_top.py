@@ -126,6 +126,19 @@ def test_a_small_terminal_shows_of_everything_what_matters_most() -> None:
     assert "LIMIT_EXCEEDED 3/s" in text
 
 
+@pytest.mark.parametrize(("width", "shown"), [(38, {"BUDGET", "USED"}), (60, {"BUDGET", "USED", "SPENT"})])
+def test_a_narrow_terminal_leaves_columns_out_rather_than_names(width: int, shown: set[str]) -> None:
+    """The last ones go first, and a budget that is not quite full is not shown as full."""
+    status = pb.Status(scope="tenants/acme", budgets=[budget("tenants/acme/departments/d", used_ratio=0.9996)])
+
+    lines = drawn(Picture(status=status, rates=None), width=width)
+
+    [header, row] = [line for line in lines if line.startswith(("BUDGET", "acme/d monthly"))]
+    assert shown <= set(header.split())
+    assert "RESETS" not in header
+    assert "99%" in row
+
+
 def test_names_of_wide_characters_and_control_characters_stay_in_their_column() -> None:
     """What a name contains neither steers the terminal nor pushes the numbers out of it."""
     status = pb.Status(scope="tenants/acme", budgets=[budget("tenants/漢字漢字\x1b[2J/departments/字", used_ratio=1.0)])
