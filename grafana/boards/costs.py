@@ -15,7 +15,7 @@ _NOW = (
         "What has the month cost?",
         "Settled cost of the running month at list price; departments beyond the largest are added up in one.",
         "currencyUSD",
-        total(series("tollhouse_department_cost_dollars", **_PICKED)),
+        total(largest("tollhouse_department_cost_dollars", "tenant, department", **_PICKED)),
         runbook=_BUDGETS,
     ),
     number(
@@ -38,7 +38,7 @@ _NOW = (
         "How much is reserved?",
         "Held for calls that are under way, on all money limits.",
         "currencyUSD",
-        total(series("tollhouse_budget_held_dollars", **_PICKED)),
+        total(largest("tollhouse_budget_held_dollars", "tenant, scope, limit", **_PICKED)),
         runbook=_BUDGETS,
     ),
     number(
@@ -65,7 +65,7 @@ _WHO = (
         means="Settled cost of the running month by department, the largest 20.",
         unit="currencyUSD",
         queries={
-            "{{tenant}} {{department}}": f"topk(20, {series('tollhouse_department_cost_dollars', **_PICKED)})",
+            "{{tenant}} {{department}}": f"topk(20, {largest('tollhouse_department_cost_dollars', 'tenant, department', **_PICKED)})",
         },
         runbook=_BUDGETS,
         look=Look.BARS,
@@ -75,7 +75,9 @@ _WHO = (
         asks="Which budgets are nearest to their end?",
         means="Settled and held as a share of the amount, the fullest 20.",
         unit="percentunit",
-        queries={"{{tenant}} {{limit}}": f"topk(20, {series('tollhouse_budget_used_ratio', **_PICKED)})"},
+        queries={
+            "{{tenant}} {{limit}}": f"topk(20, {largest('tollhouse_budget_used_ratio', 'tenant, limit', **_PICKED)})"
+        },
         runbook=_BUDGETS,
         look=Look.BARS,
         warn=0.8,
