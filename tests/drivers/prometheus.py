@@ -100,14 +100,16 @@ def running_prometheus(
     *,
     rule_files: Sequence[Path] = (),
     interval_seconds: int = 1,
+    environment: str = "test",
 ) -> Iterator[RunningPrometheus]:
     """Scrape the addresses (host:port) as job `tollhouse` until the block is left; what it stores is in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     interval = f"{interval_seconds}s"
+    targets = {"targets": list(addresses), "labels": {"environment": environment}}
     config = {
         "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
         "rule_files": [str(path) for path in rule_files],
-        "scrape_configs": [{"job_name": "tollhouse", "static_configs": [{"targets": list(addresses)}]}],
+        "scrape_configs": [{"job_name": "tollhouse", "static_configs": [targets]}],
     }
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (port,) = free_ports(1)
