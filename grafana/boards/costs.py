@@ -9,13 +9,14 @@ from grafana.queries import increase, largest, or_zero, rate, series, total
 _BUDGETS: Final = "A budget will not last"
 _BILL: Final = "The month does not agree with the bill"
 _PICKED: Final = {"tenant": "$tenant"}
+_DEPARTMENTS: Final = largest("tollhouse_department_cost_dollars", "tenant, department", **_PICKED)
 
 _NOW = (
     number(
         "What has the month cost?",
         "Settled cost of the running month at list price; departments beyond the largest are added up in one.",
         "currencyUSD",
-        total(largest("tollhouse_department_cost_dollars", "tenant, department", **_PICKED)),
+        total(_DEPARTMENTS),
         runbook=_BUDGETS,
     ),
     number(
@@ -65,7 +66,7 @@ _WHO = (
         means="Settled cost of the running month by department, the largest 20.",
         unit="currencyUSD",
         queries={
-            "{{tenant}} {{department}}": f"topk(20, {largest('tollhouse_department_cost_dollars', 'tenant, department', **_PICKED)})",
+            "{{tenant}} {{department}}": f"topk(20, {_DEPARTMENTS})",
         },
         runbook=_BUDGETS,
         look=Look.BARS,
