@@ -38,7 +38,7 @@ SEEN_SOON = (
     "tollhouse:budget_burn:ratio_rate1h",
     "increase(tollhouse_unusual_key_use_total[1d])",
 )
-"""What is there after at most two rounds of readings; a key's use is unusual in the light of a past put there before."""
+"""What is there after two rounds of readings at most; what is unusual is so in the light of a past put there before."""
 
 EMPTY_WHEN_HEALTHY = {
     "tollhouse_limit_alerts_total": "finance_has_work",
