@@ -9,6 +9,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # A company's own certificate authority is in the system's store, where pip looks too.
 UV_FLAGS := --system-certs --quiet --python $(BIN)/python
+PROMTOOL := .prometheus/usr/bin/promtool
+FETCH := apt-get download -qq -o APT::Sandbox::User=root prometheus
 TYPED := server admin_cli protos/generate.py protos/lint.py grafana tests
 
 # A release younger than this is not locked unless it is named: a poisoned one is mostly found within days.
@@ -53,6 +55,15 @@ lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` 
 .PHONY: faults
 faults: $(READY) ## Run the fault suite: kills, hangs, outages (long; resumes; `make faults ARGS=--help`)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+.PHONY: prometheus
+prometheus: $(PROMTOOL) ## Fetch Debian's Prometheus into .prometheus/, for the tests of alerts and dashboards (starts no service)
+
+# apt checks the signature. Without it those tests are skipped, and say so.
+$(PROMTOOL):
+	@rm -rf .prometheus && mkdir -p .prometheus
+	@cd .prometheus && { $(FETCH) 2>/dev/null || { apt-get update -qq && $(FETCH); }; }
+	@cd .prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks

@@ -16,6 +16,8 @@ from tollhouse_admin.plain_text import is_unicode
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "config": ("config", "Which server to talk to, with which key."),
+    "top": ("top", "How it is going, now: calls, spend, budgets, breakers."),
+    "doctor": ("doctor", "What is wrong, and what to do about it."),
     "generate": ("generate", "Send a prompt and see the answer, its price and its way."),
     "embed": ("embed", "Embed texts."),
     "count-tokens": ("count_tokens", "Count the tokens of a prompt."),

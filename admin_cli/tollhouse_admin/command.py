@@ -22,6 +22,7 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 GENERATION_TIMEOUT_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Options:
     output: Format = Format.TABLE
     verbose: bool = False
     profile: str | None = None
-    timeout: float = 30.0
+    timeout: float = LONGEST_WAIT_SECONDS
     limit: int | None = None
     dry_run: bool = False
     request_id: str | None = None
@@ -119,16 +120,25 @@ def command(
     return register
 
 
-def local_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the decorated function, which takes Options first, to `app` as a command that needs no server."""
+def local_command(
+    app: typer.Typer,
+    name: str | None,
+    shared: tuple[str, ...] = LOCAL,
+    *,
+    timeout_seconds: float = LONGEST_WAIT_SECONDS,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the decorated function, which takes Options first, to `app` as a command that needs no server.
+
+    `name` None makes it the only one.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         def run(**values: Any) -> None:
-            options, arguments = _separate(values, LOCAL)
+            options, arguments = _separate(values, shared)
             with _reported(options):
                 function(options, **arguments)
 
-        _add(app, name, run, function, _defaults(LOCAL, 0), leading=1)
+        _add(app, name, run, function, _defaults(shared, timeout_seconds), leading=1)
         return function
 
     return register

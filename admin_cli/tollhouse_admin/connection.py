@@ -17,6 +17,7 @@ from tollhouse_admin.statuses import failure_of
 USER_AGENT = "tollhouse-cli"
 MESSAGE_BYTES_LIMIT = 128 * 1024 * 1024
 PAGE_SIZE = 500
+RECONNECT_MILLISECONDS = 2000
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -107,6 +108,8 @@ def connect(endpoint: Endpoint, *, timeout_seconds: float) -> Iterator[Connectio
         ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
         ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
         ("grpc.primary_user_agent", USER_AGENT),
+        # A server that is started again is found within seconds, not minutes.
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
     ]
     if is_loopback(endpoint.target):
         # A proxy of the environment is for other machines; the key must not go there.

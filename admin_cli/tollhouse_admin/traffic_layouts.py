@@ -1,5 +1,6 @@
 """How targets, breakers and orders look in a row."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from tollhouse.admin.v1 import traffic_pb2 as pb
@@ -48,9 +49,14 @@ def head_room_text(target: pb.Target) -> str:
     """Return what is left of the scarcest limit; `cooling down` while a 429 keeps calls away."""
     if target.HasField("cooling_end_time"):
         return "cooling down"
-    scarcest = min(target.head_rooms, key=_left, default=None)
+    return limit_text(target.head_rooms) if target.account or target.head_rooms else ""
+
+
+def limit_text(head_rooms: Iterable[pb.HeadRoom]) -> str:
+    """Return what is left of the scarcest limit."""
+    scarcest = min(head_rooms, key=_left, default=None)
     if scarcest is None:
-        return "no limits" if target.account else ""
+        return "no limits"
     used, limit = _amount(scarcest, scarcest.used), _amount(scarcest, scarcest.limit)
     return f"{_left(scarcest):.0%} ({used} of {limit} {_UNITS.get(scarcest.metric, '')})"
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings()
     except TollhouseError as error:
         return _fail(error, _USAGE_ERROR)
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    configure_logging(level=settings.log_level, levels=settings.log_levels, log_format=settings.log_format)
     if options.parent_pid:
         end_with_parent(options.parent_pid)
     try:
@@ -58,6 +58,7 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
                 "serve": serving.serve,
                 "migrate": serving.migrate_and_seed,
                 "create-administrator-key": serving.print_administrator_key,
+                "doctor": serving.diagnose,
             }[command](settings)
 
 
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="serve, with PostgreSQL and Vault from the settings")
     commands.add_parser("migrate", help="bring database schema, catalogue and price book up to date")
     commands.add_parser("create-administrator-key", help="print a new API key of the platform's administrator")
+    commands.add_parser(
+        "doctor", help="check PostgreSQL, Vault, clocks, certificates and what else a server here needs"
+    )
     for role in ("worker", "housekeeper"):
         child = commands.add_parser(role, help=f"one {role} process; started by the other commands")
         child.add_argument("--ready-fd", type=int, required=True, help="descriptor to write to once it works")

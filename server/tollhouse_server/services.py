@@ -27,6 +27,7 @@ from tollhouse.admin.v1 import (
     limit_increases_pb2,
     limits_pb2,
     models_pb2,
+    operations_pb2,
     outlook_pb2,
     prices_pb2,
     principals_pb2,
@@ -73,6 +74,7 @@ from tollhouse_server.api.services.limit_increases_service import LimitIncreaseS
 from tollhouse_server.api.services.limits_service import LimitService
 from tollhouse_server.api.services.models_service import ModelService
 from tollhouse_server.api.services.on_device_service import OnDeviceService
+from tollhouse_server.api.services.operations_service import OperationsService
 from tollhouse_server.api.services.outlook_service import OutlookService
 from tollhouse_server.api.services.price_proposals_service import PriceProposalService
 from tollhouse_server.api.services.prices_service import PriceService
@@ -99,6 +101,8 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.documents.ways import Ways
 from tollhouse_server.ledger.verification import LedgerVerification
+from tollhouse_server.operations.diagnosis import Diagnosis
+from tollhouse_server.operations.status import LiveStatus
 from tollhouse_server.pricing.book import LivePriceBook
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.routing.addresses import Addresses
@@ -133,6 +137,7 @@ class ServiceParts:
     keys: TenantKeys
     audit: AuditService
     witness: Witness
+    diagnosis: Diagnosis
     oidc_issuers: Collection[str] = ()
     prices_need_second_person: bool = False
     most_label_values: int = 1000
@@ -188,6 +193,10 @@ def _services(parts: ServiceParts) -> list[tuple[ServiceDescriptor, *tuple[objec
         (
             _descriptor(traffic_pb2, "TrafficService"),
             TrafficService(database, mutations, pages, lambda: parts.catalogue.current),
+        ),
+        (
+            _descriptor(operations_pb2, "OperationsService"),
+            OperationsService(LiveStatus(database, lambda: parts.catalogue.current), parts.diagnosis),
         ),
         (
             _descriptor(reconciliation_pb2, "ReconciliationService"),

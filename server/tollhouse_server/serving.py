@@ -3,12 +3,14 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.errors import FieldViolation, InvalidRequest, TollhouseError
 from tollhouse_server.ports import claim_port
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.settings import Settings
@@ -38,7 +40,7 @@ async def serve(settings: Settings) -> None:
         )
         supervisor = Supervisor(plan)
         async with serve_metrics(
-            served.metrics_port, Path(directory), host=served.bind_address, readiness=supervisor.readiness
+            served.metrics_port, supervisor.exposition, host=served.bind_address, readiness=supervisor.readiness
         ):
             await supervisor.start()
             async with asyncio.TaskGroup() as group:
@@ -102,6 +104,38 @@ async def migrate_and_seed(settings: Settings) -> None:
         await seed_catalogue(database, [], addresses_of(settings))
     finally:
         await database.close()
+
+
+@dataclass(eq=False, kw_only=True)
+class ChecksFailed(TollhouseError):
+    """Something that the server needs does not work."""
+
+    names: Sequence[str]
+
+    def message(self) -> str:
+        return f"{len(self.names)} checks failed: {', '.join(self.names)}."
+
+
+async def diagnose(settings: Settings) -> None:
+    """Check everything that a server on this host needs, and print a line for each check and for what to do.
+
+    Raises:
+        ChecksFailed: one of them failed.
+        InvalidRequest: the settings do not say where PostgreSQL or Vault is.
+    """
+    # No supervisor needs the checks.
+    from tollhouse_server.operations.checks.terms import Outcome  # noqa: PLC0415
+    from tollhouse_server.wiring.operations import diagnose_host  # noqa: PLC0415
+
+    results = await diagnose_host(settings)
+    width = max(len(result.name) for result in results)
+    for result in results:
+        finding = result.finding
+        sys.stdout.write(f"{finding.outcome.value.lower():8}{result.name:{width}}  {finding.seen}\n")
+        if finding.advice:
+            sys.stdout.write(f"{'':{8 + width}}  -> {finding.advice}\n")
+    if failed := [result.name for result in results if result.finding.outcome is Outcome.FAILURE]:
+        raise ChecksFailed(names=failed)
 
 
 async def print_administrator_key(settings: Settings) -> None:

@@ -93,6 +93,20 @@ def check_token_url(url: Any) -> None:
         raise ValueError(f"{url!r} must be an https URL")
 
 
+def collector_url(url: str) -> str:
+    """Return the URL of a collector, or raise ValueError where it is none, or says a password."""
+    parts = _split("the collector's address", url)
+    if parts.username is not None or "?" in url or "#" in url:
+        raise ValueError("must be a URL without user, query and fragment")
+    return url
+
+
+def is_kept_private(url: str) -> bool:
+    """Tell whether what is sent to a URL cannot be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or _is_loopback(parts)
+
+
 def _split(name: str, url: str) -> SplitResult:
     """Return the parts of a URL that has a scheme, a host, and nothing that could end up as part of another request."""
     if not url.isascii() or not url.isprintable() or any(character in url for character in ' \\"<>^`|'):

@@ -17,13 +17,17 @@ from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.setting_values import (
     check_token_url,
     checked_entries,
+    collector_url,
     decoded,
     egress_proxy,
+    is_kept_private,
     text_of,
     upstream_address,
 )
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 VERTEX_ADDRESS = "https://{region}-aiplatform.googleapis.com"
 """Vertex AI at Google; the regions `global`, `us` and `eu` have hosts of their own."""
@@ -54,8 +58,29 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Worker processes that share the gRPC port."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    log_levels: Annotated[dict[str, LogLevel], NoDecode] = {}
+    """Levels of single loggers and of what is below them, a JSON object of names and levels:
+    {"tollhouse_server.calls": "warning"} keeps the lines of calls that went well out of the log."""
+
+    traces: Literal["off", "otlp"] = "off"
+    traces_endpoint: str = "http://127.0.0.1:4318"
+    """Where traces are sent, over OTLP/HTTP; without a path `/v1/traces` is added."""
+
+    traces_headers_file: Path | None = None
+    """A file with what the collector wants to see, such as `authorization: ...`; one header a line."""
+
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The share of calls that are traced, of those that come without a trace; of others their caller decides."""
+
+    traces_service_name: str = "tollhouse"
+    traces_environment: str = ""
+    """What spans say of the process: `service.name` and `deployment.environment.name`."""
+
+    traces_upstream: bool = False
+    """Whether a call's trace is handed on to upstreams in `traceparent`; Google ignores it, servers of one's own may
+    use it."""
 
     postgres_dsn: SecretStr | None = None
     """The application role's DSN; absent means the embedded server."""
@@ -245,6 +270,11 @@ class Settings(BaseSettings):
     smtp_recipient_domains: Annotated[tuple[str, ...], NoDecode] = ()
     """The only domains that statements are sent to, a JSON list; none of them means all."""
 
+    metrics_top_budgets: Annotated[int, Field(ge=0, le=1000)] = 100
+    metrics_top_departments: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Of how many limits on money, those used most, and of how many departments, the dearest, the metrics tell one by
+    one; of all others they tell the sum."""
+
     drain_seconds: Annotated[float, Field(gt=0)] = 30.0
     """How long a stopping worker waits for its calls to end."""
 
@@ -257,6 +287,22 @@ class Settings(BaseSettings):
     @classmethod
     def _check_egress_proxies(cls, value: Any) -> Any:
         return checked_entries(value, egress_proxy)
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _check_traces_endpoint(cls, value: str) -> str:
+        return collector_url(value)
+
+    @model_validator(mode="after")
+    def _check_traces_headers(self) -> Self:
+        if self.traces_headers_file is not None and not is_kept_private(self.traces_endpoint):
+            raise ValueError("TOLLHOUSE_TRACES_HEADERS_FILE needs an https URL in TOLLHOUSE_TRACES_ENDPOINT")
+        return self
+
+    @field_validator("log_levels", mode="before")
+    @classmethod
+    def _check_log_levels(cls, value: Any) -> Any:
+        return decoded(value)
 
     @field_validator("upstream_token_urls", "oidc_issuers", "oidc_key_urls", mode="before")
     @classmethod

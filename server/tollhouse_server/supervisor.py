@@ -13,8 +13,10 @@ from typing import BinaryIO
 import structlog
 
 from tollhouse_server.errors import TollhouseError
-from tollhouse_server.telemetry.multiprocess import mark_dead, parts_down
+from tollhouse_server.telemetry.declarations.processes import PART_UP
+from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.server import Condition
+from tollhouse_server.telemetry.supervision import ProcessReadings
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +61,18 @@ class Supervisor:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
+        self._readings = ProcessReadings(self._pids_by_role, plan.roles())
+        self.exposition = Exposition(plan.metrics_directory, self._readings)
+        """The metrics of the whole server."""
+
+    def _pids_by_role(self) -> Mapping[str, Sequence[int]]:
+        roles = self._plan.roles()
+        pids: dict[str, list[int]] = {"supervisor": [os.getpid()]}
+        # A copy: it is asked from a thread.
+        for index, process in dict(self._processes).items():
+            if process.returncode is None:
+                pids.setdefault(roles[index], []).append(process.pid)
+        return pids
 
     @property
     def pids(self) -> dict[str, int]:
@@ -73,7 +87,8 @@ class Supervisor:
         """
         roles = self._plan.roles()
         missing = [index for index in range(len(roles)) if not self._is_serving(index)]
-        down = await asyncio.to_thread(parts_down, self._plan.metrics_directory)
+        seen = await asyncio.to_thread(self.exposition.lowest, PART_UP)
+        down = {part for (part,), is_up in seen.items() if not is_up}
         problems, remarks = [], [f"{_name(roles, index)} is not running" for index in missing]
         if sum(roles[index] == "worker" for index in missing) == self._plan.workers:
             problems.append("no worker is running")
@@ -129,8 +144,9 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._ready.discard(index)
-            mark_dead(process.pid, self._plan.metrics_directory)
+            await asyncio.to_thread(self.exposition.end, process.pid)
             role = self._plan.roles()[index]
+            self._readings.restarted(role)
             _log.warning("process_ended", role=role, pid=process.pid, code=process.returncode)
             pause_seconds = _FIRST_PAUSE_SECONDS if lived > _STEADY_SECONDS else pause_seconds
             with suppress(TimeoutError):

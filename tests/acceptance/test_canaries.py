@@ -30,6 +30,7 @@ from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.embedded.postgres_roles import ROOT
 
 from tests.drivers.callers import bearer, generation_stub, prompt
+from tests.drivers.collector import Collector, running_collector
 from tests.drivers.command_line import administrators
 from tests.drivers.deployment import ACCOUNT, Parts, prepared, running_deployment, running_parts
 from tests.drivers.echo import GOOD_TOKEN, REFUSED_TOKEN, Echo, running_echo
@@ -54,6 +55,7 @@ class Scene:
     parts: Parts
     gateway: RunningStack
     echo: Echo
+    collector: Collector
     canaries: dict[str, str]
     seen: dict[str, str] = field(default_factory=dict)
 
@@ -85,14 +87,16 @@ def scene(server_forks: Forks) -> Iterator[Scene]:
     with (
         servers_place("canaries") as directory,
         running_echo(token) as echo,
+        running_collector() as collector,
         running_parts(directory, server_forks) as bare,
     ):
         canaries = {"access token": token, "proxy password": f"canary-proxy-{os.urandom(8).hex()}"}
         parts = replace(bare, environment={**bare.environment, **_settings(echo, canaries)})
+        parts = _with_traces(parts, collector, canaries)
         administrator_key = prepared(parts)
         parts = _with_wrapped_ids(parts, canaries)
         with running_deployment(parts, administrator_key=administrator_key) as deployment:
-            found = Scene(parts, deployment.gateway, echo, canaries)
+            found = Scene(parts, deployment.gateway, echo, collector, canaries)
             _play(found)
             yield found
 
@@ -111,6 +115,16 @@ def _settings(echo: Echo, canaries: Mapping[str, str]) -> dict[str, str]:
         "TOLLHOUSE_EGRESS_PROXIES": json.dumps({"echo": f"{who}:{port}", "dead": f"{who}:{free_ports(1)[0]}"}),
         "TOLLHOUSE_API_KEYS_URL": echo.url,
     }
+
+
+def _with_traces(parts: Parts, collector: Collector, canaries: dict[str, str]) -> Parts:
+    """Have every call traced, by a collector that wants to see a secret."""
+    token = canaries["collector's token"] = f"canary-collector-{os.urandom(8).hex()}"
+    file = parts.directory / "trace-headers"
+    file.write_text(f"authorization: Bearer {token}\n")
+    traces = {"": "otlp", "_ENDPOINT": collector.url, "_RATIO": "1", "_HEADERS_FILE": str(file)}
+    settings = {f"TOLLHOUSE_TRACES{name}": value for name, value in traces.items()}
+    return replace(parts, environment={**parts.environment, **settings, "TOLLHOUSE_TRACES_UPSTREAM": "true"})
 
 
 def _with_wrapped_ids(parts: Parts, canaries: dict[str, str]) -> Parts:
@@ -143,6 +157,7 @@ def _play(scene: Scene) -> None:
     with generation_stub(scene.gateway) as stub:
         _call(scene, stub)
     _await_rotation_errors(scene)
+    scene.collector.wait_for(lambda span: span.name == "KeyService.RotateUpstreamKey" or span.kind == "CLIENT")
     _look(scene)
 
 
@@ -301,6 +316,8 @@ def _look(scene: Scene) -> None:
             scene.note("process arguments", process.cmdline())
             if not any("tollhouse_server" in part for part in process.cmdline()):
                 scene.note("environments of others", process.environ())
+    scene.note("spans", scene.collector.spans)
+    scene.note("spans", [body.decode("latin-1") for body in scene.collector.bodies])
     scene.note("database", asyncio.run(_dump(scene.parts.endpoints[0].dsn(ROOT))))
 
 
@@ -330,6 +347,7 @@ PLACES = (
     "log openbao.log",
     "process arguments",
     "environments of others",
+    "spans",
     "database",
 )
 
@@ -366,4 +384,5 @@ def test_every_manner_of_trouble_was_met(scene: Scene) -> None:
     """Whoever was not asked has not said anything back, and that would prove nothing."""
     assert {*GEMINI, *OPENAI, *VERTEX, "proxy", "token", "v2"} <= scene.echo.manners
     assert len(scene.echo.assertions) >= 2
+    assert {"Refused", "Broken"} <= {span.attributes.get("error.type") for span in scene.collector.spans}
     assert scene.echo.access_token in scene.canaries.values()

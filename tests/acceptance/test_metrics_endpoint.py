@@ -1,6 +1,7 @@
 """What operators see of a running server, and what nobody may see."""
 
 import json
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,10 +14,12 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.drivers.callers import bearer, generation_stub, prompt
 from tests.drivers.places import servers_place
+from tests.drivers.prometheus import program
 from tests.drivers.stack import RunningStack, running_stack_in
 
 _CALLS = 12
@@ -68,6 +71,46 @@ def test_metrics_of_all_processes_are_added_up(used_stack: RunningStack) -> None
     assert found["tollhouse_processes"] == len(
         [name for name in used_stack.pids if name.startswith(("worker", "house"))]
     )
+
+
+def test_leader_and_supervisor_tell_of_money_database_and_processes(used_stack: RunningStack) -> None:
+    """The first readings are there soon after the start; every process has memory, and none had to be started again."""
+    deadline = time.monotonic() + 20
+    while "tollhouse_readings_timestamp_seconds" not in (found := samples(used_stack)):
+        assert time.monotonic() < deadline, "nobody leads"
+        time.sleep(0.1)
+
+    assert found["tollhouse_budget_amount_dollars"] > 0
+    assert found["tollhouse_database_connections"] > 3
+    assert found["tollhouse_database_size_bytes"] > 1_000_000
+    assert found["tollhouse_process_resident_memory_bytes"] > 100_000_000
+    assert found["tollhouse_process_cpu_seconds_total"] > 0
+    assert found["tollhouse_process_restarts_total"] == 0
+    assert found["tollhouse_added_latency_seconds_count"] >= _CALLS
+    assert found["tollhouse_build_info"] == 1
+
+
+def test_names_and_texts_are_as_promtool_wants_them(used_stack: RunningStack) -> None:
+    """Prometheus' own rules for units, suffixes and help texts, on what a server really says."""
+    text = fetch(used_stack.metrics)[1]
+
+    checked = subprocess.run(
+        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_openmetrics_says_the_same_as_the_plain_text(used_stack: RunningStack) -> None:
+    """Prometheus asks for it, for the exemplars; its own parser is stricter than that of the plain text."""
+    request = urllib.request.Request(used_stack.metrics, headers={"Accept": "application/openmetrics-text"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own loopback port
+        text, content_type = answer.read().decode(), answer.headers["Content-Type"]
+
+    families = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert {sample.name for family in families for sample in family.samples} == samples(used_stack).keys()
 
 
 def test_health_and_readiness_answer(used_stack: RunningStack) -> None:

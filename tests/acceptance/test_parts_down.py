@@ -1,6 +1,7 @@
 """What happens when a part is not there: at the start, and under a server that runs."""
 
 import asyncio
+import json
 import signal
 import time
 from collections import Counter
@@ -170,6 +171,29 @@ def add_upstream_key(gateway: RunningStack, key_id: str) -> None:
             metadata=bearer(gateway.admin_api_key),
             timeout=15,
         )
+
+
+@pytest.mark.parametrize(("part", "failed"), [("openbao", ["vault.reachable"]), ("postgres", ["postgres.reachable"])])
+def test_doctor_names_the_part_that_is_away_and_what_to_type(
+    deployment: Deployment, tmp_path: Path, part: str, failed: list[str]
+) -> None:
+    """In one line, while what needs the part is left out; the host's own command says the same."""
+    doctor = administrators(deployment.gateway, tmp_path)
+
+    getattr(deployment.parts, f"stop_{part}")()
+    try:
+        found = {one["name"]: one for one in json.loads(doctor("doctor", "-o", "json").stdout)["checks"]}
+        on_host = deployment.parts.command("doctor")
+    finally:
+        getattr(deployment.parts, f"start_{part}")()
+        eventually(lambda: call(deployment.gateway, seconds=4))
+
+    wrong = [name for name, one in found.items() if one["outcome"] == "failure"]
+    assert wrong == failed
+    assert "tollhouse-server doctor" in found[failed[0]]["advice"] or "TOLLHOUSE_VAULT" in found[failed[0]]["advice"]
+    assert on_host.returncode == 1
+    assert f"checks failed: {failed[0]}" in on_host.stderr
+    assert "Traceback" not in on_host.stderr
 
 
 def test_without_an_upstream_key_nothing_is_booked(deployment: Deployment) -> None:

@@ -8,8 +8,13 @@ from tollhouse.v1 import errors_pb2
 from tollhouse_server.api.statuses import CODES
 from tollhouse_server.errors import TollhouseError
 
-# What stops a server from starting is read by the person at the terminal; no RPC can carry it.
-NEVER_ON_THE_WIRE = ("tollhouse_server.embedded", "tollhouse_server.ports", "tollhouse_server.supervisor")
+# What stops a server or its commands is read by the person at the terminal; no RPC can carry it.
+NEVER_ON_THE_WIRE = (
+    "tollhouse_server.embedded",
+    "tollhouse_server.ports",
+    "tollhouse_server.serving",
+    "tollhouse_server.supervisor",
+)
 
 
 def error_classes() -> list[type[TollhouseError]]:

@@ -22,6 +22,7 @@ _PARENTS: Final = {
     "ApiKeyService": PROJECT,
     "GenerationService": PROJECT,
     "UsageService": PROJECT,
+    "OperationsService": DEPARTMENT,
     "ReceiptService": PROJECT,
 }
 
@@ -91,6 +92,7 @@ _ROWS: Final = {
         AccountService: CreateAccount DeleteAccount DisableAccount EnableAccount GetAccount ListAccounts
             UpdateAccount
         CurrencyService: AddCurrencyRate
+        OperationsService: GetDiagnosis
         ModelService: CreateAlias CreateModel DeleteAlias DeleteModel GetAlias GetCatalogueFile GetModel
             ImportCatalogue ListModels UpdateAlias UpdateModel
         PriceProposalService: ApprovePriceProposal GetPriceProposal ListPriceProposals ProposePrices
@@ -153,6 +155,7 @@ _ROWS: Final = {
         LimitIncreaseService: ApproveLimitIncrease GetLimitIncrease ListLimitIncreases RejectLimitIncrease
             RequestLimitIncrease RevokeLimitIncrease WithdrawLimitIncrease
         LimitService: ListLimits
+        OperationsService: GetStatus
         ProjectService: CreateProject DeleteProject GetProject ListProjects UpdateProject
         ReceiptService: GetCallReceipt SignReceipts
         RoleService: CreateRoleGrant
@@ -167,6 +170,7 @@ _ROWS: Final = {
         ChargebackService: GetStatementKeys
         CurrencyService: ListCurrencyRates
         DataPolicyService: ListDataDetectors
+        OperationsService: GetSession
         PriceService: GetPriceBook ListPriceBooks ListPriceChanges ListPriceHistory ListPrices
         ReceiptService: GetReceiptKeys
         RoleService: ListRoles

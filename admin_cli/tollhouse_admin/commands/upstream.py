@@ -1,13 +1,6 @@
 """`tollhouse upstream`: how it is going at all targets, now."""
 
-import os
-import select
 import sys
-import termios
-import time
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +17,7 @@ from tollhouse.v1 import generation_pb2
 from tollhouse_admin.command import READ, Session, command, noun
 from tollhouse_admin.connection import PAGE_SIZE
 from tollhouse_admin.failures import ExitCode, Failure
+from tollhouse_admin.keyboard import keyboard
 from tollhouse_admin.output import Format, show_list, table_text, write_json, write_table
 from tollhouse_admin.rendering import as_json, enum_text
 from tollhouse_admin.traffic_layouts import BREAKER, NARROW_BREAKER, NARROW_TARGET, TARGET
@@ -112,10 +106,10 @@ def _watch(session: Session) -> None:
     """Show picture after picture; a server that does not answer for a while is waited for with the last one."""
     picture = _picture(session)
     failure: Failure | None = None
-    with _keys() as has_keys, Live(screen=True, auto_refresh=False) as live:
+    with keyboard() as keys, Live(screen=True, auto_refresh=False) as live:
         while True:
             live.update(_screen(picture, failure, is_wide=live.console.width >= _WIDE), refresh=True)
-            if _wants_to_leave(has_keys=has_keys):
+            if "q" in keys.pressed(_REFRESH_SECONDS):
                 return
             try:
                 picture, failure = _picture(session), None
@@ -145,31 +139,3 @@ def _table(layout: Any, messages: Any, states: list[Any]) -> Table:
     for message, state in zip(messages, states, strict=True):
         table.add_row(*(Text(table_text(cell)) for cell in layout.row(message)), style=_STYLES.get(state, ""))
     return table
-
-
-@contextmanager
-def _keys() -> Iterator[bool]:
-    """Let keys be read one by one and unseen, and yield whether somebody can press one."""
-    if not sys.stdin.isatty():
-        yield False
-        return
-    terminal = sys.stdin.fileno()
-    before = termios.tcgetattr(terminal)
-    try:
-        tty.setcbreak(terminal)
-        yield True
-    finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
-def _wants_to_leave(*, has_keys: bool) -> bool:
-    """Wait until the next picture is due, and tell whether q was pressed meanwhile."""
-    until = time.monotonic() + _REFRESH_SECONDS
-    while (left := until - time.monotonic()) > 0:
-        if not has_keys:
-            time.sleep(left)
-        elif select.select([sys.stdin], [], [], left)[0]:
-            pressed = os.read(sys.stdin.fileno(), 64)
-            if not pressed or pressed[:1] in b"qQ\x03":
-                return True
-    return False

@@ -801,6 +801,7 @@ class Receipt(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     SETTLED_AT_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """Identifier of the settled upstream attempt."""
     request_id: _builtins.str
@@ -809,6 +810,10 @@ class Receipt(_message.Message):
     """Version of the price book that was applied."""
     project: _builtins.str
     """Project that pays: `tenants/{tenant}/departments/{department}/projects/{project}`."""
+    correlation_id: _builtins.str
+    """The id by which logs, traces, errors and audit know the call: its trace id where it had one. Also in the trailing
+    metadata `x-tollhouse-correlation-id` of every call. Empty for calls that were settled before there was one.
+    """
     @_builtins.property
     def cost(self) -> _money_pb2.Money:
         """Sum of the lines."""
@@ -831,10 +836,11 @@ class Receipt(_message.Message):
         cost: _money_pb2.Money | None = ...,
         lines: _abc.Iterable[Global___PricedLine] | None = ...,
         settled_at: _timestamp_pb2.Timestamp | None = ...,
+        correlation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "settled_at", b"settled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cost", b"cost", "lines", b"lines", "price_version", b"price_version", "project", b"project", "request_id", b"request_id", "settled_at", b"settled_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "correlation_id", b"correlation_id", "cost", b"cost", "lines", b"lines", "price_version", b"price_version", "project", b"project", "request_id", b"request_id", "settled_at", b"settled_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,6 +74,7 @@ _MONEY_READ |= (
     | _on("alternativeCosts", "list")
     | _on("deliverySchedules", *_READ)
     | _on("deliveries", *_READ)
+    | _on("status", "get")
 )
 # What makes a charge from a cost. Whom departments' admins charge is not theirs to say.
 _CHARGES = (
@@ -157,6 +158,7 @@ _KEYS = (
     | _on("keyPolicies", "get", "update")
 )
 _TRAFFIC_READ = _on("targets", "list") | _on("breakers", "list")
+_DIAGNOSE = _on("diagnosis", "get")
 # One proposes and another approves, on the platform; even who may do both cannot approve what he proposed.
 _PRICES = _on("prices", "draft") | _on("priceProposals", *_READ, "create", "approve", "reject", "withdraw")
 _PLATFORM = (
@@ -164,6 +166,7 @@ _PLATFORM = (
     | _PRICES
     | _KEYS
     | _TRAFFIC_READ
+    | _DIAGNOSE
     | _on("breakers", "open", "close", "release")
     | _on("prices", "import")
     | _on("currencyRates", "add")

@@ -1,7 +1,6 @@
 """What happens around every handler: observe, authenticate, authorise, validate, map errors. No transport in sight."""
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ from tollhouse_server.errors import (
 from tollhouse_server.identity.directory import Directory
 from tollhouse_server.identity.principal import Principal
 from tollhouse_server.names import domain_of, invalid
-from tollhouse_server.telemetry.logging import log_call
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.observing import Observer
+from tollhouse_server.telemetry.steps import CallNotes, note, noting, step
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class Arrival:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. `peer` is the other end as gRPC names it. `certificate`
     returns what its verified certificate says of its holder, the best name first: `spiffe://...` or `subject:...`.
+    `correlation_id` is set while the call is served, for the transport to tell the caller.
     """
 
     body: bytes
@@ -76,6 +77,7 @@ class Arrival:
     deadline: float | None
     peer: str = ""
     certificate: Callable[[], tuple[str, ...]] = _no_certificate
+    correlation_id: str = ""
 
 
 class Refusals(Protocol):
@@ -96,7 +98,7 @@ class Refusals(Protocol):
 class _Passage:
     """What is known of a call while it passes."""
 
-    correlation_id: str
+    notes: CallNotes
     principal: Principal | None = None
 
 
@@ -112,8 +114,10 @@ class Chain:
         default_deadline_seconds: float,
         max_message_bytes: int,
         refusals: Refusals | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._refusals = refusals
+        self._observer = observer or Observer()
         self._directory = directory
         self._authorizer = authorizer
         self._metrics = metrics
@@ -146,18 +150,19 @@ class Chain:
 
     @asynccontextmanager
     async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator["_Passage"]:
-        correlation_id = arrival.metadata.get("x-correlation-id", "")[:64] or uuid.uuid4().hex
-        short_name = method.rpc.rsplit(".", 1)[1].replace("/", ".")
-        started_at = time.perf_counter()
-        passage = _Passage(correlation_id)
+        notes = self._observer.begin(_short(method.rpc), arrival.metadata)
+        arrival.correlation_id = correlation_id = notes.correlation_id
+        passage = _Passage(notes)
         code: int = code_pb2.CANCELLED
-        self._metrics.call_started(rpc=short_name)
+        self._metrics.call_started(rpc=notes.rpc)
         try:
-            yield passage
+            with noting(notes):
+                yield passage
             code = code_pb2.OK
         except TollhouseError as error:
             status = status_of(error, correlation_id)
             code = status.code
+            notes.facts["reason"] = error.reason
             self._metrics.call_refused(reason=error.reason)
             if isinstance(error, CredentialsInvalid):
                 self._metrics.credential_refused(fault=error.fault.value)
@@ -169,10 +174,15 @@ class Chain:
             _log.exception("handler_failed", rpc=method.rpc, correlation_id=correlation_id)
             raise CallFailed(internal_status(correlation_id)) from error
         finally:
-            seconds = time.perf_counter() - started_at
-            name = code_pb2.Code.Name(code)
-            self._metrics.call_finished(rpc=short_name, code=name, seconds=seconds)
-            log_call(_log, rpc=short_name, code=name, seconds=seconds, correlation_id=correlation_id)
+            self._finish(notes, code_pb2.Code.Name(code))
+
+    def _finish(self, notes: CallNotes, code: str) -> None:
+        notes.finish(code)
+        trace_id = notes.trace.trace_id if notes.is_sampled else ""
+        seconds = notes.seconds
+        self._metrics.call_finished(rpc=notes.rpc, code=code, seconds=seconds, trace_id=trace_id)
+        if (upstream_seconds := notes.upstream_seconds) is not None:
+            self._metrics.latency_added(seconds=max(0.0, seconds - upstream_seconds))
 
     async def _admit(self, method: Method, arrival: Arrival, passage: "_Passage") -> tuple[Message, Call]:
         """Turn an arrival into a valid request and an authorised call; permission comes before existence."""
@@ -183,17 +193,21 @@ class Chain:
         deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
         # From before anything is looked up: what changes meanwhile counts as a change.
         known_at = self._authorizer.version
-        principal = passage.principal = await self._directory.authenticate(
-            arrival.metadata.get("authorization"),
-            patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS,
-            presented=arrival,
-        )
+        with step("authenticate"):
+            principal = passage.principal = await self._directory.authenticate(
+                arrival.metadata.get("authorization"),
+                patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS,
+                presented=arrival,
+            )
+        note(tenant=principal.tenant_id, credential_id=principal.credential_id)
         request = _parsed(method.request_type, arrival.body)
         rule = permission_for(method.rpc)
-        scope = own_scope(principal) if rule.permission is None else rule.scope(request, principal)
-        if rule.permission is not None:
-            await self._authorizer.authorize(principal, rule.permission, scope)
-        await self._validator.check_beside_others(request)
+        with step("authorize"):
+            scope = own_scope(principal) if rule.permission is None else rule.scope(request, principal)
+            if rule.permission is not None:
+                await self._authorizer.authorize(principal, rule.permission, scope)
+        with step("validate"):
+            await self._validator.check_beside_others(request)
         # Without its message, which is read; it may be large, and the call may wait.
         again = Arrival(b"", arrival.metadata, deadline, arrival.peer, arrival.certificate)
         return request, Call(
@@ -201,7 +215,7 @@ class Chain:
             principal=principal,
             domain=domain_of(scope),
             deadline=deadline,
-            correlation_id=passage.correlation_id,
+            correlation_id=passage.notes.correlation_id,
             permit=LivePermit(self._authorizer, known_at, partial(self._confirm, again, principal, rule, scope)),
             peer=arrival.peer,
             forwarded_for=arrival.metadata.get("x-forwarded-for"),
@@ -222,6 +236,11 @@ class Chain:
             raise CredentialsInvalid
         if rule.permission is not None:
             await self._authorizer.authorize(found, rule.permission, scope)
+
+
+def _short(rpc: str) -> str:
+    """Return `Service.Method`."""
+    return rpc.rsplit(".", 1)[1].replace("/", ".")
 
 
 def _parsed(request_type: type[Message], body: bytes) -> Message:

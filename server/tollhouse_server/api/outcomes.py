@@ -40,6 +40,7 @@ def outcome_message(outcome: Outcome) -> pb.Outcome:
             cost=cost,
             lines=map(line_message, outcome.priced.lines),
             settled_at=timestamp(outcome.settled_at),
+            correlation_id=outcome.correlation_id,
         ),
         notices=[_notice(notice) for notice in outcome.notices],
     )

@@ -238,8 +238,7 @@ def _device_rules() -> Iterator[Rule]:
 def _platform_rules() -> Iterator[Rule]:
     yield Rule(rpc=f"{_ADMIN}.PriceService.ImportPrices", permission="prices.import")
     # List prices are no secret: the catalogue shows them to every caller too.
-    yield Rule(rpc=f"{_ADMIN}.PriceService.ListPrices", permission=None)
-    for method in ("GetPriceBook", "ListPriceBooks", "ListPriceChanges", "ListPriceHistory"):
+    for method in ("ListPrices", "GetPriceBook", "ListPriceBooks", "ListPriceChanges", "ListPriceHistory"):
         yield Rule(rpc=f"{_ADMIN}.PriceService.{method}", permission=None)
     yield Rule(rpc=f"{_ADMIN}.PriceService.GetPriceDraft", permission="prices.draft")
     yield Rule(rpc=f"{_ADMIN}.PriceProposalService.ProposePrices", permission="priceProposals.create")
@@ -276,10 +275,11 @@ def _data_rules() -> Iterator[Rule]:
 
 
 def _traffic_rules() -> Iterator[Rule]:
-    service = f"{_ADMIN}.TrafficService"
-    yield Rule(rpc=f"{service}.ListTargets", permission="targets.list")
-    yield Rule(rpc=f"{service}.ListBreakers", permission="breakers.list")
-    yield Rule(rpc=f"{service}.ListBreakerOrders", permission="breakers.list")
+    operations, service = f"{_ADMIN}.OperationsService", f"{_ADMIN}.TrafficService"
+    for method, permission in (("GetStatus", "status.get"), ("GetDiagnosis", "diagnosis.get"), ("GetSession", None)):
+        yield Rule(rpc=f"{operations}.{method}", permission=permission, fields=("parent",) * (method == "GetStatus"))
+    for method, noun in (("ListTargets", "targets"), ("ListBreakers", "breakers"), ("ListBreakerOrders", "breakers")):
+        yield Rule(rpc=f"{service}.{method}", permission=f"{noun}.list")
     for verb in ("open", "close", "release"):
         yield Rule(rpc=f"{service}.{verb.capitalize()}Breaker", permission=f"breakers.{verb}")
 

@@ -75,7 +75,7 @@ def target_message(one: ListedTarget, seen: TrafficView) -> pb.Target:
         message.breaker.CopyFrom(breaker_message(breaker))
     use = seen.use_of(account, one.model)
     message.in_flight_count = use.in_flight
-    message.head_rooms.extend(map(_head_room, use.head_rooms))
+    message.head_rooms.extend(map(head_room_message, use.head_rooms))
     if (cooling_until := use.cooling_until) is not None:
         message.cooling_end_time.FromDatetime(cooling_until)
     return message
@@ -91,7 +91,8 @@ def waiting_messages(reports: Sequence[ProcessReport]) -> list[pb.WaitingCalls]:
     ]
 
 
-def _head_room(one: HeadRoom) -> pb.HeadRoom:
+def head_room_message(one: HeadRoom) -> pb.HeadRoom:
+    """Return a limit of an account with what is used of it."""
     metric = pb.HeadRoom.Metric.Value(f"METRIC_{one.metric.name}")
     return pb.HeadRoom(metric=metric, model=one.model, limit=one.limit, used=one.used)
 

@@ -74,8 +74,15 @@ class _Facts:
     order: KeyOrder
 
 
+def _unnoted(_: str) -> None:
+    """Take no note of the account."""
+
+
 class Rotations:
-    """Does the next step of whichever rotation has one to do; any number of processes may."""
+    """Does the next step of whichever rotation has one to do; any number of processes may.
+
+    `note_promoted` is told the account of each key that was put in use.
+    """
 
     def __init__(
         self,
@@ -84,7 +91,10 @@ class Rotations:
         providers: Mapping[ProviderKind, KeyProvider],
         probe: Probe,
         pace: Pace = Pace(),
+        *,
+        note_promoted: Callable[[str], None] = _unnoted,
     ) -> None:
+        self._note_promoted = note_promoted
         self._database = database
         self._vault = vault
         self._providers = providers
@@ -195,6 +205,7 @@ class Rotations:
             )
             if not promoted:
                 raise Overtaken
+        self._note_promoted(claimed.account_id)
 
     async def _replace(self, facts: _Facts) -> None:
         claimed, new = facts.claimed, facts.new

@@ -67,7 +67,7 @@ WHERE p.pronamespace = 'public'::regnamespace
 """
 
 # Partitions are reached through their parents, whose row security holds then; nobody may ask them themselves.
-_TABLES_OF_TENANTS = """
+TABLES_OF_TENANTS = """
 SELECT c.oid::regclass::text AS name, c.relrowsecurity AND c.relforcerowsecurity AS is_forced,
     ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid) AS policies
 FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid
@@ -75,6 +75,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NO
     AND t.attname = 'tenant_id' AND NOT t.attisdropped
 ORDER BY c.relname
 """
+"""Every table with rows of tenants: whether row security is forced on it, and its policies."""
 
 _SETTING = "(SELECT NULLIF(current_setting('{setting}', true), ''))"
 """Read once for a statement, not for each row. A setting that is not there is null, or empty once it has been."""
@@ -116,8 +117,10 @@ def secure(connection: Connection) -> None:
     for function in connection.execute(text(_FUNCTIONS_OF_APP), {"app": APP}).all():
         connection.execute(text(f"GRANT EXECUTE ON ROUTINE {function.name} TO {CONTROL}"))
         connection.execute(text(f"REVOKE ALL ON ROUTINE {function.name} FROM PUBLIC, {APP}"))
+    # Whoever looks after the server asks it whether the schema is current.
+    connection.execute(text(f"GRANT SELECT ON alembic_version TO {CONTROL}"))
     _secure_ledger(connection)
-    for table in connection.execute(text(_TABLES_OF_TENANTS)).all():
+    for table in connection.execute(text(TABLES_OF_TENANTS)).all():
         _secure_rows(connection, table)
 
 

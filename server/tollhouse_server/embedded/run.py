@@ -121,7 +121,7 @@ async def _processes(settings: Settings, parts: RunningStack) -> AsyncIterator[S
     )
     supervisor = Supervisor(plan)
     async with serve_metrics(
-        settings.metrics_port, metrics_directory, host=settings.bind_address, readiness=supervisor.readiness
+        settings.metrics_port, supervisor.exposition, host=settings.bind_address, readiness=supervisor.readiness
     ):
         await supervisor.start()
         try:

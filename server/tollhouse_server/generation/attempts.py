@@ -12,11 +12,13 @@ import orjson
 
 from tollhouse_server.access.permit import UNLIMITED, Permit
 from tollhouse_server.errors import LimitExceeded
+from tollhouse_server.generation.noting import settle_step
 from tollhouse_server.ledger.ledger import Ledger
 from tollhouse_server.ledger.terms import NOT_SENT, NOTHING, Amounts, CallTerms, RecordKind, Reservation, Settlement
 from tollhouse_server.ledger.works import PermitLapsedError
 from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
+from tollhouse_server.telemetry.steps import step
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
 
 
@@ -101,7 +103,8 @@ class Attempts:
             LimitExceeded, DuplicateRequest, RequestIdReused, StoreUnavailable: see `Ledger.reserve`.
             CredentialsInvalid, PermissionDenied: the call may not be made any more; nothing is held.
         """
-        reservation, sure_until = await self._reserve(terms, time.monotonic() + timeout_seconds, permit)
+        with step("reserve"):
+            reservation, sure_until = await self._reserve(terms, time.monotonic() + timeout_seconds, permit)
         attempt = Attempt(self.ledger, reservation)
         try:
             await _confirm(attempt, permit, sure_until)
@@ -118,7 +121,8 @@ class Attempts:
         finally:
             # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
             attempt.settlement = attempt.settlement or self.ledger.suspension(attempt.reservation, "INTERRUPTED")
-            attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
+            with settle_step(attempt.reservation, attempt.settlement):
+                attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
 
     async def _reserve(self, terms: CallTerms, until: float, permit: Permit) -> tuple[Reservation, float]:
         """Reserve while the call is known to be permitted; return besides until when it is."""

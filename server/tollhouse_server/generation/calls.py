@@ -47,6 +47,7 @@ class GenerationCall:
     priority: Priority = Priority.DEFAULT
     on_device: OnDevice = OnDevice.ALLOWED
     permit: Permit = UNLIMITED
+    correlation_id: str = ""
 
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
@@ -111,6 +112,7 @@ class Outcome:
     priced: Priced
     settled_at: datetime
     notices: tuple[CallNotice, ...] = ()
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

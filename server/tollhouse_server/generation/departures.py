@@ -20,6 +20,7 @@ from tollhouse_server.generation.refusals import (
 from tollhouse_server.generation.trials import Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.routing.targets import UpstreamKeyMeta
+from tollhouse_server.telemetry.steps import step
 from tollhouse_server.traffic.places import Place
 from tollhouse_server.traffic.retry_budget import RetryBudget
 from tollhouse_server.traffic.terms import PlaceRequest
@@ -158,17 +159,17 @@ class Departures:
         if not targets:
             raise DeadlineTooShort
         first = way.plan.stop(targets[0])
-        return await self._traffic.place(
-            PlaceRequest(
-                targets=targets,
-                tenant_id=call.scope.tenant_id,
-                department_id=call.scope.department_path[-1],
-                priority=way.plan.priority,
-                input_tokens=first.likely_input_tokens,
-                images=min(first.ceiling.images, 1),
-                cost_nanos=first.ceiling.fixed_nanos,
-                deadline=call.deadline,
-                weight=way.plan.weight,
-                goes_first=bool(way.tried),
-            )
+        request = PlaceRequest(
+            targets=targets,
+            tenant_id=call.scope.tenant_id,
+            department_id=call.scope.department_path[-1],
+            priority=way.plan.priority,
+            input_tokens=first.likely_input_tokens,
+            images=min(first.ceiling.images, 1),
+            cost_nanos=first.ceiling.fixed_nanos,
+            deadline=call.deadline,
+            weight=way.plan.weight,
+            goes_first=bool(way.tried),
         )
+        with step("wait_for_place", priority=way.plan.priority.name):
+            return await self._traffic.place(request)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import structlog
 
 from tollhouse_server.errors import TollhouseError
+from tollhouse_server.telemetry.steps import CallNotes, current_notes
 
 _log = structlog.get_logger(__name__)
 
@@ -23,7 +24,10 @@ class DetachedCalls:
     def start(self, call: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
         """Start a call and return the future of its result; cancelling the future does not stop the call."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        task = self._group.create_task(_carry(call, result))
+        notes = current_notes()
+        if notes is not None:
+            notes.keep_open()
+        task = self._group.create_task(_carry(call, result, notes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return result
@@ -39,7 +43,7 @@ class DetachedCalls:
             await asyncio.wait(pending)
 
 
-async def _carry(call: Coroutine[Any, Any, T], result: "asyncio.Future[T]") -> None:
+async def _carry(call: Coroutine[Any, Any, T], result: "asyncio.Future[T]", notes: CallNotes | None) -> None:
     try:
         value = await call
     except Exception as error:  # noqa: BLE001 - whoever waits is told; a defect is logged even if nobody does
@@ -55,3 +59,6 @@ async def _carry(call: Coroutine[Any, Any, T], result: "asyncio.Future[T]") -> N
     else:
         if not result.done():
             result.set_result(value)
+    finally:
+        if notes is not None:
+            notes.close()

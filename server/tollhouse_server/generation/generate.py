@@ -18,12 +18,20 @@ from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.guard import ContentGuard, admitted
 from tollhouse_server.generation.keeping import NOT_KEPT, Keeper, Record, record_of
+from tollhouse_server.generation.noting import (
+    finish_reasons_of,
+    model_version_of,
+    note_answer,
+    note_call,
+    upstream_step,
+)
 from tollhouse_server.generation.patience import PAUSE_SECONDS
 from tollhouse_server.generation.plans import Planner, Stop
 from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.steps import note, step
 from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused, Upstream, UpstreamCall
 
@@ -90,7 +98,9 @@ class Generation:
         Raises:
             TollhouseError: as `generate`, of what comes before the ledger.
         """
-        way = Way(call, self._planner.plan(call), record)
+        note_call(call)
+        with step("route"):
+            way = Way(call, self._planner.plan(call), record)
         return way, await self._departures.first(way)
 
     async def serve(self, way: Way, place: Place, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
@@ -127,7 +137,9 @@ class Generation:
         """Exchange, and tell everybody who learns from it how it went."""
         started_at = time.perf_counter()
         try:
-            served = await exchange(trial)
+            with upstream_step(trial) as upstream:
+                served = await exchange(trial)
+                note_answer(upstream, served)
         except (NotSent, Refused) as outage:
             self._departures.note_outage(trial, outage)
             raise
@@ -143,7 +155,13 @@ class Generation:
         bill = bill_of(
             method, trial.stage.stop, body, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos
         )
-        return Served(body=body, response_id=response_id_of(body), bill=bill)
+        return Served(
+            body=body,
+            response_id=response_id_of(body),
+            bill=bill,
+            model_version=model_version_of(body),
+            finish_reasons=finish_reasons_of(body.get("candidates")),
+        )
 
     @asynccontextmanager
     async def _trial(self, way: Way, stage: Stage) -> AsyncIterator[Trial]:
@@ -207,6 +225,7 @@ class Generation:
     def note_first_chunk(self, trial: Trial, *, seconds: float) -> None:
         """Tell the metrics how long a stream's first chunk took."""
         target = trial.stage.stop.target
+        note(first_chunk_seconds=round(seconds, 6))
         self._metrics.upstream_first_chunk(target=target.kind, model=target.model, seconds=seconds)
         self._departures.note_first_chunk(trial, seconds=seconds)
 
@@ -234,6 +253,7 @@ class Generation:
             priced=bill.priced,
             settled_at=trial.attempt.settled_at or trial.attempt.reservation.dispatched_at,
             notices=(*way.plan.notices, *stop.notices, *bill.notices, *_notices_of(way)),
+            correlation_id=way.call.correlation_id,
         )
 
 

@@ -82,6 +82,7 @@ class Stop:
             price_version=self.prices.version,
             ceiling=amounts_of(self.opening),
             shrink=self.shrink if self.opening.max_output_tokens else None,
+            correlation_id=call.correlation_id,
         )
 
     def shrink(self, cost_nanos: int | None, output_tokens: int | None) -> Shrunk | None:

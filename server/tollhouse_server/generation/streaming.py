@@ -15,11 +15,12 @@ from typing import Any
 
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import response_id_of
-from tollhouse_server.generation.bills import bill_of_cut_stream, bill_of_stream
+from tollhouse_server.generation.bills import Bill, bill_of_cut_stream, bill_of_stream
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.guard import admitted
 from tollhouse_server.generation.keeping import record_of
+from tollhouse_server.generation.noting import finish_reasons_of, model_version_of
 from tollhouse_server.generation.steps import SteppedHold
 from tollhouse_server.generation.trials import Served, Trial
 from tollhouse_server.generation.way import BrokenMidStream, Way
@@ -240,7 +241,7 @@ class Passage:
         """Return what a stream came to that is finished."""
         stop, attempt = trial.stage.stop, trial.attempt
         bill = bill_of_stream(stop, self.meter, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos)
-        return Served(body={}, response_id=self.progress.response_id, bill=bill)
+        return self._served(bill)
 
     def cut(self, trial: Trial, steps: SteppedHold) -> Served:
         """Return what a stream came to that was ended for want of room; to be asked as soon as it is closed."""
@@ -256,7 +257,18 @@ class Passage:
         if steps.is_store_lost:
             # The booking waits for the ledger, as long as it takes; the listener need not.
             self._pipe.put_at_once(told)
-        return Served(body={}, response_id=self.progress.response_id, bill=bill, cut_off=told)
+        return self._served(bill, cut_off=told)
+
+    def _served(self, bill: Bill, *, cut_off: TollhouseError | None = None) -> Served:
+        progress = self.progress
+        return Served(
+            body={},
+            response_id=progress.response_id,
+            bill=bill,
+            cut_off=cut_off,
+            model_version=progress.model_version,
+            finish_reasons=progress.finish_reasons,
+        )
 
 
 @dataclass(slots=True)
@@ -265,6 +277,8 @@ class StreamProgress:
 
     chunks: int = 0
     response_id: str = ""
+    model_version: str = ""
+    finish_reasons: tuple[str, ...] = ()
     _seen: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _is_blocked: bool = False
@@ -278,11 +292,14 @@ class StreamProgress:
         """Take one chunk into account."""
         self.chunks += 1
         self.response_id = response_id_of(chunk) or self.response_id
+        self.model_version = model_version_of(chunk) or self.model_version
         for candidate in _objects(chunk.get("candidates")):
             index = candidate.get("index")
             index = index if type(index) is int else 0
             self._seen.add(index)
             if candidate.get("finishReason"):
+                if index not in self._finished:
+                    self.finish_reasons += finish_reasons_of([candidate])
                 self._finished.add(index)
         feedback = chunk.get("promptFeedback")
         self._is_blocked = self._is_blocked or (isinstance(feedback, Mapping) and bool(feedback.get("blockReason")))

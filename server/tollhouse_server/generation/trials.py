@@ -36,10 +36,13 @@ class Trial:
 class Served:
     """What an attempt brought. `body` is empty where the chunks were passed on already.
 
-    `cut_off` says why a stream was ended before it was finished; what it used is booked all the same.
+    `cut_off` says why a stream was ended before it was finished; what it used is booked all the same. `model_version`
+    and `finish_reasons` are Gemini's own words.
     """
 
     body: dict[str, Any]
     response_id: str
     bill: Bill
     cut_off: TollhouseError | None = None
+    model_version: str = ""
+    finish_reasons: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from tollhouse_server.errors import ResourceInUse, ResourceNotFound
 from tollhouse_server.ledger.tables import LimitRow
 from tollhouse_server.ledger.terms import Calendar, Window
 from tollhouse_server.ledger.windows import counted_starts, window_end, window_start
-from tollhouse_server.names import LimitName
+from tollhouse_server.names import DepartmentName, LimitName, ProjectName, Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,12 @@ class LimitView:
 
     row: LimitRow
     use: LimitUse
+
+    @property
+    def used_ratio(self) -> float:
+        """Return what is spent and reserved as a part of the amount; nothing fits into an amount of nothing."""
+        used, amount = self.use.held + self.use.settled, self.use.effective_amount
+        return used / amount if amount else 1.0
 
 
 async def create_limit(session: AsyncSession, row: LimitRow) -> LimitRow:
@@ -153,7 +159,7 @@ _COLUMNS: Final = tuple(LimitRow.model_fields)
 
 # The counters that begin late enough to count, and perhaps a few more: where windows are cut is for windows.py to say.
 # So a page is one question, and each limit's counters are found by their key however many it has.
-_VIEW: Final = f"""
+_EVERY: Final = f"""
 SELECT {", ".join(f'l."{column}"' for column in _COLUMNS)},
     moment.now, t.time_zone, t.fiscal_month_start_day,
     least(l.amount + coalesce(raised.amount, 0), 9223372036854775807)::bigint AS effective_amount,
@@ -176,12 +182,58 @@ LEFT JOIN LATERAL (
             WHEN 'HOUR' THEN interval '2 hours' WHEN 'DAY' THEN interval '26 hours'
             WHEN 'TOTAL' THEN interval '1000 years' ELSE interval '32 days' END
 ) AS late ON true
-WHERE l.tenant_id = :tenant AND l.state = 'ACTIVE' AND
 """  # noqa: S608 - the columns are those of the row
+_VIEW: Final = f"{_EVERY} WHERE l.tenant_id = :tenant AND l.state = 'ACTIVE' AND"
 
 _ONE: Final = text(f"{_VIEW} l.name = :name")
 _PAGE: Final = text(f"{_VIEW} l.name > :after ORDER BY l.name LIMIT :size")
 _PAGE_OF_SCOPES: Final = text(f"{_VIEW} l.scope = ANY(:scopes) AND l.name > :after ORDER BY l.name LIMIT :size")
+
+
+# Which limits are the fullest in their current window, by calendar arithmetic that is near enough to choose by: some of
+# them are looked at more closely then.
+_FULLEST: Final = text(f"""{_EVERY}
+WHERE (l.tenant_id, l.limit_id) IN (
+    SELECT i.tenant_id, i.limit_id
+    FROM usage_limit i JOIN tenant it ON it.tenant_id = i.tenant_id
+    CROSS JOIN LATERAL (SELECT clock_timestamp() AT TIME ZONE it.time_zone AS now) AS here
+    CROSS JOIN LATERAL (SELECT make_interval(days => it.fiscal_month_start_day - 1) AS fiscal) AS shift
+    LEFT JOIN LATERAL (
+        SELECT sum(ic.held + ic.settled) AS used FROM counter ic
+        WHERE ic.tenant_id = i.tenant_id AND ic.limit_id = i.limit_id AND ic.window_start >= CASE i."window"
+            WHEN 'TOTAL' THEN to_timestamp(0)
+            WHEN 'MONTH' THEN date_trunc('month', here.now) AT TIME ZONE it.time_zone
+            WHEN 'FISCAL_MONTH'
+                THEN (date_trunc('month', here.now - shift.fiscal) + shift.fiscal) AT TIME ZONE it.time_zone
+            WHEN 'DAY' THEN date_trunc('day', here.now) AT TIME ZONE it.time_zone
+            WHEN 'HOUR' THEN date_trunc('hour', clock_timestamp())
+            ELSE clock_timestamp() - interval '11 minutes' END
+    ) AS spent ON true
+    WHERE i.state = 'ACTIVE' AND i.metric = 'COST' AND (CAST(:tenant AS text) IS NULL OR i.tenant_id = :tenant)
+        AND (CAST(:department AS text) IS NULL OR split_part(i.scope, '/', 3) = 'departments'
+            AND split_part(i.scope, '/', 4) IN (
+            SELECT d.department_id FROM department d JOIN department top ON top.tenant_id = d.tenant_id
+            WHERE d.tenant_id = :tenant AND top.department_id = :department AND d.path <@ top.path
+        ))
+        AND (CAST(:project AS text) IS NULL OR split_part(i.scope, '/', 6) = :project)
+    ORDER BY coalesce(spent.used, 0)::float8 / greatest(i.amount, 1) DESC, i.tenant_id, i.limit_id LIMIT :size
+)
+""")  # noqa: S608 - put together from constants alone
+
+
+async def fullest_budgets(session: AsyncSession, scope: Scope | None, *, size: int) -> list[LimitView]:
+    """Return up to `size` money limits of a tenant, department or project and all below it, the fullest first.
+
+    None means all tenants. Of a project also the limits of its keys; what is above the scope is not told.
+    """
+    asked = {
+        "tenant": None if scope is None else scope.tenant,
+        "department": scope.department if isinstance(scope, DepartmentName | ProjectName) else None,
+        "project": scope.project if isinstance(scope, ProjectName) else None,
+        "size": size,
+    }
+    found = [_view(row) for row in await run_sql(session, _FULLEST, asked)]
+    return sorted(found, key=lambda one: (-one.used_ratio, one.row.tenant_id, one.row.name))
 
 
 async def view_limit(session: AsyncSession, name: LimitName) -> LimitView:

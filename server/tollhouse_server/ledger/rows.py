@@ -54,7 +54,7 @@ RECORD = Columns(
     "department_path text[], project_id text, credential_id text, principal_id text, method text, tier text,"
     "model text, account_id text, labels jsonb, price_version bigint, requests bigint, input_tokens bigint,"
     "output_tokens bigint, images bigint, cost_nanos bigint, ceiling_nanos bigint, usage jsonb, lines jsonb,"
-    "outcome text, response_id text, holds json"
+    "outcome text, response_id text, holds json, correlation_id text"
 )
 
 SUSPENSE = Columns(
@@ -103,6 +103,7 @@ def _terms_text(reservation: Reservation) -> str:
         "labels": terms.labels,
         "price_version": terms.price_version,
         "ceiling": tuple(terms.ceiling),
+        "correlation_id": terms.correlation_id,
     }
     if reservation.shares is not EVERYTHING:
         said["shares"] = tuple(reservation.shares)
@@ -150,6 +151,7 @@ def record_row(booking: Booking) -> tuple[object, ...]:
         settlement.outcome,
         settlement.response_id,
         reservation.holds_text,
+        terms.correlation_id,
     )
 
 
@@ -189,6 +191,8 @@ def reservation_of(row: "asyncpg.Record") -> Reservation:
         labels=said["labels"],
         price_version=said["price_version"],
         ceiling=Amounts(*said["ceiling"]),
+        # Attempts that a server before this one has sent have none.
+        correlation_id=said.get("correlation_id", ""),
     )
     return Reservation(
         terms=terms,

@@ -162,10 +162,11 @@ WHERE c.tenant_id = :tenant AND c.limit_id = moved.limit_id AND c.window_start =
 _ADJUST = """
 INSERT INTO usage_record (tenant_id, attempt_id, settled_at, kind, request_id, dispatched_at, worker_epoch,
     department_path, project_id, credential_id, principal_id, method, tier, model, account_id, labels, price_version,
-    requests, input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage, lines, outcome, response_id, holds)
+    requests, input_tokens, output_tokens, images, cost_nanos, ceiling_nanos, usage, lines, outcome, response_id, holds,
+    correlation_id)
 SELECT tenant_id, attempt_id, :now, 'ADJUSTMENT', request_id, dispatched_at, worker_epoch, department_path, project_id,
     credential_id, principal_id, method, tier, model, account_id, labels, price_version, :requests, :input_tokens,
-    :output_tokens, :images, :cost_nanos, ceiling_nanos, '{}', '[]', :outcome, response_id, holds
+    :output_tokens, :images, :cost_nanos, ceiling_nanos, '{}', '[]', :outcome, response_id, holds, correlation_id
 FROM usage_record WHERE tenant_id = :tenant AND attempt_id = :attempt AND kind = 'SUSPENSE'
 """
 

@@ -181,6 +181,7 @@ class CallTerms(NamedTuple):
     `ceiling` is its worst case. `first` is True for a call's first attempt: only that one claims the request id.
     `shrink(cost_nanos, output_tokens)` returns the largest call that fits what the limits still afford (None: no limit
     counts it), or None if that is not worth sending; without it the call is admitted whole or not at all.
+    `correlation_id` is that of the RPC.
     """
 
     attempt_id: UUID
@@ -196,6 +197,7 @@ class CallTerms(NamedTuple):
     price_version: int
     ceiling: Amounts
     shrink: Callable[[int | None, int | None], Shrunk | None] | None = None
+    correlation_id: str = ""
 
 
 class CounterKey(NamedTuple):

@@ -54,6 +54,7 @@ class UsageRecord:
     usage: Usage | None
     lines: tuple[ChargedLine, ...]
     outcome: str
+    correlation_id: str = ""
 
     @property
     def project_name(self) -> str:
@@ -72,6 +73,7 @@ class Receipt:
     cost_nanos: int
     lines: tuple[ChargedLine, ...]
     settled_at: datetime | None
+    correlation_id: str
 
 
 def receipt_of(records: Sequence[UsageRecord]) -> Receipt:
@@ -86,6 +88,7 @@ def receipt_of(records: Sequence[UsageRecord]) -> Receipt:
         cost_nanos=sum(record.cost_nanos for record in records),
         lines=lines,
         settled_at=None if last.kind is RecordKind.SUSPENSE else last.settled_at,
+        correlation_id=first.correlation_id,
     )
 
 

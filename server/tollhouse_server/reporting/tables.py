@@ -31,6 +31,7 @@ RECORD: Final = table(
     column("usage", JSONB),
     column("lines", JSONB),
     column("outcome", Text),
+    column("correlation_id", Text),
 )
 
 SUSPENSE: Final = table(

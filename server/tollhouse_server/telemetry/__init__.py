@@ -1,1 +1,1 @@
-"""What operators see: metrics (all declared in `declarations.py`), the endpoint that serves them, and the logs."""
+"""What operators see: metrics (all declared in `declarations`), the endpoint that serves them, and the logs."""

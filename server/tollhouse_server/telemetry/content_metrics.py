@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from tollhouse_server.telemetry import declarations as declared
+from tollhouse_server.telemetry.declarations import content as declared
 from tollhouse_server.telemetry.families import counter, gauge
 
 

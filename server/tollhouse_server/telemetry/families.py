@@ -6,11 +6,15 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tollhouse_server.telemetry.declarations import Declaration
+from tollhouse_server.telemetry.redaction import redacted
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 MOST_SERIES = 1000
-"""Label combinations kept per metric and process; one more is counted under `other`."""
+"""Label combinations kept per counter or gauge and process; one more is counted under `other`."""
+
+MOST_SAMPLES = 6000
+"""Samples kept per histogram and process: each combination has one for each bucket, and three. Enough for all RPCs."""
 
 OTHER = "other"
 # What a catalogue name, an enum or a gRPC method looks like; sentences and resource names as labels would never end.
@@ -20,23 +24,34 @@ _LABEL = re.compile(r"(?=.{1,100}\Z)(?:[A-Za-z0-9][A-Za-z0-9._:-]*|/[A-Za-z0-9._
 class Family(dict[tuple[str, ...], M], Generic[M]):
     """The children of one metric by label values: `family["/rpc", "OK"].inc()` is one dict look-up."""
 
-    def __init__(self, metric: M) -> None:
+    def __init__(self, metric: M, declaration: Declaration) -> None:
         super().__init__()
         self._metric: M = metric
+        self.label_names = declaration.labels
+        buckets = len(declaration.buckets)
+        self.most_series = MOST_SAMPLES // (buckets + 3) if buckets else MOST_SERIES
 
     def __missing__(self, values: tuple[str, ...]) -> M:
-        bounded = tuple(value if _LABEL.fullmatch(value) else OTHER for value in values)
-        if len(self) >= MOST_SERIES:
-            bounded = (OTHER,) * len(values)
-        child: M = self._metric.labels(*bounded)
-        if len(self) < MOST_SERIES:
-            self[values] = child
+        bounded = tuple(value if _is_label(value) else OTHER for value in values)
+        if bounded != values:
+            # Not kept under what it is not: such values would take the place of good ones.
+            return self[bounded]
+        if len(self) >= self.most_series:
+            return self._metric.labels(*(OTHER,) * len(values))
+        child: M = self._metric.labels(*values)
+        self[values] = child
         return child
+
+
+def _is_label(value: str) -> bool:
+    # What looks like a key is none, whatever else it looks like; asked once for each value that is good.
+    return _LABEL.fullmatch(value) is not None and redacted(value) == value
 
 
 def counter(declaration: Declaration, registry: CollectorRegistry) -> Family[Counter]:
     """Build a counter that has labels."""
-    return Family(Counter(declaration.name, declaration.meaning, declaration.labels, registry=registry))
+    metric = Counter(declaration.name, declaration.meaning, declaration.labels, registry=registry)
+    return Family(metric, declaration)
 
 
 def lone_counter(declaration: Declaration, registry: CollectorRegistry) -> Counter:
@@ -45,14 +60,14 @@ def lone_counter(declaration: Declaration, registry: CollectorRegistry) -> Count
 
 
 def histogram(declaration: Declaration, registry: CollectorRegistry) -> Histogram:
-    """Build a histogram; wrap it in a Family when it has labels."""
+    """Build a histogram that has no labels."""
     return Histogram(
         declaration.name, declaration.meaning, declaration.labels, registry=registry, buckets=declaration.buckets
     )
 
 
 def gauge(declaration: Declaration, registry: CollectorRegistry) -> Gauge:
-    """Build a gauge; wrap it in a Family when it has labels."""
+    """Build a gauge that has no labels."""
     if declaration.aggregation is None:
         raise ValueError(f"gauge {declaration.name} does not say how processes are aggregated")
     return Gauge(
@@ -62,3 +77,13 @@ def gauge(declaration: Declaration, registry: CollectorRegistry) -> Gauge:
         registry=registry,
         multiprocess_mode=declaration.aggregation,
     )
+
+
+def gauges(declaration: Declaration, registry: CollectorRegistry) -> Family[Gauge]:
+    """Build a gauge that has labels."""
+    return Family(gauge(declaration, registry), declaration)
+
+
+def histograms(declaration: Declaration, registry: CollectorRegistry) -> Family[Histogram]:
+    """Build a histogram that has labels."""
+    return Family(histogram(declaration, registry), declaration)

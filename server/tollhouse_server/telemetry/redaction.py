@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 REDACTED = "[redacted]"
 
@@ -20,6 +21,11 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE,
 )
+_MARKS = (
+    *(b"th_", b"AIza", b"AQ.", b"ya29.", b"hvs.", b"hvb.", b"hvr.", b"s.", b"b.", b"r."),
+    *(b"earer ", b"key=", b"://"),
+)
+"""Without one of them in it `_SECRETS` finds nothing in a text; they are looked for twenty times as quickly."""
 _SECRET_NAMES = frozenset(
     {"api_key", "authorization", "key_material", "password", "secret", "secret_id", "token", "x-goog-api-key"}
 )
@@ -28,6 +34,11 @@ _SECRET_NAMES = frozenset(
 def redacted(text: str) -> str:
     """Return `text` with everything that looks like a credential replaced."""
     return _SECRETS.sub(REDACTED, text)
+
+
+def may_hold_secret(text: bytes) -> bool:
+    """Tell whether `redacted` could find something in a text, in UTF-8 or JSON; False is certain."""
+    return any([mark in text for mark in _MARKS])  # noqa: C419 - no generator: it is asked for each line
 
 
 def redact_event(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +50,8 @@ def redacted_value(value: Any) -> Any:
     """Return a value as JSON has it, redacted throughout; what JSON does not have becomes its repr."""
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, Mapping):
         return {key: _redact_named(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

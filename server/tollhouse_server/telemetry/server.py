@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
-from tollhouse_server.telemetry.multiprocess import aggregated
+from tollhouse_server.telemetry.exposition import OPENMETRICS, TEXT, Exposition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +30,14 @@ async def always_ready() -> Condition:
 
 @asynccontextmanager
 async def serve_metrics(
-    port: int, directory: Path, *, host: str = "127.0.0.1", readiness: Readiness = always_ready
+    port: int, exposition: Exposition, *, host: str = "127.0.0.1", readiness: Readiness = always_ready
 ) -> AsyncIterator[int]:
     """Serve until the block is left; yield the port, which is a free one where 0 was asked for.
 
     Raises:
         OSError: the port is in use or may not be bound.
     """
-    runner = web.AppRunner(_application(directory, readiness), access_log=None)
+    runner = web.AppRunner(_application(exposition, readiness), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -47,11 +46,13 @@ async def serve_metrics(
         await runner.cleanup()
 
 
-def _application(directory: Path, readiness: Readiness) -> web.Application:
-    async def metrics(_: web.Request) -> web.Response:
+def _application(exposition: Exposition, readiness: Readiness) -> web.Application:
+    async def metrics(request: web.Request) -> web.Response:
+        # Only OpenMetrics has exemplars. Prometheus asks for it first, people and older collectors do not.
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         # Reading the files of every process takes milliseconds; the loop has other things to do.
-        body = await asyncio.to_thread(aggregated, directory)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(partial(exposition.render, openmetrics=openmetrics))
+        return web.Response(body=body, headers={"Content-Type": OPENMETRICS if openmetrics else TEXT})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

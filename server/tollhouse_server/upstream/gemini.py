@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tollhouse_server.telemetry.steps import trace_headers
 from tollhouse_server.upstream import answers
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Method, UpstreamCall
@@ -51,6 +52,7 @@ class GeminiUpstream:
                 "x-goog-api-key": call.key.strip(),
                 "content-type": "application/json",
                 ATTEMPT_HEADER: str(call.attempt_id),
+                **trace_headers(),
             },
             body=body,
             timeout_seconds=call.timeout_seconds,

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tollhouse_server.telemetry.steps import trace_headers
 from tollhouse_server.upstream import answers, openai_answers, openai_request
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.openai_chunks import ChunkTranslation
@@ -102,7 +103,7 @@ class OpenAICompatibleUpstream:
     async def _exchange(
         self, call: UpstreamCall, url: str, body: Mapping[str, Any], seconds: float
     ) -> AsyncIterator[HttpAnswer]:
-        headers = {"content-type": "application/json", ATTEMPT_HEADER: str(call.attempt_id)}
+        headers = {"content-type": "application/json", ATTEMPT_HEADER: str(call.attempt_id), **trace_headers()}
         key = "" if call.key == NO_KEY else call.key
         if key:
             headers["authorization"] = f"Bearer {key}"

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from tollhouse_server.telemetry.steps import trace_headers
 from tollhouse_server.upstream import answers, vertex_bodies, vertex_embeddings
 from tollhouse_server.upstream.http import HttpAnswer, Transport
 from tollhouse_server.upstream.protocol import ATTEMPT_HEADER, Method, UpstreamCall
@@ -80,6 +81,7 @@ class VertexUpstream:
                 "authorization": f"Bearer {token}",
                 "content-type": "application/json",
                 ATTEMPT_HEADER: str(call.attempt_id),
+                **trace_headers(),
             },
             body=body,
             timeout_seconds=until - time.monotonic(),

@@ -87,6 +87,11 @@ class VaultClient:
         """Return if Vault is there, unsealed, and takes our token."""
         await self._call(lambda client: client.auth.token.lookup_self(), "auth/token/lookup-self")
 
+    async def token_seconds_left(self) -> float:
+        """Return for how long Vault takes our token unless it is renewed; logs in again where it takes it no more."""
+        found = await self._call(lambda client: client.auth.token.lookup_self(), "auth/token/lookup-self")
+        return float(found["data"]["ttl"])
+
     async def read_secret(self, path: str, *, version: int | None = None) -> SecretFields:
         """Return the secret at `path`, its newest version or the one asked for.
 

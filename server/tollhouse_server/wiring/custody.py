@@ -58,7 +58,9 @@ async def open_custody(settings: Settings, stack: AsyncExitStack, metrics: Metri
     await watch.refresh()
     providers = _providers(settings, vault, upstreams.tokens)
     probe = UpstreamProbe(upstreams, destinations(lambda: catalogue.current))
-    rotations = Rotations(database, vault, providers, probe)
+    rotations = Rotations(
+        database, vault, providers, probe, note_promoted=lambda account: metrics.key_promoted(account=account)
+    )
     custody = Custody(database, rotations, UnusualUse(database, metrics), metrics, providers)
     return CustodyParts(custody=custody, watch=watch, vault=vault)
 

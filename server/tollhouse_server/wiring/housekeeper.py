@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from tollhouse_server.audit.store import forget_old_requests
-from tollhouse_server.background import background
+from tollhouse_server.background import Background, background
 from tollhouse_server.chargeback.wallets import WalletExpiry
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
@@ -18,11 +18,14 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
 from tollhouse_server.ledger.workers import Sweeper
+from tollhouse_server.readings.rounds import Most, Readings
 from tollhouse_server.reporting.retention import Retention
 from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.multiprocess import shared_directory
+from tollhouse_server.telemetry.vitals import Vitals
 from tollhouse_server.wiring.audit import open_audit_chores
 from tollhouse_server.wiring.content import open_content_chores
 from tollhouse_server.wiring.custody import open_custody
@@ -66,6 +69,8 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(WalletExpiry(database).run)
         tasks.keep(Deliveries(database, ways_of(settings)).run)
         tasks.keep(RollUps(database, metrics).run)
+        tasks.keep(Vitals(metrics, "housekeeper").run)
+        _read_for_metrics(settings, stack, tasks, metrics)
         tasks.keep(Retention(database, months=settings.usage_retention_months).run)
         tasks.keep(FindingRetention(database, days=settings.data_finding_days).run)
         verification = LedgerVerification(database, rollup_findings)
@@ -74,6 +79,17 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         with suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await parts.say_goodbye()
+
+
+def _read_for_metrics(settings: Settings, stack: AsyncExitStack, tasks: Background, metrics: Metrics) -> None:
+    """Read what the metrics tell of money, if there is anybody to tell it to."""
+    if (directory := shared_directory()) is None:
+        return
+    # Connections of its own: one of them makes this process the leader for as long as it lasts.
+    database = Database(required_dsn(settings), pool_size=2)
+    stack.push_async_callback(database.close)
+    most = Most(budgets=settings.metrics_top_budgets, departments=settings.metrics_top_departments)
+    tasks.keep(Readings(database, metrics, directory, most).run)
 
 
 async def _forget_old_requests(database: Database) -> None:

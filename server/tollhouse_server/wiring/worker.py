@@ -37,7 +37,10 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.settings import Settings
+from tollhouse_server.telemetry.logging import lines_dropped
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.observing import Observer
+from tollhouse_server.telemetry.vitals import Vitals
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
@@ -48,6 +51,7 @@ from tollhouse_server.wiring.documents import ways_of
 from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
+from tollhouse_server.wiring.operations import diagnosis_of
 from tollhouse_server.wiring.outside import (
     custodian_vault,
     data_policy_key,
@@ -56,11 +60,13 @@ from tollhouse_server.wiring.outside import (
     read_pepper,
     required_dsn,
 )
+from tollhouse_server.wiring.tracing import open_tracing
 from tollhouse_server.wiring.traffic import TrafficParts, open_traffic
 
 _log = structlog.get_logger(__name__)
 
-_KNOWING_CONNECTIONS = 3
+_KNOWING = 3
+"""Connections with which a worker learns of changes."""
 _GAUGE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0
 
@@ -119,17 +125,15 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         metrics.process_started(role="worker")
-        database = Database(required_dsn(settings))
+        # Connections of their own for questions whether one may: whoever changes something asks them while he holds
+        # another, and rows that others wait for.
+        database, knowing = Database(required_dsn(settings)), Database(required_dsn(settings), pool_size=_KNOWING)
         vault, custodian = gateway_vault(settings), custodian_vault(settings)
-        for opened in (database, vault, custodian):
+        for opened in (database, knowing, vault, custodian):
             stack.push_async_callback(opened.close)
         pepper = await read_pepper(vault)
-        # Connections of its own: whoever changes something holds one, and rows that others wait for, while he asks here
-        # whether he may.
-        knowing = Database(required_dsn(settings), pool_size=_KNOWING_CONNECTIONS)
-        stack.push_async_callback(knowing.close)
         knowledge = await open_knowledge(settings, knowing, vault, pepper, metrics)
-        ledger = await open_ledger(settings, stack, metrics)
+        ledger, tracing = await open_ledger(settings, stack, metrics), await open_tracing(settings, stack, metrics)
         upstreams = await stack.enter_async_context(open_upstreams(token_urls=settings.upstream_token_urls))
         tasks = await stack.enter_async_context(background())
         stack.callback(connections.hurry, ledger.pool)
@@ -161,11 +165,13 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             generation=generation,
             keys=keys,
             audit=audit,
+            upstream=upstreams,
         )
-        server = GrpcioServer(_chain(settings, knowledge, metrics, audit), methods, settings, metrics)
-        for parts in (ledger, traffic, knowledge.identity, server, content, audit):
+        server = GrpcioServer(_chain(settings, knowledge, metrics, audit, tracing.observer), methods, settings, metrics)
+        for parts in (ledger, traffic, knowledge.identity, server, content, audit, tracing):
             parts.run_in(tasks)
         runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)
+        tasks.keep(Vitals(metrics, "worker").run)
         for run in (*runs, findings.run, refused_spend.run, partial(_gauges, metrics, knowledge, ledger)):
             tasks.keep(run)
         yield Worker(
@@ -182,7 +188,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
         )
 
 
-def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts) -> Chain:
+def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts, observer: Observer) -> Chain:
     return Chain(
         directory=knowledge.directory,
         authorizer=knowledge.authorizer,
@@ -190,6 +196,7 @@ def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: Au
         default_deadline_seconds=settings.default_deadline_seconds,
         max_message_bytes=settings.max_message_bytes,
         refusals=audit.witness,
+        observer=observer,
     )
 
 
@@ -245,6 +252,7 @@ def _methods(
     generation: Generation,
     keys: TenantKeys,
     audit: AuditParts,
+    upstream: Upstream,
 ) -> list[Method]:
     pages = PageTokens(derived(pepper, "pages"))
     parts = services.ServiceParts(
@@ -269,6 +277,14 @@ def _methods(
         keys=keys,
         audit=audit.service(pages),
         witness=audit.witness,
+        diagnosis=diagnosis_of(
+            settings,
+            gateway=gateway,
+            custodian=custodian,
+            catalogue=lambda: knowledge.catalogue.current,
+            ring=knowledge.keys,
+            upstream=upstream,
+        ),
         generation=GenerationService(
             generation=generation,
             streaming=Streaming(generation),
@@ -285,6 +301,7 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
     while True:
         state = knowledge.keys.state
         metrics.queued_works(ledger.tick.queued)
+        metrics.observing.log_lines_dropped(lines_dropped())
         metrics.vault_seen(up=state.vault_reachable)
         metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)

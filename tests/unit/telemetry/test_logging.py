@@ -3,13 +3,19 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import structlog
-from tollhouse_server.telemetry.logging import configure_logging, log_call
-from tollhouse_server.telemetry.redaction import REDACTED, redacted
+from hypothesis import given
+from hypothesis import strategies as st
+from tollhouse_server.telemetry.lines import LineWriter
+from tollhouse_server.telemetry.logging import configure_logging, lines_dropped
+from tollhouse_server.telemetry.observing import Observer
+from tollhouse_server.telemetry.redaction import REDACTED, may_hold_secret, redacted
 
 # Put together at run time: whole, they would look like secrets to whoever scans the repository.
 CANARIES = {
@@ -26,12 +32,19 @@ CANARIES = {
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
     stream = io.StringIO()
+    with restored_logging():
+        configure_logging(log_format="json", stream=stream)
+        yield stream
+
+
+@contextmanager
+def restored_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    configure_logging(log_format="json", stream=stream)
-    yield stream
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("tollhouse_server.calls").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -76,11 +89,72 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 
 def test_call_is_one_line_with_level_by_outcome(output: io.StringIO) -> None:
     """An operator finds a call by its fields, and a defect by its level."""
-    logger = structlog.get_logger("tollhouse_server.api")
+    observer = Observer()
 
-    log_call(logger, rpc="X.Y", code="OK", seconds=0.12345678, scope="tenants/acme")
-    log_call(logger, rpc="X.Y", code="INTERNAL", seconds=1.0)
+    for code in ("OK", "INTERNAL"):
+        notes = observer.begin("X.Y", {})
+        notes.facts["tenant"] = "acme"
+        notes.finish(code)
 
     first, second = events(output)
-    assert (first["event"], first["code"], first["seconds"], first["scope"]) == ("call", "OK", 0.123457, "tenants/acme")
+    assert (first["event"], first["rpc"], first["code"], first["tenant"]) == ("call", "X.Y", "OK", "acme")
     assert (first["level"], second["level"]) == ("info", "error")
+
+
+@pytest.mark.parametrize("canary", CANARIES.values(), ids=CANARIES.keys())
+def test_key_in_a_fact_of_a_call_is_blotted_out(output: io.StringIO, canary: str) -> None:
+    """The short way of calls' lines looks for secrets too, in values and in what is nested in them."""
+    notes = Observer().begin("X.Y", {"x-correlation-id": canary})
+    notes.facts.update(reason=canary, finish_reasons=(f"was {canary}",))
+
+    notes.finish("OK")
+
+    assert secret_part(canary) not in output.getvalue()
+    assert output.getvalue().count(REDACTED) == 2
+
+
+@given(st.text(max_size=20), st.sampled_from(sorted(CANARIES.values())), st.text(max_size=20))
+def test_what_redaction_finds_has_a_mark(before: str, canary: str, after: str) -> None:
+    """A line without a mark is not looked through: the marks must be in all that redaction knows."""
+    text = before + canary + after
+
+    assert redacted(text) == text or may_hold_secret(text.encode())
+
+
+def test_level_of_one_logger_leaves_the_others() -> None:
+    """Whoever wants no line of a call that went well still hears of defects, and of everything else."""
+    output = io.StringIO()
+    with restored_logging():
+        configure_logging(levels={"tollhouse_server.calls": "warning"}, log_format="json", stream=output)
+        for code in ("OK", "INTERNAL"):
+            Observer().begin("X.Y", {}).finish(code)
+        structlog.get_logger("tollhouse_server.other").info("seen")
+
+    assert [event.get("code", event["event"]) for event in events(output)] == ["INTERNAL", "seen"]
+
+
+def test_line_that_cannot_be_written_is_counted_and_breaks_nothing() -> None:
+    """A closed pipe or a full disk is no reason for a call to fail."""
+    with restored_logging():
+        closed = io.StringIO()
+        configure_logging(log_format="json", stream=closed)
+        closed.close()
+        Observer().begin("X.Y", {}).finish("OK")
+
+        assert lines_dropped() == 1
+
+
+def test_reader_who_does_not_read_delays_nobody() -> None:
+    """Lines wait, then are dropped and counted; those that wait are written as soon as somebody reads again."""
+    reading, writing = os.pipe()
+    writer = LineWriter(writing).start()
+
+    for _ in range(25_000):
+        writer.write(b"x" * 99 + b"\n")
+    with os.fdopen(reading, "rb") as pipe:
+        dropped = writer.dropped
+        written = b"".join(pipe.read(100) for _ in range(25_000 - dropped))
+    os.close(writing)
+
+    assert 0 < dropped < 10_000
+    assert len(written) == (25_000 - dropped) * 100

@@ -105,6 +105,7 @@ class GenerationService:
             on_device=routing.on_device,
             deadline=call.deadline,
             permit=call.permit,
+            correlation_id=call.correlation_id,
         )
 
     def _body(self, request: Message) -> dict[str, Any]:

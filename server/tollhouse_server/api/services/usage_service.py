@@ -207,4 +207,5 @@ def _receipt(receipt: Receipt) -> generation_pb2.Receipt:
         cost=money(receipt.cost_nanos),
         lines=map(line_message, receipt.lines),
         settled_at=timestamp(receipt.settled_at),
+        correlation_id=receipt.correlation_id,
     )

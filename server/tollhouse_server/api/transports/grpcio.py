@@ -17,6 +17,7 @@ from tollhouse_server.background import Background
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 
+_CORRELATION_ID = "x-tollhouse-correlation-id"
 _KEEPALIVE_MILLISECONDS = 30_000
 # Above our own limit, so that a message a little too large gets our error, which names both sizes.
 _MESSAGE_HEADROOM_BYTES = 1024 * 1024
@@ -100,20 +101,25 @@ class GrpcioServer:
 
     def _unary_of(self, method: Method) -> Any:
         async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            arrival = self._arrival(body, context)
             try:
-                return await self._chain.unary(method, self._arrival(body, context))
+                answer = await self._chain.unary(method, arrival)
             except CallFailed as failed:
-                await context.abort_with_status(_grpc_status(failed.status))
+                await context.abort_with_status(_grpc_status(failed.status, arrival))
+            context.set_trailing_metadata(_trailer(arrival))
+            return answer
 
         return serve
 
     def _stream_of(self, method: Method) -> Any:
         async def serve(body: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+            arrival = self._arrival(body, context)
             try:
-                async for message in self._chain.stream(method, self._arrival(body, context)):
+                async for message in self._chain.stream(method, arrival):
                     yield message
             except CallFailed as failed:
-                await context.abort_with_status(_grpc_status(failed.status))
+                await context.abort_with_status(_grpc_status(failed.status, arrival))
+            context.set_trailing_metadata(_trailer(arrival))
 
         return serve
 
@@ -164,8 +170,14 @@ def _certificates(settings: Settings, metrics: Metrics | None) -> Certificates |
     return Certificates(files, metrics)
 
 
-def _grpc_status(status: status_pb2.Status) -> Any:
-    return rpc_status.to_status(status)
+def _grpc_status(status: status_pb2.Status, arrival: Arrival) -> Any:
+    made: Any = rpc_status.to_status(status)
+    return made._replace(trailing_metadata=(*made.trailing_metadata, *_trailer(arrival)))
+
+
+def _trailer(arrival: Arrival) -> tuple[tuple[str, str], ...]:
+    """Return what every caller is told at the end: by what name operators know his call."""
+    return ((_CORRELATION_ID, arrival.correlation_id),)
 
 
 def _serialized(message: Any) -> bytes:

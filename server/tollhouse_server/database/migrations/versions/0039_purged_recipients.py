@@ -9,7 +9,9 @@ depends_on = None
 
 _HAS_WAY = "to_folder OR to_bucket OR cardinality(recipients) > 0"
 
-_DROP = "-- squawk-ignore ban-drop-constraint\nALTER TABLE delivery_schedule DROP CONSTRAINT delivery_schedule_ways_check"
+_DROP = (
+    "-- squawk-ignore ban-drop-constraint\nALTER TABLE delivery_schedule DROP CONSTRAINT delivery_schedule_ways_check"
+)
 _ADD = "ALTER TABLE delivery_schedule ADD CONSTRAINT delivery_schedule_ways_check CHECK ({check}) NOT VALID"
 
 

@@ -1,0 +1,1 @@
+"""How it is going, and what is wrong: what `tollhouse top` and `tollhouse doctor` ask for."""

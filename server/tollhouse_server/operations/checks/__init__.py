@@ -1,0 +1,1 @@
+"""The checks of `tollhouse doctor`, by what they look at; `registry.py` lists them all."""

@@ -1,0 +1,279 @@
+"""What Prometheus gets: the metrics of all processes added up, the leader's readings, and the supervisor's own.
+
+Quick at any size: the keys in the files of the processes are parsed once, and lines of text are prepared once, so that
+a scrape only adds doubles and joins strings.
+"""
+
+import threading
+from bisect import insort
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Final
+
+from tollhouse_server.telemetry.declarations import DECLARATIONS, Declaration, Kind
+from tollhouse_server.telemetry.exemplars import Exemplar, all_exemplars, forget_exemplars
+from tollhouse_server.telemetry.readings import Reading, published, withdraw_of
+from tollhouse_server.telemetry.worker_files import ENDED, Key, WorkerFile, add_up, files_in
+
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+OwnReadings = Callable[[], Iterable[Reading]]
+"""What the process that serves the metrics says itself."""
+
+
+def nothing() -> Iterable[Reading]:
+    """Say nothing of one's own."""
+    return ()
+
+
+Values = list[float | None]
+"""The value of every series, None where no living process has it."""
+
+
+@dataclass(slots=True)
+class _Child:
+    """One histogram of a family: the slots of its buckets, the lowest first, and of its sum."""
+
+    labels: tuple[str, ...]
+    text: str
+    buckets: list[tuple[float, int]] = field(default_factory=list)
+    sum_slot: int = -1
+    # What was shown last, and of which values.
+    counted: list[float | None] = field(default_factory=list)
+    shown: str = ""
+
+
+class Exposition:
+    """The metrics of one server, from the files in a directory. Blocking, and safe from any thread."""
+
+    def __init__(self, directory: Path, own: OwnReadings = nothing) -> None:
+        self._directory = directory
+        self._own = own
+        self._lock = threading.Lock()
+        self._files: dict[Path, WorkerFile] = {}
+        self._slots: dict[Key, int] = {}
+        # By slot: the line up to its value, the value shown last, and the whole line with it. From one scrape to the
+        # next most stays as it was, and to write a number costs more than all the rest.
+        self._lines: list[str] = []
+        self._last: Values = []
+        self._shown: list[str] = []
+        self._simple: dict[str, list[int]] = {}
+        self._histograms: dict[str, dict[tuple[tuple[str, str], ...], _Child]] = {}
+
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """Return the metrics of now in the text format, or in OpenMetrics with exemplars."""
+        with self._lock:
+            values = self._values()
+            readings = {one.declaration.name: one for one in (*published(self._directory), *self._own())}
+            exemplars = all_exemplars(self._directory) if openmetrics else {}
+            parts: list[str] = []
+            for declaration in DECLARATIONS:
+                if declaration.kind is Kind.HISTOGRAM:
+                    lines = self._histogram_lines(declaration, values, exemplars)
+                else:
+                    lines = self._simple_lines(declaration, values, readings)
+                if lines:
+                    parts.append(_head(declaration, openmetrics=openmetrics))
+                    parts += lines
+        return ("".join(parts) + ("# EOF\n" if openmetrics else "")).encode()
+
+    def end(self, pid: int) -> None:
+        """Take the gauges of a process that ended out of the picture; what it counted stays, and its files go."""
+        with self._lock:
+            self._open_files()
+            for file in [one for one in self._files.values() if one.pid == str(pid)]:
+                archive = file.path.with_name(f"{file.kind}_{ENDED}.db")
+                if not file.kind.startswith("gauge"):
+                    add_up([archive, file.path], archive)
+                for path in (archive, file.path):
+                    if path in self._files:
+                        self._drop(self._files[path])
+                file.path.unlink(missing_ok=True)
+            forget_exemplars(self._directory, pid)
+            withdraw_of(self._directory, pid)
+
+    def lowest(self, declaration: Declaration) -> dict[tuple[str, ...], float]:
+        """Return the values of a gauge by its labels, the lowest over the living processes."""
+        with self._lock:
+            self._open_files()
+            found: dict[tuple[str, ...], float] = {}
+            wanted = set(self._simple.get(declaration.name, ()))
+            keys = {slot: key for key, slot in self._slots.items() if slot in wanted}
+            for file in (one for one in self._files.values() if one.kind == "gauge_livemin"):
+                for slot, value in zip(file.slots, file.values(), strict=True):
+                    if slot in wanted:
+                        labels = tuple(text for _, text in keys[slot].labels)
+                        found[labels] = min(value, found.get(labels, value))
+        return found
+
+    # --- files ---
+
+    def _open_files(self) -> None:
+        paths = files_in(self._directory)
+        for gone in self._files.keys() - set(paths):
+            self._drop(self._files[gone])
+        for path in paths:
+            file = self._files.setdefault(path, WorkerFile(path))
+            try:
+                for key in file.refresh():
+                    file.slots.append(self._slot(key))
+            except FileNotFoundError:
+                self._drop(file)
+
+    def _drop(self, file: WorkerFile) -> None:
+        file.close()
+        del self._files[file.path]
+
+    def _slot(self, key: Key) -> int:
+        if key not in self._slots:
+            self._slots[key] = len(self._lines)
+            self._lines.append(f"{key.sample}{_labels(key.labels)} ")
+            self._last.append(None)
+            self._shown.append("")
+            self._sort_in(key, self._slots[key])
+        return self._slots[key]
+
+    def _sort_in(self, key: Key, slot: int) -> None:
+        """Remember what a series is a part of."""
+        if key.sample.endswith(("_bucket", "_sum")):
+            labels = tuple((label, value) for label, value in key.labels if label != "le")
+            made = _Child(tuple(value for _, value in labels), _labels(labels))
+            child = self._histograms.setdefault(key.metric, {}).setdefault(labels, made)
+            if key.sample.endswith("_sum"):
+                child.sum_slot = slot
+            else:
+                insort(child.buckets, (float(dict(key.labels)["le"]), slot))
+        else:
+            self._simple.setdefault(key.sample, []).append(slot)
+
+    def _values(self) -> Values:
+        self._open_files()
+        values: Values = [None] * len(self._lines)
+        times: dict[int, float] = {}
+        for file in self._files.values():
+            _ADD[file.kind](file, values, times)
+        return values
+
+    # --- lines ---
+
+    def _simple_lines(self, declaration: Declaration, values: Values, readings: dict[str, Reading]) -> list[str]:
+        if one := readings.get(declaration.name):
+            return _reading_lines(one)
+        last, shown, lines = self._last, self._shown, []
+        for slot in self._simple.get(declaration.name, ()):
+            value = values[slot]
+            if value is None:
+                continue
+            if value != last[slot]:
+                last[slot], shown[slot] = value, f"{self._lines[slot]}{value!r}\n"
+            lines.append(shown[slot])
+        return lines
+
+    def _histogram_lines(
+        self,
+        declaration: Declaration,
+        values: Values,
+        exemplars: dict[tuple[str, tuple[str, ...], int], Exemplar],
+    ) -> list[str]:
+        lines: list[str] = []
+        for child in self._histograms.get(declaration.name, {}).values():
+            counted = [values[child.sum_slot], *[values[slot] for _, slot in child.buckets]]
+            told = (
+                [exemplars.get((declaration.name, child.labels, at)) for at in range(len(counted))] if exemplars else []
+            )
+            if any(told):
+                lines.append(self._histogram(declaration, child, counted, told))
+                continue
+            if counted != child.counted:
+                child.counted, child.shown = counted, self._histogram(declaration, child, counted, told)
+            lines.append(child.shown)
+        return lines
+
+    def _histogram(self, declaration: Declaration, child: _Child, counted: Values, told: list[Exemplar | None]) -> str:
+        counts = list(accumulate(value or 0.0 for value in counted[1:]))
+        suffixes = [_suffix(one) for one in told[: len(counts)]] or [""] * len(counts)
+        lines = [
+            f"{self._lines[slot]}{count!r}{suffix}\n"
+            for (_, slot), count, suffix in zip(child.buckets, counts, suffixes, strict=True)
+        ]
+        lines.append(f"{declaration.name}_count{child.text} {counts[-1]!r}\n")
+        lines.append(f"{self._lines[child.sum_slot]}{counted[0] or 0.0!r}\n")
+        return "".join(lines)
+
+
+def _add(file: WorkerFile, values: Values, _: dict[int, float]) -> None:
+    for slot, value in zip(file.slots, file.values(), strict=True):
+        values[slot] = value + (values[slot] or 0.0)
+
+
+def _highest(file: WorkerFile, values: Values, _: dict[int, float]) -> None:
+    for slot, value in zip(file.slots, file.values(), strict=True):
+        before = values[slot]
+        values[slot] = value if before is None or value > before else before
+
+
+def _lowest(file: WorkerFile, values: Values, _: dict[int, float]) -> None:
+    for slot, value in zip(file.slots, file.values(), strict=True):
+        before = values[slot]
+        values[slot] = value if before is None or value < before else before
+
+
+def _newest(file: WorkerFile, values: Values, times: dict[int, float]) -> None:
+    for slot, value, at in zip(file.slots, file.values(), file.times(), strict=True):
+        # 0: never set, but there because the gauge has no labels.
+        if at > times.get(slot, 0.0):
+            values[slot], times[slot] = value, at
+
+
+_ADD: Final = {
+    "counter": _add,
+    "histogram": _add,
+    "gauge_livesum": _add,
+    "gauge_livemax": _highest,
+    "gauge_livemin": _lowest,
+    "gauge_livemostrecent": _newest,
+}
+
+
+def _head(declaration: Declaration, *, openmetrics: bool) -> str:
+    name = declaration.name
+    if openmetrics and declaration.kind is Kind.COUNTER:
+        # There the type is of the metric, and `_total` belongs to its samples.
+        name = name.removesuffix("_total")
+    meaning = declaration.meaning.replace("\\", r"\\").replace("\n", r"\n")
+    if openmetrics:
+        meaning = meaning.replace('"', r"\"")
+    return f"# HELP {name} {meaning}\n# TYPE {name} {declaration.kind}\n"
+
+
+def _reading_lines(reading: Reading) -> list[str]:
+    labels = reading.declaration.labels
+    if not labels:
+        return [f"{reading.declaration.name} {float(value)!r}\n" for value in reading.values.values()]
+    form = reading.declaration.name + "{" + ",".join(f'{label}="%s"' for label in labels) + "} %r\n"
+    return [
+        form % (*(values if _is_plain("".join(values)) else map(_escaped, values)), float(value))
+        for values, value in reading.values.items()
+    ]
+
+
+def _is_plain(text: str) -> bool:
+    return not ('"' in text or "\\" in text or "\n" in text)
+
+
+def _labels(labels: Iterable[tuple[str, str]]) -> str:
+    text = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+    return f"{{{text}}}" if text else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _suffix(exemplar: Exemplar | None) -> str:
+    if exemplar is None:
+        return ""
+    return f' # {{trace_id="{_escaped(exemplar.trace_id)}"}} {exemplar.value!r} {exemplar.at_seconds:.3f}'

@@ -1,0 +1,41 @@
+"""What a process says of itself as long as it lives: how late its event loop is, and its exemplars."""
+
+import asyncio
+import os
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.multiprocess import shared_directory
+
+_BEAT_SECONDS: Final = 1.0
+_BEATS: Final = 15
+"""As far back as a scrape every 15 seconds looks."""
+
+_BEATS_TO_WRITE: Final = 5
+
+
+class Vitals:
+    """Measures how late the process comes to what is due, once a second."""
+
+    def __init__(self, metrics: Metrics, role: str, *, beat_seconds: float = _BEAT_SECONDS) -> None:
+        self._beat_seconds = beat_seconds
+        self._metrics = metrics
+        self._role = role
+
+    async def run(self) -> None:
+        """Measure for ever."""
+        loop, lags = asyncio.get_running_loop(), deque([0.0], _BEATS)
+        beats = 0
+        while True:
+            due = loop.time() + self._beat_seconds
+            await asyncio.sleep(self._beat_seconds)
+            lags.append(max(0.0, loop.time() - due))
+            self._metrics.event_loop_lag(role=self._role, seconds=max(lags))
+            beats += 1
+            directory = shared_directory()
+            if directory is not None and beats % _BEATS_TO_WRITE == 0:
+                # A full disk is no reason to end: there are no exemplars then.
+                with suppress(OSError):
+                    self._metrics.exemplars.write(directory, os.getpid())

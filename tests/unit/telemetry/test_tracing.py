@@ -1,0 +1,232 @@
+"""Spans are written as OpenTelemetry reads them, and a collector that is slow, dead or full costs no call anything."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from tollhouse_server.errors import InvalidRequest
+from tollhouse_server.telemetry.collector import open_collector
+from tollhouse_server.telemetry.observing import Observer, Sampling
+from tollhouse_server.telemetry.otlp import spans_of
+from tollhouse_server.telemetry.steps import UPSTREAM, CallNotes, current_notes, note, noting, step, trace_headers
+from tollhouse_server.telemetry.tracing import MOST_WAITING, SpanExport
+
+from tests.drivers.collector import Collector, running_collector
+
+KEY = "th_" + "live_k1a2b3_" + "s" * 32
+ATTEMPT = UUID("01a20041-c922-7d5e-b53c-6b02ba3b2082")
+_UPSTREAM_FACTS = {
+    "method": "generateContent",
+    "model": "gemini-3.5-flash",
+    "target": "gemini_api",
+    "account": "main",
+    "region": "",
+    "address": "https://generativelanguage.googleapis.com",
+    "attempt_id": ATTEMPT,
+}
+
+
+@dataclass(slots=True)
+class Counted:
+    """Counts spans."""
+
+    spans: Counter[str] = field(default_factory=Counter)
+
+    def spans_sent(self, count: int) -> None:
+        self.spans["sent"] += count
+
+    def spans_dropped(self, count: int, *, cause: str) -> None:
+        self.spans[cause] += count
+
+
+def finished_call(code: str = "OK", **facts: object) -> CallNotes:
+    """Return the notes of a call with two steps."""
+    taken: list[CallNotes] = []
+    observer = Observer(sampling=Sampling(ratio=1.0), traced=taken.append, hands_on=True)
+    notes = observer.begin("GenerationService.GenerateContent", {})
+    with noting(notes):
+        note(**facts)
+        with step("authenticate"):
+            pass
+        with step(UPSTREAM, **_UPSTREAM_FACTS) as upstream:
+            upstream.note(finish_reasons=("STOP",), tokens={"input": 3, "output": 70_000})
+    notes.finish(code)
+    assert taken == [notes]
+    return notes
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with running_collector() as running:
+        yield running
+
+
+def test_what_is_written_is_what_opentelemetry_reads() -> None:
+    """The messages are written by hand; the generated ones are the referee."""
+    notes = finished_call(tenant="acme", cost_nanos=-(2**40), attempts=200, first_chunk_seconds=0.25, asked="x" * 300)
+
+    root, authenticate, upstream = ScopeSpans.FromString(spans_of(notes)).spans
+    values = {pair.key: pair.value for pair in root.attributes}
+    assert (root.trace_id.hex(), root.parent_span_id) == (notes.trace.trace_id, b"")
+    assert root.span_id == authenticate.parent_span_id == upstream.parent_span_id
+    assert (root.kind, authenticate.kind, upstream.kind) == (root.SPAN_KIND_SERVER, 1, root.SPAN_KIND_CLIENT)
+    assert root.start_time_unix_nano == notes.began_at_nanos
+    assert root.start_time_unix_nano <= authenticate.start_time_unix_nano <= upstream.start_time_unix_nano
+    assert upstream.end_time_unix_nano <= root.end_time_unix_nano
+    assert values["tollhouse.cost_nanos"].int_value == -(2**40)
+    assert values["tollhouse.first_chunk_seconds"].double_value == 0.25
+    assert len(values["tollhouse.asked"].string_value) == 256
+    said = {pair.key: pair.value for pair in upstream.attributes}
+    assert [one.string_value for one in said["gen_ai.response.finish_reasons"].array_value.values] == ["STOP"]
+    assert said["gen_ai.usage.output_tokens"].int_value == 70_000
+    assert said["tollhouse.attempt_id"].string_value == str(ATTEMPT)
+    assert (said["server.address"].string_value, said["server.port"].int_value) == (
+        "generativelanguage.googleapis.com",
+        443,
+    )
+
+
+def test_key_in_a_fact_is_blotted_out_of_spans() -> None:
+    """The second wall stands here too."""
+    notes = finished_call(asked=KEY, reason=f"was {KEY}")
+
+    assert KEY.encode() not in spans_of(notes)
+
+
+def test_defects_and_failed_steps_are_errors_and_refusals_are_not() -> None:
+    """An alert on errors must not ring because somebody's budget is used up."""
+    failed = finished_call("UNAVAILABLE")
+    failed.steps[1].error = "Broken"
+    refused = finished_call("RESOURCE_EXHAUSTED")
+
+    spans = [ScopeSpans.FromString(spans_of(notes)).spans for notes in (failed, refused)]
+    assert [[span.status.code for span in of_call] for of_call in spans] == [[2, 0, 2], [0, 0, 0]]
+
+
+async def test_traces_arrive(collector: Collector) -> None:
+    """With the headers that the collector wants to see, and what the process says of itself."""
+    counted = Counted()
+    async with open_collector(collector.url, None) as sender:
+        export = SpanExport(sender, counted, resource={"service.name": "tollhouse"})
+        for _ in range(300):
+            export.take(finished_call())
+        await export.drain()
+
+    assert counted.spans == {"sent": 900, "unreachable": 0}
+    assert len(collector.spans) == 900
+    assert collector.resources[0] == {"service.name": "tollhouse"}
+    assert collector.headers[0]["content-type"] == "application/x-protobuf"
+
+
+@pytest.mark.parametrize("answer", [None, 503, 400])
+async def test_collector_that_does_not_take_spans_holds_up_nobody(answer: int | None) -> None:
+    """Spans wait, are dropped and counted; a call that ends takes no longer."""
+    counted, notes = Counted(), finished_call()
+    with running_collector(answer) as collector:
+        async with open_collector(collector.url, None) as sender:
+            export = SpanExport(sender, counted, resource={})
+            task = asyncio.create_task(export.run())
+            began_at = time.perf_counter()
+            for number in range(2 * MOST_WAITING):
+                export.take(notes)
+                if number % 256 == 0:
+                    await asyncio.sleep(0)
+            seconds = time.perf_counter() - began_at
+            task.cancel()
+            await asyncio.wait([task])
+            collector.released.set()
+
+    assert seconds < 2
+    assert counted.spans["full"] > 0
+    assert counted.spans["sent"] == 0
+
+
+async def test_dead_collector_is_told_of_once(collector: Collector) -> None:
+    """Nobody listens; what waits at the end is counted, and the end is not held up."""
+    counted = Counted()
+    async with open_collector("http://127.0.0.1:9", None) as sender:
+        export = SpanExport(sender, counted, resource={})
+        export.take(finished_call())
+        await export.drain()
+
+    assert counted.spans["unreachable"] == 3
+
+
+async def test_collectors_headers_come_from_a_file(collector: Collector, tmp_path: Path) -> None:
+    """A token belongs neither into arguments nor into the environment."""
+    file = tmp_path / "headers"
+    file.write_text("authorization: Basic abc=\nx-scope-orgid: acme\n")
+
+    async with open_collector(collector.url, file) as sender:
+        await sender.send(b"")
+
+    assert (collector.headers[0]["authorization"], collector.headers[0]["x-scope-orgid"]) == ("Basic abc=", "acme")
+
+
+@pytest.mark.parametrize("text", ["no header", "na me: x", "name: with\x00nul"])
+async def test_file_that_is_none_of_headers_is_refused_without_being_quoted(tmp_path: Path, text: str) -> None:
+    """A server that cannot show its token should say so before it serves."""
+    file = tmp_path / "headers"
+    file.write_text(text)
+
+    with pytest.raises(InvalidRequest) as raised:
+        async with open_collector("http://127.0.0.1:9", file):
+            pass
+
+    assert text not in str(raised.value)
+    assert "line 1" in str(raised.value.violations)
+
+
+def test_trace_goes_on_below_the_attempt_where_that_is_wanted() -> None:
+    """What came is handed on as it came where this server makes no spans; without leave nothing is."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = []
+    for observer in (Observer(), Observer(hands_on=True), Observer(hands_on=True, sampling=Sampling(ratio=1.0))):
+        with noting(observer.begin("X.Y", {"traceparent": parent})), step(UPSTREAM, **_UPSTREAM_FACTS):
+            headers.append(trace_headers().get("traceparent", ""))
+
+    assert headers[:2] == ["", parent]
+    assert headers[2].startswith(parent[:36])
+    assert headers[2] != parent
+
+
+async def test_call_that_outlives_its_rpc_is_told_of_when_it_has_ended() -> None:
+    """A caller who hangs up does not hide what his call cost."""
+    ended: list[CallNotes] = []
+    notes = Observer(sampling=Sampling(ratio=1.0), traced=ended.append).begin("X.Y", {})
+    with noting(notes):
+        notes.keep_open()
+    notes.finish("CANCELLED")
+    before = list(ended)
+    notes.close()
+
+    assert (before, ended) == ([], [notes])
+
+
+def test_what_serves_no_call_notes_nothing() -> None:
+    """The server's own work goes the same ways."""
+    with step("reserve") as nothing:
+        nothing.note(cost_nanos=1)
+        note(tenant="acme")
+
+    assert current_notes() is None
+    assert trace_headers() == {}
+
+
+def test_who_does_not_trace_loads_nothing_of_it() -> None:
+    """Each module costs each process memory and time at its start."""
+    code = (
+        "import sys, tollhouse_server.wiring.tracing;"
+        "print([n for n in sys.modules if 'opentelemetry' in n or n.endswith(('.otlp', 'telemetry.tracing'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
