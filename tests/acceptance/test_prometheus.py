@@ -157,6 +157,8 @@ def answers(server_forks: Forks, tollhouse_forks: Forks) -> Iterator[Answers]:
             company.until(expression)
         mixed_load(company)
         company.until("sum(rate(tollhouse_images_total[1m])) > 0")
+        # The last of its group: with it the others are there too.
+        company.until("tollhouse:calls_slowed:ratio_rate3d")
         found.ask(HEALTHY)
         for trouble in TROUBLES:
             trouble(company, partial(found.ask, trouble.__name__))
