@@ -4,10 +4,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 means a free one."""
 
 UPSTREAM_KINDS = ("gemini_api", "vertex", "openai_compatible")
 """The kinds of upstream. The name of an upstream address is its kind, or begins with it and a hyphen."""
