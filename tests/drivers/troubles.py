@@ -112,13 +112,19 @@ _TOO_LONG_ANSWER: Mapping[str, object] = {
 
 
 def queue_is_full(watched: Watched, ask: Ask) -> None:
-    """Have more calls come at once than there are places, upstream and in the queue."""
+    """Have more calls come at once than there are places, upstream and in the queue; again, so that counts rise."""
     watched.fault("slow", delay_seconds=0.5)
-    watched.at_once(64, prompt("Hello"))
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not watched.prometheus.query(_SHED_AND_WAITED):
+        assert time.monotonic() < deadline, "no call waits, or none is shed"
+        watched.at_once(64, prompt("Hello"))
     watched.clear_faults()
-    watched.until("tollhouse_shed_calls_total")
-    watched.until("rate(tollhouse_call_wait_seconds_count[1m]) > 0")
     ask()
+
+
+_SHED_AND_WAITED = (
+    "sum(rate(tollhouse_call_wait_seconds_count[1m])) > 0 and sum(rate(tollhouse_shed_calls_total[1m])) > 0"
+)
 
 
 def credentials_are_tried(watched: Watched, ask: Ask) -> None:
