@@ -9,7 +9,7 @@ AUDIT_UNSIGNED = gauge(
 )
 AUDIT_ANCHORED = gauge(
     "tollhouse_audit_anchored_timestamp_seconds",
-    "When all checkpoints of audit were last seen in the anchor outside the database, since 1970; 0 before that.",
+    "When all checkpoints of audit were last seen in the anchor outside the database, since 1970; absent before that.",
     "livemostrecent",
 )
 AUDIT_FAILURES = counter(

@@ -35,7 +35,7 @@ LEDGER_FINDINGS = gauge(
 )
 LEDGER_VERIFIED = gauge(
     "tollhouse_ledger_verified_timestamp_seconds",
-    "When the ledger was last verified at night to the end, since 1970; 0 in a server that has not done it yet.",
+    "When the ledger was last verified at night to the end, since 1970; absent in a server that has not done it yet.",
     "livemostrecent",
 )
 TENANTS_BEHIND = gauge(
