@@ -39,6 +39,8 @@ def test_suspense_is_resolved_and_the_ledger_adds_up(
     break_calls(running_stack, 4)
     broken = [tollhouse("generate", "Hello", key=company.key) for _ in range(4)]
     assert {one.returncode for one in broken} != {0}
+    # Until a worker has heard of the policy, a call that breaks is sent again, and served.
+    served *= 1 + sum(one.returncode == 0 for one in broken)
 
     entries = tollhouse.json("ledger", "suspense", "list", *at)
     names = [entry["name"].rsplit("/", 1)[1] for entry in entries]

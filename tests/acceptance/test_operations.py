@@ -1,13 +1,22 @@
 """How it is going and what is wrong, as an operator and as a tenant's people see it: CLI, server, ledger."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.drivers.callers import generation_stub, prompt
 from tests.drivers.command_line import CommandLine, Company
-from tests.drivers.stack import RunningStack
+from tests.drivers.places import servers_place
+from tests.drivers.stack import RunningStack, running_stack_in
+
+
+@pytest.fixture(scope="module")
+def running_stack() -> Iterator[RunningStack]:
+    """A server of this module's own: in one that others share, what they do is found."""
+    with servers_place("stack") as directory, running_stack_in(directory, workers=1) as stack:
+        yield stack
 
 
 def checks(tollhouse: CommandLine, *options: str, key: str = "") -> dict[str, dict[str, str]]:
