@@ -87,7 +87,7 @@ class Supervisor:
         """
         roles = self._plan.roles()
         missing = [index for index in range(len(roles)) if not self._is_serving(index)]
-        seen = await asyncio.to_thread(self.exposition.lowest, PART_UP)
+        seen = await asyncio.to_thread(self.exposition.values_of, PART_UP)
         down = {part for (part,), is_up in seen.items() if not is_up}
         problems, remarks = [], [f"{_name(roles, index)} is not running" for index in missing]
         if sum(roles[index] == "worker" for index in missing) == self._plan.workers:

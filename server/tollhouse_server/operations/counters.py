@@ -1,29 +1,26 @@
-"""What the processes of one server have counted, from the same values as its metrics port shows."""
+"""What the processes of one server have counted, read as its metrics port reads it."""
 
 import asyncio
 import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.samples import Sample
-
 from tollhouse_server.telemetry.declarations import calls, processes
 from tollhouse_server.telemetry.declarations.declaration import CALL_BUCKETS
-from tollhouse_server.telemetry.multiprocess import shared_with_other_processes
+from tollhouse_server.telemetry.exposition import Exposition
+from tollhouse_server.telemetry.multiprocess import shared_directory
 
 FRESH_SECONDS: Final = 1.0
 """For so long what was read is given again: reading takes milliseconds for every process of the server."""
 
-# Of these, `cached` is part of `prompt`.
-_PARTS: Final = frozenset({"cached"})
+# Part of `prompt`.
+_CACHED: Final = "cached"
 
 
 @dataclass(slots=True)
@@ -41,17 +38,19 @@ class Counters:
 
     server_id: str
     read_at: datetime
-    rpcs: Mapping[str, RpcCounts]
-    reasons: Mapping[str, int]
-    tokens: int
-    in_flight: int
-    processes: Mapping[str, int]
+    rpcs: Mapping[str, RpcCounts] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    in_flight: int = 0
+    processes: Mapping[str, int] = field(default_factory=dict)
 
 
 class LiveCounters:
     """Reads the counters of this server when asked, and not more often than FRESH_SECONDS."""
 
     def __init__(self) -> None:
+        directory = shared_directory()
+        self._exposition = None if directory is None else Exposition(directory)
         self._reading = asyncio.Lock()
         self._read: tuple[float, Counters] | None = None
 
@@ -59,13 +58,9 @@ class LiveCounters:
         """Return the counters; all zero in a process that shares none with others."""
         async with self._reading:
             if self._read is None or time.monotonic() - self._read[0] > FRESH_SECONDS:
-                counters = await asyncio.to_thread(_counters)
+                counters = await asyncio.to_thread(counters_of, self._exposition)
                 self._read = time.monotonic(), counters
             return self._read[1]
-
-
-def _counters() -> Counters:
-    return counters_of(_samples(), server_id=server_id(), read_at=datetime.now(UTC))
 
 
 def server_id() -> str:
@@ -78,53 +73,33 @@ def server_version() -> str:
     return version("tollhouse")
 
 
-def _samples() -> list[Sample]:
-    if not shared_with_other_processes():
-        return []
-    registry = CollectorRegistry()
-    collector = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return [sample for metric in collector.collect() for sample in metric.samples]  # type: ignore[no-untyped-call]
-
-
-def counters_of(samples: Iterable[Sample], *, server_id: str, read_at: datetime) -> Counters:
-    """Return the counters that samples in Prometheus' form make."""
-    by_name: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_name[sample.name].append(sample)
-    rpcs: dict[str, RpcCounts] = defaultdict(RpcCounts)
-    for sample in by_name[calls.CALLS.name]:
-        counts = rpcs[sample.labels["rpc"]]
-        if sample.labels["code"] == "OK":
-            counts.ok += int(sample.value)
-        else:
-            counts.errors += int(sample.value)
-    for sample in by_name[f"{calls.CALL_DURATION.name}_bucket"]:
-        rpcs[sample.labels["rpc"]].durations[_bucket(sample.labels["le"])] = int(sample.value)
-    for counts in rpcs.values():
-        counts.durations = _apart(counts.durations)
-    return Counters(
-        server_id=server_id,
-        read_at=read_at,
-        rpcs=dict(sorted(rpcs.items())),
-        reasons=_by(by_name[calls.REFUSALS.name], "reason"),
-        tokens=sum(int(one.value) for one in by_name[calls.TOKENS.name] if one.labels["kind"] not in _PARTS),
-        in_flight=sum(int(one.value) for one in by_name[calls.IN_FLIGHT_CALLS.name]),
-        processes=_by(by_name[processes.PROCESSES.name], "role"),
+def counters_of(exposition: Exposition | None) -> Counters:
+    """Return the counters of now. Blocking."""
+    found = Counters(server_id=server_id(), read_at=datetime.now(UTC))
+    if exposition is None:
+        return found
+    tokens = exposition.values_of(calls.TOKENS)
+    return replace(
+        found,
+        rpcs=_rpcs(exposition),
+        reasons=_by_label(exposition.values_of(calls.REFUSALS)),
+        tokens=sum(int(count) for (_, _, kind), count in tokens.items() if kind != _CACHED),
+        in_flight=sum(int(count) for count in exposition.values_of(calls.IN_FLIGHT_CALLS).values()),
+        processes=_by_label(exposition.values_of(processes.PROCESSES)),
     )
 
 
-def _bucket(bound: str) -> int:
-    """Return which bucket has this upper bound; the last one has none."""
-    return len(CALL_BUCKETS) if bound == "+Inf" else CALL_BUCKETS.index(float(bound))
+def _rpcs(exposition: Exposition) -> Mapping[str, RpcCounts]:
+    rpcs: dict[str, RpcCounts] = defaultdict(RpcCounts)
+    for (rpc, code), count in exposition.values_of(calls.CALLS).items():
+        if code == "OK":
+            rpcs[rpc].ok += int(count)
+        else:
+            rpcs[rpc].errors += int(count)
+    for (rpc,), counts in exposition.counts_of(calls.CALL_DURATION).items():
+        rpcs[rpc].durations = [int(count) for count in counts]
+    return dict(sorted(rpcs.items()))
 
 
-def _apart(counts: list[int]) -> list[int]:
-    """Return counts of which each has those before it, without those."""
-    return [count - before for before, count in zip([0, *counts], counts, strict=False)]
-
-
-def _by(samples: Iterable[Sample], label: str) -> dict[str, int]:
-    found: dict[str, int] = defaultdict(int)
-    for sample in samples:
-        found[sample.labels[label]] += int(sample.value)
-    return dict(sorted(found.items()))
+def _by_label(values: Mapping[tuple[str, ...], float]) -> dict[str, int]:
+    return {label: int(count) for (label,), count in sorted(values.items())}

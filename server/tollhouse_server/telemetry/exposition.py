@@ -1,5 +1,7 @@
 """What Prometheus gets: the metrics of all processes added up, the leader's readings, and the supervisor's own.
 
+Whoever else asks what the processes have counted reads it here too: `values_of` and `counts_of`.
+
 Quick at any size: the keys in the files of the processes are parsed once, and lines of text are prepared once, so that
 a scrape only adds doubles and joins strings.
 """
@@ -55,8 +57,9 @@ class Exposition:
         self._lock = threading.Lock()
         self._files: dict[Path, WorkerFile] = {}
         self._slots: dict[Key, int] = {}
-        # By slot: the line up to its value, the value shown last, and the whole line with it. From one scrape to the
-        # next most stays as it was, and to write a number costs more than all the rest.
+        # By slot: what it is, the line up to its value, the value shown last, and the whole line with it. From one
+        # scrape to the next most stays as it was, and to write a number costs more than all the rest.
+        self._keys: list[Key] = []
         self._lines: list[str] = []
         self._last: Values = []
         self._shown: list[str] = []
@@ -88,35 +91,37 @@ class Exposition:
                 archive = file.path.with_name(f"{file.kind}_{ENDED}.db")
                 if not file.kind.startswith("gauge"):
                     add_up([archive, file.path], archive)
-                for path in (archive, file.path):
-                    if path in self._files:
-                        self._drop(self._files[path])
+                self._drop(file)
                 file.path.unlink(missing_ok=True)
             forget_exemplars(self._directory, pid)
             withdraw_of(self._directory, pid)
 
-    def lowest(self, declaration: Declaration) -> dict[tuple[str, ...], float]:
-        """Return the values of a gauge by its labels, the lowest over the living processes."""
+    def values_of(self, declaration: Declaration) -> dict[tuple[str, ...], float]:
+        """Return what the processes say of a counter or gauge together, by the values of its labels."""
         with self._lock:
-            self._open_files()
-            found: dict[tuple[str, ...], float] = {}
-            wanted = set(self._simple.get(declaration.name, ()))
-            keys = {slot: key for key, slot in self._slots.items() if slot in wanted}
-            for file in (one for one in self._files.values() if one.kind == "gauge_livemin"):
-                for slot, value in zip(file.slots, file.values(), strict=True):
-                    if slot in wanted:
-                        labels = tuple(text for _, text in keys[slot].labels)
-                        found[labels] = min(value, found.get(labels, value))
-        return found
+            values = self._values(_kind_of(declaration))
+            told = {
+                slot: value for slot in self._simple.get(declaration.name, ()) if (value := values[slot]) is not None
+            }
+            return {_in_order(declaration, self._keys[slot].labels): value for slot, value in told.items()}
+
+    def counts_of(self, declaration: Declaration) -> dict[tuple[str, ...], list[float]]:
+        """Return what the processes counted in each bucket of a histogram, the infinite one last, by its labels."""
+        with self._lock:
+            values = self._values(_kind_of(declaration))
+            return {
+                _in_order(declaration, labels): [values[slot] or 0.0 for _, slot in child.buckets]
+                for labels, child in self._histograms.get(declaration.name, {}).items()
+            }
 
     # --- files ---
 
     def _open_files(self) -> None:
-        paths = files_in(self._directory)
-        for gone in self._files.keys() - set(paths):
-            self._drop(self._files[gone])
-        for path in paths:
-            file = self._files.setdefault(path, WorkerFile(path))
+        found = files_in(self._directory)
+        for file in [one for one in self._files.values() if found.get(one.path) != one.inode]:
+            self._drop(file)
+        for path, inode in found.items():
+            file = self._files.setdefault(path, WorkerFile(path, inode))
             try:
                 for key in file.refresh():
                     file.slots.append(self._slot(key))
@@ -130,6 +135,7 @@ class Exposition:
     def _slot(self, key: Key) -> int:
         if key not in self._slots:
             self._slots[key] = len(self._lines)
+            self._keys.append(key)
             self._lines.append(f"{key.sample}{_labels(key.labels)} ")
             self._last.append(None)
             self._shown.append("")
@@ -149,12 +155,14 @@ class Exposition:
         else:
             self._simple.setdefault(key.sample, []).append(slot)
 
-    def _values(self) -> Values:
+    def _values(self, kind: str | None = None) -> Values:
+        """Return the values of all series, or of those alone that are in files of one kind."""
         self._open_files()
         values: Values = [None] * len(self._lines)
         times: dict[int, float] = {}
         for file in self._files.values():
-            _ADD[file.kind](file, values, times)
+            if kind is None or file.kind == kind:
+                _ADD[file.kind](file, values, times)
         return values
 
     # --- lines ---
@@ -236,6 +244,17 @@ _ADD: Final = {
     "gauge_livemin": _lowest,
     "gauge_livemostrecent": _newest,
 }
+
+
+def _kind_of(declaration: Declaration) -> str:
+    """Return the kind of the files that hold a metric."""
+    return f"{declaration.kind}_{declaration.aggregation}" if declaration.kind is Kind.GAUGE else declaration.kind
+
+
+def _in_order(declaration: Declaration, labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the values of labels as they are declared; files have them in the order of their names."""
+    by_name = dict(labels)
+    return tuple(by_name[name] for name in declaration.labels)
 
 
 def _head(declaration: Declaration, *, openmetrics: bool) -> str:

@@ -35,9 +35,13 @@ class Key:
 
 @dataclass(slots=True)
 class WorkerFile:
-    """One file: `slots` says to which series each of its values belongs, in the order of `places`."""
+    """One file: `slots` says to which series each of its values belongs, in the order of `places`.
+
+    `inode` tells it from another one that has taken its place.
+    """
 
     path: Path
+    inode: int
     slots: list[int] = field(default_factory=list)
     _places: list[int] = field(default_factory=list)
     _used: int = _FIRST_ENTRY
@@ -112,10 +116,11 @@ def _key(text: bytes) -> Key:
     return Key(metric, sample, tuple(sorted(labels.items())))
 
 
-def files_in(directory: Path) -> list[Path]:
-    """Return the files of all processes, but for those that were opened just now and hold nothing."""
+def files_in(directory: Path) -> dict[Path, int]:
+    """Return the files of all processes and their inodes, without those that were opened just now and hold nothing."""
     with os.scandir(directory) as entries:
-        return sorted(Path(one.path) for one in entries if one.name.endswith(".db") and one.stat().st_size)
+        found = {Path(one.path): one.inode() for one in entries if one.name.endswith(".db") and one.stat().st_size}
+    return dict(sorted(found.items()))
 
 
 def add_up(paths: Iterable[Path], total: Path) -> None:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from tollhouse_server.telemetry.declarations.calls import CALL_DURATION, CALLS
 from tollhouse_server.telemetry.declarations.processes import PART_UP
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.multiprocess import prepare_directory
@@ -120,6 +121,21 @@ def test_dead_process_keeps_its_counts_and_loses_its_gauges(workers: Workers) ->
     assert 'tollhouse_part_up{part="vault"} 1.0' in seen
 
 
+def test_whoever_else_reads_sees_what_processes_counted_that_ended(workers: Workers) -> None:
+    """The supervisor puts another file in the place of the one that the reader has open."""
+    supervisor, reader = Exposition(workers.directory), Exposition(workers.directory)
+    for calls in (3, 4):
+        process = workers.start("up", calls)
+        reader.values_of(CALLS)
+        process.kill()
+        process.wait()
+        supervisor.end(process.pid)
+        reader.values_of(CALLS)
+
+    assert reader.values_of(CALLS) == {("X.Y", "OK"): 7.0}
+    assert sum(reader.counts_of(CALL_DURATION)["X.Y",]) == 7
+
+
 def test_process_that_never_looks_into_a_part_says_nothing_of_it(workers: Workers) -> None:
     """The housekeeper does not look into Vault; that must not read as Vault being down."""
     workers.start("up", 1)
@@ -185,10 +201,10 @@ def test_a_part_is_down_when_one_process_cannot_reach_it(workers: Workers) -> No
     """Readiness asks for the worst view."""
     workers.start("up", 1)
     exposition = Exposition(workers.directory)
-    before = exposition.lowest(PART_UP)
+    before = exposition.values_of(PART_UP)
     workers.start("down", 1)
 
-    after = exposition.lowest(PART_UP)
+    after = exposition.values_of(PART_UP)
 
     assert before == {("vault",): 1.0}
     assert after == {("vault",): 0.0}
