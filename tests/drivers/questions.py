@@ -35,7 +35,6 @@ SEEN_SOON = (
 """What is there after two rounds of readings at most; what is unusual is so in the light of a past put there before."""
 
 EMPTY_WHEN_HEALTHY = {
-    "tollhouse_limit_alerts_total": "finance_has_work",
     "LIMIT_EXCEEDED": "finance_has_work",
     "tollhouse_breaker_state": "breaker_is_open",
     "tollhouse_breaker_changes_total": "breaker_is_open",

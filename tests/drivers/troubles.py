@@ -46,7 +46,7 @@ def finance_has_work(watched: Watched, ask: Ask) -> None:
     watched.until('tollhouse_budget_used_ratio{limit="small"} > 0.1')
     watched.until('tollhouse_reconciliation_variance_dollars{verdict="blocking"} > 0')
     watched.until("tollhouse_reconciliation_age_seconds")
-    watched.until("tollhouse_limit_alerts_total")
+    watched.until("sum(tollhouse_limit_alerts_total) > 0")
     ask()
     watched.tollhouse.ok("limits", "delete", "small", "--tenant", "demo", "--yes")
 
@@ -76,19 +76,16 @@ def _import_bill(watched: Watched) -> None:
 
 
 def breaker_is_open(watched: Watched, ask: Ask) -> None:
-    """Have an operator open the breaker of every target, so that nothing serves; twice, so that the count rises."""
-    opening = ("breakers", "open", "main", "--reason", "a trial", "--yes")
-    for _ in range(2):
-        watched.tollhouse.ok(*opening)
-        watched.until("tollhouse_breaker_state == 2")
-        _call_until(watched, 'tollhouse_refusals_total{reason="TARGETS_UNHEALTHY"}')
-        watched.until('ALERTS{alertname="TollhouseBreakerOpen",alertstate="firing"}')
-        ask()
-        watched.tollhouse.ok("breakers", "auto", "main")
-        watched.until("max(tollhouse_breaker_state) < 2")
-        _until_ended(watched, "TollhouseBreakerOpen")
-    watched.until("increase(tollhouse_breaker_changes_total[2m]) > 0")
+    """Have an operator open the breaker of every target, so that nothing serves."""
+    watched.tollhouse.ok("breakers", "open", "main", "--reason", "a trial", "--yes")
+    watched.until("tollhouse_breaker_state == 2")
+    watched.until('increase(tollhouse_breaker_changes_total{state="open"}[2m]) > 0')
+    _call_until(watched, 'tollhouse_refusals_total{reason="TARGETS_UNHEALTHY"}')
+    watched.until('ALERTS{alertname="TollhouseBreakerOpen",alertstate="firing"}')
     ask()
+    watched.tollhouse.ok("breakers", "auto", "main")
+    watched.until("max(tollhouse_breaker_state) < 2")
+    _until_ended(watched, "TollhouseBreakerOpen")
 
 
 def upstream_fails(watched: Watched, ask: Ask) -> None:
@@ -167,11 +164,8 @@ def _token() -> str:
 
 
 def keys_are_changed(watched: Watched, ask: Ask) -> None:
-    """Rotate a key twice, and be without any after it was refused."""
+    """Rotate a key, and be without any after it was refused."""
     _add_key(watched, "second", "--replaces", "first")
-    watched.until("tollhouse_upstream_key_promotions_total")
-    _add_key(watched, "other")
-    _add_key(watched, "another", "--replaces", "other")
     watched.until("increase(tollhouse_upstream_key_promotions_total[2m]) > 0")
     watched.fault("403")
     _call_until(watched, "tollhouse_upstream_key_refusals_total")

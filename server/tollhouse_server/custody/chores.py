@@ -152,8 +152,11 @@ class Custody:
             StoreUnavailable: PostgreSQL is gone.
         """
         async with self._database.transaction() as session:
+            accounts = await account_store.list_accounts(session)
             rows = await store.open_rotations(session)
             overdue = await store.count_overdue(session, default_days=DEFAULT_POLICY.rotation_period.days)
+        for account in accounts:
+            self._metrics.key_promotions_begin(account=account.account_id)
         for step in Step:
             ages = [_age_seconds(row) for row in rows if row.step == step]
             self._metrics.key_rotations(step=step.value, count=len(ages), oldest_seconds=max(ages, default=0.0))

@@ -116,7 +116,9 @@ class Readings:
 
     async def _count_alerts(self, session: AsyncSession, until: datetime) -> None:
         """Count what limits have raised since the last round; a new leader begins with what comes."""
-        if self._alerts_since is not None:
+        if self._alerts_since is None:
+            self._metrics.limit_alerts_begin()
+        else:
             for raised in await budget_store.raised_alerts(session, self._alerts_since, until):
                 self._metrics.limit_alerts(
                     kind=raised.kind.lower(), threshold_per_cent=raised.threshold, count=raised.count

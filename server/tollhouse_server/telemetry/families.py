@@ -42,6 +42,10 @@ class Family(dict[tuple[str, ...], M], Generic[M]):
         self[values] = child
         return child
 
+    def begin(self, *values: str) -> None:
+        """Show 0 from now on: only after that is what is counted first a rise, as Prometheus' `increase` sees it."""
+        _ = self[values]
+
 
 def _is_label(value: str) -> bool:
     # What looks like a key is none, whatever else it looks like; asked once for each value that is good.

@@ -28,6 +28,10 @@ class KeyMetrics:
         """Note that a rotation has put a new key of the account in use."""
         self._key_promotions[(account,)].inc()
 
+    def key_promotions_begin(self, *, account: str) -> None:
+        """Show 0 promotions of the account's keys until there is one."""
+        self._key_promotions.begin(account)
+
     def key_rotations(self, *, step: str, count: int, oldest_seconds: float) -> None:
         """Set how many rotations are at a step, and how long the oldest of them has been."""
         self._key_rotations[(step,)].set(count)

@@ -40,10 +40,15 @@ class UpstreamMetrics:
         labels = (account, region or "none", model)
         self._breaker_state[labels].set(state)
         self._breaker_forced[labels].set(forced)
+        self._breaker_changes.begin(*labels, "open")
 
     def breaker_changed(self, *, account: str, region: str, model: str, state: str) -> None:
         """Count a change of a breaker to `state`: closed, half_open or open."""
-        self._breaker_changes[account, region or "none", model, state].inc()
+        target = (account, region or "none", model)
+        # Of breakers that never open there is one series, and not three.
+        for after in ("half_open", "closed"):
+            self._breaker_changes.begin(*target, after)
+        self._breaker_changes[*target, state].inc()
 
     def retry_refused(self) -> None:
         """Count a further attempt that the retry budget did not afford."""

@@ -116,6 +116,7 @@ async def test_what_waits_and_what_is_late_is_measured(rig: Rig) -> None:
     assert age > 172_000
     assert value("tollhouse_upstream_keys_overdue") == 1.0
     assert value("tollhouse_upstream_key_rotations_failing") == 0.0
+    assert value("tollhouse_upstream_key_promotions_total", {"account": rig.account_id}) == 0.0
 
 
 async def test_it_runs_a_rotation_to_its_end_by_itself(rig: Rig) -> None:

@@ -132,7 +132,7 @@ async def test_alerts_are_counted_once_each_from_when_somebody_leads(
     def alerts(kind: str, threshold: str) -> float | None:
         return ours.registry.get_sample_value("tollhouse_limit_alerts_total", {"kind": kind, "threshold": threshold})
 
-    assert (alerts("threshold", "50"), alerts("threshold", "80"), alerts("threshold", "100")) == (None, 1, 1)
+    assert (alerts("threshold", "50"), alerts("threshold", "80"), alerts("threshold", "100")) == (0, 1, 1)
     assert alerts("passed", "none") == 1
 
 

@@ -65,6 +65,25 @@ def test_every_change_is_logged_and_counted_and_the_state_is_a_gauge(log: list[M
     assert registry.get_sample_value("tollhouse_breaker_changes_total", labels) == 2
 
 
+def test_the_first_change_is_a_rise_of_the_count(log: list[MutableMapping[str, Any]]) -> None:
+    """Prometheus sees no rise in a series that begins at 1."""
+    registry = CollectorRegistry()
+    breakers = Breakers(on_change=breaker_events(Metrics(registry)))
+
+    def changes(state: str) -> float | None:
+        labels = {"account": "east", "region": "none", "model": "flash", "state": state}
+        return registry.get_sample_value("tollhouse_breaker_changes_total", labels)
+
+    call(breakers, Verdict.SUCCESS)
+    called = [changes(state) for state in ("open", "half_open", "closed")]
+    call(breakers, Verdict.FAILURE, times=5)
+    opened = [changes(state) for state in ("open", "half_open", "closed")]
+
+    assert called == [0, None, None]
+    assert opened == [1, 0, 0]
+    assert len(log) == 1
+
+
 def test_a_report_says_what_the_breakers_are() -> None:
     """What is written is what is read."""
     breakers = Breakers(clock=lambda: 100.0, chance=lambda: 0.0)
