@@ -6,6 +6,7 @@ bucket, and writes them to a file beside its metrics every few seconds if there 
 
 import time
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,16 +42,18 @@ class Exemplars:
         self._kept[place] = Exemplar(trace_id, value, time.time())
         self._is_new = True
 
-    def write(self, directory: Path, pid: int) -> None:
-        """Let the server of metrics have what is new since the last time."""
-        if not self._is_new:
-            return
-        self._is_new = False
-        lines = [
-            [name, labels, bucket, one.trace_id, one.value, one.at_seconds]
-            for (name, labels, bucket), one in self._kept.items()
-        ]
-        replace_file(_file(directory, pid), lines)
+    def news(self) -> dict[_Place, Exemplar]:
+        """Return what is kept, nothing if none of it is new since the last time."""
+        is_new, self._is_new = self._is_new, False
+        return dict(self._kept) if is_new else {}
+
+
+def write_exemplars(directory: Path, pid: int, kept: Mapping[_Place, Exemplar]) -> None:
+    """Let the server of metrics have what a process keeps. Blocking."""
+    lines = [
+        [name, labels, bucket, one.trace_id, one.value, one.at_seconds] for (name, labels, bucket), one in kept.items()
+    ]
+    replace_file(_file(directory, pid), lines)
 
 
 def all_exemplars(directory: Path) -> dict[_Place, Exemplar]:

@@ -6,6 +6,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Final
 
+from tollhouse_server.telemetry.exemplars import write_exemplars
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.multiprocess import shared_directory
 
@@ -34,8 +35,12 @@ class Vitals:
             lags.append(max(0.0, loop.time() - due))
             self._metrics.event_loop_lag(role=self._role, seconds=max(lags))
             beats += 1
-            directory = shared_directory()
-            if directory is not None and beats % _BEATS_TO_WRITE == 0:
-                # A full disk is no reason to end: there are no exemplars then.
-                with suppress(OSError):
-                    self._metrics.exemplars.write(directory, os.getpid())
+            if beats % _BEATS_TO_WRITE == 0:
+                await self._write_exemplars()
+
+    async def _write_exemplars(self) -> None:
+        directory = shared_directory()
+        if directory is not None and (news := self._metrics.exemplars.news()):
+            # A full disk is no reason to end: there are no exemplars then.
+            with suppress(OSError):
+                await asyncio.to_thread(write_exemplars, directory, os.getpid(), news)

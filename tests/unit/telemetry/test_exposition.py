@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest, parser
 from prometheus_client.openmetrics import parser as openmetrics
 from tollhouse_server.telemetry.declarations import calls, ledger, money, processes
-from tollhouse_server.telemetry.exemplars import Exemplars, all_exemplars
+from tollhouse_server.telemetry.exemplars import Exemplars, all_exemplars, write_exemplars
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.families import MOST_SERIES, OTHER, counter
 from tollhouse_server.telemetry.metrics import Metrics
@@ -124,10 +124,10 @@ def test_a_traced_call_is_the_example_of_its_bucket(tmp_path: Path) -> None:
     """In OpenMetrics only: the plain text format knows no exemplars."""
     one, other = Exemplars(), Exemplars()
     one.note(calls.CALL_DURATION, ("X.Y",), 0.04, "a" * 32)
-    one.write(tmp_path, 1)
+    write_exemplars(tmp_path, 1, one.news())
     other.note(calls.CALL_DURATION, ("X.Y",), 0.03, "b" * 32)
     other.note(calls.CALL_DURATION, ("X.Y",), 999.0, "c" * 32)
-    other.write(tmp_path, 2)
+    write_exemplars(tmp_path, 2, other.news())
 
     found = all_exemplars(tmp_path)
 
