@@ -1,18 +1,16 @@
 """What a check of `tollhouse doctor` found, wherever it was made, and how it is shown."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tollhouse_admin.failures import without_keys
-from tollhouse_admin.output import UNWRAPPED_WIDTH
+from tollhouse_admin.output import write_drawn
 from tollhouse_admin.plain_text import one_line
 
 
@@ -86,13 +84,7 @@ def write_findings(findings: Sequence[Finding]) -> None:
         if one.advice:
             seen.append(f"\n-> {_shown(one.advice)}", style="bold")
         table.add_row(Text(_MARKS[one.outcome], style=_STYLES[one.outcome]), Text(_shown(one.name)), seen)
-    if sys.stdout.isatty():
-        Console(highlight=False).print(table)
-        return
-    console = Console(highlight=False, width=UNWRAPPED_WIDTH)
-    with console.capture() as capture:
-        console.print(table)
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    write_drawn(table)
 
 
 def _shown(text: str) -> str:

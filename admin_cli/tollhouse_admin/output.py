@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -128,7 +128,7 @@ def write_table(titles: Sequence[str], rows: Sequence[Sequence[Cell]], *, captio
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(table_text(cell)) for cell in row))
-    _print(table)
+    write_drawn(table)
 
 
 def _is_number(cell: Cell) -> bool:
@@ -142,16 +142,16 @@ def write_fields(fields: Mapping[str, Cell]) -> None:
         if cell == "":
             continue
         table.add_row(Text(name, style="bold"), Text(table_text(cell), overflow="fold"))
-    _print(table)
+    write_drawn(table)
 
 
-def _print(table: Table) -> None:
-    """Print within a terminal's width; a file or a pipe gets one row per line, however long, and no padding."""
+def write_drawn(drawn: RenderableType, *, width: int = UNWRAPPED_WIDTH) -> None:
+    """Write within a terminal's width; a file or a pipe gets lines of up to `width`, without padding and styles."""
     if sys.stdout.isatty():
-        Console(highlight=False).print(table)
+        Console(highlight=False).print(drawn)
         return
     text = io.StringIO()
-    Console(file=text, width=UNWRAPPED_WIDTH, highlight=False).print(table)
+    Console(file=text, width=width, highlight=False).print(drawn)
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 

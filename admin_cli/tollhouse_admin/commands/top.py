@@ -17,7 +17,7 @@ from tollhouse.admin.v1.operations_pb2_grpc import OperationsServiceStub
 from tollhouse_admin.command import READ, Session, command, single
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
 from tollhouse_admin.keyboard import keyboard
-from tollhouse_admin.output import Format
+from tollhouse_admin.output import Format, write_drawn
 from tollhouse_admin.rates import RateMeter
 from tollhouse_admin.rendering import as_json
 from tollhouse_admin.status_picture import SORTS, Picture, as_line, picture
@@ -130,15 +130,8 @@ def _until_counted(watch: Watch, interval: float) -> None:
 
 
 def _print(shown: Picture) -> None:
-    """Print within a terminal's width; a pipe gets wide lines, without padding and styles."""
-    if sys.stdout.isatty():
-        console = Console(highlight=False)
-        console.print(picture(shown, width=console.width, height=_UNLIMITED_HEIGHT))
-        return
-    console = Console(highlight=False, width=_PIPED_WIDTH)
-    with console.capture() as capture:
-        console.print(picture(shown, width=_PIPED_WIDTH, height=_UNLIMITED_HEIGHT))
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    width = Console().width if sys.stdout.isatty() else _PIPED_WIDTH
+    write_drawn(picture(shown, width=width, height=_UNLIMITED_HEIGHT), width=width)
 
 
 def _write_lines(watch: Watch, interval: float, *, once: bool) -> None:
