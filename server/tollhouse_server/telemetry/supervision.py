@@ -31,6 +31,7 @@ class ProcessReadings:
         self._started_at = time.time()
         self._restarts = Counter(dict.fromkeys(roles, 0))
         self._cpu_seconds: dict[tuple[str, int], float] = {}
+        self._ended_cpu_seconds: dict[str, float] = {}
 
     def restarted(self, role: str) -> None:
         """Note that a process which had ended is started again."""
@@ -40,10 +41,11 @@ class ProcessReadings:
         """Return the readings of now."""
         memory: Counter[str] = Counter()
         files: Counter[str] = Counter()
-        for role, pids in self._pids().items():
-            for pid in pids:
-                self._look(role, pid, memory, files)
-        cpu: dict[tuple[str, ...], float] = {}
+        living = [(role, pid) for role, pids in self._pids().items() for pid in pids]
+        self._end(self._cpu_seconds.keys() - set(living))
+        for role, pid in living:
+            self._look(role, pid, memory, files)
+        cpu: dict[tuple[str, ...], float] = {(role,): seconds for role, seconds in self._ended_cpu_seconds.items()}
         for (role, _), seconds in self._cpu_seconds.items():
             cpu[(role,)] = cpu.get((role,), 0.0) + seconds
         return (
@@ -54,6 +56,12 @@ class ProcessReadings:
             Reading(declaration=declared.BUILD, values={(version("tollhouse"),): 1.0}),
             reading(declared.STARTED, self._started_at),
         )
+
+    def _end(self, ended: Iterable[tuple[str, int]]) -> None:
+        """Keep what processes used that have ended, so that the sum never falls; another one may get their id."""
+        for role, pid in ended:
+            seconds = self._cpu_seconds.pop((role, pid))
+            self._ended_cpu_seconds[role] = self._ended_cpu_seconds.get(role, 0.0) + seconds
 
     def _look(self, role: str, pid: int, memory: Counter[str], files: Counter[str]) -> None:
         process = _PROC / str(pid)
@@ -67,7 +75,6 @@ class ProcessReadings:
         ticks = int(stat[_USER_TICKS - _BEHIND_NAME]) + int(stat[_SYSTEM_TICKS - _BEHIND_NAME])
         memory[role] += pages * os.sysconf("SC_PAGE_SIZE")
         files[role] += open_files
-        # Of one that has ended the last look stays, so that the sum never falls.
         self._cpu_seconds[role, pid] = ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -147,10 +147,13 @@ def test_processes_are_told_by_role_and_cpu_of_those_that_ended_stays() -> None:
     pids["worker"] = []
 
     second = {one.declaration: one.values for one in readings()}
+    pids["worker"] = [os.getpid()]
+    with_the_same_id = {one.declaration: one.values for one in readings()}
 
     assert first[processes.RESIDENT_MEMORY]["worker",] > 10_000_000
     assert first[processes.OPEN_FILES]["worker",] >= 3
     assert second[processes.RESIDENT_MEMORY].keys() == {("supervisor",)}
     assert second[processes.CPU]["worker",] == first[processes.CPU]["worker",] > 0
+    assert with_the_same_id[processes.CPU]["worker",] >= 2 * first[processes.CPU]["worker",]
     assert second[processes.RESTARTS] == {("supervisor",): 0, ("worker",): 1}
     assert second[processes.STARTED][()] == pytest.approx(time.time(), abs=60)
