@@ -151,7 +151,7 @@ _STORES = (
         asks="How fast does the database grow?",
         means="Bytes a day at the rate of the last six hours.",
         unit="bytes",
-        queries={"growth": f"deriv({series('tollhouse_database_size_bytes')}[6h]) * 86400"},
+        queries={"growth": f"max(deriv({series('tollhouse_database_size_bytes')}[6h])) * 86400"},
         runbook=_SLOW,
     ),
     Question(
@@ -160,7 +160,7 @@ _STORES = (
         unit="d",
         queries={"days": f"min({series('tollhouse_ledger_partitions_ahead_seconds')}) / 86400"},
         runbook="Partitions run out",
-        warn=20,
+        warn=21,
         bad=7,
     ),
     Question(
@@ -181,9 +181,10 @@ _STORES = (
     ),
     Question(
         asks="Are figures of the database new?",
-        means="Time since the housekeeper last read money, partitions and connections from PostgreSQL.",
+        means="Time since a housekeeper last read money, partitions and connections from PostgreSQL, within a day.",
         unit="s",
-        queries={"read": f"time() - {largest('tollhouse_readings_timestamp_seconds')}"},
+        # After a minute what is old is not served any more.
+        queries={"read": f"time() - max(max_over_time({series('tollhouse_readings_timestamp_seconds')}[1d]))"},
         runbook="Figures stand still",
         warn=60,
         bad=300,

@@ -9,6 +9,9 @@ from grafana.queries import increase, largest, or_zero, rate, series, total
 _BUDGETS: Final = "A budget will not last"
 _BILL: Final = "The month does not agree with the bill"
 _PICKED: Final = {"tenant": "$tenant"}
+_WHOSE: Final = "tenant, scope, limit"
+_LIMIT: Final = "{{tenant}} {{scope}} {{limit}}"
+_CLOSED: Final = series("tollhouse_periods_closed_total")
 _DEPARTMENTS: Final = largest("tollhouse_department_cost_dollars", "tenant, department", **_PICKED)
 
 _NOW = (
@@ -39,7 +42,7 @@ _NOW = (
         "How much is reserved?",
         "Held for calls that are under way, on all money limits.",
         "currencyUSD",
-        total(largest("tollhouse_budget_held_dollars", "tenant, scope, limit", **_PICKED)),
+        total(largest("tollhouse_budget_held_dollars", _WHOSE, **_PICKED)),
         runbook=_BUDGETS,
     ),
     number(
@@ -76,9 +79,7 @@ _WHO = (
         asks="Which budgets are nearest to their end?",
         means="Settled and held as a share of the amount, the fullest 20.",
         unit="percentunit",
-        queries={
-            "{{tenant}} {{limit}}": f"topk(20, {largest('tollhouse_budget_used_ratio', 'tenant, limit', **_PICKED)})"
-        },
+        queries={_LIMIT: f"topk(20, {largest('tollhouse_budget_used_ratio', _WHOSE, **_PICKED)})"},
         runbook=_BUDGETS,
         look=Look.BARS,
         warn=0.8,
@@ -90,9 +91,9 @@ _WHO = (
         means="Used share less the share of the window that is over: above 0 the budget ends too soon.",
         unit="percentunit",
         queries={
-            "{{tenant}} {{limit}}": (
-                f"topk(10, {series('tollhouse_budget_used_ratio', **_PICKED)}"
-                f" - {series('tollhouse_budget_elapsed_ratio', **_PICKED)})"
+            _LIMIT: (
+                f"topk(10, {largest('tollhouse_budget_used_ratio', _WHOSE, **_PICKED)}"
+                f" - {largest('tollhouse_budget_elapsed_ratio', _WHOSE, **_PICKED)})"
             )
         },
         runbook=_BUDGETS,
@@ -102,13 +103,13 @@ _WHO = (
     ),
     Question(
         asks="How much is left?",
-        means="Dollars that the fullest budgets have left.",
+        means="Dollars that are neither settled nor held: the ten budgets that have least left.",
         unit="currencyUSD",
         queries={
-            "{{tenant}} {{limit}}": (
-                f"bottomk(10, {series('tollhouse_budget_amount_dollars', **_PICKED)}"
-                f" - {series('tollhouse_budget_settled_dollars', **_PICKED)}"
-                f" - {series('tollhouse_budget_held_dollars', **_PICKED)})"
+            _LIMIT: (
+                f"bottomk(10, {largest('tollhouse_budget_amount_dollars', _WHOSE, **_PICKED)}"
+                f" - {largest('tollhouse_budget_settled_dollars', _WHOSE, **_PICKED)}"
+                f" - {largest('tollhouse_budget_held_dollars', _WHOSE, **_PICKED)})"
             )
         },
         runbook=_BUDGETS,
@@ -177,7 +178,8 @@ _WHAT = (
         unit="short",
         queries={
             "days since a comparison": f"{largest('tollhouse_reconciliation_age_seconds')} / 86400",
-            "closed": increase("tollhouse_periods_closed_total", "30d"),
+            # Not `increase`: servers tell it in turns, and a closed month stays closed.
+            "closed": total(f"max by (environment) ({_CLOSED}) - min by (environment) (min_over_time({_CLOSED}[30d]))"),
         },
         runbook=_BILL,
     ),

@@ -4,7 +4,7 @@ from typing import Final
 
 from grafana.board import Board
 from grafana.panels import Look, Question, number
-from grafana.queries import increase, largest, or_zero, series, total
+from grafana.queries import increase, largest, or_zero, rate, series
 
 _ROTATION: Final = "An upstream key is too old, or its rotation does not go on"
 _VAULT: Final = "No key for a model, or Vault is gone"
@@ -123,16 +123,14 @@ _KEYS = (
         asks="Does Vault answer?",
         means="1 when every process reached it when it looked last.",
         unit="short",
-        queries={"{{part}}": f"min by (part) ({series('tollhouse_part_up')})"},
+        queries={"{{part}}": f"min by (part) ({series('tollhouse_part_up', part='vault')})"},
         runbook=_VAULT,
     ),
     Question(
         asks="Do callers lack a key?",
         means="Calls a second that were refused because no account had a usable key.",
         unit="reqps",
-        queries={
-            "{{reason}}": total(f"rate({series('tollhouse_refusals_total', reason='NO_UPSTREAM_KEY')}[5m])", "reason")
-        },
+        queries={"{{reason}}": rate("tollhouse_refusals_total", "reason", reason="NO_UPSTREAM_KEY")},
         runbook=_VAULT,
     ),
 )

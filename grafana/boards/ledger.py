@@ -4,7 +4,7 @@ from typing import Final
 
 from grafana.board import Board
 from grafana.panels import Question, number
-from grafana.queries import increase, largest, median_and_tail, or_zero, quantile, rate, series, total
+from grafana.queries import increase, largest, median_and_tail, quantile, rate, series, total
 
 _SLOW: Final = "Ledger transactions fail or are slow"
 _SUSPENSE: Final = "Attempts in suspense"
@@ -60,7 +60,7 @@ _NOW = (
         "d",
         f"min({series('tollhouse_ledger_partitions_ahead_seconds')}) / 86400",
         runbook="Partitions run out",
-        warn=20,
+        warn=21,
         bad=7,
     ),
 )
@@ -127,7 +127,11 @@ _LIMITS = (
         asks="Which limits are nearly full?",
         means="Money limits by how much of them is settled or held.",
         unit="percentunit",
-        queries={"{{tenant}} {{limit}}": f"topk(10, {series('tollhouse_budget_used_ratio')})"},
+        queries={
+            "{{tenant}} {{scope}} {{limit}}": (
+                f"topk(10, {largest('tollhouse_budget_used_ratio', 'tenant, scope, limit')})"
+            )
+        },
         runbook="A budget will not last",
         warn=0.8,
         bad=0.95,
@@ -137,7 +141,7 @@ _LIMITS = (
         asks="Whom do limits refuse?",
         means="Refusals a second by a limit, and answers that were cut off for want of room.",
         unit="reqps",
-        queries={"{{reason}}": or_zero(rate("tollhouse_refusals_total", "reason", reason="LIMIT_EXCEEDED|BUDGET_.*"))},
+        queries={"{{reason}}": rate("tollhouse_refusals_total", "reason", reason="LIMIT_EXCEEDED|BUDGET_CUT_OFF")},
         runbook="Callers are refused and say that it is too early",
         width=12,
     ),

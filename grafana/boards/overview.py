@@ -28,12 +28,12 @@ _NOW = (
     ),
     number(
         "What do we add to a call?",
-        "99th percentile of the time that a call spends in Tollhouse and not upstream.",
+        "99th percentile of the time that a call spends in Tollhouse and not upstream; 0.1 s at the most is promised.",
         "s",
         quantile("tollhouse_added_latency_seconds", "0.99"),
         runbook="Calls fail or are slow",
         warn=0.05,
-        bad=0.25,
+        bad=0.1,
     ),
     number(
         "What does an hour cost?",
@@ -81,7 +81,7 @@ _NOW = (
         "Are budgets nearly used up?",
         "Money limits of which more than 90 % is settled or held.",
         "short",
-        or_zero(f"count({series('tollhouse_budget_used_ratio')} > 0.9)"),
+        or_zero(f"count({largest('tollhouse_budget_used_ratio', 'tenant, scope, limit')} > 0.9)"),
         runbook="A budget will not last",
         warn=1,
         bad=10,

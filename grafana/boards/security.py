@@ -44,7 +44,7 @@ _NOW = (
         largest("tollhouse_audit_unsigned_seconds"),
         runbook=_TRAIL,
         warn=600,
-        bad=3600,
+        bad=900,
     ),
     number(
         "How long is the certificate good?",
@@ -53,7 +53,7 @@ _NOW = (
         f"min({series('tollhouse_tls_certificate_expiry_seconds')})",
         runbook=_CERTIFICATE,
         warn=1_209_600,
-        bad=259_200,
+        bad=86_400,
     ),
     number(
         "Is content lost?",

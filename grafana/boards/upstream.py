@@ -9,13 +9,15 @@ from grafana.queries import increase, largest, median_and_tail, or_zero, quantil
 _BREAKS: Final = "Upstream refuses or breaks"
 _WAITS: Final = "Calls wait or are shed"
 _TARGET: Final = "account, region, model"
+_SERVED: Final = "SERVED|CUT_OFF"
+"""How attempts end that a target has served: also those that a budget of ours cut off."""
 
 _NOW = (
     number(
         "Do attempts succeed?",
         "Share of upstream attempts that were served.",
         "percentunit",
-        f"{rate('tollhouse_upstream_attempts_total', outcome='SERVED')} / {rate('tollhouse_upstream_attempts_total')}",
+        f"{rate('tollhouse_upstream_attempts_total', outcome=_SERVED)} / {rate('tollhouse_upstream_attempts_total')}",
         runbook=_BREAKS,
         warn=0.99,
         bad=0.95,
@@ -76,7 +78,7 @@ _TARGETS = (
         unit="percentunit",
         queries={
             "{{target}} {{model}}": (
-                f"{rate('tollhouse_upstream_attempts_total', 'target, model', outcome_not='SERVED')}"
+                f"{rate('tollhouse_upstream_attempts_total', 'target, model', outcome_not=_SERVED)}"
                 f" / {rate('tollhouse_upstream_attempts_total', 'target, model')}"
             )
         },
