@@ -13,13 +13,13 @@ from tollhouse_server.reporting.periods import Period
 
 
 class Cell(NamedTuple):
-    """Sums of one day, department, project, tier and model; those of the month are a few ten thousand."""
+    """Sums of one department, project, tier and model over the month, and what it cost on each of its days."""
 
-    day: date
     department_path: tuple[str, ...]
     project: str
     tier: str
     model: str
+    daily_nanos: Mapping[date, int]
     calls: int
     input_tokens: int
     cached_tokens: int
@@ -31,10 +31,24 @@ class Cell(NamedTuple):
     suspense_nanos: int
 
 
-KEYS = 5
-"""How many members of a cell it is told apart by; the others are sums."""
+class DayCell(NamedTuple):
+    """Sums of one day of one department, with nothing below it. With every project, tier and model they were a lot."""
 
-MEASURES = Cell._fields[KEYS:]
+    day: date
+    department_path: tuple[str, ...]
+    calls: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    thoughts_tokens: int
+    images: int
+    cost_nanos: int
+    suspense_calls: int
+    suspense_nanos: int
+
+
+MEASURES = DayCell._fields[2:]
+"""The members that are sums; cells have the same."""
 
 
 class SkuCell(NamedTuple):
@@ -126,7 +140,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthBooks:
-    """Everything that statements of a tenant's month are made from, as of `read_at`.
+    """Everything that statements of a tenant's month are made from, as of `read_at`; `cells` and `days` add up alike.
 
     `daily` is what the days before today have cost, also those of earlier months; of a month that is over, nothing.
     """
@@ -136,6 +150,7 @@ class MonthBooks:
     month: Month
     read_at: datetime
     cells: Sequence[Cell]
+    days: Sequence[DayCell]
     skus: Sequence[SkuCell]
     entries: Sequence[Entry] = ()
     labels: Sequence[LabelCost] = ()
@@ -153,13 +168,13 @@ class MonthBooks:
         """Return what rules and shared costs reckon with."""
         return tuple(
             UsageFact(
-                day=cell.day,
                 department_path=cell.department_path,
                 project=cell.project,
                 tier=cell.tier,
                 model=cell.model,
                 calls=cell.calls,
                 cost_nanos=cell.cost_nanos,
+                daily_nanos=cell.daily_nanos,
                 tokens=cell.input_tokens + cell.output_tokens,
             )
             for cell in self.cells

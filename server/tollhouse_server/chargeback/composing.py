@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import date
 from functools import cache
 from operator import attrgetter
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
-from tollhouse_server.chargeback.cells import MEASURES, Cell, MoneyLimit, MonthBooks, SkuCell
+from tollhouse_server.chargeback.cells import MEASURES, Cell, DayCell, MoneyLimit, MonthBooks, SkuCell
 from tollhouse_server.chargeback.forecast import ForecastTerms, Outlook
 from tollhouse_server.chargeback.layout import TENANT, Layout, Own, lay_out, place_of
 from tollhouse_server.chargeback.looking_ahead import outlook_of
@@ -39,9 +39,12 @@ _MEASURED: Final = tuple((name, attrgetter(name)) for name in MEASURES)
 Subject: TypeAlias = tuple[str, str, str, str]
 """Ids of the department, project, tier and model that an entry is about; empty where it is about all of them."""
 
-Key: TypeAlias = str | tuple[str, str] | date
+Key: TypeAlias = str | tuple[str, str]
 KeyOf: TypeAlias = Callable[[Cell], Key]
+CostsOf: TypeAlias = Callable[[Cell], Iterable[tuple[Key | date, int]]]
 NameOf: TypeAlias = Callable[[Key], str]
+Row = TypeVar("Row")
+Group = TypeVar("Group")
 
 
 def compose(books: MonthBooks, scope: Scope, state: PeriodState) -> Statement:
@@ -55,7 +58,7 @@ def compose_from(layout: Layout, scope: Scope, state: PeriodState) -> Statement:
     own = layout.own[department]
     entries = tuple(own.entries)
     totals = _added_up(own.cells, charged=sum(entry.amount_nanos for entry in entries))
-    breakdowns = {one: tuple(_parts(books.tenant, own.cells, entries, one)) for one in BROKEN_DOWN}
+    breakdowns = {one: tuple(_parts(books.tenant, own, one)) for one in BROKEN_DOWN}
     return Statement(
         scope=scope,
         display_name=_display_name(books, department),
@@ -88,21 +91,31 @@ def _department_of(scope: Scope) -> str:
 # --- sums and breakdowns ----------------------------------------------------------------------------------------------
 
 
-def _added_up(cells: Collection[Cell], *, charged: int = 0) -> Amounts:
+def _added_up(cells: Collection[Cell | DayCell], *, charged: int = 0) -> Amounts:
     sums = {name: sum(map(of, cells)) for name, of in _MEASURED}
     return Amounts(**sums, charge_nanos=sums["cost_nanos"] + charged)
 
 
-def _parts(tenant: str, cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension) -> Iterator[Part]:
+def _parts(tenant: str, own: Own, dimension: Dimension) -> Iterator[Part]:
     """Yield the parts by one dimension, in the order of their keys."""
-    key_of, name_of = _key_of(dimension), _name_of(tenant, dimension)
-    found: dict[Key, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        found[key_of(cell)].append(cell)
-    groups = {name_of(key): group for key, group in found.items()}
-    charged = _charged(cells, entries, dimension, key_of)
+    groups: Mapping[str, Collection[Cell | DayCell]]
+    if dimension is Dimension.DAY:
+        by_day = _grouped(own.days, _day_of)
+        groups = by_day
+        charged = _charged(own, dimension, lambda cell: cell.daily_nanos.items())
+    else:
+        key_of, name_of = _key_of(dimension), _name_of(tenant, dimension)
+        groups = {name_of(key): group for key, group in _grouped(own.cells, key_of).items()}
+        charged = _charged(own, dimension, lambda cell: [(key_of(cell), cell.cost_nanos)])
     for key in sorted(groups.keys() | charged.keys()):
         yield Part(key=key, amounts=_added_up(groups.get(key, ()), charged=charged.get(key, 0)))
+
+
+def _grouped(rows: Iterable[Row], key_of: Callable[[Row], Group]) -> Mapping[Group, list[Row]]:
+    found: dict[Group, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[key_of(row)].append(row)
+    return found
 
 
 def _key_of(dimension: Dimension) -> KeyOf:
@@ -114,10 +127,12 @@ def _key_of(dimension: Dimension) -> KeyOf:
             return lambda cell: (cell.department_path[-1], cell.project)
         case Dimension.TIER:
             return lambda cell: cell.tier
-        case Dimension.MODEL:
-            return lambda cell: cell.model
         case _:
-            return lambda cell: cell.day
+            return lambda cell: cell.model
+
+
+def _day_of(cell: DayCell) -> str:
+    return str(cell.day)
 
 
 def _name_of(tenant: str, dimension: Dimension) -> NameOf:
@@ -130,20 +145,19 @@ def _name_of(tenant: str, dimension: Dimension) -> NameOf:
             return str
 
 
-def _charged(cells: Sequence[Cell], entries: Sequence[Entry], dimension: Dimension, key_of: KeyOf) -> Mapping[str, int]:
+def _charged(own: Own, dimension: Dimension, costs_of: CostsOf) -> Mapping[str, int]:
     """Return what entries add to each part.
 
     What an entry says itself holds; what belongs to no department or project stays under the empty key. By tier, model
     and day an entry is spread over what it is about, in proportion to the cost: the parts add up to it exactly.
     """
     charged: dict[str, int] = defaultdict(int)
-    costs = (
-        None if dimension in (Dimension.DEPARTMENT, Dimension.PROJECT) else _costs_by_subject(cells, entries, key_of)
-    )
-    for entry in entries:
-        own = _own_key(entry, dimension)
-        weights = costs.get(_subject(entry)) if costs is not None and not own else None
-        for key, nanos in (spread(entry.amount_nanos, weights) if weights else {own: entry.amount_nanos}).items():
+    is_said = dimension in (Dimension.DEPARTMENT, Dimension.PROJECT)
+    costs = {} if is_said else _costs_by_subject(own.cells, own.entries, costs_of)
+    for entry in own.entries:
+        said = _own_key(entry, dimension)
+        weights = costs.get(_subject(entry)) if not said else None
+        for key, nanos in (spread(entry.amount_nanos, weights) if weights else {said: entry.amount_nanos}).items():
             charged[key] += nanos
     return charged
 
@@ -163,7 +177,7 @@ def _subject(entry: Entry) -> Subject:
 
 
 def _costs_by_subject(
-    cells: Sequence[Cell], entries: Sequence[Entry], key_of: KeyOf
+    cells: Sequence[Cell], entries: Sequence[Entry], costs_of: CostsOf
 ) -> Mapping[Subject, Mapping[str, int]]:
     """Return for everything that entries are about what it cost by the keys of a dimension, in their order."""
     of_department: dict[str, list[Cell]] = defaultdict(list)
@@ -176,11 +190,12 @@ def _costs_by_subject(
         if subject in found:
             continue
         department, project, tier, model = subject
-        costs: dict[str, int] = defaultdict(int)
+        costs: dict[Key | date, int] = defaultdict(int)
         for cell in of_department.get(department, ()):
             if project in ("", cell.project) and tier in ("", cell.tier) and model in ("", cell.model):
-                costs[str(key_of(cell))] += cell.cost_nanos
-        found[subject] = dict(sorted(costs.items()))
+                for key, nanos in costs_of(cell):
+                    costs[key] += nanos
+        found[subject] = dict(sorted((str(key), nanos) for key, nanos in costs.items()))
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
-from tollhouse_server.chargeback.cells import Cell, MoneyLimit, MonthBooks, RefusedPart, Saved, SkuCell
+from tollhouse_server.chargeback.cells import Cell, DayCell, MoneyLimit, MonthBooks, RefusedPart, Saved, SkuCell
 from tollhouse_server.chargeback.returns import Alternative, Work, in_force, subject_of_label, subject_of_project
 from tollhouse_server.chargeback.statement import Entry
 from tollhouse_server.money import spread
@@ -25,6 +25,7 @@ class Own:
     """What of a month is one department's, with everything below it, or the tenant's."""
 
     cells: Sequence[Cell]
+    days: Sequence[DayCell]
     skus: Sequence[SkuCell]
     labels: Sequence[LabelCost]
     saved: Sequence[Saved]
@@ -54,6 +55,7 @@ def lay_out(books: MonthBooks, departments: Collection[str]) -> Layout:
     """Lay out what is of some departments (ids; empty for the tenant), reading the books once."""
     of_limits = [place_of(limit)[0] for limit in books.limits]
     cells = _sorted(books.cells, _path, {*departments, *of_limits})
+    days = _sorted(books.days, _path, departments)
     skus = _sorted(books.skus, _path, departments)
     labels = _sorted(books.labels, _path, departments)
     saved = _sorted(books.saved, _path, departments)
@@ -65,6 +67,7 @@ def lay_out(books: MonthBooks, departments: Collection[str]) -> Layout:
     own = {
         one: Own(
             cells=cells[one],
+            days=days[one],
             skus=skus[one],
             labels=labels[one],
             saved=saved[one],
@@ -110,7 +113,7 @@ def _sorted(
     return found
 
 
-def _path(row: Cell | SkuCell | LabelCost | Saved | RefusedPart) -> Path:
+def _path(row: Cell | DayCell | SkuCell | LabelCost | Saved | RefusedPart) -> Path:
     return row.department_path
 
 

@@ -63,11 +63,9 @@ class ChargeRule:
         return self.starts_on <= day and (self.ends_on is None or day < self.ends_on)
 
     def covers(self, fact: UsageFact) -> bool:
-        """Tell whether it reckons with a fact: its department then, or one below it."""
-        return (
-            self.is_in_force(fact.day)
-            and (not self.department or self.department in fact.department_path)
-            and self.selector in ("", f"tiers/{fact.tier}", f"models/{fact.model}")
+        """Tell whether it reckons with a fact, on the days on which it holds: its department then, or one below it."""
+        return (not self.department or self.department in fact.department_path) and (
+            self.selector in ("", f"tiers/{fact.tier}", f"models/{fact.model}")
         )
 
 
@@ -113,9 +111,9 @@ def name_of(row: ChargeRuleRow) -> str:
     return str(ChargeRuleName(row.tenant_id, row.rule_id))
 
 
-def _percent(rule: ChargeRule, facts: Sequence[UsageFact], _: Sequence[date], tenant: str) -> Iterator[Entry]:
+def _percent(rule: ChargeRule, facts: Sequence[UsageFact], days: Sequence[date], tenant: str) -> Iterator[Entry]:
     said = f"{percent(rule.rate_millionths)} {_what(rule.rate_millionths)}"
-    for department, basis in _costs(rule, facts):
+    for department, basis in _costs(rule, facts, days):
         amount = divided(basis * rule.rate_millionths, WHOLE)
         yield _entry(rule, amount, said, department=_name(tenant, department), basis=basis)
 
@@ -131,8 +129,8 @@ def _fixed(rule: ChargeRule, _: Sequence[UsageFact], days: Sequence[date], tenan
     yield _entry(rule, amount, said, department=_name(tenant, rule.department), basis=None)
 
 
-def _steps(rule: ChargeRule, facts: Sequence[UsageFact], _: Sequence[date], tenant: str) -> Iterator[Entry]:
-    costs = dict(_costs(rule, facts))
+def _steps(rule: ChargeRule, facts: Sequence[UsageFact], days: Sequence[date], tenant: str) -> Iterator[Entry]:
+    costs = dict(_costs(rule, facts, days))
     basis = sum(costs.values())
     # Rounded once for the scope; the departments' parts sum to that exactly.
     total = marginal(basis, dict(rule.steps), whole=WHOLE)
@@ -144,12 +142,15 @@ def _steps(rule: ChargeRule, facts: Sequence[UsageFact], _: Sequence[date], tena
         yield _entry(rule, amount, said, department=_name(tenant, department), basis=costs[department])
 
 
-def _costs(rule: ChargeRule, facts: Iterable[UsageFact]) -> list[tuple[str, int]]:
+def _costs(rule: ChargeRule, facts: Iterable[UsageFact], days: Sequence[date]) -> list[tuple[str, int]]:
     """Return what the rule reckons with, by the department to which it was charged."""
     costs: dict[str, int] = defaultdict(int)
-    for fact in facts:
-        if rule.covers(fact):
-            costs[fact.department_path[-1] if fact.department_path else ""] += fact.cost_nanos
+    in_force = [day for day in days if rule.is_in_force(day)]
+    for fact in filter(rule.covers, facts):
+        nanos = fact.cost_nanos
+        if len(in_force) < len(days):
+            nanos = sum(fact.daily_nanos.get(day, 0) for day in in_force)
+        costs[fact.department_path[-1] if fact.department_path else ""] += nanos
     return sorted((department, cost) for department, cost in costs.items() if cost)
 
 

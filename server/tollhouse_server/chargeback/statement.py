@@ -75,18 +75,19 @@ class UsageLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFact:
-    """Cost of one day, department, project, tier and model: what rules and shared costs reckon with.
+    """Cost of one department, project, tier and model: what rules and shared costs reckon with.
 
-    Departments, project, tier and model are ids. `tokens` are input and output together.
+    Departments, project, tier and model are ids. `cost_nanos` is the sum of `daily_nanos`, `tokens` are input and
+    output together.
     """
 
-    day: date
     department_path: tuple[str, ...]
     project: str
     tier: str
     model: str
     calls: int
     cost_nanos: int
+    daily_nanos: Mapping[date, int]
     tokens: int = 0
 
 

@@ -82,12 +82,14 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         windows = [Window.MONTH.value, *(windows if clock.fiscal_month_start_day == 1 else [])]
     await usage_store.make_room_for_sums(session)
     quantities = await read_priced_quantities(session, tenant, period)
+    cells, days = await usage_store.read_cells(session, tenant, period, days_of(period, month.zone))
     books = MonthBooks(
         tenant=tenant,
         display_name=(await get_tenant(session, TenantName(tenant))).display_name or tenant,
         month=month,
         read_at=clock.now,
-        cells=await usage_store.read_cells(session, tenant, period, days_of(period, month.zone)),
+        cells=cells,
+        days=days,
         skus=await usage_store.read_sku_cells(session, tenant, period),
         labels=await read_label_costs(session, tenant, period),
         saved=await _saved(session, quantities, period),
@@ -107,12 +109,14 @@ async def read_running(session: AsyncSession, tenant: str, clock: Clock) -> Mont
     """Return of the month that runs what a forecast is made from: its cost, the days before, and what is added."""
     name = PeriodName(tenant, await running_month(session, tenant, clock))
     month = await month_without_row(session, name, clock)
+    cells, days = await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone))
     books = MonthBooks(
         tenant=tenant,
         display_name=tenant,
         month=month,
         read_at=clock.now,
-        cells=await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone)),
+        cells=cells,
+        days=days,
         skus=(),
         departments=await usage_store.read_departments(session, tenant),
         daily=await read_daily(session, tenant, clock),

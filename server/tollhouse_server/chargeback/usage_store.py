@@ -1,12 +1,13 @@
 """The SQL by which a month is read for its statements: in a transaction that sees one state of the ledger."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Text, cast, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, Text, cast, func, or_, select, tuple_, union_all
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.chargeback.cells import MEASURES, Cell, Department, MoneyLimit, SkuCell
+from tollhouse_server.chargeback.cells import MEASURES, Cell, DayCell, Department, MoneyLimit, SkuCell
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.names import LimitName, TenantName
 from tollhouse_server.reporting.facts import is_part_of_report, key_columns, sku_facts, usage_facts
@@ -30,8 +31,12 @@ async def make_room_for_sums(session: AsyncSession) -> None:
     await run_sql(session, settings)
 
 
-async def read_cells(session: AsyncSession, tenant: str, period: Period, days: Sequence[Day]) -> list[Cell]:
-    """Return the sums of a month by day, department, project, tier and model, in their order.
+async def read_cells(
+    session: AsyncSession, tenant: str, period: Period, days: Sequence[Day]
+) -> tuple[list[Cell], list[DayCell]]:
+    """Return the sums of a month by department, project, tier and model, and by day and department.
+
+    Sums by all of these at once would be some hundred thousand, of which only the cost is looked at.
 
     Raises:
         RecordsDropped: the month takes records that were dropped after an export.
@@ -41,16 +46,29 @@ async def read_cells(session: AsyncSession, tenant: str, period: Period, days: S
     )
     facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
     keys = [facts.c[name] for name in key_columns(question.dimensions) if name != "department"]
-    sums = [_exact(func.sum(facts.c[name])).label(name) for name in MEASURES]
+    sums = [func.sum(facts.c[name]).label(name) for name in MEASURES]
     # What is in suspense is a fact of its own, without any cost.
     is_suspended = func.sum(facts.c.suspense_calls) > 0
-    query = select(*_read(keys), *sums).group_by(*keys)
-    query = query.having(or_(is_part_of_report(facts), is_suspended)).order_by(*keys)
+    daily = select(*keys, *sums).group_by(*keys).having(or_(is_part_of_report(facts), is_suspended)).subquery("daily")
+    day, *place = (daily.c[key.name] for key in keys)
+    totals = [_exact(func.sum(daily.c[name])).label(name) for name in MEASURES]
+    costs = func.string_agg(func.concat(day, " ", daily.c.cost_nanos), " ").label("costs")
+    query = select(day, *_read(place), costs, *totals)
+    query = query.group_by(func.grouping_sets(tuple_(*place), tuple_(day, place[0])))
     dates, paths = [day.date for day in days], _Paths()
-    return [
-        Cell(dates[day - 1], paths[path], project, tier, model, *map(int, counted))
-        async for day, path, project, tier, model, *counted in _stream(session, query)
-    ]
+    cells, day_cells = [], []
+    async for number, path, project, tier, model, by_day, *counted in _stream(session, query):
+        if number is None:
+            cells.append(Cell(paths[path], project, tier, model, _daily(by_day, dates), *map(int, counted)))
+        else:
+            day_cells.append(DayCell(dates[number - 1], paths[path], *map(int, counted)))
+    return cells, day_cells
+
+
+def _daily(text: str, dates: Sequence[date]) -> dict[date, int]:
+    """Return the costs that a text tells: for each day its number, from one on, and its nano-dollars."""
+    numbers = list(map(int, text.split(" ")))
+    return {dates[day - 1]: nanos for day, nanos in zip(numbers[::2], numbers[1::2], strict=True)}
 
 
 async def read_sku_cells(session: AsyncSession, tenant: str, period: Period) -> list[SkuCell]:
@@ -63,7 +81,7 @@ async def read_sku_cells(session: AsyncSession, tenant: str, period: Period) -> 
     keys = [parts.c[name] for name in key_columns(question.dimensions) if name != "department"]
     calls, quantity, cost = (func.sum(parts.c[name]) for name in ("part_calls", "quantity", "part_nanos"))
     sums = [_exact(one).label(name) for name, one in (("calls", calls), ("quantity", quantity), ("cost_nanos", cost))]
-    query = select(*_read(keys), *sums).group_by(*keys).having(or_(quantity != 0, cost != 0)).order_by(*keys)
+    query = select(*_read(keys), *sums).group_by(*keys).having(or_(quantity != 0, cost != 0))
     paths = _Paths()
     return [
         SkuCell(paths[path], project, tier, model, sku, *map(int, counted))

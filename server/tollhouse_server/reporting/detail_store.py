@@ -84,8 +84,7 @@ async def _read(session: AsyncSession, tenant: str, period: Period, detail: Deta
         sources.append(f"SELECT {detail.columns} FROM ({fresh}) AS fresh{number}")  # noqa: S608 - names of this module
     if not sources:
         return ()
-    query = f"{detail.added_up(' UNION ALL '.join(sources))} ORDER BY {detail.key}"
-    return (await run_sql(session, query, values)).all()
+    return (await run_sql(session, detail.added_up(" UNION ALL ".join(sources)), values)).all()
 
 
 async def _plan(session: AsyncSession, tenant: str, period: Period) -> ReadingPlan:

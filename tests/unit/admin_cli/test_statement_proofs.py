@@ -16,6 +16,7 @@ from tollhouse_server.names import DepartmentName, TenantName
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.records import UsageRecord
 
+from tests.drivers.cells import cell_of, days_of
 from tests.drivers.receipts import KeyInMemory, as_line, document_of, receipts_of, record, write_keys
 from tests.unit.admin_cli.conftest import Result, Run
 
@@ -33,12 +34,14 @@ class FiledMonth:
 
     def write_statement(self, records: Sequence[UsageRecord], *, department: str = "") -> None:
         """Write the statement that these records come to, as `report export` does."""
+        cells = [_cell(one) for one in records]
         books = MonthBooks(
             tenant="acme",
             display_name="Acme",
             month=Month(name="2026-11", period=NOVEMBER, time_zone="UTC", is_fiscal=False),
             read_at=NOVEMBER.end,
-            cells=[_cell(one) for one in records],
+            cells=cells,
+            days=days_of(cells),
             skus=[one for record in records for one in _skus(record)],
             entries=(),
             departments={},
@@ -70,7 +73,7 @@ class FiledMonth:
 
 def _cell(one: UsageRecord) -> Cell:
     place = (one.settled_at.date(), tuple(one.department_path), one.project_id, one.tier, one.model)
-    return Cell(*place, 1, one.input_tokens, 0, one.output_tokens, 0, 0, one.cost_nanos, 0, 0)
+    return cell_of(*place, 1, one.input_tokens, 0, one.output_tokens, 0, 0, one.cost_nanos, 0, 0)
 
 
 def _skus(one: UsageRecord) -> list[SkuCell]:

@@ -10,13 +10,15 @@ from tollhouse_server.names import DepartmentName, Scope, TenantName
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.sums import Dimension
 
+from tests.drivers.cells import cell_of, days_of
+
 MAY = Period(start=datetime(2026, 5, 1, tzinfo=UTC), end=datetime(2026, 6, 1, tzinfo=UTC))
 TENANT = TenantName("acme")
 
 
 def cell(path: str, cost_nanos: int, *, tier: str = "flash", model: str = "a", day: int = 1) -> Cell:
     """Build what a department cost on a day."""
-    return Cell(date(2026, 5, day), tuple(path.split(".")), "p", tier, model, *(1, 10, 0, 5, 0, 0, cost_nanos, 0, 0))
+    return cell_of(date(2026, 5, day), tuple(path.split(".")), "p", tier, model, *(1, 10, 0, 5, 0, 0, cost_nanos, 0, 0))
 
 
 def entry(amount_nanos: int, department: str = "", *, tier: str = "", model: str = "") -> Entry:
@@ -41,6 +43,7 @@ def stated(scope: Scope, cells: list[Cell], *entries: Entry) -> Statement:
         month=Month(name="2026-05", period=MAY, time_zone="UTC", is_fiscal=False),
         read_at=MAY.end,
         cells=cells,
+        days=days_of(cells),
         skus=[],
         entries=entries,
         departments={"idle": Department(display_name="Idle", path=("a", "idle"))},

@@ -5,13 +5,15 @@ from datetime import UTC, date, datetime
 
 import pytest
 from tollhouse_server.chargeback.canonical import canonical_json
-from tollhouse_server.chargeback.cells import Cell, Department, MoneyLimit, Month, MonthBooks, Saved, SkuCell
+from tollhouse_server.chargeback.cells import Department, MoneyLimit, Month, MonthBooks, Saved, SkuCell
 from tollhouse_server.chargeback.composing import compose, compose_from
 from tollhouse_server.chargeback.layout import TENANT, lay_out
 from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState
 from tollhouse_server.names import DepartmentName, TenantName
 from tollhouse_server.reporting.detail_store import LabelCost
 from tollhouse_server.reporting.periods import Period
+
+from tests.drivers.cells import cell_of, days_of
 
 MAY = Period(start=datetime(2026, 5, 1, tzinfo=UTC), end=datetime(2026, 6, 1, tzinfo=UTC))
 # The department x was moved from a to b in the month.
@@ -23,7 +25,7 @@ def month(seed: int) -> MonthBooks:
     """Build the books of a month at random."""
     chance = random.Random(seed)
     cells = [
-        Cell(date(2026, 5, day), path, "p", chance.choice(("flash", "pro")), "m", *(1, 10, 0, 5, 0, 0, nanos, 0, 0))
+        cell_of(date(2026, 5, day), path, "p", chance.choice(("flash", "pro")), "m", *(1, 10, 0, 5, 0, 0, nanos, 0, 0))
         for day in range(1, 4)
         for path in PATHS
         if (nanos := chance.randrange(3))
@@ -39,6 +41,7 @@ def month(seed: int) -> MonthBooks:
         month=Month(name="2026-05", period=MAY, time_zone="UTC", is_fiscal=False),
         read_at=MAY.end,
         cells=cells,
+        days=days_of(cells),
         skus=[SkuCell(cell.department_path, "p", cell.tier, "m", "s", 1, 10, cell.cost_nanos) for cell in cells],
         entries=entries,
         labels=[
@@ -76,6 +79,7 @@ def test_what_a_department_has_is_what_was_below_it() -> None:
     layout = lay_out(books, [TENANT, "b"])
 
     assert layout.own[TENANT].cells == books.cells
+    assert layout.own["b"].days == [day for day in books.days if "b" in day.department_path]
     assert layout.own["b"].cells == [cell for cell in books.cells if "b" in cell.department_path]
     charged = {entry.department.rpartition("/")[2] for entry in layout.own["b"].entries}
     assert charged == {"b", "x", "y"}

@@ -21,7 +21,6 @@ def month_of(name: str, zone: str = "UTC") -> Month:
 def fact(*path: str, **fields: Any) -> UsageFact:
     """A fact of a department on 10 November; ten calls at $1 together, unless `fields` say otherwise."""
     given: dict[str, Any] = {
-        "day": date(2026, 11, 10),
         "project": "p",
         "tier": "flash",
         "model": "gemini-3.5-flash",
@@ -29,12 +28,16 @@ def fact(*path: str, **fields: Any) -> UsageFact:
         "cost_nanos": 1_000_000_000,
         "tokens": 1000,
     }
-    return UsageFact(department_path=path, **{**given, **fields})
+    return _of_day(department_path=path, **{**given, **fields})
+
+
+def _of_day(*, day: date = date(2026, 11, 10), cost_nanos: int, **fields: Any) -> UsageFact:
+    return UsageFact(daily_nanos={day: cost_nanos}, cost_nanos=cost_nanos, **fields)
 
 
 FACTS = st.lists(
     st.builds(
-        UsageFact,
+        _of_day,
         day=st.sampled_from(DAYS),
         department_path=st.sampled_from(PATHS),
         project=st.just("p"),
