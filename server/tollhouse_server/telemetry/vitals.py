@@ -1,4 +1,4 @@
-"""What a process says of itself as long as it lives: how late its event loop is, and its exemplars."""
+"""What a process says of itself as long as it lives: how late its loop is, log lines it dropped, its exemplars."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from tollhouse_server.telemetry.exemplars import write_exemplars
+from tollhouse_server.telemetry.logging import lines_dropped
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.multiprocess import shared_directory
 
@@ -18,7 +19,7 @@ _BEATS_TO_WRITE: Final = 5
 
 
 class Vitals:
-    """Measures how late the process comes to what is due, once a second."""
+    """Tells them once a second; exemplars, which are written to a file, more seldom."""
 
     def __init__(self, metrics: Metrics, role: str, *, beat_seconds: float = _BEAT_SECONDS) -> None:
         self._beat_seconds = beat_seconds
@@ -26,7 +27,7 @@ class Vitals:
         self._role = role
 
     async def run(self) -> None:
-        """Measure for ever."""
+        """Tell for ever."""
         loop, lags = asyncio.get_running_loop(), deque([0.0], _BEATS)
         beats = 0
         while True:
@@ -34,6 +35,7 @@ class Vitals:
             await asyncio.sleep(self._beat_seconds)
             lags.append(max(0.0, loop.time() - due))
             self._metrics.event_loop_lag(role=self._role, seconds=max(lags))
+            self._metrics.observing.log_lines_dropped(lines_dropped())
             beats += 1
             if beats % _BEATS_TO_WRITE == 0:
                 await self._write_exemplars()

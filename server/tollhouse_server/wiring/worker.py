@@ -37,7 +37,6 @@ from tollhouse_server.ledger import connections
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.settings import Settings
-from tollhouse_server.telemetry.logging import lines_dropped
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.vitals import Vitals
@@ -301,7 +300,6 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
     while True:
         state = knowledge.keys.state
         metrics.queued_works(ledger.tick.queued)
-        metrics.observing.log_lines_dropped(lines_dropped())
         metrics.vault_seen(up=state.vault_reachable)
         metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)

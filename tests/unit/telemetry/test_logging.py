@@ -1,5 +1,6 @@
 """Logs are one JSON object a line, and a key that gets into them is blotted out."""
 
+import asyncio
 import io
 import json
 import logging
@@ -12,10 +13,13 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from tollhouse_server.telemetry.lines import LineWriter
 from tollhouse_server.telemetry.logging import configure_logging, lines_dropped
+from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.redaction import REDACTED, may_hold_secret, redacted
+from tollhouse_server.telemetry.vitals import Vitals
 
 # Put together at run time: whole, they would look like secrets to whoever scans the repository.
 CANARIES = {
@@ -142,6 +146,21 @@ def test_line_that_cannot_be_written_is_counted_and_breaks_nothing() -> None:
         Observer().begin("X.Y", {}).finish("OK")
 
         assert lines_dropped() == 1
+
+
+async def test_lines_that_a_housekeeper_could_not_write_are_counted_too() -> None:
+    """Every process has a log, and each tells of its own."""
+    registry = CollectorRegistry()
+    with restored_logging():
+        closed = io.StringIO()
+        configure_logging(log_format="json", stream=closed)
+        closed.close()
+        Observer().begin("X.Y", {}).finish("OK")
+        running = asyncio.create_task(Vitals(Metrics(registry), "housekeeper", beat_seconds=0.01).run())
+        async with asyncio.timeout(5):
+            while registry.get_sample_value("tollhouse_log_lines_dropped_total") != 1:  # noqa: ASYNC110 - a beat tells it
+                await asyncio.sleep(0.01)
+        running.cancel()
 
 
 def test_reader_who_does_not_read_delays_nobody() -> None:
