@@ -198,7 +198,7 @@ class Generation:
         if ended is None:
             return
         self._metrics.upstream_attempt_finished(
-            target=stop.target.kind, model=stop.target.model, outcome=ended.outcome.split(":")[0], seconds=seconds
+            target=stop.target.kind, model=stop.target.model, outcome=ended.outcome_word, seconds=seconds
         )
         if ended.kind is not RecordKind.REFUSED and attempt.settled_at is not None:
             way.record.settled(

@@ -60,8 +60,7 @@ def settle_step(reservation: Reservation, settlement: Settlement) -> StepNotes:
     return step(
         "settle",
         kind=settlement.kind.value,
-        # What follows the colon is text.
-        outcome=settlement.outcome.partition(":")[0],
+        outcome=settlement.outcome_word,
         cost_nanos=settlement.actual.cost_nanos,
         held_nanos=reservation.terms.ceiling.cost_nanos,
     )

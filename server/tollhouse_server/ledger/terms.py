@@ -244,7 +244,10 @@ class Reservation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """How an attempt ended. `usage` and `lines` are JSON texts; `outcome` is one word for people and reports."""
+    """How an attempt ended. `usage` and `lines` are JSON texts; `outcome` is one word for people and reports.
+
+    A colon and text from outside may follow the word.
+    """
 
     kind: RecordKind
     actual: Amounts
@@ -252,6 +255,11 @@ class Settlement:
     usage: str = "{}"
     lines: str = "[]"
     response_id: str = ""
+
+    @property
+    def outcome_word(self) -> str:
+        """Return the outcome without text."""
+        return self.outcome.partition(":")[0]
 
     def without_texts(self) -> "Settlement":
         """Return the same amounts without what came from outside as text."""
