@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tollhouse_server.generation.calls import GenerationCall
 from tollhouse_server.ledger.terms import Reservation, Settlement
 from tollhouse_server.pricing.usage import Usage
+from tollhouse_server.telemetry.call_metrics import tokens_by_kind
 from tollhouse_server.telemetry.steps import UPSTREAM, StepNotes, note, step
 
 if TYPE_CHECKING:
@@ -87,13 +88,5 @@ def _reasons(candidates: Iterable[Any]) -> Iterable[str]:
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
-    counts = {
-        "prompt": usage.prompt.total,
-        "cached": usage.cached.total,
-        "tool_use": usage.tool_use.total,
-        "candidates": usage.candidates.total,
-        "thoughts": usage.thoughts_tokens,
-        "input": usage.input_tokens,
-        "output": usage.output_tokens,
-    }
-    return {kind: count for kind, count in counts.items() if count}
+    sums = {"input": usage.input_tokens, "output": usage.output_tokens}
+    return tokens_by_kind(usage) | {name: count for name, count in sums.items() if count}

@@ -36,6 +36,18 @@ class ReportedUsage(Protocol):
     def grounding_queries(self) -> int: ...
 
 
+def tokens_by_kind(usage: ReportedUsage) -> dict[str, int]:
+    """Return how many tokens of each kind were used, if any were; `cached` ones are part of `prompt`."""
+    counts = {
+        "prompt": usage.prompt.total,
+        "cached": usage.cached.total,
+        "tool_use": usage.tool_use.total,
+        "candidates": usage.candidates.total,
+        "thoughts": usage.thoughts_tokens,
+    }
+    return {kind: count for kind, count in counts.items() if count}
+
+
 class CallMetrics:
     """What is reported of calls; part of `Metrics`."""
 
@@ -102,16 +114,8 @@ class CallMetrics:
         if usage is None:
             self._usage_missing[tier, model].inc()
             return
-        counts = {
-            "prompt": usage.prompt.total,
-            "cached": usage.cached.total,
-            "tool_use": usage.tool_use.total,
-            "candidates": usage.candidates.total,
-            "thoughts": usage.thoughts_tokens,
-        }
-        for kind, tokens in counts.items():
-            if tokens:
-                self._tokens[tier, model, kind].inc(tokens)
+        for kind, tokens in tokens_by_kind(usage).items():
+            self._tokens[tier, model, kind].inc(tokens)
         if usage.images:
             self._images[tier, model].inc(usage.images)
         if usage.grounding_queries:

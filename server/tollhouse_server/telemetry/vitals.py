@@ -19,7 +19,7 @@ _BEATS_TO_WRITE: Final = 5
 
 
 class Vitals:
-    """Tells them once a second; exemplars, which are written to a file, more seldom."""
+    """Tells of the process once a second; exemplars, which go into a file, more seldom."""
 
     def __init__(self, metrics: Metrics, role: str, *, beat_seconds: float = _BEAT_SECONDS) -> None:
         self._beat_seconds = beat_seconds
