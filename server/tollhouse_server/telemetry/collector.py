@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.telemetry.tracing import Answer
 
 _SEND_SECONDS: Final = 10.0
 _MOST_ANSWER_BYTES: Final = 64 * 1024
@@ -23,14 +24,15 @@ class HttpCollector:
         self._session = session
         self._url = url
 
-    async def send(self, request: bytes) -> int:
-        """Return the HTTP status; 0 where no answer came in ten seconds."""
+    async def send(self, request: bytes) -> Answer:
+        """Return what it says within ten seconds."""
         try:
             async with self._session.post(self._url, data=request, allow_redirects=False) as answer:
                 await answer.content.read(_MOST_ANSWER_BYTES)
-                return answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return 0
+                return Answer(answer.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # Its text may quote the address, which may hold a password.
+            return Answer(0, fault=type(error).__name__)
 
 
 @asynccontextmanager

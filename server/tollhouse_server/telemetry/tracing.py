@@ -36,11 +36,18 @@ class SpanMetrics(Protocol):
         """Count spans that nobody will see: `full` (too many waited), `refused` or `unreachable`."""
 
 
+class Answer(NamedTuple):
+    """What a collector said: an HTTP status, 0 where no answer came, and then the name of what was wrong."""
+
+    status: int
+    fault: str = ""
+
+
 class Collector(Protocol):
     """Takes ExportTraceServiceRequests."""
 
-    async def send(self, request: bytes) -> int:
-        """Return the HTTP status; 0 where no answer came."""
+    async def send(self, request: bytes) -> Answer:
+        """Return the answer, also where none came."""
 
 
 class _Spans(NamedTuple):
@@ -108,31 +115,31 @@ class SpanExport:
         spans = _count(calls)
         request = request_of([one.written for one in calls], self._resource, self._scope)
         try:
-            status = await self._send(request, tries)
+            answer = await self._send(request, tries)
         except asyncio.CancelledError:
             # Whoever drains sends them.
             self._waiting.extendleft(reversed(calls))
             raise
-        if _is_good(status):
+        if _is_good(answer.status):
             self._metrics.spans_sent(spans)
         else:
-            self._metrics.spans_dropped(spans, cause="refused" if status else "unreachable")
-        self._tell(status)
+            self._metrics.spans_dropped(spans, cause="refused" if answer.status else "unreachable")
+        self._tell(answer)
 
-    async def _send(self, request: bytes, tries: int) -> int:
-        status = await self._collector.send(request)
+    async def _send(self, request: bytes, tries: int) -> Answer:
+        answer = await self._collector.send(request)
         for number in range(tries - 1):
-            if status and status not in _TEMPORARY:
+            if answer.status and answer.status not in _TEMPORARY:
                 break
             await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**number)
-            status = await self._collector.send(request)
-        return status
+            answer = await self._collector.send(request)
+        return answer
 
-    def _tell(self, status: int) -> None:
+    def _tell(self, answer: Answer) -> None:
         """Log the first failure of several, and the end of them."""
-        is_failing = not _is_good(status)
+        is_failing = not _is_good(answer.status)
         if is_failing and not self._is_failing:
-            _log.warning("spans_not_sent", http_status=status or None)
+            _log.warning("spans_not_sent", http_status=answer.status or None, fault=answer.fault or None)
         elif self._is_failing and not is_failing:
             _log.info("spans_sent_again")
         self._is_failing = is_failing

@@ -11,7 +11,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import structlog
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from structlog.testing import capture_logs
 from tollhouse_server.errors import InvalidRequest
 from tollhouse_server.telemetry.collector import open_collector
 from tollhouse_server.telemetry.observing import Observer, Sampling
@@ -150,14 +152,18 @@ async def test_collector_that_does_not_take_spans_holds_up_nobody(answer: int | 
 
 
 async def test_dead_collector_is_told_of_once(collector: Collector) -> None:
-    """Nobody listens; what waits at the end is counted, and the end is not held up."""
+    """Nobody listens; what waits at the end is counted, what was wrong is logged, and the end is not held up."""
     counted = Counted()
-    async with open_collector("http://127.0.0.1:9", None) as sender:
-        export = SpanExport(sender, counted, resource={})
-        export.take(finished_call())
-        await export.drain()
+    structlog.reset_defaults()
+    with capture_logs() as log:
+        async with open_collector("http://127.0.0.1:9", None) as sender:
+            export = SpanExport(sender, counted, resource={})
+            for _ in range(2):
+                export.take(finished_call())
+                await export.drain()
 
-    assert counted.spans["unreachable"] == 3
+    assert counted.spans["unreachable"] == 6
+    assert [(line["event"], line["fault"]) for line in log] == [("spans_not_sent", "ClientConnectorError")]
 
 
 async def test_collectors_headers_come_from_a_file(collector: Collector, tmp_path: Path) -> None:
