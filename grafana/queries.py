@@ -34,6 +34,12 @@ def largest(metric: str, by: str = "", **labels: str) -> str:
     return f"max{grouped} ({series(metric, **labels)})"
 
 
+def newest(metric: str, told_at: str) -> str:
+    """Return the largest value of a gauge among those who told it last: who told it before keeps what he said then."""
+    last = f"max by (environment) ({series(told_at)})"
+    return f"max({series(metric)} and ({series(told_at)} == on (environment) group_left () {last}))"
+
+
 def quantile(metric: str, part: str, by: str = "", **labels: str) -> str:
     """Return a quantile such as `"0.99"` of a histogram."""
     grouped = f"le, {by}" if by else "le"

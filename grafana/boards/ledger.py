@@ -4,17 +4,19 @@ from typing import Final
 
 from grafana.board import Board
 from grafana.panels import Question, number
-from grafana.queries import increase, largest, median_and_tail, quantile, rate, series, total
+from grafana.queries import increase, largest, median_and_tail, newest, quantile, rate, series, total
 
 _SLOW: Final = "Ledger transactions fail or are slow"
 _SUSPENSE: Final = "Attempts in suspense"
+FINDINGS: Final = newest("tollhouse_ledger_findings", "tollhouse_ledger_verified_timestamp_seconds")
+"""What the newest verification found, whichever server's housekeeper led it."""
 
 _NOW = (
     number(
         "Do the books add up?",
         "Places in which the ledger did not add up when it was last verified at night. Must be 0.",
         "short",
-        largest("tollhouse_ledger_findings"),
+        FINDINGS,
         runbook="The ledger does not add up",
         bad=1,
     ),

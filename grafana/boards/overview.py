@@ -3,6 +3,7 @@
 from typing import Final
 
 from grafana.board import TIER, Board
+from grafana.boards.ledger import FINDINGS
 from grafana.panels import Question, number
 from grafana.queries import increase, largest, median_and_tail, or_zero, quantile, rate, series, total
 
@@ -73,7 +74,7 @@ _NOW = (
         "Do the books add up?",
         "Places in which the ledger or its roll-ups did not add up when they were last compared. Must be 0.",
         "short",
-        f"{largest('tollhouse_ledger_findings')} + {largest('tollhouse_rollup_differences')}",
+        f"{FINDINGS} + {largest('tollhouse_rollup_differences')}",
         runbook="The ledger does not add up",
         bad=1,
     ),
