@@ -1,10 +1,13 @@
 """A month of three tenants, on all models: statements at every level against a scan in plain Python with decimals."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import date
 
 import asyncpg
 import pytest
 from tollhouse_server.chargeback.canonical import canonical_json, statement_of
+from tollhouse_server.chargeback.cells import MonthBooks
 from tollhouse_server.chargeback.composing import compose
 from tollhouse_server.chargeback.periods import tenant_month
 from tollhouse_server.chargeback.statement import PeriodState, Statement
@@ -59,11 +62,16 @@ async def roll_up(database: Database, tenant: str, days: int) -> None:
             await build_next_day(session, tenant, MAY.replace(month=7))
 
 
-async def every_statement(database: Database, company: Company) -> list[Statement]:
-    """Make the statements of a tenant and all of its departments from one reading, as a close does."""
+async def read_month(database: Database, company: Company) -> MonthBooks:
+    """Read the month of a company."""
     async with database.within(company.tenant, begin=begin_snapshot) as session:
         clock = await read_clock(session, company.tenant)
-        books = await read_books(session, company.tenant, tenant_month("2026-05", clock), clock)
+        return await read_books(session, company.tenant, tenant_month("2026-05", clock), clock)
+
+
+async def every_statement(database: Database, company: Company) -> list[Statement]:
+    """Make the statements of a tenant and all of its departments from one reading, as a close does."""
+    books = await read_month(database, company)
     departments = [company.path(number)[-1] for number in range(company.departments)]
     scopes: list[Scope] = [TenantName(company.tenant), *(DepartmentName(company.tenant, one) for one in departments)]
     return [compose(books, scope, PeriodState.OPEN) for scope in scopes]
@@ -94,6 +102,20 @@ async def test_statements_from_rolled_up_days_are_the_same_bytes(database: Datab
     rolled_up = [canonical_json(one) for one in await every_statement(database, COMPANIES[2])]
 
     assert fresh == mixed == rolled_up
+
+
+async def test_the_days_of_all_places_are_those_of_their_departments(database: Database) -> None:
+    """Also where a part is rolled up; a rule of some days and the breakdown by day reckon with the same."""
+    await roll_up(database, "acme", 9)
+
+    books = await read_month(database, COMPANIES[0])
+
+    costs: Counter[tuple[date, tuple[str, ...]]] = Counter()
+    for cell in books.cells:
+        assert sum(cell.daily_nanos.values()) == cell.cost_nanos
+        for day, nanos in cell.daily_nanos.items():
+            costs[day, cell.department_path] += nanos
+    assert costs == {(one.day, one.department_path): one.cost_nanos for one in books.days}
 
 
 async def test_the_same_statement_is_the_same_bytes_and_can_be_read_back(database: Database) -> None:

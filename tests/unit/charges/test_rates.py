@@ -1,6 +1,7 @@
 """Mark-ups and discounts: every rule on the cost itself, every entry rounded once."""
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from typing import Any
@@ -90,6 +91,17 @@ def test_a_rule_holds_for_its_department_and_all_below_it_on_its_days_and_its_mo
         ("tenants/acme/departments/research", 1_000_000_000, "gemini-3.5-flash"),
         ("tenants/acme/departments/vision", 1_000_000_000, "gemini-3.5-flash"),
     ]
+
+
+def test_a_rule_reckons_with_those_days_of_a_place_on_which_it_holds() -> None:
+    """The last day of a rule is the one before it ends."""
+    costs = {date(2026, 11, day): 10**day for day in (9, 10, 11, 12)}
+    place = replace(fact("sales"), daily_nanos=costs, cost_nanos=sum(costs.values()))
+
+    part = entries(rule(starts_on=date(2026, 11, 10), ends_on=date(2026, 11, 12)), facts=[place])
+    whole = entries(rule(), facts=[place])
+
+    assert [one.basis_nanos for one in (*part, *whole)] == [10**10 + 10**11, sum(costs.values())]
 
 
 def test_the_entry_of_a_rule_for_a_tier_names_the_tier() -> None:
