@@ -34,6 +34,17 @@ SEEN_SOON = (
 )
 """What is there after two rounds of readings at most; what is unusual is so in the light of a past put there before."""
 
+SEEN_AFTER_CALLS = (
+    "sum(rate(tollhouse_images_total[1m])) > 0",
+    "sum(rate(tollhouse_contents_total[1m]))",
+    "sum(rate(tollhouse_data_found_total[1m]))",
+    "sum(rate(tollhouse_audit_refusals_total[1m]))",
+    "tollhouse_audit_anchored_timestamp_seconds",
+    # The last of its group: with it the others are there too.
+    "tollhouse:calls_slowed:ratio_rate3d",
+)
+"""What is there after the second round of calls: by then everybody has heard of the policies, and has written."""
+
 EMPTY_WHEN_HEALTHY = {
     "LIMIT_EXCEEDED": "finance_has_work",
     "tollhouse_breaker_state": "breaker_is_open",
@@ -137,8 +148,7 @@ def asked_while_healthy(company: Watched) -> Answers:
     for expression in SEEN_SOON:
         company.until(expression)
     mixed_load(company)
-    company.until("sum(rate(tollhouse_images_total[1m])) > 0")
-    # The last of its group: with it the others are there too.
-    company.until("tollhouse:calls_slowed:ratio_rate3d")
+    for expression in SEEN_AFTER_CALLS:
+        company.until(expression)
     found.ask(HEALTHY)
     return found
