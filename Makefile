@@ -28,7 +28,7 @@ run: $(READY) ## Serve Tollhouse with everything it needs, in the foreground; st
 
 .PHONY: test
 test: $(READY) ## Run the tests: units, integration, acceptance (minutes); those of the house rules are in `make check`
-	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder tests/acceptance tests/integration tests/unit $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder tests/acceptance tests/integration tests/unit $(ARGS)
 
 .PHONY: check
 check: check-lint check-types check-layers check-protos check-deploy check-generated check-rules ## Check all that needs no server: lint, types, layers, protos, deploy files, house rules
