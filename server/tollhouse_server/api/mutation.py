@@ -6,6 +6,7 @@ A dry run is the same transaction, rolled back: what it answers is what the chan
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -21,6 +22,7 @@ from tollhouse_server.audit.store import claim_request, record, record_all, save
 from tollhouse_server.audit.tables import AuditEventRow
 from tollhouse_server.database.engine import Database, RollBack
 from tollhouse_server.database.epochs import Topic, bump
+from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.names import domain_of, invalid, scope_of
 
 Answer = TypeVar("Answer", bound=Message)
@@ -60,12 +62,23 @@ class MutationRequest(Protocol):
 
 
 class Mutations:
-    """Runs changes. `key` keeps the fingerprints of requests, which may hold secrets, from telling anything."""
+    """Runs changes.
 
-    def __init__(self, database: Database, key: bytes, witness: Witness | None = None) -> None:
+    `key` keeps fingerprints of requests, which may hold secrets, from telling anything. `catch_up` returns when this
+    process knows what the database had when it was asked: who changes something finds it in force where he changed it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        key: bytes,
+        witness: Witness | None = None,
+        catch_up: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._database = database
         self._key = key
         self._witness = witness
+        self._catch_up = catch_up
 
     async def run(
         self, call: Call, request: MutationRequest, answer: type[Answer], act: Act[Answer], *topics: Topic
@@ -86,8 +99,12 @@ class Mutations:
                 if request.validate_only:
                     raise RollBack
         except RollBack:
-            pass
-        return cast(Answer, result)
+            return cast(Answer, result)
+        if self._catch_up is not None:
+            # The change is made, whether it can be read back or not; all processes hear of it soon.
+            with suppress(StoreUnavailable):
+                await self._catch_up()
+        return result
 
     async def _run(
         self,

@@ -256,7 +256,7 @@ def _methods(
     pages = PageTokens(derived(pepper, "pages"))
     parts = services.ServiceParts(
         database=database,
-        mutations=Mutations(database, derived(pepper, "mutations"), audit.witness),
+        mutations=Mutations(database, derived(pepper, "mutations"), audit.witness, knowledge.authorizer.catch_up),
         pages=pages,
         authorizer=knowledge.authorizer,
         catalogue=knowledge.catalogue,
