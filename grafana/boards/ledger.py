@@ -87,9 +87,9 @@ _BOOKING = (
     ),
     Question(
         asks="Do transactions fail?",
-        means="A second, by cause; they are tried again.",
+        means="A second, by cause; they are tried again. A plan that did not hold is none: a spent budget has some.",
         unit="reqps",
-        queries={"{{cause}}": rate("tollhouse_tick_failures_total", "cause")},
+        queries={"{{cause}}": rate("tollhouse_tick_failures_total", "cause", cause_not="PlanFailedError")},
         runbook=_SLOW,
         bad=0.1,
     ),
