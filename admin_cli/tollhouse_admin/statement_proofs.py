@@ -7,8 +7,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -22,6 +25,10 @@ VERSION: Final = "tollhouse.statement/1"
 _SIGNED_FOR: Final = b"tollhouse.statements/1\n"
 _COUNTED: Final = frozenset({"SETTLED", "SUSPENSE"})
 _UNITEMISED: Final = "unitemised"
+_MOST_LABELS: Final = 1_000
+"""Labels in a statement; one with as many may have left some out."""
+
+_MINUTE: Final = len("2026-11-01T00:00")
 
 Keys = Mapping[int, Ed25519PublicKey]
 
@@ -47,6 +54,7 @@ class Booked:
     model: str
     cost_nanos: int
     lines: Sequence[tuple[str, int]]
+    labels: Mapping[str, str]
 
 
 def read_statement(path: Path) -> Mapping[str, Any]:
@@ -114,23 +122,37 @@ class StatementVerifier:
         found, said = hashlib.sha256(text.encode()).hexdigest(), str(self._seal["sha256"])
         yield Check(what="digest", is_right=found == said, detail=found if found == said else f"{found}, not {said}")
         if self._keys is not None:
-            detail = self._signature_error()
-            yield Check(what="signature", is_right=not detail, detail=detail)
+            yield from self._signed(self._keys)
 
-    def _signature_error(self) -> str:
-        key = (self._keys or {}).get(self._seal["key_version"])
+    def _signed(self, keys: Keys) -> Iterator[Check]:
+        key = keys.get(self._seal["key_version"])
         if key is None:
-            return f"it is signed by version {self._seal['key_version']}, which is not among the keys"
+            version = self._seal["key_version"]
+            detail = f"it is signed by version {version}, which is not among the keys"
+            yield Check(what="signature", is_right=False, detail=detail)
+            return
+        digest, at, by = (str(self._seal[name]) for name in ("sha256", "closed_at", "closed_by"))
+        if self._is_signed(key, f"{digest}\n{at}\n{by}"):
+            yield Check(what="signature", is_right=True, detail=f"closed at {at} by {by}")
+            return
+        # So it was once signed; whoever changes the moment or the closer of a seal does not get here.
+        is_right = self._is_signed(key, digest)
+        detail = (
+            "of the digest alone, not of when and by whom it was closed" if is_right else "it is not what was signed"
+        )
+        yield Check(what="signature", is_right=is_right, detail=detail)
+
+    def _is_signed(self, key: Ed25519PublicKey, leaf: str) -> bool:
         try:
-            message = _SIGNED_FOR + int(self._seal["tree_size"]).to_bytes(8, "big") + self._root()
+            message = _SIGNED_FOR + int(self._seal["tree_size"]).to_bytes(8, "big") + self._root(leaf)
             key.verify(base64.b64decode(self._seal["signature"], validate=True), message)
         except (InvalidSignature, ValueError, OverflowError, StopIteration):
-            return "it is not what was signed"
-        return ""
+            return False
+        return True
 
-    def _root(self) -> bytes:
-        """Return the root to which the path leads from the digest, as with receipts."""
-        found = hashlib.sha256(b"\x00" + str(self._seal["sha256"]).encode()).digest()
+    def _root(self, leaf: str) -> bytes:
+        """Return the root to which the path leads from a leaf, as with receipts."""
+        found = hashlib.sha256(b"\x00" + leaf.encode()).digest()
         index, size = self._seal["leaf_index"], self._seal["tree_size"]
         path = iter([bytes.fromhex(one) for one in self._seal["path"]])
         if not 0 <= index < size:
@@ -194,7 +216,7 @@ class StatementVerifier:
         totals = self._statement["totals"]
         yield _same(f"cost from {source}", sum(one.cost_nanos for one in own), totals["cost_nanos"])
         yield _same(f"calls from {source}", sum(one.kind in _COUNTED for one in own), totals["calls"])
-        for dimension, key_of in _KEYS.items():
+        for dimension, key_of in {**_KEYS, "day": self._day_of()}.items():
             costs: dict[str, int] = defaultdict(int)
             for one in own:
                 costs[key_of(one)] += one.cost_nanos
@@ -204,6 +226,18 @@ class StatementVerifier:
                 said[_last(part["key"])] += part["amounts"]["cost_nanos"]
             yield _same(f"cost by {dimension} from {source}", _without_zeros(costs), _without_zeros(said))
         yield _same(f"lines from {source}", _without_zeros(_lines_of(own)), _without_zeros(self._lines()))
+        labels = {part["key"]: part["amounts"]["cost_nanos"] for part in self._statement["labels"]}
+        booked_for = _labels_of(own)
+        if len(labels) >= _MOST_LABELS:
+            # The statement has the dearest alone.
+            booked_for = {label: booked_for.get(label, 0) for label in labels}
+        yield _same(f"cost by label from {source}", _without_zeros(booked_for), _without_zeros(labels))
+
+    def _day_of(self) -> Callable[[Booked], str]:
+        zone = ZoneInfo(str(self._statement["time_zone"]))
+        # Of a month there are some ten thousand minutes, and of records any number.
+        day = cache(lambda minute: str(datetime.fromisoformat(f"{minute}Z").astimezone(zone).date()))
+        return lambda one: day(one.booked_at[:_MINUTE])
 
     def _is_own(self, one: Booked) -> bool:
         period, scope = self._statement["period"], str(self._statement["scope"])
@@ -237,6 +271,14 @@ def _lines_of(booked: Iterable[Booked]) -> dict[tuple[str, ...], int]:
     return found
 
 
+def _labels_of(booked: Iterable[Booked]) -> dict[str, int]:
+    found: dict[str, int] = defaultdict(int)
+    for one in booked:
+        for label, value in one.labels.items():
+            found[f"{label}={value}"] += one.cost_nanos
+    return found
+
+
 def _records(path: Path) -> Iterator[Booked]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -250,6 +292,7 @@ def _records(path: Path) -> Iterator[Booked]:
                     model=row["model"],
                     cost_nanos=int(row["cost_nanos"]),
                     lines=[(line["sku"], line["cost_nanos"]) for line in json.loads(row["lines"])],
+                    labels=json.loads(row["labels"]),
                 )
 
 
@@ -265,6 +308,7 @@ def _receipts(documents: Iterable[Mapping[str, Any]]) -> Iterator[Booked]:
                 model=document["model"],
                 cost_nanos=entry["cost_nanos"],
                 lines=[(line["sku"], line["cost_nanos"]) for line in entry["lines"]],
+                labels=document["labels"],
             )
 
 

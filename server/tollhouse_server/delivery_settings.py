@@ -13,8 +13,9 @@ class DeliverySettings(BaseSettings):
     """The part of `Settings` that is about deliveries."""
 
     delivery_dir: Path | None = None
-    """Directory below which statements are written that tenants have delivered to a folder, each tenant's in one of its
-    own: a share, or what is copied to an object store. Absent means that there is no such delivery."""
+    """Directory, which must be there, below which statements are written that tenants have delivered to a folder, each
+    tenant's in one of its own: a share, or what is copied to an object store. Absent means that there is no such
+    delivery."""
 
     delivery_bucket: str | None = None
     """Bucket of an object store that speaks S3 (Google's with HMAC keys, too) into which statements are put. Absent

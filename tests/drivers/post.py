@@ -4,6 +4,7 @@ import asyncio
 import email
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from email.message import Message
@@ -19,7 +20,11 @@ USER, PASSWORD = "tollhouse", "a password of the mail server"
 
 
 class Post:
-    """A mail server's other side: keeps what it takes, refuses it, or takes it and hangs up before it says so."""
+    """A mail server's other side: keeps what it takes, refuses it, or takes it and hangs up before it says so.
+
+    Recipients in `later` are asked to come again; at `hangs_up_at` it hangs up before it has heard of a message; it
+    answers for one after `thinks_seconds`; a login that is wrong is repeated to whoever tries it.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -29,10 +34,17 @@ class Post:
         self.refusal = ""
         self.unknown = ""
         self.hangs_up = False
+        self.later: list[str] = []
+        self.hangs_up_at = ""
+        self.thinks_seconds = 0.0
 
     async def handle_RCPT(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
+        if address == self.hangs_up_at:
+            _abort(server)
+        if address in self.later:
+            return "450 greylisted, try again later"
         if address == self.unknown:
             return "550 no such mailbox"
         envelope.rcpt_tos.append(address)
@@ -45,8 +57,8 @@ class Post:
         self.messages.append(email.message_from_bytes(envelope.content))
         self.recipients = envelope.rcpt_tos
         if self.hangs_up:
-            assert isinstance(server.transport, asyncio.Transport)
-            server.transport.abort()
+            _abort(server)
+        await asyncio.sleep(self.thinks_seconds)
         return "250 OK"
 
     def login(self, _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any) -> AuthResult:
@@ -55,7 +67,14 @@ class Post:
         is_right = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
         if is_right:
             self.users.append(data.login.decode())
-        return AuthResult(success=is_right, handled=is_right)
+            return AuthResult(success=True)
+        said = b64encode(b"\0".join((b"", data.login, data.password))).decode()
+        return AuthResult(success=False, handled=False, message=f"535 not {data.password.decode()} ({said})")
+
+
+def _abort(server: SMTP) -> None:
+    assert isinstance(server.transport, asyncio.Transport)
+    server.transport.abort()
 
 
 class _OnFreePort(Controller):

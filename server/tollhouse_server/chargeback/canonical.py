@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,7 @@ from tollhouse_server.names import DepartmentName, ProjectName, TenantName, pars
 VERSION: Final = "tollhouse.statement/1"
 """The member `version` of every statement: a text of another version is to be read by other rules."""
 
+_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
 _NOT_SEALED: Final = ("generated_at", "seal")
 
 
@@ -42,6 +44,11 @@ def digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+def signed_text(sha256: str, *, closed_at: datetime, closed_by: str) -> bytes:
+    """Return what is signed for a sealed statement: its digest, and when and by whom its month was closed."""
+    return "\n".join((sha256, _text(closed_at), closed_by)).encode()
+
+
 def statement_of(text: bytes, *, generated_at: datetime, seal: Seal | None) -> Statement:
     """Return the statement that a canonical text is of.
 
@@ -58,13 +65,24 @@ def statement_of(text: bytes, *, generated_at: datetime, seal: Seal | None) -> S
 
 def encoded(value: Any) -> Any:
     """Return a value of a statement as JSON has it."""
+    # A large month has millions of these: they are told first, and the members of a class are looked up once.
+    kind: Any = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
     if isinstance(value, Mapping):
         return {str(key): encoded(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
         return [encoded(each) for each in value]
-    if is_dataclass(value) and not isinstance(value, type | TenantName | DepartmentName | ProjectName):
-        return {field.name: encoded(getattr(value, field.name)) for field in fields(value)}
-    return _text(value)
+    members = _names_of(kind)
+    return {name: encoded(getattr(value, name)) for name in members} if members else _text(value)
+
+
+@cache
+def _names_of(kind: type) -> tuple[str, ...]:
+    """Return the members of a class that is written as an object; none of one that is written as a text."""
+    if not is_dataclass(kind) or issubclass(kind, TenantName | DepartmentName | ProjectName):
+        return ()
+    return tuple(field.name for field in fields(kind))
 
 
 def _text(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Protocol
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback import adjustments, period_store
-from tollhouse_server.chargeback.canonical import canonical_json, digest
+from tollhouse_server.chargeback.canonical import canonical_json, digest, signed_text
 from tollhouse_server.chargeback.cells import MonthBooks
 from tollhouse_server.chargeback.composing import compose_from
 from tollhouse_server.chargeback.layout import TENANT, Layout, lay_out
@@ -100,14 +100,14 @@ async def close(session: AsyncSession, step: Step, signer: Signer) -> Closed:
     if own is not None:
         raise SecondPersonNeeded(name=own)
     sealed = await _sealed(session, row)
-    proofs = await signer.sign([one.sha256.encode() for one in sealed])
+    now = (await read_clock(session, row.tenant_id)).now
+    proofs = await signer.sign([signed_text(one.sha256, closed_at=now, closed_by=step.actor) for one in sealed])
     for one, proof in zip(sealed, proofs, strict=True):
         one.signature = base64.b64encode(proof.signature.value).decode()
         one.key_version = proof.signature.key_version
         one.tree_size, one.leaf_index = proof.tree_size, proof.leaf_index
         one.path = [step.hex() for step in proof.path]
     await period_store.save_sealed(session, sealed)
-    now = (await read_clock(session, row.tenant_id)).now
     closed = await change(
         session, row, state=PeriodState.CLOSED.value, closed_at=now, closed_by=step.actor, sha256=sealed[0].sha256
     )

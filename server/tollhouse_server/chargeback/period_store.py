@@ -1,6 +1,6 @@
 """The SQL of months, sealed statements and adjustments. Every function works in its caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -43,6 +43,14 @@ async def create_period(session: AsyncSession, row: BillingPeriodRow) -> Billing
 async def list_periods(session: AsyncSession, tenant: str) -> Sequence[BillingPeriodRow]:
     """Return all months of a tenant that have a row: twelve a year."""
     return (await session.exec(select(BillingPeriodRow).where(BillingPeriodRow.tenant_id == tenant))).all()
+
+
+async def periods_of(session: AsyncSession, tenants: Collection[str]) -> dict[str, list[BillingPeriodRow]]:
+    """Return all months of some tenants that have a row, by tenant."""
+    found: dict[str, list[BillingPeriodRow]] = {tenant: [] for tenant in tenants}
+    for row in (await session.exec(select(BillingPeriodRow).where(col(BillingPeriodRow.tenant_id).in_(tenants)))).all():
+        found[row.tenant_id].append(row)
+    return found
 
 
 async def first_moment(session: AsyncSession, tenant: str) -> datetime | None:

@@ -1,6 +1,6 @@
 """The months of tenants: when each begins and ends, how far it is, and what stands against closing it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -103,6 +103,15 @@ def _running(rows: Mapping[str, BillingPeriodRow], clock: Clock) -> str:
     while month in rows and rows[month].ends_at <= clock.now:
         month = month_behind(month)
     return month
+
+
+def months_over(rows: Iterable[BillingPeriodRow], clock: Clock, *, most: int) -> Iterator[Month]:
+    """Yield up to `most` months of a tenant that are over, the latest first; `rows` are all that he has."""
+    known = {row.month: row for row in rows}
+    name = _running(known, clock)
+    for _ in range(most):
+        name = month_before(name)
+        yield month_of_row(known[name]) if name in known else _between(known.values(), tenant_month(name, clock))
 
 
 def month_of_row(row: BillingPeriodRow) -> Month:

@@ -19,6 +19,7 @@ from tollhouse_server.chargeback import rate_store
 from tollhouse_server.chargeback.cells import Month
 from tollhouse_server.chargeback.charge_tables import ChargeRuleRow
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
+from tollhouse_server.database.rows import kept_alive
 from tollhouse_server.money import divided, marginal, nanos_to_dollars, spread
 from tollhouse_server.names import PLATFORM, ChargeRuleName, DepartmentName, PlatformChargeRuleName
 from tollhouse_server.reporting.periods import days_of
@@ -77,7 +78,8 @@ async def rate_entries(
     rows = await rate_store.rules_in_force(session, tenant, days[0], days[-1])
     rules = [rule_of(row) for row in rows]
     # It takes the processor for as long as there are rules and facts; others must not wait for it.
-    return tuple(await asyncio.to_thread(charges, rules, facts, days=days, tenant=tenant))
+    made = asyncio.to_thread(charges, rules, facts, days=days, tenant=tenant)
+    return tuple(await kept_alive(session, made))
 
 
 def charges(

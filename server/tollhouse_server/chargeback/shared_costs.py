@@ -13,6 +13,7 @@ from tollhouse_server.chargeback.cells import Month
 from tollhouse_server.chargeback.charge_tables import SharedCostRow
 from tollhouse_server.chargeback.shared_cost_store import DepartmentLife
 from tollhouse_server.chargeback.statement import Entry, EntryKind, UsageFact
+from tollhouse_server.database.rows import kept_alive
 from tollhouse_server.money import nanos_to_dollars, spread
 from tollhouse_server.names import DepartmentName, SharedCostName
 from tollhouse_server.reporting.periods import Period
@@ -59,7 +60,7 @@ async def shared_entries(
         return tuple(entry for cost in costs for entry in parts_of(cost, facts, heirs, tenant=tenant))
 
     # It takes the processor for as long as there are costs and facts; others must not wait for it.
-    return await asyncio.to_thread(entries)
+    return await kept_alive(session, asyncio.to_thread(entries))
 
 
 def cost_of(row: SharedCostRow) -> SharedCost:

@@ -196,8 +196,9 @@ class DisplayCurrency:
 class Seal:
     """What closed a statement: its digest (SHA-256 of the canonical JSON, hexadecimal), signed in Vault's transit.
 
-    All statements of a month are signed together: `signature` (Base64) is over a tree of `tree_size` digests, and
-    `path` (hexadecimal) leads from the one at `leaf_index` to its root, as with receipts.
+    All statements of a month are signed together: `signature` (Base64) is over a tree of `tree_size` leaves, and
+    `path` (hexadecimal) leads from the one at `leaf_index` to its root, as with receipts. A leaf is the digest, the
+    moment and the closer, each in a line; of months that were closed before these were signed, the digest alone.
     """
 
     sha256: str

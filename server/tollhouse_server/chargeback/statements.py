@@ -23,6 +23,7 @@ from tollhouse_server.chargeback.savings import savings
 from tollhouse_server.chargeback.shared_costs import shared_entries
 from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement, UsageFact
 from tollhouse_server.chargeback.tables import BillingPeriodRow, SealedStatementRow
+from tollhouse_server.database.rows import kept_alive
 from tollhouse_server.ledger.terms import Window
 from tollhouse_server.names import DepartmentName, PeriodName, Scope, TenantName
 from tollhouse_server.pricing.store import load
@@ -57,7 +58,7 @@ async def make_statement(session: AsyncSession, question: StatementQuestion) -> 
     state = PeriodState.OPEN if row is None else PeriodState(row.state)
     books = await read_books(session, tenant, month, await read_clock(session, tenant))
     # Adding up takes the processor for up to some seconds; others must not wait for it.
-    return await asyncio.to_thread(compose, books, question.scope, state)
+    return await kept_alive(session, asyncio.to_thread(compose, books, question.scope, state))
 
 
 async def statement_month(session: AsyncSession, question: StatementQuestion) -> tuple[Month, BillingPeriodRow | None]:
@@ -149,7 +150,7 @@ async def _saved(session: AsyncSession, quantities: Sequence[PricedQuantity], pe
     versions = sorted({one.price_version for one in quantities if one.sku})
     books = {version: await load(session, version) for version in versions}
     # Adding up takes the processor; others must not wait for it.
-    return await asyncio.to_thread(savings, quantities, books, period)
+    return await kept_alive(session, asyncio.to_thread(savings, quantities, books, period))
 
 
 def _versions(quantities: Iterable[PricedQuantity]) -> dict[tuple[str, ...], frozenset[int]]:

@@ -1,7 +1,7 @@
 """What rows have in common: how one is written, found, locked and changed; and the way to plain SQL."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 _SIGN_OF_LIFE_SECONDS: Final = 4.0
+_ROWS_AT_A_TIME: Final = 2000
 
 
 class Versioned(Protocol):
@@ -94,6 +95,16 @@ async def run_sql(
     await session.flush()
     connection = await session.connection()
     return await connection.execute(text(sql) if isinstance(sql, str) else sql, parameters)
+
+
+async def stream_sql(session: AsyncSession, sql: str, parameters: Mapping[str, object]) -> AsyncIterator[Any]:
+    """Yield the rows of a plain query a few at a time, so that the process serves others between them."""
+    await session.flush()
+    connection = await session.connection()
+    async with connection.stream(text(sql), parameters) as result:
+        async for rows in result.partitions(_ROWS_AT_A_TIME):
+            for row in rows:
+                yield row
 
 
 async def copy_rows(

@@ -7,32 +7,37 @@ between, it goes once more with the Message-ID that it had, by which receivers k
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from functools import partial
 from typing import Final
 
 import structlog
 
-from tollhouse_server.chargeback.periods import current_month, month_before, tenant_month
 from tollhouse_server.chargeback.statement import Statement
 from tollhouse_server.chargeback.statements import StatementQuestion, make_statement
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.database.rows import change
 from tollhouse_server.documents import delivery_store as store
+from tollhouse_server.documents.delivery_store import Claim
 from tollhouse_server.documents.document import Document
+from tollhouse_server.documents.folder import write_files
 from tollhouse_server.documents.formats import file_name, format_of
 from tollhouse_server.documents.language import language_of
-from tollhouse_server.documents.mail import HandOverUnknown, MailServer, message_of, send
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, Taken, message_of, send
+from tollhouse_server.documents.planning import plan
 from tollhouse_server.documents.tables import DeliveryRow, DeliveryScheduleRow
-from tollhouse_server.documents.ways import Ways, write_files
+from tollhouse_server.documents.ways import Ways
 from tollhouse_server.errors import StoreUnavailable, TollhouseError
 from tollhouse_server.names import DeliveryName, DepartmentName, Scope, TenantName
 from tollhouse_server.reporting.store import begin_snapshot
-from tollhouse_server.tenancy.store import read_clocks
 
 _log = structlog.get_logger(__name__)
+
+WAYS: Final = ("FOLDER", "BUCKET", "MAIL")
 
 ROUND_SECONDS: Final = 60.0
 MOST_ATTEMPTS: Final = 12
@@ -42,9 +47,14 @@ MOST_HAND_OVERS: Final = 2
 """How often an e-mail is handed over whose fate nobody knows: once, and one repetition."""
 
 _FAULT_MOST: Final = 500
-_LEASE: Final = timedelta(minutes=10)
+_LEASE: Final = timedelta(minutes=15)
+
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(hours=6)
+
+
+class _OvertakenError(Exception):
+    """Somebody else has taken a delivery up, or ended it: the lease of this attempt has run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,82 +64,90 @@ class Deliveries:
     database: Database
     ways: Ways
 
-    async def run(self) -> None:
-        """Deliver what is due, for ever."""
-        await in_rounds(self.deliver_due, "deliveries of statements", pause_seconds=ROUND_SECONDS)
+    async def run(self, way: str) -> None:
+        """Deliver what is due on a way, for ever: one that hangs keeps no other waiting."""
+        await in_rounds(partial(self.deliver_due, way), f"deliveries of statements, {way}", pause_seconds=ROUND_SECONDS)
 
-    async def deliver_due(self) -> int:
-        """Plan what has become due and try all that is to be tried now; return how many went out.
+    async def deliver_due(self, *ways: str) -> int:
+        """Plan what has become due on these ways, or on all, and try all that is to be tried; return how many went out.
 
         Raises:
             StoreUnavailable: PostgreSQL is gone; the next round goes on.
         """
-        await self._plan()
-        delivered = 0
-        while name := await self._claim():
-            delivered += await self._try(name)
-        return delivered
-
-    async def _plan(self) -> None:
+        ways = ways or WAYS
         async with self.database.transaction() as session:
-            planned = await store.plan_closed(session)
-            dated = await store.dated_schedules(session)
-            clocks = await read_clocks(session, {schedule.tenant_id for schedule in dated})
-            for schedule in dated:
-                clock = clocks[schedule.tenant_id]
-                month = month_before(current_month(clock))
-                due = tenant_month(month, clock).period.end + timedelta(days=schedule.day - 1)
-                # A schedule does not begin with what was due before there was one.
-                if clock.now >= due and (schedule.created_at is None or due >= schedule.created_at):
-                    planned += await store.plan_dated(session, schedule, month)
+            planned = await plan(session, ways)
         if planned:
             _log.info("deliveries_planned", count=planned)
+        delivered = 0
+        while claim := await self._claim(ways):
+            delivered += await self._try(claim)
+        return delivered
 
-    async def _claim(self) -> DeliveryName | None:
+    async def _claim(self, ways: Sequence[str]) -> Claim | None:
         async with self.database.transaction() as session:
-            return await store.claim(session, lease=_LEASE)
+            return await store.claim(session, ways, lease=_LEASE)
 
-    async def _try(self, name: DeliveryName) -> bool:
-        async with self.database.within(name.tenant) as session:
-            row = await store.get_delivery(session, name)
+    async def _try(self, claim: Claim) -> bool:
+        async with self.database.within(claim.name.tenant) as session:
+            row = await store.get_delivery(session, claim.name)
             schedule = await store.schedule_of(session, row)
-        if row.attempts > MOST_ATTEMPTS:
-            # A defect that ends the process must not do so for ever, and keep the deliveries of others waiting.
-            await self._failed(name, "each attempt has ended the process that made it; its log says why")
-            return False
-        if row.way == "MAIL" and row.hand_overs >= MOST_HAND_OVERS:
-            fault = "handed over twice, and both times nobody heard what became of it: ask a recipient, then retry"
-            await self._failed(name, fault, for_good=True)
+        if fault := _hopeless(row):
+            await self._failed(claim, fault, for_good=True)
             return False
         try:
-            refused = await self._deliver(row, schedule)
+            taken = await self._deliver(claim, row, schedule)
+            return await self._delivered(claim, taken)
         except StoreUnavailable:
             raise
+        except _OvertakenError:
+            # Whoever has it now tells what becomes of it.
+            _log.warning("delivery_overtaken", delivery=str(claim.name), attempt=claim.attempt)
         except TollhouseError as error:
-            await self._failed(name, error.message())
-            return False
+            await self._failed(claim, error.message())
         except OSError as error:
-            # Of a mail server its answer, of a directory what the system says; neither has a password in it.
-            await self._failed(name, f"{type(error).__name__}: {error}")
+            # Of a mail server its answer, of a directory what the system says.
+            await self._failed(claim, f"{type(error).__name__}: {error}")
+        return False
+
+    async def _delivered(self, claim: Claim, taken: Taken) -> bool:
+        if taken.later:
+            # It has been taken for the others; who is asked to come again later does so.
+            await self._failed(claim, taken.told, recipients_left=list(taken.later))
             return False
-        async with self.database.within(name.tenant) as session:
-            row = await store.get_delivery(session, name, lock=True)
-            await change(session, row, state="DELIVERED", delivered_at=datetime.now(UTC), fault=refused[:_FAULT_MOST])
-        if refused:
-            _log.warning("delivery_not_taken_for_all", delivery=str(name), fault=refused)
-        _log.info("statement_delivered", delivery=str(name), way=row.way, month=row.month)
+        fault = self._told(taken.told)
+        await self._change(claim, state="DELIVERED", delivered_at=datetime.now(UTC), fault=fault, recipients_left=[])
+        if fault:
+            _log.warning("delivery_not_taken_for_all", delivery=str(claim.name), fault=fault)
+        _log.info("statement_delivered", delivery=str(claim.name))
         return True
 
-    async def _failed(self, name: DeliveryName, fault: str, *, for_good: bool = False) -> None:
-        async with self.database.within(name.tenant) as session:
-            row = await store.get_delivery(session, name, lock=True)
-            state = "FAILED" if for_good or row.attempts >= MOST_ATTEMPTS else "PENDING"
-            at = datetime.now(UTC) + pause_after(row.attempts)
-            await change(session, row, state=state, next_attempt_at=at, fault=fault.replace("\0", "")[:_FAULT_MOST])
-        _log.warning("delivery_failed", delivery=str(name), attempts=row.attempts, state=state, fault=fault)
+    async def _failed(self, claim: Claim, fault: str, *, for_good: bool = False, **values: object) -> None:
+        state = "FAILED" if for_good or claim.attempt >= MOST_ATTEMPTS else "PENDING"
+        at = datetime.now(UTC) + pause_after(claim.attempt)
+        told = self._told(fault)
+        with suppress(_OvertakenError):
+            await self._change(claim, state=state, next_attempt_at=at, fault=told, **values)
+        _log.warning("delivery_failed", delivery=str(claim.name), attempts=claim.attempt, state=state, fault=told)
 
-    async def _deliver(self, row: DeliveryRow, schedule: DeliveryScheduleRow) -> str:
-        """Deliver, and return for whom an e-mail was not taken; empty where it was for all."""
+    def _told(self, text: str) -> str:
+        """Return what others have said as it may be shown and stored: no secrets, no NUL, not too long."""
+        return self.ways.without_secrets(text).replace("\0", "")[:_FAULT_MOST]
+
+    async def _change(self, claim: Claim, **values: object) -> None:
+        """Write to a delivery that is still the claimer's.
+
+        Raises:
+            _OvertakenError: it is not.
+        """
+        async with self.database.within(claim.name.tenant) as session:
+            row = await store.find_claimed(session, claim)
+            if row is None:
+                raise _OvertakenError
+            await change(session, row, **values)
+
+    async def _deliver(self, claim: Claim, row: DeliveryRow, schedule: DeliveryScheduleRow) -> Taken:
+        """Deliver, and return for whom an e-mail was not taken."""
         recipients = schedule.recipients if row.way == "MAIL" else []
         to_folder, to_bucket = row.way == "FOLDER", row.way == "BUCKET"
         self.ways.check(to_folder=to_folder, to_bucket=to_bucket, recipients=recipients, field="recipients")
@@ -143,24 +161,37 @@ class Deliveries:
         elif to_bucket and self.ways.bucket is not None:
             await self.ways.bucket.put(place, documents)
         elif self.ways.mail is not None:
-            return await self._mail(row, self.ways.mail, _message(self.ways.mail, row, schedule, statement, documents))
-        return ""
+            message = _message(self.ways.mail, row, schedule, statement, documents)
+            return await self._mail(claim, row, self.ways.mail, message, row.recipients_left or recipients)
+        return Taken()
 
-    async def _mail(self, row: DeliveryRow, server: MailServer, message: EmailMessage) -> str:
-        """Hand a message over, noted before; a server that says no takes the note back."""
-        await self._note_hand_overs(row, row.hand_overs + 1)
+    async def _mail(
+        self, claim: Claim, row: DeliveryRow, server: MailServer, message: EmailMessage, recipients: Sequence[str]
+    ) -> Taken:
+        """Hand a message over, noted before; an answer, be it a no, takes the note back."""
+        # From here on it is nobody else's for as long as a server may take.
+        until = datetime.now(UTC) + _LEASE
+        await self._change(claim, hand_overs=row.hand_overs + 1, next_attempt_at=until)
         try:
-            return await asyncio.to_thread(send, server, message)
+            taken = await asyncio.to_thread(send, server, message, recipients)
         except HandOverUnknown:
             raise
         except OSError:
-            await self._note_hand_overs(row, row.hand_overs)
+            await self._change(claim, hand_overs=row.hand_overs)
             raise
+        if taken.later:
+            await self._change(claim, hand_overs=row.hand_overs)
+        return taken
 
-    async def _note_hand_overs(self, row: DeliveryRow, count: int) -> None:
-        async with self.database.within(row.tenant_id) as session:
-            locked = await store.get_delivery(session, DeliveryName(row.tenant_id, row.delivery_id), lock=True)
-            await change(session, locked, hand_overs=count)
+
+def _hopeless(row: DeliveryRow) -> str:
+    """Return why a delivery is not tried again, empty where it is."""
+    if row.attempts > MOST_ATTEMPTS:
+        # A defect that ends the process must not do so for ever, and keep the deliveries of others waiting.
+        return "each attempt has ended the process that made it; its log says why"
+    if row.way == "MAIL" and row.hand_overs >= MOST_HAND_OVERS:
+        return "handed over twice, and both times nobody heard what became of it: ask a recipient, then retry"
+    return ""
 
 
 def pause_after(attempts: int) -> timedelta:

@@ -1,6 +1,7 @@
 """SQL of schedules of deliveries, and of the deliveries."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ CROSS JOIN LATERAL (
 ) w
 """
 
+# Two that plan the same at once wait for each other, and not each for the other.
+_IN_ORDER: Final = "ORDER BY s.tenant_id, s.schedule_id, p.month, w.way"
+
 _PLAN_CLOSED: Final = f"""
 INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way)
 SELECT s.tenant_id, 'dl-' || replace(gen_random_uuid()::text, '-', ''), s.schedule_id, p.month, d.sha256, w.way
@@ -29,16 +33,19 @@ JOIN tenant t ON t.tenant_id = s.tenant_id AND t.state NOT IN ('DELETED', 'PURGE
 JOIN billing_period p ON p.tenant_id = s.tenant_id AND p.state = 'CLOSED' AND p.closed_at >= s.created_at
 JOIN sealed_statement d ON d.tenant_id = s.tenant_id AND d.month = p.month AND d.department_id = s.department_id
 {_WAYS}
-WHERE s.day = 0 AND s.ended_at IS NULL
+WHERE s.day = 0 AND s.ended_at IS NULL AND w.way = ANY (:ways)
+{_IN_ORDER}
 ON CONFLICT ON CONSTRAINT delivery_once DO NOTHING
 """  # noqa: S608 - put together from constants alone
 
 _PLAN_DATED: Final = f"""
 INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way)
-SELECT s.tenant_id, 'dl-' || replace(gen_random_uuid()::text, '-', ''), s.schedule_id, :month, '', w.way
-FROM delivery_schedule s
+SELECT s.tenant_id, 'dl-' || replace(gen_random_uuid()::text, '-', ''), s.schedule_id, p.month, '', w.way
+FROM unnest(:tenants ::text[], :schedules ::text[], :months ::text[]) AS p (tenant_id, schedule_id, month)
+JOIN delivery_schedule s USING (tenant_id, schedule_id)
 {_WAYS}
-WHERE s.tenant_id = :tenant AND s.schedule_id = :schedule
+WHERE w.way = ANY (:ways)
+{_IN_ORDER}
 ON CONFLICT ON CONSTRAINT delivery_once DO NOTHING
 """  # noqa: S608
 
@@ -47,12 +54,29 @@ _CLAIM: Final = """
 UPDATE delivery
 SET attempts = attempts + 1, next_attempt_at = clock_timestamp() + :lease, updated_at = clock_timestamp()
 WHERE (tenant_id, delivery_id) = (
-    SELECT tenant_id, delivery_id FROM delivery
-    WHERE state = 'PENDING' AND next_attempt_at <= clock_timestamp()
-    ORDER BY next_attempt_at, tenant_id, delivery_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT d.tenant_id, d.delivery_id FROM delivery d
+    JOIN tenant t ON t.tenant_id = d.tenant_id AND t.state NOT IN ('DELETED', 'PURGED')
+    WHERE d.state = 'PENDING' AND d.next_attempt_at <= clock_timestamp() AND d.way = ANY (:ways)
+    ORDER BY d.next_attempt_at, d.tenant_id, d.delivery_id LIMIT 1 FOR UPDATE OF d SKIP LOCKED
 )
-RETURNING tenant_id, delivery_id
+RETURNING tenant_id, delivery_id, attempts
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A delivery that somebody has taken for an attempt: who takes it up after him has another one."""
+
+    name: DeliveryName
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A month whose statement is to go out by a schedule's date."""
+
+    schedule: DeliveryScheduleName
+    month: str
 
 
 async def create_schedule(session: AsyncSession, row: DeliveryScheduleRow) -> DeliveryScheduleRow:
@@ -115,24 +139,35 @@ async def dated_schedules(session: AsyncSession) -> Sequence[DeliveryScheduleRow
     return (await session.exec(query.order_by(col(schedule.tenant_id), col(schedule.schedule_id)))).all()
 
 
-async def plan_closed(session: AsyncSession) -> int:
+async def plan_closed(session: AsyncSession, ways: Sequence[str]) -> int:
     """Plan a delivery of each statement that was sealed since a schedule for it began, of tenants that are not deleted.
 
     Returns how many.
     """
-    return int((await run_sql(session, _PLAN_CLOSED)).rowcount)
+    return int((await run_sql(session, _PLAN_CLOSED, {"ways": list(ways)})).rowcount)
 
 
-async def plan_dated(session: AsyncSession, row: DeliveryScheduleRow, month: str) -> int:
-    """Plan the delivery of a month, unless it is; return how many."""
-    values = {"tenant": row.tenant_id, "schedule": row.schedule_id, "month": month}
+async def plan_dated(session: AsyncSession, due: Sequence[Due], ways: Sequence[str]) -> int:
+    """Plan the deliveries of months, unless they are; return how many."""
+    values = {
+        "tenants": [one.schedule.tenant for one in due],
+        "schedules": [one.schedule.delivery_schedule for one in due],
+        "months": [one.month for one in due],
+        "ways": list(ways),
+    }
     return int((await run_sql(session, _PLAN_DATED, values)).rowcount)
 
 
-async def claim(session: AsyncSession, *, lease: timedelta) -> DeliveryName | None:
-    """Take the delivery that has been due for longest, None where none is."""
-    found: Any = (await run_sql(session, _CLAIM, {"lease": lease})).first()
-    return DeliveryName(*found) if found else None
+async def claim(session: AsyncSession, ways: Sequence[str], *, lease: timedelta) -> Claim | None:
+    """Take the delivery on one of these ways that has been due for longest, None where none is."""
+    found: Any = (await run_sql(session, _CLAIM, {"ways": list(ways), "lease": lease})).first()
+    return Claim(name=DeliveryName(*found[:2]), attempt=found[2]) if found else None
+
+
+async def find_claimed(session: AsyncSession, claim: Claim) -> DeliveryRow | None:
+    """Return a delivery, locked, if nobody else has taken it up or ended it since it was claimed."""
+    row = await get_delivery(session, claim.name, lock=True)
+    return row if (row.state, row.attempts) == ("PENDING", claim.attempt) else None
 
 
 async def get_delivery(session: AsyncSession, name: DeliveryName, *, lock: bool = False) -> DeliveryRow:

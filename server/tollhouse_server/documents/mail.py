@@ -2,17 +2,27 @@
 
 import hashlib
 import smtplib
+import socket
 import ssl
+import threading
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.utils import parseaddr
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tollhouse_server.documents.document import Document
 
 _TIMEOUT_SECONDS: Final = 30.0
+_ANSWER_SECONDS: Final = 600.0
+"""How long a server may take to look at a message before it answers for it (RFC 5321, section 4.5.3.2.6)."""
+
+_REPLY_SECONDS: Final = 120.0
+"""How long a single reply may take altogether: one that comes by the byte would never time out."""
+
 _REFUSALS: Final = (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, smtplib.SMTPNotSupportedError)
 
 
@@ -36,6 +46,23 @@ class MailServer:
     ca_file: Path | None = None
     domains: tuple[str, ...] = ()
 
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the password, also as a server has it that repeats what was said to it."""
+        if not self.password:
+            return text
+        forms = (self.password, f"\0{self.user}\0{self.password}")
+        for secret in (*(b64encode(form.encode()).decode() for form in forms), self.password):
+            text = text.replace(secret, "***")
+        return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """For whom an e-mail was not taken: in a text for people, empty where it was for all; `later` may have it later."""
+
+    told: str = ""
+    later: tuple[str, ...] = ()
+
 
 def message_of(
     *, key: str, server: MailServer, recipients: Sequence[str], subject: str, text: str, documents: Sequence[Document]
@@ -43,10 +70,11 @@ def message_of(
     """Return an e-mail; of the same `key` it has the same id, so that a second one can be told from a new one."""
     message = EmailMessage()
     message["From"] = server.sender
+    domain = parseaddr(server.sender)[1].rpartition("@")[2]
     message["To"] = ", ".join(recipients)
     # A name that its tenant has chosen must not add headers.
     message["Subject"] = " ".join(subject.split())
-    message["Message-ID"] = f"<{hashlib.sha256(key.encode()).hexdigest()[:40]}@{server.sender.rpartition('@')[2]}>"
+    message["Message-ID"] = f"<{hashlib.sha256(key.encode()).hexdigest()[:40]}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text)
     for document in documents:
@@ -55,13 +83,11 @@ def message_of(
     return message
 
 
-def send(server: MailServer, message: EmailMessage) -> str:
-    """Hand an e-mail to the server, which takes a thread for as long as that lasts; return for whom it was not taken.
-
-    That is a text for people, with the server's answer for each of them, and empty where it was taken for all.
+def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -> Taken:
+    """Hand an e-mail for some recipients to the server, which takes a thread for as long as that lasts.
 
     Raises:
-        HandOverUnknown: the connection ended before the server's answer.
+        HandOverUnknown: the connection ended between the message and the server's answer.
         OSError: the server cannot be reached or trusted, or takes the message for none of the recipients; nobody has
             got it (SMTPException is one).
     """
@@ -72,27 +98,66 @@ def send(server: MailServer, message: EmailMessage) -> str:
             connection.starttls(context=trust)
         if server.user:
             connection.login(server.user, server.password)
-        refused = _handed_over(connection, message)
+        refused = _handed_over(connection, message, recipients)
         # It is taken: whatever becomes of the farewell must not look like a failure.
         with suppress(OSError):
             connection.quit()
     finally:
         connection.close()
-    return "; ".join(
-        f"not taken for {address}: {code} {said.decode(errors='replace')}" for address, (code, said) in refused.items()
+    return Taken(
+        told="; ".join(
+            f"not taken for {address}: {code} {said.decode(errors='replace')}"
+            for address, (code, said) in refused.items()
+        ),
+        later=tuple(address for address, (code, _) in refused.items() if 400 <= code < 500),
     )
 
 
-def _handed_over(connection: smtplib.SMTP, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
+def _handed_over(
+    connection: "_Connection", message: EmailMessage, recipients: Sequence[str]
+) -> dict[str, tuple[int, bytes]]:
     try:
-        return connection.send_message(message)
+        # Not whom the headers name: they are read in a way of their own, and only these have been looked at.
+        return connection.send_message(message, to_addrs=recipients)
     except _REFUSALS:
         raise
     except OSError as error:
+        if not connection.has_begun:
+            raise
         raise HandOverUnknown(f"{type(error).__name__}: {error}") from error
 
 
-def _connected(server: MailServer, trust: ssl.SSLContext) -> smtplib.SMTP:
+class _Connection(smtplib.SMTP):
+    """A connection that knows if a message has begun on it, and ends where a reply takes too long."""
+
+    has_begun = False
+
+    def send(self, s: Any) -> None:
+        # Commands are texts, a message is bytes.
+        if isinstance(s, bytes) and self.sock is not None:
+            self.has_begun = True
+            self.sock.settimeout(_ANSWER_SECONDS)
+        super().send(s)
+
+    def getreply(self) -> tuple[int, bytes]:
+        limit = threading.Timer(_ANSWER_SECONDS if self.has_begun else _REPLY_SECONDS, self._end)
+        limit.start()
+        try:
+            return super().getreply()
+        finally:
+            limit.cancel()
+
+    def _end(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _PrivateConnection(_Connection, smtplib.SMTP_SSL):
+    """One in TLS from its beginning."""
+
+
+def _connected(server: MailServer, trust: ssl.SSLContext) -> _Connection:
     if server.security == "tls":
-        return smtplib.SMTP_SSL(server.host, server.port, timeout=_TIMEOUT_SECONDS, context=trust)
-    return smtplib.SMTP(server.host, server.port, timeout=_TIMEOUT_SECONDS)
+        return _PrivateConnection(server.host, server.port, timeout=_TIMEOUT_SECONDS, context=trust)
+    return _Connection(server.host, server.port, timeout=_TIMEOUT_SECONDS)

@@ -39,7 +39,8 @@ class DeliveryScheduleRow(_Kept, table=True):
 class DeliveryRow(_Kept, table=True):
     """One statement on one way. `sha256` is that of a sealed statement, empty for one of a month that is not closed.
 
-    `hand_overs` is how often it was handed to a mail server without an answer.
+    `hand_overs` is how often it was handed to a mail server without an answer; `recipients_left` are those for whom it
+    was to come again later, none of them means all of the schedule.
     """
 
     __tablename__ = "delivery"
@@ -53,6 +54,7 @@ class DeliveryRow(_Kept, table=True):
     state: str = "PENDING"
     attempts: int = 0
     hand_overs: int = 0
+    recipients_left: list[str] = Field(default_factory=list, sa_type=ARRAY(Text))
     next_attempt_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
     delivered_at: datetime | None = Field(default=None, sa_type=INSTANT)
     fault: str = ""

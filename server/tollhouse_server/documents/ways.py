@@ -1,12 +1,10 @@
 """Where documents go: into a directory of the deployment's, into a bucket, or by e-mail."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tollhouse_server.documents.bucket import Bucket
-from tollhouse_server.documents.document import Document
 from tollhouse_server.documents.mail import MailServer
 from tollhouse_server.errors import DeliveryNotSetUp
 from tollhouse_server.names import invalid
@@ -40,20 +38,6 @@ class Ways:
             if allowed and recipient.rpartition("@")[2].lower() not in allowed:
                 raise invalid(field, f"may only be in {', '.join(allowed)}, as whoever runs this deployment has set")
 
-
-def write_files(folder: Path, place: Sequence[str], documents: Sequence[Document]) -> None:
-    """Write documents below a directory, at a place made of ids; each is whole or not there, and again the same.
-
-    Raises:
-        OSError: the directory cannot be written to.
-    """
-    target = folder.joinpath(*place)
-    target.mkdir(parents=True, exist_ok=True)
-    for document in documents:
-        # Unlike any name of a document, so that whoever collects files by their endings never takes half of one.
-        draft = target / f".{document.file_name}.part"
-        with draft.open("wb") as file:
-            file.write(document.content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target / document.file_name)
+    def without_secrets(self, text: str) -> str:
+        """Return what an error says without anything that only the deployment may know."""
+        return self.mail.without_secrets(text) if self.mail else text

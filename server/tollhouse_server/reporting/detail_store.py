@@ -1,13 +1,12 @@
 """Reads cost by label, and quantities by the price that they had: from what days keep, else from the records."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollhouse_server.database.rows import run_sql
+from tollhouse_server.database.rows import run_sql, stream_sql
 from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
 from tollhouse_server.reporting.detail_rows import LABEL_DETAIL, PRICE_DETAIL, Detail
 from tollhouse_server.reporting.periods import Period
@@ -42,14 +41,8 @@ class PricedQuantity:
 async def read_label_costs(session: AsyncSession, tenant: str, period: Period) -> list[LabelCost]:
     """Return the costs by label of a period, without the part whose records were dropped before details were kept."""
     return [
-        LabelCost(
-            department_path=tuple(row.department_path),
-            label=row.label,
-            value=row.value,
-            calls=int(row.calls),
-            cost_nanos=int(row.cost_nanos),
-        )
-        for row in await _read(session, tenant, period, LABEL_DETAIL)
+        LabelCost(department_path=path, label=label, value=value, calls=int(calls), cost_nanos=int(cost_nanos))
+        async for path, label, value, calls, cost_nanos in _read(session, tenant, period, LABEL_DETAIL)
     ]
 
 
@@ -57,20 +50,23 @@ async def read_priced_quantities(session: AsyncSession, tenant: str, period: Per
     """Return quantities by price of a period, without the part whose records were dropped before details were kept."""
     return [
         PricedQuantity(
-            department_path=tuple(row.department_path),
-            model=row.model,
-            service_tier=row.service_tier,
-            price_version=row.price_version,
-            sku=row.sku,
-            nanos_per_million=row.nanos_per_million,
-            quantity=int(row.quantity),
-            cost_nanos=int(row.cost_nanos),
+            department_path=path,
+            model=model,
+            service_tier=service_tier,
+            price_version=price_version,
+            sku=sku,
+            nanos_per_million=nanos_per_million,
+            quantity=int(quantity),
+            cost_nanos=int(cost_nanos),
         )
-        for row in await _read(session, tenant, period, PRICE_DETAIL)
+        async for path, model, service_tier, price_version, sku, nanos_per_million, quantity, cost_nanos in _read(
+            session, tenant, period, PRICE_DETAIL
+        )
     ]
 
 
-async def _read(session: AsyncSession, tenant: str, period: Period, detail: Detail) -> Sequence[Row[Any]]:
+async def _read(session: AsyncSession, tenant: str, period: Period, detail: Detail) -> AsyncIterator[Any]:
+    """Yield the sums of a period, each with the way to its department, by key and sums as digits."""
     plan = await _plan(session, tenant, period)
     values: dict[str, object] = {"tenant": tenant}
     sources = []
@@ -83,8 +79,17 @@ async def _read(session: AsyncSession, tenant: str, period: Period, detail: Deta
         fresh = detail.rows.replace(":start", f":start{number}").replace(":end", f":end{number}")
         sources.append(f"SELECT {detail.columns} FROM ({fresh}) AS fresh{number}")  # noqa: S608 - names of this module
     if not sources:
-        return ()
-    return (await run_sql(session, detail.added_up(" UNION ALL ".join(sources)), values)).all()
+        return
+    # A thousand departments have some hundred thousand of them: an array or a numeric in each costs more than all else.
+    others = ", ".join(detail.key_columns[1:])
+    digits = ", ".join(f"{name}::text" for name in detail.sums)
+    added_up = detail.added_up(" UNION ALL ".join(sources))
+    query = f"SELECT array_to_string(department_path, '/'), {others}, {digits} FROM ({added_up}) AS sums"  # noqa: S608
+    paths: dict[str, tuple[str, ...]] = {}
+    async for text, *others_and_sums in stream_sql(session, query, values):
+        if (path := paths.get(text)) is None:
+            path = paths[text] = tuple(text.split("/")) if text else ()
+        yield path, *others_and_sums
 
 
 async def _plan(session: AsyncSession, tenant: str, period: Period) -> ReadingPlan:

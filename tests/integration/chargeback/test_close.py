@@ -323,6 +323,10 @@ async def test_a_closed_statement_is_checked_and_recomputed_without_the_server(
         assert wrong(tmp_path) == []
         (tmp_path / "records.csv").write_bytes(records.replace(b",60,", b",61,"))
         assert set(wrong(tmp_path)) > {"cost from records", "cost by model from records", "lines from records"}
+        (tmp_path / "records.csv").write_bytes(records.replace(b'""search""', b'""found""'))
+        assert wrong(tmp_path) == ["cost by label from records"]
+        (tmp_path / "records.csv").write_bytes(records.replace(b"2026-05-15T", b"2026-05-16T"))
+        assert wrong(tmp_path) == ["cost by day from records"]
         changed = (await exported(service, parent)).replace(b'"cost_nanos":60', b'"cost_nanos":61')
         (tmp_path / "statement.json").write_bytes(changed)
         assert "digest" in wrong(tmp_path)

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ from tollhouse.admin.v1 import chargeback_pb2 as pb
 from tollhouse_admin.rendering import as_json
 from tollhouse_admin.statement_proofs import StatementVerifier, read_statement, read_statement_keys
 from tollhouse_server.api.services.chargeback_service import ChargebackService
+from tollhouse_server.chargeback.closing import Step, close, preview
+from tollhouse_server.names import PeriodName
+from tollhouse_server.vault.signing import Proof, Purpose, SigningKey
 
 from tests.drivers.books import Books
+from tests.drivers.receipts import KEY, KeyInMemory
 from tests.integration.api.callers import by
-from tests.integration.chargeback.test_close import ANN, closed, exported, service
+from tests.integration.chargeback.test_close import ANN, closed, exported, roll_up, service
 
 __all__ = ["service"]
 
 _INSTEAD: tuple[Any, ...] = (None, "x", "", -1, 0, 7, 10**30, [], {}, [None], {"a": 1}, "\ud800")
-_NOT_SIGNED = ("closed_at", "closed_by")
-"""Beside the seal for the reader; the audit trail says who closed a month."""
 
 
 async def test_whatever_is_changed_in_a_sealed_statement_is_found(
@@ -45,7 +48,7 @@ async def test_whatever_is_changed_in_a_sealed_statement_is_found(
 def tampered(document: Any) -> Iterator[tuple[str, Any]]:
     """Yield the document with each of its members replaced and left out."""
     for path in paths(document):
-        if path[-1] in _NOT_SIGNED or path == ("statement",):
+        if path == ("statement",):
             continue
         for instead in (*_INSTEAD, copy):
             changed = copy.deepcopy(document)
@@ -68,3 +71,39 @@ def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     for step, inner in steps:
         yield (*above, step)
         yield from paths(inner, (*above, step))
+
+
+class _DigestsAlone:
+    """A key that signs as it did before the moment and the closer were signed, too."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+
+    async def sign(self, documents: Sequence[bytes]) -> Sequence[Proof]:
+        return await self._key.sign([document.partition(b"\n")[0] for document in documents])
+
+
+async def test_a_month_that_was_closed_before_its_closer_was_signed_is_still_right(
+    books: Books, service: ChargebackService, tmp_path: Path
+) -> None:
+    """And it is said what is not signed."""
+    key = SigningKey(KeyInMemory(), KEY, purpose=Purpose.STATEMENTS)
+    await roll_up(books)
+    step = Step(name=PeriodName("acme", "2026-05"), actor="users/ann", watermark=datetime.now(UTC))
+    async with books.database.transaction() as session:
+        await preview(session, step)
+    async with books.database.transaction() as session:
+        await close(session, step, _DigestsAlone(key))
+    (tmp_path / "keys.json").write_text(json.dumps(as_json(pb.StatementKeys(keys=await _keys(key)))))
+    (tmp_path / "statement.json").write_bytes(await exported(service))
+
+    found, known = read_statement(tmp_path / "statement.json"), read_statement_keys(tmp_path / "keys.json")
+    checks = {check.what: check for check in StatementVerifier(found, known).checks()}
+
+    assert all(check.is_right for check in checks.values())
+    assert "of the digest alone" in checks["signature"].detail
+
+
+async def _keys(key: SigningKey) -> list[pb.StatementKey]:
+    versions = await key.public_keys()
+    return [pb.StatementKey(key=KEY, version=version, public_key=versions[version]) for version in versions]

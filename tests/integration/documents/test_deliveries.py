@@ -1,7 +1,7 @@
 """Statements of tenant acme go out: into a directory, and by e-mail to a real server on this machine."""
 
 import email
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,8 +15,8 @@ from tollhouse_server.api.services.deliveries_service import DeliveryService
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.documents import delivery_store as store
 from tollhouse_server.documents.bucket import Bucket
-from tollhouse_server.documents.deliveries import MOST_ATTEMPTS, Deliveries
-from tollhouse_server.documents.mail import MailServer, send
+from tollhouse_server.documents.deliveries import MOST_ATTEMPTS, WAYS, Deliveries
+from tollhouse_server.documents.mail import MailServer, Taken, send
 from tollhouse_server.documents.ways import Ways
 from tollhouse_server.errors import (
     DeliveryNotSetUp,
@@ -26,41 +26,17 @@ from tollhouse_server.errors import (
     ResourceNotFound,
     WrongState,
 )
-from tollhouse_server.vault.signing import Purpose, SigningKey
 
 from tests.drivers.books import Books
 from tests.drivers.object_store import NAME, open_object_store
-from tests.drivers.post import Post, open_post
-from tests.drivers.receipts import KEY, KeyInMemory
+from tests.drivers.post import Post
 from tests.integration.api.callers import PAGES, ROBOT, by
-from tests.integration.chargeback.test_close import MAY, closed
+from tests.integration.chargeback.test_close import closed
 
 pb = deliveries_pb2
 PARENT = "tenants/acme"
 CFO = "cfo@acme.example"
-
-
-@pytest.fixture
-def post() -> Iterator[tuple[Post, MailServer]]:
-    """A mail server on this machine."""
-    with open_post() as handler:
-        server = MailServer(
-            host="127.0.0.1",
-            port=handler.port,
-            sender="tollhouse@host.example",
-            security="none",
-            domains=("acme.example",),
-        )
-        yield handler, server
-
-
-@pytest.fixture
-async def chargeback(books: Books) -> AsyncIterator[ChargebackService]:
-    """The books of acme, with a month that is over."""
-    await books.add_tenant()
-    await books.book(60, at=MAY)
-    key = SigningKey(KeyInMemory(), KEY, purpose=Purpose.STATEMENTS)
-    yield ChargebackService(books.database, Mutations(books.database, b"fingerprints"), PAGES, key)
+DELETED = "state = 'DELETED', state_before = 'ACTIVE', purge_at = now() + interval '30 days', deleted_at = now()"
 
 
 def service_of(books: Books, ways: Ways) -> DeliveryService:
@@ -173,7 +149,7 @@ async def test_a_delivery_whose_attempts_all_ended_their_process_is_given_up(
     await service.create_delivery_schedule(schedule(), by(ROBOT))
     await closed(books, chargeback)
     async with books.database.transaction() as session:
-        await store.plan_closed(session)
+        await store.plan_closed(session, WAYS)
         await run_sql(session, "UPDATE delivery SET attempts = :attempts", {"attempts": MOST_ATTEMPTS})
 
     delivered = await Deliveries(books.database, ways).deliver_due()
@@ -216,7 +192,7 @@ async def test_a_delivery_that_fails_is_tried_again_later_and_then_waits_for_som
     assert len(handler.messages) == 1
 
 
-async def _due_now(books: Books) -> None:
+async def due_now(books: Books) -> None:
     """Let what is under way be taken up again at once, as after the end of its process."""
     async with books.database.transaction() as session:
         await run_sql(session, "UPDATE delivery SET next_attempt_at = now() WHERE state = 'PENDING'")
@@ -235,7 +211,7 @@ async def test_an_e_mail_of_unknown_fate_goes_once_more_with_the_same_id_and_not
 
     for _ in range(4):
         await deliveries.deliver_due()
-        await _due_now(books)
+        await due_now(books)
     (failed,) = await listed(service)
     repeated = [message["Message-ID"] for message in handler.messages]
     handler.hangs_up = False
@@ -266,9 +242,9 @@ async def test_a_process_that_dies_about_the_hand_over_repeats_it_at_most_once(
     await service.create_delivery_schedule(schedule(to_folder=False, recipients=[CFO]), by(ROBOT))
     await closed(books, chargeback)
 
-    def dying(server: MailServer, message: EmailMessage) -> str:
+    def dying(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -> Taken:
         if dies_at == "after":
-            send(server, message)
+            send(server, message, recipients)
         raise _Died
 
     with monkeypatch.context() as patched:
@@ -276,7 +252,7 @@ async def test_a_process_that_dies_about_the_hand_over_repeats_it_at_most_once(
         for _ in range(1 if dies_at == "before" else 2):
             with pytest.raises(_Died):
                 await deliveries.deliver_due()
-            await _due_now(books)
+            await due_now(books)
     await deliveries.deliver_due()
 
     assert len(handler.messages) == messages
@@ -300,6 +276,22 @@ async def test_a_schedule_by_date_sends_the_month_behind_once_closed_or_not(
     assert (delivery.state, delivery.sha256) == (pb.Delivery.STATE_DELIVERED, "")
 
 
+async def test_what_was_due_while_nobody_was_there_is_made_up_for(
+    books: Books, chargeback: ChargebackService, tmp_path: Path
+) -> None:
+    """Also the month before the last one: a server that stood still over the end of a month loses no statement."""
+    ways = Ways(folder=tmp_path)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    await service.create_delivery_schedule(schedule(day=1), by(ROBOT))
+    async with books.database.transaction() as session:
+        await _begin_earlier(session, months=2)
+
+    counts = [await deliveries.deliver_due() for _ in range(2)]
+
+    assert counts == [3, 0]
+    assert len({delivery.month for delivery in await listed(service)}) == 3
+
+
 @pytest.mark.parametrize("day", [0, 1])
 async def test_nothing_goes_out_for_a_tenant_that_is_deleted(
     books: Books, chargeback: ChargebackService, tmp_path: Path, day: int
@@ -310,22 +302,21 @@ async def test_nothing_goes_out_for_a_tenant_that_is_deleted(
     await closed(books, chargeback)
     async with books.database.transaction() as session:
         await _begin_earlier(session)
-        deleted = (
-            "state = 'DELETED', state_before = 'ACTIVE', purge_at = now() + interval '30 days', deleted_at = now()"
-        )
-        await run_sql(session, f"UPDATE tenant SET {deleted} WHERE tenant_id = 'acme'")  # noqa: S608
+        await run_sql(session, f"UPDATE tenant SET {DELETED} WHERE tenant_id = 'acme'")  # noqa: S608
 
     assert await Deliveries(books.database, ways).deliver_due() == 0
     assert _names(tmp_path) == []
 
 
-async def _begin_earlier(session: Any) -> None:
+async def _begin_earlier(session: Any, months: int = 0) -> None:
+    """Begin a schedule on the last day before this month, or so many months earlier."""
     insert = """
 INSERT INTO delivery_schedule
     (tenant_id, schedule_id, formats, language, day, to_folder, recipients, creator, created_at)
-SELECT tenant_id, 'earlier', formats, language, day, to_folder, recipients, creator, now() - interval '40 days'
+SELECT tenant_id, 'earlier', formats, language, day, to_folder, recipients, creator,
+    date_trunc('month', now(), 'UTC') - make_interval(months => :months) - interval '1 day'
 FROM delivery_schedule"""
-    await run_sql(session, insert)
+    await run_sql(session, insert, {"months": months})
 
 
 async def test_schedules_are_read_listed_and_end(books: Books, chargeback: ChargebackService, tmp_path: Path) -> None:

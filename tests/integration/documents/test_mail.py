@@ -2,12 +2,15 @@
 
 import logging
 import smtplib
+import socket
 import ssl
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from tollhouse_server.documents.mail import HandOverUnknown, MailServer, message_of, send
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, Taken, message_of, send
 
 from tests.drivers.authority import Authority, Identity
 from tests.drivers.post import PASSWORD, USER, Post, open_post
@@ -27,12 +30,12 @@ def server_of(post: Post, folder: Path, security: Literal["starttls", "tls", "no
     return MailServer(**(values | changes))
 
 
-def sent(server: MailServer) -> str:
+def sent(server: MailServer, *recipients: str) -> Taken:
     """Send a short message."""
     message = message_of(
         key="tenants/acme/deliveries/dl-1", server=server, recipients=[CFO], subject="May", text="42", documents=[]
     )
-    return send(server, message)
+    return send(server, message, recipients or [CFO])
 
 
 @BOTH
@@ -42,7 +45,8 @@ def test_a_message_goes_out_in_tls_with_a_login(tmp_path: Path, security: Securi
         refused = sent(server_of(post, tmp_path, security))
 
     (message,) = post.messages
-    assert (refused, post.users, message["To"], str(message.get_payload()).strip()) == ("", [USER], CFO, "42")
+    assert (refused, post.users, message["To"]) == (Taken(), [USER], CFO)
+    assert str(message.get_payload()).strip() == "42"
 
 
 def _of_another_host() -> Identity:
@@ -85,7 +89,10 @@ def test_a_wrong_password_is_told_and_not_repeated(
             sent(server)
 
     assert post.messages == []
-    assert "not the password" not in f"{caught.value} {server!r} {caplog.text}"
+    # What the server at the other end logs is its own.
+    logged = [record.getMessage() for record in caplog.records if not record.name.startswith("mail")]
+    assert "not the password" not in f"{server!r} {logged}"
+    assert server.without_secrets(str(caught.value)) == "(535, b'not *** (***)')"
 
 
 def test_a_connection_that_ends_before_the_answer_leaves_the_outcome_unknown() -> None:
@@ -112,3 +119,72 @@ def test_the_same_delivery_has_the_same_message_id_and_another_has_another() -> 
 
     assert ids[0] == ids[1] != ids[2]
     assert ids[0].endswith("@host.example>")
+
+
+def plain(port: int) -> MailServer:
+    """Return a server without TLS."""
+    return MailServer(host="127.0.0.1", port=port, sender="Tollhouse <a@host.example>", security="none")
+
+
+def test_a_connection_that_ends_before_the_message_has_begun_is_a_failure_like_others() -> None:
+    """Nobody has the message: that is known, and it may be tried as often as anything."""
+    with open_post() as post:
+        post.hangs_up_at = CFO
+
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            sent(plain(post.port))
+
+    assert post.messages == []
+
+
+def test_who_is_to_have_it_later_is_told_from_who_never_will() -> None:
+    """A server that does not know a sender yet, or a mailbox that is full, wants it again."""
+    with open_post() as post:
+        post.later, post.unknown = ["new@acme.example"], "gone@acme.example"
+
+        taken = sent(plain(post.port), CFO, "new@acme.example", "gone@acme.example")
+
+    assert taken.later == ("new@acme.example",)
+    assert "not taken for new@acme.example: 450" in taken.told
+    assert "not taken for gone@acme.example: 550" in taken.told
+
+
+def test_a_server_may_look_at_a_message_for_longer_than_at_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes, says the standard; who hangs up before has it sent twice."""
+    monkeypatch.setattr("tollhouse_server.documents.mail._TIMEOUT_SECONDS", 0.5)
+    with open_post() as post:
+        post.thinks_seconds = 1.0
+
+        taken = sent(plain(post.port))
+
+    assert (taken, len(post.messages)) == (Taken(), 1)
+
+
+def test_a_server_that_answers_by_the_byte_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the reply never does."""
+    monkeypatch.setattr("tollhouse_server.documents.mail._REPLY_SECONDS", 0.5)
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            while not over.wait(0.02):
+                connection.send(b"2")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,))
+        dripping.start()
+
+        with pytest.raises(OSError):
+            sent(plain(server.getsockname()[1]))
+
+        over.set()
+        dripping.join()
+
+
+def test_a_sender_with_a_name_has_an_id_of_his_domain() -> None:
+    """A Message-ID that is not well formed is what receivers take for spam."""
+    message = message_of(key="k", server=plain(1), recipients=[CFO], subject="s", text="t", documents=[])
+
+    assert message["Message-ID"].endswith("@host.example>")
+    assert message["Message-ID"].count(">") == 1

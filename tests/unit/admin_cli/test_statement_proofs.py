@@ -13,6 +13,7 @@ from tollhouse_server.chargeback.composing import compose
 from tollhouse_server.chargeback.statement import PeriodState
 from tollhouse_server.documents.formats import format_of
 from tollhouse_server.names import DepartmentName, TenantName
+from tollhouse_server.reporting.detail_store import LabelCost
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.records import UsageRecord
 
@@ -43,6 +44,7 @@ class FiledMonth:
             cells=cells,
             days=days_of(cells),
             skus=[one for record in records for one in _skus(record)],
+            labels=[one for record in records for one in _labels(record)],
             entries=(),
             departments={},
         )
@@ -79,6 +81,14 @@ def _cell(one: UsageRecord) -> Cell:
 def _skus(one: UsageRecord) -> list[SkuCell]:
     place = (tuple(one.department_path), one.project_id, one.tier, one.model)
     return [SkuCell(*place, line.sku, 1, line.quantity, line.cost_nanos) for line in one.lines]
+
+
+def _labels(one: UsageRecord) -> list[LabelCost]:
+    path = tuple(one.department_path)
+    return [
+        LabelCost(department_path=path, label=label, value=value, calls=1, cost_nanos=one.cost_nanos)
+        for label, value in one.labels.items()
+    ]
 
 
 RECORDS = [record(1), record(2), replace(record(3), model="gemini-3.5-pro", department_path=("sales",))]

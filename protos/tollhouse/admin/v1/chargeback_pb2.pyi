@@ -555,7 +555,9 @@ class StatementSeal(_message.Message):
     sha256: _builtins.str
     """SHA-256 of the statement's canonical JSON, in lower-case hexadecimal."""
     signature: _builtins.str
-    """Signature over the tree that has the digest as one of its leaves, Base64."""
+    """Signature over the tree that has as one of its leaves the digest, the moment of the close as the exported seal has
+    it, and the closer, each in a line; of months that were closed before these were signed, the digest alone. Base64.
+    """
     key_version: _builtins.int
     """Version of the key in Vault that signed."""
     tree_size: _builtins.int
