@@ -1,11 +1,15 @@
 """A server that says the same whatever it is asked: a process of its own, so that only the client's time is counted.
 
-`python -m tests.bench.canned_gemini [certificate and key]` prints its port and serves until its standard input ends.
+`python -m tests.bench.canned_gemini [certificate and key]` prints its port and serves until its standard input ends. A
+line there is a Manner as JSON, which it takes on and says `ok`. It answers as Gemini, or as OpenAI where asked so.
 """
 
 import asyncio
+import json
 import ssl
 import sys
+from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import httptools
@@ -15,11 +19,30 @@ import uvloop
 CHUNKS = 50
 _TEXT = "The bridge is 1,280 metres long between its towers and was opened to traffic in May. "
 _USAGE = {"promptTokenCount": 12, "candidatesTokenCount": 310, "totalTokenCount": 322}
+_OPENAI_USAGE = {"prompt_tokens": 12, "completion_tokens": 310, "total_tokens": 322}
+
+
+@dataclass(slots=True, kw_only=True)
+class Manner:
+    """How it answers: after what delay, in how many chunks where they stream, and how far apart these are.
+
+    A millisecond apart the client gets them one by one, as from a model.
+    """
+
+    delay_seconds: float = 0.0
+    chunks: int = CHUNKS
+    pause_seconds: float = 0.001
 
 
 def _answer(text: str) -> bytes:
     candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
     return orjson.dumps({"candidates": [candidate], "usageMetadata": _USAGE, "modelVersion": "gemini-3.5-flash"})
+
+
+def _completion(text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    said = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "canned", "choices": [choice]}
+    return orjson.dumps({**said, "usage": _OPENAI_USAGE})
 
 
 def _head(*lines: bytes) -> bytes:
@@ -28,8 +51,12 @@ def _head(*lines: bytes) -> bytes:
     )
 
 
-_WHOLE = _answer(_TEXT * 15)
-_UNARY = _head(b"content-type: application/json; charset=UTF-8", b"content-length: %d" % len(_WHOLE)) + _WHOLE
+def _whole(body: bytes) -> bytes:
+    return _head(b"content-type: application/json; charset=UTF-8", b"content-length: %d" % len(body)) + body
+
+
+UNARY = _whole(_answer(_TEXT * 15))
+_OPENAI = _whole(_completion(_TEXT * 15))
 _EVENT = b"data: " + _answer(_TEXT) + b"\r\n\r\n"
 _STREAM_HEAD = _head(b"content-type: text/event-stream", b"transfer-encoding: chunked")
 _PIECE = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
@@ -37,6 +64,9 @@ _PIECE = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
 
 class _Canned(asyncio.Protocol):
     """One connection."""
+
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -50,30 +80,43 @@ class _Canned(asyncio.Protocol):
         self._url = url
 
     def on_message_complete(self) -> None:
-        if b":streamGenerateContent" not in self._url:
-            self._transport.write(_UNARY)
-            return
-        self._transport.write(_STREAM_HEAD)
-        self._pieces(CHUNKS)
+        if self._manner.delay_seconds:
+            asyncio.get_running_loop().call_later(self._manner.delay_seconds, self._answer, self._url)
+        else:
+            self._answer(self._url)
+
+    def _answer(self, url: bytes) -> None:
+        if b":streamGenerateContent" in url:
+            self._transport.write(_STREAM_HEAD)
+            self._pieces(self._manner.chunks)
+        else:
+            self._transport.write(_OPENAI if url.endswith(b"/chat/completions") else UNARY)
 
     def _pieces(self, left: int) -> None:
-        """Send a chunk a millisecond, so that the client gets them one by one as from a model."""
         if not left:
             self._transport.write(b"0\r\n\r\n")
             return
         self._transport.write(_PIECE)
-        asyncio.get_running_loop().call_later(0.001, self._pieces, left - 1)
+        asyncio.get_running_loop().call_later(self._manner.pause_seconds, self._pieces, left - 1)
+
+
+def _obey(manner: Manner) -> None:
+    """Take on what is read until there is no more."""
+    for line in sys.stdin:
+        for name, value in json.loads(line).items():
+            setattr(manner, name, value)
+        print("ok", flush=True)  # noqa: T201 - the parent waits for it
 
 
 async def _serve() -> None:
-    loop = asyncio.get_running_loop()
+    loop, manner = asyncio.get_running_loop(), Manner()
     context = None
     if len(sys.argv) > 1:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[1])
-    server = await loop.create_server(_Canned, "127.0.0.1", 0, ssl=context)
+    server = await loop.create_server(partial(_Canned, manner), "127.0.0.1", 0, ssl=context, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
-    await loop.run_in_executor(None, sys.stdin.read)
+    await loop.run_in_executor(None, _obey, manner)
 
 
 if __name__ == "__main__":

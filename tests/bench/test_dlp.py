@@ -13,6 +13,7 @@ from tollhouse_server.dlp.redaction import Findings, Redactor
 from tollhouse_server.dlp.tokens import Tokens
 from tollhouse_server.dlp.unhurried import unhurried
 
+from tests.bench.recorder import Recorder
 from tests.unit.dlp.builders import EVERYTHING, STAFF, policy, screen
 
 BY = screen(policy(*EVERYTHING, "custom:staff-number", patterns=[STAFF]))
@@ -54,7 +55,7 @@ def look(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_cost_per_kib(name: str) -> None:
+def test_cost_per_kib(name: str, recorder: Recorder) -> None:
     """All detectors at once, and a pattern of the tenant's."""
     text = of_size(TEXTS[name])
     kib = len(text.encode()) / 1024
@@ -63,13 +64,17 @@ def test_cost_per_kib(name: str) -> None:
     floor = best_seconds(lambda: BASELINE.search(text)) / kib * 1e6
     copy = best_seconds(lambda: bytearray(text.encode())) / kib * 1e6
 
-    sys_write(
-        f"{name:22} {cost:8.1f} us/KiB   one pass of re {floor:5.2f}   copy {copy:5.3f}   ratio {cost / floor:6.1f}"
-    )
+    found = {
+        "us_per_kib": cost,
+        "one_pass_of_re_us_per_kib": floor,
+        "copy_us_per_kib": copy,
+        "ratio_to_re": cost / floor,
+    }
+    recorder.record_all(f"dlp/{name.replace(' ', '_')}", found)
     assert cost > 0
 
 
-def test_a_prompt_of_a_million_tokens_leaves_others_their_turn() -> None:
+def test_a_prompt_of_a_million_tokens_leaves_others_their_turn(recorder: Recorder) -> None:
     """The most processor time at a stretch while four MiB were looked through; nothing else can run in it."""
     text = (TEXTS["clean"] * 30 + TEXTS["dirty"] + TEXTS["numbers"] * 3) * 1200
     body = {"contents": [{"parts": [{"text": text}]}]}
@@ -95,11 +100,12 @@ def test_a_prompt_of_a_million_tokens_leaves_others_their_turn() -> None:
 
     took, longest = asyncio.run(measured())
 
-    sys_write(f"{len(text) / 2**20:.1f} MiB: {took * 1e3:.0f} ms in all, {longest * 1e3:.1f} ms at a stretch at most")
+    found = {"mib": len(text) / 2**20, "wall_ms": took * 1e3, "longest_stretch_ms": longest * 1e3}
+    recorder.record_all("dlp_large/prompt", found)
     assert longest < took
 
 
-def test_cost_per_chunk_of_a_stream() -> None:
+def test_cost_per_chunk_of_a_stream(recorder: Recorder) -> None:
     """Twenty characters a chunk, judged and restored, beside none of it."""
     prompt = Tokens()
     prompt.token("EMAIL", "jane.doe@example.com")
@@ -114,9 +120,7 @@ def test_cost_per_chunk_of_a_stream() -> None:
             for _ in stage.chunk(body):
                 pass
 
-    sys_write(f"stream                 {best_seconds(pass_on) / len(pieces) * 1e6:8.1f} us a chunk of 20 characters")
+    seconds = best_seconds(pass_on)
 
-
-def sys_write(line: str) -> None:
-    """Show a figure."""
-    print(line)  # noqa: T201 - a benchmark's answer
+    recorder.record("dlp_stream/chunk_of_20_characters/cpu_us", seconds / len(pieces) * 1e6)
+    assert seconds > 0

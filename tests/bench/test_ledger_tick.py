@@ -22,11 +22,12 @@ from tollhouse_server.embedded.postgres_roles import APP, OWNER, ROOT
 from tollhouse_server.ledger.tick import LANES
 
 from tests.bench.ledger_load import Measured, Plan
+from tests.bench.recorder import Recorder
+from tests.bench.rounds import RECORDS, SIZES
 from tests.drivers.ledger import LedgerView, ledger_view
 from tests.drivers.postgres import migrate
 
 ROOT_DIRECTORY = Path(__file__).parents[2]
-RECORDS = int(os.environ.get("BENCH_RECORDS", "1_000_000"))
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -146,9 +147,9 @@ class Figure:
     """One row of a table, over all processes that ran at the same time."""
 
     calls: int
-    calls_per_second: float
-    worker_us: float
-    postgres_us: float
+    calls_per_s: float
+    cpu_us_per_call: float
+    postgres_us_per_call: float
     works_per_tick: float
     p50_ms: float
     p99_ms: float
@@ -170,9 +171,9 @@ async def run(server: Server, plans: Sequence[Plan]) -> Figure:
     calls = sum(one.calls for one in measured)
     return Figure(
         calls=calls,
-        calls_per_second=sum(one.calls / one.seconds for one in measured),
-        worker_us=sum(one.cpu_seconds for one in measured) / calls * 1e6,
-        postgres_us=postgres / calls * 1e6,
+        calls_per_s=sum(one.calls / one.seconds for one in measured),
+        cpu_us_per_call=sum(one.cpu_seconds for one in measured) / calls * 1e6,
+        postgres_us_per_call=postgres / calls * 1e6,
         works_per_tick=sum(one.works_per_tick for one in measured) / len(measured),
         p50_ms=max(one.reserve_p50_ms for one in measured),
         p99_ms=max(one.reserve_p99_ms for one in measured),
@@ -197,27 +198,11 @@ async def _line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
-class Table:
-    """Prints rows as they come."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], title: str) -> None:
-        self._capsys = capsys
-        self.print(
-            f"\n{title}\n{'':24} calls/s   worker us  postgres us  works/tick   p50 ms   p99 ms  per bare commit"
-        )
-
-    def print(self, text: str) -> None:
-        """Print past pytest."""
-        with self._capsys.disabled():
-            print(text, flush=True)  # noqa: T201 - a benchmark's result
-
-    def row(self, name: str, figure: Figure, bare: float) -> None:
-        """Print one row, with its ratio to bare commits of the same minute."""
-        self.print(
-            f"{name:24} {figure.calls_per_second:7,.0f} {figure.worker_us:11.0f} {figure.postgres_us:12.0f}"
-            f" {figure.works_per_tick:11.1f} {figure.p50_ms:8.2f} {figure.p99_ms:8.2f}"
-            f" {figure.calls_per_second / bare:16.2f}"
-        )
+def record(recorder: Recorder, key: str, figure: Figure, bare: float) -> None:
+    """Record one figure, with its ratio to bare commits of the same minute."""
+    found = asdict(figure)
+    del found["calls"]
+    recorder.record_all(key, {**found, "per_bare_commit": figure.calls_per_s / bare})
 
 
 async def booked(view: LedgerView) -> int:
@@ -225,32 +210,25 @@ async def booked(view: LedgerView) -> int:
     return int(await view.connection.fetchval("SELECT count(*) FROM usage_record WHERE kind = 'SETTLED'"))
 
 
-@pytest.mark.parametrize("departments", [100, 100_000])
-async def test_reserve_and_settle(
-    server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str], departments: int
-) -> None:
+@pytest.mark.parametrize("departments", SIZES)
+async def test_reserve_and_settle(server: Server, view: LedgerView, recorder: Recorder, departments: int) -> None:
     """Four counters a call, one process with two ticks under way, from one caller to 256."""
     await add_limits(view, departments)
-    table = Table(capsys, f"ledger, {departments:,} departments")
     made = 0
 
     for callers, calls in ((1, 500), (16, 8000), (64, 32_000), (256, 51_200)):
         bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
         warm = min(calls, 20 * callers) // callers * callers
         figure = await run(server, [Plan(departments=departments, callers=callers, calls=calls, lanes=LANES)])
-        table.row(f"{callers} callers", figure, bare)
+        record(recorder, f"ledger/departments_{departments}/c{callers}", figure, bare)
         made += figure.calls + warm
 
     assert await booked(view) == made
 
 
-async def test_many_servers_on_one_hot_tenant(
-    server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_many_servers_on_one_hot_tenant(server: Server, view: LedgerView, recorder: Recorder) -> None:
     """1, 2, 4 and 8 processes that all lock the tenant's counter, 64 callers each."""
     await add_limits(view, 100)
-    table = Table(capsys, "one hot tenant, 64 callers a process")
-
     for processes in (1, 2, 4, 8):
         for lanes in (1, 2):
             bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
@@ -259,27 +237,28 @@ async def test_many_servers_on_one_hot_tenant(
                 for seed in range(processes)
             ]
             figure = await run(server, plans)
-            table.row(f"{processes} processes, {lanes} lanes", figure, bare)
+            record(recorder, f"ledger_hot_tenant/{processes}_processes/{lanes}_lanes", figure, bare)
 
     held, settled = await view.connection.fetchrow("SELECT sum(held), sum(settled) FROM counter") or (0, 0)
     assert (held, settled) == (0, 4 * 60 * await booked(view))
 
 
-async def test_records_do_not_matter(server: Server, view: LedgerView, capsys: pytest.CaptureFixture[str]) -> None:
-    """No record, and many (BENCH_RECORDS, a million by default): a call costs the same."""
+async def test_records_do_not_matter(server: Server, view: LedgerView, recorder: Recorder) -> None:
+    """No record, and many (BENCH_RECORDS): a call costs the same."""
     await add_limits(view, 100)
-    table = Table(capsys, "with records, 64 callers")
 
-    for records in (0, RECORDS):
+    had = 0
+    for records in RECORDS:
         await view.connection.execute(
             "INSERT INTO usage_record SELECT 'acme', gen_random_uuid(), now() - n * interval '1 microsecond', "
             "'SETTLED', gen_random_uuid(), now(), 1, '{d1}', 'p1', 'k1', 'robot', 'generateContent', 'flash', 'm', "
-            "'main', '{}', 1, 1, 9, 11, 0, 60, 100, '{}', '[]', 'SERVED', '' FROM generate_series(1, $1::int) AS n",
-            records,
+            "'main', '{}', 1, 1, 9, 11, 0, 60, 100, '{}', '[]', 'SERVED', '' FROM generate_series($1::int, $2::int) n",
+            *(had + 1, records),
             timeout=3600,
         )
+        had = records
         bare = await bare_commits_per_second(server.endpoint.dsn(ROOT))
         figure = await run(server, [Plan(departments=100, callers=64, calls=25_600, lanes=LANES)])
-        table.row(f"{records:,} records", figure, bare)
+        record(recorder, f"ledger/records_{records}/c64", figure, bare)
 
-    assert await booked(view) >= RECORDS + 2 * 25_600
+    assert await booked(view) >= RECORDS[-1] + len(RECORDS) * 25_600

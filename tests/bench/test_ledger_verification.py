@@ -9,12 +9,12 @@ from tollhouse_server.reporting.rollup_findings import rollup_findings
 from tollhouse_server.reporting.rollups import RollUps
 from tollhouse_server.telemetry.metrics import Metrics
 
+from tests.bench.recorder import Recorder
 from tests.drivers.ledger import ledger_view
 from tests.drivers.postgres import TestDatabase
 
 RECORDS = 1_000_000
 DEPARTMENTS = 100
-MOST_SECONDS = 60
 
 _TREE = f"""
 INSERT INTO tenant (tenant_id, time_zone, created_at) VALUES ('acme', 'UTC', now() - interval '40 days');
@@ -66,7 +66,7 @@ FROM usage_record GROUP BY 2, 3
 """
 
 
-async def test_a_million_records_are_verified_in_less_than_a_minute(fresh_database: TestDatabase) -> None:
+async def test_a_million_records_are_verified(fresh_database: TestDatabase, recorder: Recorder) -> None:
     """And add up."""
     async with ledger_view(fresh_database.root_dsn) as view:
         for sql in (_TREE, _RECORDS, _COUNTERS, "ANALYZE"):
@@ -78,14 +78,13 @@ async def test_a_million_records_are_verified_in_less_than_a_minute(fresh_databa
     verdict = None
     async for event in LedgerVerification(database, rollup_findings).verify():
         if isinstance(event, Progress):
-            print(f"{event.check}: {time.monotonic() - said_at:.1f} s")  # noqa: T201 - what a benchmark is for
+            recorder.record(f"verify_ledger/{RECORDS}_records/{event.check}_s", time.monotonic() - said_at)
             said_at = time.monotonic()
         elif isinstance(event, Verdict):
             verdict = event
     seconds = time.monotonic() - started_at
     await database.close()
 
-    print(f"{seconds:.1f} s for {verdict}")  # noqa: T201 - what a benchmark is for
+    recorder.record(f"verify_ledger/{RECORDS}_records/wall_s", seconds)
     assert verdict is not None
     assert (verdict.findings, verdict.extent.records) == (0, RECORDS)
-    assert seconds < MOST_SECONDS

@@ -1,6 +1,5 @@
 """What a round of readings costs PostgreSQL and the housekeeper, by how many departments there are, a limit each."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tollhouse_server.telemetry.declarations import money
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.readings import publish
 
+from tests.bench.recorder import Recorder
 from tests.drivers.ledger import LedgerView, ledger_view
 from tests.drivers.postgres import TestDatabase
 
@@ -68,7 +68,9 @@ async def backends(view: LedgerView) -> list[int]:
 
 
 @pytest.mark.parametrize("departments", [1_000, 10_000])
-async def test_cost_of_a_round(departments: int, fresh_database: TestDatabase, tmp_path: Path) -> None:
+async def test_cost_of_a_round(
+    departments: int, fresh_database: TestDatabase, tmp_path: Path, recorder: Recorder
+) -> None:
     """The first one of a leader reads the month; the others what 15 seconds have brought, at 1,000 calls a second."""
     calls = _CALLS % {"departments": departments}
     async with ledger_view(fresh_database.root_dsn) as view:
@@ -84,12 +86,9 @@ async def test_cost_of_a_round(departments: int, fresh_database: TestDatabase, t
             publish(tmp_path, told := tuple(await readings.read()))
             after = cpu_seconds(pids), time.process_time(), time.monotonic()
             theirs, ours, wall = (b - a for a, b in zip(before, after, strict=True))
-            sys.stdout.write(
-                f"\n{departments} departments, {name}: PostgreSQL {theirs * 1e3:6.0f} ms, "
-                f"housekeeper {ours * 1e3:6.1f} ms, "
-                f"wall {wall * 1e3:6.0f} ms; "
-                f"of 15 s on one core {(theirs + ours) / 0.15:.2f} %"
-            )
+            found = {"postgres_ms": theirs * 1e3, "housekeeper_ms": ours * 1e3, "wall_ms": wall * 1e3}
+            share = {"percent_of_15_s_on_one_core": (theirs + ours) / 0.15}
+            recorder.record_all(f"readings/{departments}_departments_{name}", found | share)
             await view.connection.execute(calls)
             assert max(len(one.values) for one in told) == MOST + 1
         assert len(pids) == 1

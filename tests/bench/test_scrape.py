@@ -19,6 +19,8 @@ from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.readings import Reading, publish
 
+from tests.bench.recorder import Recorder
+
 PROCESSES = 3
 ROUNDS = 15
 TOLD = 1000
@@ -29,6 +31,8 @@ import sys
 from prometheus_client import CollectorRegistry
 from tollhouse_server.telemetry.families import Family
 from tollhouse_server.telemetry.metrics import Metrics
+
+from tests.bench.recorder import Recorder
 
 metrics = Metrics(CollectorRegistry())
 share = float(sys.argv[1])
@@ -79,7 +83,7 @@ def library(directory: Path) -> bytes:
     return generate_latest(registry)
 
 
-def test_scrape(tmp_path: Path) -> None:
+def test_scrape(tmp_path: Path, recorder: Recorder) -> None:
     """CPU of a scrape, beside prometheus_client's, at a tenth of the bound, which is much in practice, and at it."""
     for share in (0.1, 1.0):
         directory = tmp_path / str(share)
@@ -95,12 +99,10 @@ def test_scrape(tmp_path: Path) -> None:
                 process.kill()
                 process.communicate()
         series = sum(1 for line in body.splitlines() if not line.startswith(b"#"))
-        sys.stdout.write(
-            f"\n{share:4.0%} of the bound: {series:6} series, {len(body) / 1e6:5.2f} MB, "
-            f"median {costs[ROUNDS // 2] * 1e3:6.1f} ms, "
-            f"worst {costs[-1] * 1e3:6.1f} ms, the first {first * 1e3:6.1f} ms; "
-            f"prometheus_client {theirs * 1e3:7.1f} ms, ratio {theirs / costs[ROUNDS // 2]:5.1f}"
-        )
+        key = f"scrape/{series}_series"
+        recorder.record(f"{key}/cpu_ms", *(one * 1e3 for one in costs))
+        found = {"mb": len(body) / 1e6, "first_cpu_ms": first * 1e3, "prometheus_client_cpu_ms": theirs * 1e3}
+        recorder.record_all(key, {**found, "ratio_of_prometheus_client": theirs / costs[ROUNDS // 2]})
         assert series > 1000
 
 

@@ -24,6 +24,7 @@ from tollhouse_server.reporting.store import begin_snapshot
 from tollhouse_server.tenancy.store import read_clock
 
 from tests.bench.costs import cost, postmaster_of
+from tests.bench.recorder import Recorder
 from tests.drivers.postgres import TestDatabase
 from tests.drivers.recorded_month import MAY, Company, scan, shapes
 from tests.drivers.statements import hold_against
@@ -107,11 +108,11 @@ def hold_shared(stated: Statement) -> None:
 
 
 async def test_statements_of_a_month_equal_a_plain_scan(
-    database: Database, fresh_database: TestDatabase, capsys: pytest.CaptureFixture[str]
+    database: Database, fresh_database: TestDatabase, recorder: Recorder
 ) -> None:
     """At every level, shared costs to the last nano-dollar, and the second time the same bytes as CSV and JSON."""
     root = await asyncpg.connect(fresh_database.root_dsn)
-    postmaster, told = await postmaster_of(root), []
+    postmaster = await postmaster_of(root)
 
     for company in COMPANIES:
         with cost(postmaster) as made:
@@ -126,8 +127,8 @@ async def test_statements_of_a_month_equal_a_plain_scan(
         for one in stated:
             hold_against(found, one)
         hold_shared(stated[0])
-        told.append(made.told(f"{company.tenant}: {len(stated)} statements", CALLS // len(COMPANIES), "records"))
-        told.append(scanned.told(f"{company.tenant}: a plain scan of it", CALLS // len(COMPANIES), "records"))
+        key, records = f"statement/{len(stated)}_of_{CALLS // len(COMPANIES)}_records", CALLS // len(COMPANIES)
+        recorder.record(f"{key}/ms_each", made.wall_seconds / len(stated) * 1e3)
+        recorder.record_all(key, made.figures(records, "records"))
+        recorder.record(f"{key}/scan_ms", scanned.wall_seconds * 1e3)
     await root.close()
-    with capsys.disabled():
-        print("", *told, sep="\n")  # noqa: T201 - the result

@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 import psutil
-import pytest
 from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 from tollhouse_server.telemetry.observing import Observer, Sampling
 from tollhouse_server.telemetry.otlp import spans_of
 from tollhouse_server.telemetry.steps import CallNotes, noting, step
 from tollhouse_server.telemetry.tracecontext import new_span_number, new_trace_id
 
+from tests.bench.recorder import Recorder
 from tests.bench.test_upstream import canned_server
 from tests.drivers.callers import bearer, prompt
 from tests.drivers.places import servers_place
@@ -96,7 +96,7 @@ async def one_round(stack: RunningStack, traced_each: int) -> Round:
     return Round(cpu_us=spent / CALLS * 1e6, calls_per_second=CALLS / seconds)
 
 
-async def test_logs_and_traces_on_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_logs_and_traces_on_a_server(recorder: Recorder) -> None:
     """Processor time of the worker for a call, calls per second, and both as a ratio to neither logs nor traces."""
     rounds: dict[str, list[Round]] = {name: [] for name in VARIANTS}
 
@@ -109,23 +109,21 @@ async def test_logs_and_traces_on_a_server(capsys: pytest.CaptureFixture[str]) -
                 # The first round warms up.
                 rounds[name] += [found] if number else []
 
-    with capsys.disabled():
-        _print(rounds)
+    _record(recorder, rounds)
     assert all(len(found) == ROUNDS for found in rounds.values())
 
 
-def _print(rounds: Mapping[str, list[Round]]) -> None:
-    """Print the sums of all rounds, which are short and take turns: what others do meanwhile meets all alike."""
-    cpu = {name: statistics.fmean(one.cpu_us for one in found) for name, found in rounds.items()}
-    speed = {name: statistics.harmonic_mean([one.calls_per_second for one in found]) for name, found in rounds.items()}
-    least = {name: min(one.cpu_us for one in found) for name, found in rounds.items()}
-    print(f"\n{'':18} cpu us a call   ratio   calls/s   ratio   least cpu")  # noqa: T201 - a benchmark's result
-    for name in rounds:
-        ratios = cpu[name] / cpu["neither"], speed[name] / speed["neither"]
-        print(f"{name:18} {cpu[name]:13.0f} {ratios[0]:7.3f} {speed[name]:9.0f} {ratios[1]:7.3f} {least[name]:11.0f}")  # noqa: T201
+def _record(recorder: Recorder, rounds: Mapping[str, list[Round]]) -> None:
+    """Record all rounds and the ratio of their sums; they take turns: what others do meanwhile meets all alike."""
+    plain = statistics.fmean(one.cpu_us for one in rounds["neither"])
+    for name, found in rounds.items():
+        key = f"tracing/{name.replace(',', '').replace(' ', '_')}"
+        recorder.record(f"{key}/cpu_us_per_call", *(one.cpu_us for one in found))
+        recorder.record(f"{key}/calls_per_s", *(one.calls_per_second for one in found))
+        recorder.record(f"{key}/cpu_ratio_to_neither", statistics.fmean(one.cpu_us for one in found) / plain)
 
 
-def test_notes_lines_and_spans_by_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_lines_and_spans_by_themselves(recorder: Recorder) -> None:
     """Processor time of one call's eight steps noted, and written as spans; of a step where no call is served."""
     ended: list[CallNotes] = []
     observer = Observer(sampling=Sampling(ratio=1.0), traced=ended.append)
@@ -134,8 +132,8 @@ def test_notes_lines_and_spans_by_themselves(capsys: pytest.CaptureFixture[str])
     written = _time(lambda: spans_of(ended[0]), 5000)
     nothing = _time(_step, 50_000)
 
-    with capsys.disabled():
-        print(f"\nnotes {noted:.1f} us, spans {written:.1f} us, a step of no call {nothing:.2f} us")  # noqa: T201
+    found = {"notes_cpu_us": noted, "spans_cpu_us": written, "step_of_no_call_cpu_us": nothing}
+    recorder.record_all("tracing_alone/eight_steps", found)
     assert len(ended) == 5000
 
 
