@@ -48,6 +48,10 @@ render: $(READY) ## Write what is generated from code: dashboards and the table 
 	$(BIN)/python -m tollhouse_server.telemetry.reference
 	$(BIN)/python -m tollhouse_admin.reference docs/cli.md
 
+.PHONY: pictures
+pictures: $(READY) $(PROMTOOL) ## Draw the boards for docs/boards.md: what a real Prometheus says of a company under load (8 minutes)
+	$(BIN)/python grafana/pictures.py $(ARGS)
+
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` takes newer releases
 	$(BIN)/uv pip compile --system-certs $(LOCK_FLAGS) $(COOL_DOWN) $(ARGS) --quiet --output-file requirements.lock pyproject.toml
@@ -65,10 +69,17 @@ $(PROMTOOL):
 	@cd .prometheus && { $(FETCH) 2>/dev/null || { apt-get update -qq && $(FETCH); }; }
 	@cd .prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
+# What a change to the way of a call may change; the others, and longer ones, by `ARGS` (docs/benchmarks.md).
+BENCHES := $(foreach one,governed streams growth pricing ledger_tick identity upstream statements cold_start peers,\
+	tests/bench/test_$(one).py) -k "not hot_tenant and not https"
+
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks
-	@ls tests/bench/test_*.py > /dev/null 2>&1 || { echo "There are no benchmarks yet." >&2; exit 1; }
-	$(BIN)/pytest -s tests/bench $(ARGS)
+bench: $(READY) ## Measure the way of a call, beside its peers where they are (10 minutes; docs/benchmarks.md has the rest)
+	$(BIN)/pytest -s $(or $(ARGS),$(BENCHES))
+
+.PHONY: peers
+peers: $(READY) ## Install the peers that `make bench` compares with, each in an environment of its own in build/peers/
+	$(BIN)/python -m tests.bench.peers $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches and builds; keeps .venv and the data in .tollhouse/

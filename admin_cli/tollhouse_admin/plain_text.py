@@ -1,13 +1,22 @@
 """Makes text from elsewhere safe to show: a display name or a model's answer must not steer the terminal."""
 
 import unicodedata
+from typing import Final
+
+_STEERING: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What ends a line, or turns the direction of writing: a name that has it could make the rest of its line say something
+else. The marks that right-to-left scripts need are not among them."""
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters, which could move the cursor or rewrite the screen; lines are kept."""
+    """Return `text` without what could move the cursor, rewrite the screen or turn its words; lines are kept."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if char in "\n\t" or unicodedata.category(char) != "Cc" else "�" for char in text)
+    return "".join("�" if _steers(char) else char for char in text)
+
+
+def _steers(char: str) -> bool:
+    return char in _STEERING or (unicodedata.category(char) == "Cc" and char not in "\n\t")
 
 
 def is_unicode(text: str) -> bool:

@@ -56,7 +56,7 @@ def picture(shown: Picture, *, width: int, height: int) -> Group:
 def headlines(shown: Picture) -> list[Text]:
     """Return the lines above the tables."""
     status, rates = shown.status, shown.rates
-    found = [Text(_where(status), style="bold")]
+    found = [Text(one_line(_where(status)), style="bold")]
     if shown.trouble:
         found.append(Text(one_line(f"reconnecting: {shown.trouble}"), style="bold red"))
     found.append(_traffic(status, rates))
@@ -65,7 +65,7 @@ def headlines(shown: Picture) -> list[Text]:
         found.append(_queue(status))
     if rates is not None and rates.refusals_per_second:
         refused = ", ".join(f"{reason} {number(rate)}/s" for reason, rate in rates.refusals_per_second)
-        found.append(Text(f"refused  {refused}", style="yellow"))
+        found.append(Text(one_line(f"refused  {refused}"), style="yellow"))
     if shown.is_live:
         found.append(Text(KEYS, style="dim"))
     for line in found:
@@ -79,7 +79,7 @@ def _where(status: pb.Status) -> str:
         return f"{at} · {status.scope}"
     counters = status.counters
     processes = ", ".join(f"{one.count} {one.role}{'s' * (one.count != 1)}" for one in counters.processes)
-    server = one_line(counters.server_id.partition("/")[0])
+    server = counters.server_id.partition("/")[0]
     return f"{at} · {status.scope} · {server} {counters.version} · {processes}"
 
 

@@ -21,6 +21,8 @@ _USAGE_ERROR, _FAILED = 2, 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0 done, 1 it cannot run (one line says why), 2 wrong usage or settings."""
     options = _parser().parse_args(arguments)
+    if options.command == "fork-server":
+        return _fork_on_demand(options)
     try:
         settings = load_settings()
     except TollhouseError as error:
@@ -39,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _fork_on_demand(options: argparse.Namespace) -> int:
+    """Load everything, and be the fork server; or one of the processes that it has forked, until its end."""
+    end_with_parent(options.parent_pid)
+    with _without_garbage_collection():
+        from tollhouse_server import fork_server, processes  # noqa: F401, PLC0415
+    arguments = fork_server.fork_on_demand(options.control_fd)
+    return 0 if arguments is None else main(arguments)
+
+
 def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, Any, None]:
     """Return what is to be run. Each command loads what it needs alone: a supervisor starts twice as fast so."""
     match options.command:
@@ -47,6 +58,10 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
             from tollhouse_server.embedded.run import run_embedded  # noqa: PLC0415
 
             return run_embedded(settings)
+        case "worker" if settings.transport == "envoy":
+            from tollhouse_server.api.transports.envoy_process import become_envoy  # noqa: PLC0415
+
+            return become_envoy(settings, app="tollhouse_server.envoy_worker:app", ready_fd=options.ready_fd)
         case "worker" | "housekeeper" as role:
             from tollhouse_server import processes  # noqa: PLC0415
 
@@ -87,9 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="check PostgreSQL, Vault, clocks, certificates and what else a server here needs"
     )
     for role in ("worker", "housekeeper"):
-        child = commands.add_parser(role, help=f"one {role} process; started by the other commands")
+        child = commands.add_parser(role, help=f"one {role} process; forked by the others")
         child.add_argument("--ready-fd", type=int, required=True, help="descriptor to write to once it works")
         child.add_argument("--parent-pid", type=int, required=True, help="the process to end with")
+    forks = commands.add_parser("fork-server", help="the process that the others are forked from")
+    forks.add_argument("--control-fd", type=int, required=True, help="socket by which it is told what to fork")
+    forks.add_argument("--parent-pid", type=int, required=True, help="the process to end with")
     return parser
 
 

@@ -7,6 +7,9 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 
+KILL_AFTER_DRAIN_SECONDS = 10.0
+"""How long after its drain a process is given to end."""
+
 
 def end_with_parent(parent_pid: int) -> None:
     """Have the kernel send SIGTERM when the parent ends, however it ends: drain, do not linger.
@@ -21,3 +24,9 @@ def end_with_parent(parent_pid: int) -> None:
     # After the call: a parent that ended before it sends nothing.
     if os.getppid() != parent_pid:
         sys.exit("the parent process ended")
+
+
+def say_ready(ready_fd: int) -> None:
+    """Tell the parent, through what it reads, that this process does its work."""
+    os.write(ready_fd, b"1")
+    os.close(ready_fd)

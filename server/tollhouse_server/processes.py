@@ -2,10 +2,10 @@
 
 import asyncio
 import gc
-import os
 
+from tollhouse_server.parent import KILL_AFTER_DRAIN_SECONDS, say_ready
 from tollhouse_server.settings import Settings
-from tollhouse_server.supervisor import KILL_AFTER_DRAIN_SECONDS, stop_on_signals
+from tollhouse_server.supervisor import stop_on_signals
 from tollhouse_server.wiring.housekeeper import open_housekeeper
 from tollhouse_server.wiring.worker import open_worker
 
@@ -16,7 +16,7 @@ async def work(settings: Settings, ready_fd: int) -> None:
     stop_on_signals(stop, at_most_seconds=settings.drain_seconds + KILL_AFTER_DRAIN_SECONDS)
     async with open_worker(settings) as worker:
         tune_garbage_collection()
-        _say_ready(ready_fd)
+        say_ready(ready_fd)
         await stop.wait()
         await worker.drain(settings.drain_seconds)
 
@@ -26,7 +26,7 @@ async def keep_house(settings: Settings, ready_fd: int) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop, at_most_seconds=KILL_AFTER_DRAIN_SECONDS)
     async with open_housekeeper(settings):
-        _say_ready(ready_fd)
+        say_ready(ready_fd)
         await stop.wait()
 
 
@@ -35,8 +35,3 @@ def tune_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _say_ready(ready_fd: int) -> None:
-    os.write(ready_fd, b"1")
-    os.close(ready_fd)

@@ -11,6 +11,7 @@ from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_c
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import FieldViolation, InvalidRequest, TollhouseError
+from tollhouse_server.fork_server import ForkServer
 from tollhouse_server.ports import claim_port
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.settings import Settings
@@ -34,19 +35,24 @@ async def serve(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="tollhouse-metrics-") as directory:
         plan = ProcessPlan(
             workers=served.workers,
-            environment=served.environment() | prepare_directory(Path(directory)),
+            environment=served.environment(),
             metrics_directory=Path(directory),
             drain_seconds=served.drain_seconds,
         )
-        supervisor = Supervisor(plan)
-        async with serve_metrics(
-            served.metrics_port, supervisor.exposition, host=served.bind_address, readiness=supervisor.readiness
-        ):
-            await supervisor.start()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(supervisor.run())
-                await stop.wait()
-                await supervisor.stop()
+        async with ForkServer(prepare_directory(plan.metrics_directory)) as fork_server:
+            await _supervise(plan, fork_server, served, stop)
+
+
+async def _supervise(plan: ProcessPlan, fork_server: ForkServer, settings: Settings, stop: asyncio.Event) -> None:
+    supervisor = Supervisor(plan, fork_server)
+    async with serve_metrics(
+        settings.metrics_port, supervisor.exposition, host=settings.bind_address, readiness=supervisor.readiness
+    ):
+        await supervisor.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervisor.run())
+            await stop.wait()
+            await supervisor.stop()
 
 
 def claim_ports(settings: Settings) -> dict[str, int]:

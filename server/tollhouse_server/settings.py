@@ -48,6 +48,9 @@ class Settings(DeliverySettings, BaseSettings):
     state_dir: Path = Path(".tollhouse")
     """Where the embedded parts keep their data."""
 
+    transport: Literal["grpcio", "envoy"] = "grpcio"
+    """What serves gRPC in the workers: gRPC for Python, or Envoy with the worker in it (the extra `envoy`)."""
+
     bind_address: str = "127.0.0.1"
     grpc_port: Port = 50051
     metrics_port: Port = 9464

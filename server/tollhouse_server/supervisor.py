@@ -3,16 +3,16 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
 from tollhouse_server.errors import TollhouseError
+from tollhouse_server.fork_server import ForkedProcess, ForkServer
+from tollhouse_server.parent import KILL_AFTER_DRAIN_SECONDS
 from tollhouse_server.telemetry.declarations.processes import PART_UP
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.server import Condition
@@ -23,8 +23,6 @@ _log = structlog.get_logger(__name__)
 _READY_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _STEADY_SECONDS = 30.0
-KILL_AFTER_DRAIN_SECONDS = 10.0
-"""How long after its drain a process is given to end."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -40,7 +38,7 @@ class ProcessStartFailed(TollhouseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPlan:
-    """How the server's processes are started. `log_path` None leaves their output on this process's stderr."""
+    """How the server's processes are started, and where they write: None is this process's stderr."""
 
     workers: int
     environment: Mapping[str, str] = field(repr=False)
@@ -56,9 +54,10 @@ class ProcessPlan:
 class Supervisor:
     """Runs the processes of one server until it is told to stop."""
 
-    def __init__(self, plan: ProcessPlan) -> None:
+    def __init__(self, plan: ProcessPlan, fork_server: ForkServer) -> None:
         self._plan = plan
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._fork_server = fork_server
+        self._processes: dict[int, ForkedProcess] = {}
         self._ready: set[int] = set()
         self._stopping = asyncio.Event()
         self._readings = ProcessReadings(self._pids_by_role, plan.roles())
@@ -133,21 +132,20 @@ class Supervisor:
         for process in self._processes.values():
             if process.returncode is None:
                 _log.error("process_killed", pid=process.pid)
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
 
     async def _keep(self, index: int) -> None:
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        pause_seconds, buried = _FIRST_PAUSE_SECONDS, None
         while True:
             process = self._processes[index]
             lived = await _lifetime(process)
             if self._stopping.is_set():
                 return
-            self._ready.discard(index)
-            await asyncio.to_thread(self.exposition.end, process.pid)
-            role = self._plan.roles()[index]
-            self._readings.restarted(role)
-            _log.warning("process_ended", role=role, pid=process.pid, code=process.returncode)
+            if process is not buried:
+                await self._bury(index, process)
+                buried = process
             pause_seconds = _FIRST_PAUSE_SECONDS if lived > _STEADY_SECONDS else pause_seconds
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_seconds)
@@ -160,27 +158,21 @@ class Supervisor:
                 with suppress(ProcessLookupError):
                     self._processes[index].terminate()
 
+    async def _bury(self, index: int, process: ForkedProcess) -> None:
+        role = self._plan.roles()[index]
+        self._ready.discard(index)
+        await asyncio.to_thread(self.exposition.end, process.pid)
+        self._readings.restarted(role)
+        _log.warning("process_ended", role=role, pid=process.pid, code=process.returncode)
+
     async def _start_one(self, index: int) -> None:
         role = self._plan.roles()[index]
-        readable, writable = os.pipe()
-        log: BinaryIO | None = None
         try:
-            log = self._plan.log_path.open("ab") if self._plan.log_path else None
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "tollhouse_server", role, "--ready-fd", str(writable), "--parent-pid", str(os.getpid())),
-                env={**_inherited(), **self._plan.environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(writable,),
-                # Ctrl-C in the terminal is for the supervisor: it drains the others.
-                start_new_session=True,
-            )
-        finally:
-            os.close(writable)
-            if log is not None:
-                log.close()
+            process, readable = await self._begin(role)
+        except OSError as error:
+            # Want of files, processes or memory passes; the processes that live go on meanwhile.
+            _log.error("process_not_started", role=role, error=type(error).__name__, errno=error.errno)
+            raise ProcessStartFailed(role=role, log_hint="the line above") from error
         self._processes[index] = process
         if not await _is_ready(readable):
             with suppress(ProcessLookupError):
@@ -189,8 +181,20 @@ class Supervisor:
             raise ProcessStartFailed(role=role, log_hint=str(self._plan.log_path or "the output above"))
         self._ready.add(index)
 
+    async def _begin(self, role: str) -> tuple[ForkedProcess, int]:
+        """Start a process; return it, and the pipe that it writes to when it serves."""
+        readable, writable = os.pipe()
+        try:
+            process = await self._fork_server.fork(role, self._plan.environment, ready_fd=writable)
+        except BaseException:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+        return process, readable
 
-async def _lifetime(process: asyncio.subprocess.Process) -> float:
+
+async def _lifetime(process: ForkedProcess) -> float:
     loop = asyncio.get_running_loop()
     started_at = loop.time()
     await process.wait()
@@ -209,11 +213,6 @@ async def _is_ready(readable: int) -> bool:
             return False
         finally:
             transport.close()
-
-
-def _inherited() -> dict[str, str]:
-    """Return what of our environment a child needs; settings come from the plan alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}
 
 
 def _name(roles: Sequence[str], index: int) -> str:

@@ -132,9 +132,11 @@ def _with_wrapped_ids(parts: Parts, canaries: dict[str, str]) -> Parts:
     openbao, environment = parts.endpoints[1], dict(parts.environment)
     root = json.loads(openbao.unseal_file.read_text())["root_token"]
     for role, variable in (("gateway", "VAULT"), ("key-custodian", "VAULT_CUSTODIAN")):
+        secret_id = canaries[f"secret id of {role}"] = f"canary-secret-id-{os.urandom(8).hex()}"
         request = urllib.request.Request(  # noqa: S310 - our own Vault
-            f"{openbao.address}/v1/auth/approle/role/{role}/secret-id",
+            f"{openbao.address}/v1/auth/approle/role/{role}/custom-secret-id",
             method="PUT",
+            data=json.dumps({"secret_id": secret_id}).encode(),
             headers={"X-Vault-Token": root, "X-Vault-Wrap-TTL": "300"},
         )
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
@@ -148,7 +150,6 @@ def _with_wrapped_ids(parts: Parts, canaries: dict[str, str]) -> Parts:
 
 def _play(scene: Scene) -> None:
     """Add accounts and keys of every kind, have each of them fail, and look everywhere."""
-    _learn_unwrapped_ids(scene)
     with grpc.insecure_channel(scene.gateway.grpc) as channel:
         _add_accounts(scene, accounts_grpc.AccountServiceStub(channel), keys_grpc.UpstreamKeyServiceStub(channel))
         _be_refused(scene, keys_grpc.UpstreamKeyServiceStub(channel))
@@ -159,13 +160,6 @@ def _play(scene: Scene) -> None:
     _await_rotation_errors(scene)
     scene.collector.wait_for(lambda span: span.name == "KeyService.RotateUpstreamKey" or span.kind == "CLIENT")
     _look(scene)
-
-
-def _learn_unwrapped_ids(scene: Scene) -> None:
-    """The processes that serve were given them by their environment, which is where they belong."""
-    worker = next(one for one in psutil.Process(scene.gateway.process.pid).children() if "worker" in one.cmdline())
-    for name in ("TOLLHOUSE_VAULT_SECRET_ID", "TOLLHOUSE_VAULT_CUSTODIAN_SECRET_ID"):
-        scene.canaries[name] = worker.environ()[name]
 
 
 def _add_accounts(

@@ -155,6 +155,7 @@ async def test_killed_workers_lose_no_call_and_book_none_twice(installation: Ins
                 await until(f"{worker} serves", partial(installation.serves, worker))
             await asyncio.sleep(dice.uniform(0.2, 0.8))
             os.kill(installation.pid(f"worker-{number % 2 + 1}"), signal.SIGKILL)
+        await until("calls came through all of it", lambda: len(installation.receipts) > 10 * KILLS)
 
     booked = await assert_all_is_booked(installation)
     assert len(booked.ended_as("SUSPENSE")) > len(before.ended_as("SUSPENSE")), (

@@ -64,9 +64,10 @@ def refusal(running_stack: RunningStack) -> Refusal:
     key = limited_department(running_stack, "patient", requests, minute, 1)
     with generation_stub(running_stack) as stub:
         stub.GenerateContent(prompt("first"), metadata=bearer(key), timeout=20)
-        refused_at = datetime.now(UTC)
         with pytest.raises(grpc.RpcError) as raised:
             stub.GenerateContent(prompt("too soon"), metadata=bearer(key), timeout=20)
+        # As google.rpc.RetryInfo has it: the delay counts from when the caller hears of it.
+        refused_at = datetime.now(UTC)
     return Refusal(key=key, refused_at=refused_at, details={**details_of(raised.value)})
 
 

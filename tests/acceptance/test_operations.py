@@ -45,6 +45,7 @@ def test_a_server_that_is_well_passes_every_check(running_stack: RunningStack, t
     assert wrong == {}
     for name in (
         "postgres.migrations",
+        "postgres.writable",
         "postgres.row-security",
         "vault.sealed",
         "vault.custodian",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import pytest
 from tollhouse.admin.v1 import limits_pb2, prices_pb2, prices_pb2_grpc, upstream_keys_pb2, upstream_keys_pb2_grpc
 from tollhouse.v1 import content_pb2, generation_pb2_grpc
@@ -318,8 +317,7 @@ def test_without_a_housekeeper_every_worker_counts_by_the_date_of_a_move(
 @contextmanager
 def stopped_housekeeper(gateway: RunningStack) -> Iterator[None]:
     """Stop the housekeeper; a killed one would be started again."""
-    children = psutil.Process(gateway.process.pid).children()
-    (found,) = [child for child in children if "housekeeper" in child.cmdline()]
+    (found,) = gateway.processes("housekeeper")
     found.send_signal(signal.SIGSTOP)
     try:
         yield

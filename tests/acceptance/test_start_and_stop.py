@@ -179,6 +179,21 @@ def test_a_killed_process_is_replaced_and_the_service_goes_on(installation: Inst
     assert "SETTLED" in stack.records_labelled("case", f"{role} was killed")
 
 
+def test_a_server_whose_fork_server_was_killed_goes_on_with_new_processes(installation: Installation) -> None:
+    """Those that it had forked drain and end, and others are forked from another one."""
+    stack = installation.running()
+    (fork_server,) = stack.processes("fork-server")
+    old = [stack.current_pids()[role] for role in ("worker-1", "worker-2", "housekeeper")]
+
+    kill(fork_server)
+    eventually(lambda: not {*old} & {*stack.current_pids().values()})
+    eventually(lambda: is_answered(stack, "the fork server was killed"))
+
+    assert [psutil.pid_exists(pid) for pid in old] == [False, False, False]
+    assert len(stack.processes("fork-server")) == 1
+    assert stack.process.poll() is None
+
+
 def test_sigterm_lets_calls_under_way_end_and_books_each_of_them(installation: Installation) -> None:
     """Every call that was accepted is answered; one that comes later is refused and not booked."""
     stack = installation.running()

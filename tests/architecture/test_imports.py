@@ -4,9 +4,10 @@ import ast
 
 from tests.architecture.tree import SERVER, parsed, place, python_files
 
-# The supervisor hands on to its children what is not a setting (PATH, proxies, certificates).
+# The fork server hands on to its children what is not a setting (PATH, proxies, certificates).
+# A process that becomes Envoy hands itself on what is for this process alone, with the rest.
 # The last reads the variable that is prometheus_client's own.
-READS_THE_ENVIRONMENT = {"settings.py", "supervisor.py", "multiprocess.py"}
+READS_THE_ENVIRONMENT = {"settings.py", "fork_server.py", "envoy_process.py", "multiprocess.py"}
 
 
 def imported_modules(tree: ast.Module) -> set[str]:

@@ -35,6 +35,7 @@ class Collector:
 
     url: str
     answer: int | None = 200
+    rejected: int = 0
     bodies: list[bytes] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
@@ -80,7 +81,9 @@ def running_collector(answer: int | None = 200) -> Iterator[Collector]:
                 collector.released.wait(_SECONDS)
             elif collector.answer == 200 and self.path == "/v1/traces":
                 collector.bodies.append(body)
-            told = service.ExportTraceServiceResponse().SerializeToString()
+            response = service.ExportTraceServiceResponse()
+            response.partial_success.rejected_spans = collector.rejected
+            told = response.SerializeToString()
             self.send_response(collector.answer or 200)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(told)))

@@ -35,12 +35,7 @@ class Fleet:
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes that live now, of all servers."""
-        return [
-            child
-            for server in self.servers
-            for child in psutil.Process(server.process.pid).children()
-            if "worker" in child.cmdline()
-        ]
+        return [child for server in self.servers for child in server.processes("worker")]
 
     def wait_until_ready(self) -> None:
         """Wait until every server takes connections: its killed workers take a while to be there again."""

@@ -63,18 +63,32 @@ def running_forks(program: str, *modules: str, sources: str) -> Iterator[Forks]:
         process.wait(_TIMEOUT_SECONDS)
 
 
-@pytest.fixture(scope="session")
-def tollhouse_forks() -> Iterator[Forks]:
-    """The command line, with its commands loaded."""
+@contextmanager
+def loaded_tollhouse() -> Iterator[Forks]:
+    """Load the command line, with its commands."""
     names = sorted(path.stem for path in (Path(CLI_SOURCES[1]) / "tollhouse_admin/commands").glob("[a-z]*.py"))
     modules = [f"tollhouse_admin.commands.{name}" for name in names]
     with running_forks("tollhouse_admin", *modules, sources=os.pathsep.join(CLI_SOURCES)) as forks:
         yield forks
 
 
+@contextmanager
+def loaded_server() -> Iterator[Forks]:
+    """Load the server's program, for commands that end by themselves."""
+    modules = ("tollhouse_server.serving", "tollhouse_server.embedded.run")
+    with running_forks("tollhouse_server", *modules, sources=os.pathsep.join(sys.path)) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def tollhouse_forks() -> Iterator[Forks]:
+    """The command line, with its commands loaded."""
+    with loaded_tollhouse() as forks:
+        yield forks
+
+
 @pytest.fixture(scope="session")
 def server_forks() -> Iterator[Forks]:
     """The server's program, for commands that end by themselves."""
-    modules = ("tollhouse_server.serving", "tollhouse_server.embedded.run")
-    with running_forks("tollhouse_server", *modules, sources=os.pathsep.join(sys.path)) as forks:
+    with loaded_server() as forks:
         yield forks

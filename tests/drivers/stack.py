@@ -66,6 +66,14 @@ class RunningStack:
         found: Mapping[str, int] = self.run["pids"]
         return found
 
+    def processes(self, role: str) -> list[psutil.Process]:
+        """Return the processes of a role that live now."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found += [process] if process.cmdline()[:1] == [f"tollhouse-server {role}"] else []
+        return found
+
     def current_pids(self) -> Mapping[str, int]:
         """Process ids as run.json has them now, processes that were replaced included."""
         found: Mapping[str, int] = json.loads((self.state_dir / "run.json").read_text())["pids"]

@@ -22,6 +22,8 @@ from tests.drivers.watched import ISSUER, Watched
 
 MODEL = "gemini-3.5-flash"
 _PATIENCE_SECONDS = 90.0
+_VERIFIED_SECONDS = 420.0
+"""From a start on, with the time that a leader takes to be one."""
 Ask = Callable[[], None]
 
 
@@ -73,6 +75,29 @@ def _import_bill(watched: Watched) -> None:
     file.write_text(as_jsonl(bill), encoding="utf-8")
     watched.tollhouse.ok("reconcile", "import", str(file))
     watched.tollhouse.ok("reconcile", "run", "2025-02")
+
+
+def books_are_changed(watched: Watched, ask: Ask) -> None:
+    """Have somebody change what was counted, before the ledger is verified first."""
+    watched.sql("UPDATE counter SET settled = settled + 1 WHERE tenant_id = 'demo' AND settled > 0")
+    ask()
+
+
+def books_are_verified(watched: Watched, ask: Ask) -> None:
+    """Wait until the change is found."""
+    watched.prometheus.wait_until("tollhouse_ledger_findings > 0", seconds=_VERIFIED_SECONDS)
+    watched.until('ALERTS{alertname="TollhouseConservationFailed",alertstate="firing"}')
+    ask()
+
+
+def month_is_closed(watched: Watched, ask: Ask) -> None:
+    """Have a month closed."""
+    watched.sql(
+        "INSERT INTO billing_period (tenant_id, month, state, starts_at, ends_at, time_zone, is_fiscal) "
+        "VALUES ('demo', '2025-01', 'CLOSED', '2025-01-01Z', '2025-02-01Z', 'UTC', false)"
+    )
+    watched.until("increase(tollhouse_periods_closed_total[2m]) > 0")
+    ask()
 
 
 def breaker_is_open(watched: Watched, ask: Ask) -> None:
@@ -238,7 +263,7 @@ def worker_is_killed(watched: Watched, ask: Ask) -> None:
 
 
 def _workers(gateway: RunningStack) -> list[psutil.Process]:
-    return [child for child in psutil.Process(gateway.process.pid).children() if "worker" in child.cmdline()]
+    return gateway.processes("worker")
 
 
 def certificate_is_spoilt(watched: Watched, ask: Ask) -> None:
@@ -286,6 +311,8 @@ def _until_served(watched: Watched) -> None:
 
 TROUBLES: tuple[Callable[[Watched, Ask], None], ...] = (
     finance_has_work,
+    books_are_changed,
+    month_is_closed,
     breaker_is_open,
     upstream_fails,
     queue_is_full,
@@ -294,6 +321,7 @@ TROUBLES: tuple[Callable[[Watched, Ask], None], ...] = (
     server_is_replaced,
     certificate_is_spoilt,
     worker_is_killed,
+    books_are_verified,
     vault_is_away,
     database_is_away,
     trail_is_changed,

@@ -92,14 +92,7 @@ class KeyRig:
 
     def children(self, role: str) -> list[psutil.Process]:
         """Return the processes of a role that the supervisor runs now."""
-        found = []
-        for child in psutil.Process(self.gateway.process.pid).children():
-            try:
-                if role in child.cmdline():
-                    found.append(child)
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        return self.gateway.processes(role)
 
     def page(self, path: str) -> tuple[int, str]:
         """Read a page of the metrics port: `metrics`, `readyz`."""

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -14,7 +14,7 @@ from google.rpc import code_pb2, status_pb2
 from tollhouse_server.access.authorizer import Authorizer
 from tollhouse_server.access.permit import LivePermit
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.permissions import Rule, own_scope, permission_for
+from tollhouse_server.api.permissions import Rule, permission_for
 from tollhouse_server.api.statuses import internal_status, status_of
 from tollhouse_server.api.validation import RequestValidator
 from tollhouse_server.errors import (
@@ -49,6 +49,13 @@ class Method:
     request_type: type[Message]
     handler: UnaryHandler | StreamHandler
     is_stream: bool
+    short_name: str = field(init=False)
+    """`Service.Method`."""
+    rule: Rule = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "short_name", self.rpc.rsplit(".", 1)[1].replace("/", "."))
+        object.__setattr__(self, "rule", permission_for(self.rpc))
 
 
 class CallFailed(Exception):
@@ -69,7 +76,8 @@ class Arrival:
 
     `deadline` is a moment of `time.monotonic()`, in seconds. `peer` is the other end as gRPC names it. `certificate`
     returns what its verified certificate says of its holder, the best name first: `spiffe://...` or `subject:...`.
-    `correlation_id` is set while the call is served, for the transport to tell the caller.
+    `correlation_id` is set while the call is served, for the transport to tell the caller. `fault` is what the
+    transport found wrong with the call before it was one: it ends with that, observed like any other.
     """
 
     body: bytes
@@ -78,6 +86,7 @@ class Arrival:
     peer: str = ""
     certificate: Callable[[], tuple[str, ...]] = _no_certificate
     correlation_id: str = ""
+    fault: TollhouseError | None = None
 
 
 class Refusals(Protocol):
@@ -94,12 +103,51 @@ class Refusals(Protocol):
         """Note it; without a principal the credential was refused. Waits for nothing, never raises."""
 
 
-@dataclass(slots=True)
 class _Passage:
-    """What is known of a call while it passes."""
+    """A call while it passes: `ended` hears how, and what went wrong becomes the status for the caller."""
 
-    notes: CallNotes
-    principal: Principal | None = None
+    __slots__ = ("_ended", "_noting", "_refused", "arrival", "method", "notes", "principal")
+
+    def __init__(
+        self,
+        method: Method,
+        arrival: Arrival,
+        notes: CallNotes,
+        *,
+        refused: "Callable[[_Passage, TollhouseError], status_pb2.Status]",
+        ended: Callable[[CallNotes, str], None],
+    ) -> None:
+        self.method = method
+        self.arrival = arrival
+        self.notes = notes
+        self.principal: Principal | None = None
+        self._noting = noting(notes)
+        self._refused = refused
+        self._ended = ended
+
+    def __enter__(self) -> Self:
+        self._noting.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._noting.__exit__()
+        code = "OK" if error is None else "CANCELLED"
+        try:
+            if isinstance(error, Exception):
+                code = "INTERNAL"
+                status = self._status(error)
+                code = code_pb2.Code.Name(status.code)
+                raise CallFailed(status) from error
+        finally:
+            self._ended(self.notes, code)
+
+    def _status(self, error: Exception) -> status_pb2.Status:
+        if isinstance(error, TollhouseError):
+            return self._refused(self, error)
+        _log.error("handler_failed", rpc=self.method.rpc, correlation_id=self.notes.correlation_id, exc_info=error)
+        return internal_status(self.notes.correlation_id)
 
 
 class Chain:
@@ -132,8 +180,8 @@ class Chain:
         Raises:
             CallFailed: with the status for the caller.
         """
-        async with self._observed(method, arrival) as passage:
-            request, call = await self._admit(method, arrival, passage)
+        with self._passage(method, arrival) as passage:
+            request, call = await self._admit(passage)
             answer: Message = await method.handler(request, call)  # type: ignore[misc]
             return answer
 
@@ -143,40 +191,29 @@ class Chain:
         Raises:
             CallFailed: with the status for the caller.
         """
-        async with self._observed(method, arrival) as passage:
-            request, call = await self._admit(method, arrival, passage)
+        with self._passage(method, arrival) as passage:
+            request, call = await self._admit(passage)
             async for message in method.handler(request, call):  # type: ignore[union-attr]
                 yield message
 
-    @asynccontextmanager
-    async def _observed(self, method: Method, arrival: Arrival) -> AsyncIterator["_Passage"]:
-        notes = self._observer.begin(_short(method.rpc), arrival.metadata)
-        arrival.correlation_id = correlation_id = notes.correlation_id
-        passage = _Passage(notes)
-        code: int = code_pb2.CANCELLED
+    def _passage(self, method: Method, arrival: Arrival) -> _Passage:
+        notes = self._observer.begin(method.short_name, arrival.metadata)
+        arrival.correlation_id = notes.correlation_id
         self._metrics.call_started(rpc=notes.rpc)
-        try:
-            with noting(notes):
-                yield passage
-            code = code_pb2.OK
-        except TollhouseError as error:
-            status = status_of(error, correlation_id)
-            code = status.code
-            notes.facts["reason"] = error.reason
-            self._metrics.call_refused(reason=error.reason)
-            if isinstance(error, CredentialsInvalid):
-                self._metrics.credential_refused(fault=error.fault.value)
-            if self._refusals is not None and code in _REFUSED:
-                self._refusals.refused(error, method, arrival, passage.principal, correlation_id)
-            raise CallFailed(status) from error
-        except Exception as error:
-            code = code_pb2.INTERNAL
-            _log.exception("handler_failed", rpc=method.rpc, correlation_id=correlation_id)
-            raise CallFailed(internal_status(correlation_id)) from error
-        finally:
-            self._finish(notes, code_pb2.Code.Name(code))
+        return _Passage(method, arrival, notes, refused=self._refused, ended=self._ended)
 
-    def _finish(self, notes: CallNotes, code: str) -> None:
+    def _refused(self, passage: _Passage, error: TollhouseError) -> status_pb2.Status:
+        notes = passage.notes
+        status = status_of(error, notes.correlation_id)
+        notes.facts["reason"] = error.reason
+        self._metrics.call_refused(reason=error.reason)
+        if isinstance(error, CredentialsInvalid):
+            self._metrics.credential_refused(fault=error.fault.value)
+        if self._refusals is not None and status.code in _REFUSED:
+            self._refusals.refused(error, passage.method, passage.arrival, passage.principal, notes.correlation_id)
+        return status
+
+    def _ended(self, notes: CallNotes, code: str) -> None:
         notes.finish(code)
         trace_id = notes.trace.trace_id if notes.is_sampled else ""
         seconds = notes.seconds
@@ -184,39 +221,43 @@ class Chain:
         if (upstream_seconds := notes.upstream_seconds) is not None:
             self._metrics.latency_added(seconds=max(0.0, seconds - upstream_seconds))
 
-    async def _admit(self, method: Method, arrival: Arrival, passage: "_Passage") -> tuple[Message, Call]:
+    async def _admit(self, passage: _Passage) -> tuple[Message, Call]:
         """Turn an arrival into a valid request and an authorised call; permission comes before existence."""
+        method, arrival = passage.method, passage.arrival
         if self.is_draining:
             raise ServerDraining
+        if arrival.fault is not None:
+            raise arrival.fault
         if len(arrival.body) > self._max_message_bytes:
             raise RequestTooLarge(size_bytes=len(arrival.body), limit_bytes=self._max_message_bytes)
-        deadline = arrival.deadline or time.monotonic() + self._default_deadline_seconds
+        now = time.monotonic()
+        deadline = arrival.deadline = arrival.deadline or now + self._default_deadline_seconds
         # From before anything is looked up: what changes meanwhile counts as a change.
         known_at = self._authorizer.version
         with step("authenticate"):
             principal = passage.principal = await self._directory.authenticate(
                 arrival.metadata.get("authorization"),
-                patience_seconds=deadline - time.monotonic() - _ANSWER_SECONDS,
+                patience_seconds=deadline - now - _ANSWER_SECONDS,
                 presented=arrival,
             )
         note(tenant=principal.tenant_id, credential_id=principal.credential_id)
         request = _parsed(method.request_type, arrival.body)
-        rule = permission_for(method.rpc)
+        # What is read need not be kept: it may be large, and the call may wait.
+        arrival.body = b""
+        rule = method.rule
         with step("authorize"):
-            scope = own_scope(principal) if rule.permission is None else rule.scope(request, principal)
+            scope = principal.home if rule.permission is None else rule.scope(request, principal)
             if rule.permission is not None:
                 await self._authorizer.authorize(principal, rule.permission, scope)
         with step("validate"):
             await self._validator.check_beside_others(request)
-        # Without its message, which is read; it may be large, and the call may wait.
-        again = Arrival(b"", arrival.metadata, deadline, arrival.peer, arrival.certificate)
         return request, Call(
             rpc=method.rpc,
             principal=principal,
             domain=domain_of(scope),
             deadline=deadline,
             correlation_id=passage.notes.correlation_id,
-            permit=LivePermit(self._authorizer, known_at, partial(self._confirm, again, principal, rule, scope)),
+            permit=LivePermit(self._authorizer, known_at, partial(self._confirm, arrival, principal, rule, scope)),
             peer=arrival.peer,
             forwarded_for=arrival.metadata.get("x-forwarded-for"),
             user_agent=arrival.metadata.get("user-agent", ""),
@@ -236,11 +277,6 @@ class Chain:
             raise CredentialsInvalid
         if rule.permission is not None:
             await self._authorizer.authorize(found, rule.permission, scope)
-
-
-def _short(rpc: str) -> str:
-    """Return `Service.Method`."""
-    return rpc.rsplit(".", 1)[1].replace("/", ".")
 
 
 def _parsed(request_type: type[Message], body: bytes) -> Message:

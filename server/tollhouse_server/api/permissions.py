@@ -1,8 +1,9 @@
 """Every RPC, the permission it takes, and where in the request its scope is found. What is not listed is refused."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 
 from tollhouse_server.access.roles import LET_READ_CONTENT
 from tollhouse_server.identity.principal import Principal
-from tollhouse_server.names import PLATFORM, ProjectName, TenantName, domain_of, invalid, scope_of
+from tollhouse_server.names import PLATFORM, domain_of, invalid, scope_of
 
 GRANT_PRIORITY: Final = "routingPolicies.grantPriority"
 """Needed besides for a routing policy that lets calls go before those of all other tenants."""
@@ -41,6 +42,10 @@ class Rule:
     fields: tuple[str, ...] = ()
     own: bool = False
     of_tenant: bool = False
+    _readers: tuple[tuple[str, Callable[[Message], str]], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_readers", tuple((path, attrgetter(path)) for path in self.fields))
 
     def scope(self, request: Message, principal: Principal) -> str:
         """Return the scope on which the permission is needed.
@@ -48,20 +53,13 @@ class Rule:
         Raises:
             InvalidRequest: a field is not a resource name, or two of them are of different tenants.
         """
-        scopes = {field: scope_of(text, field) for field in self.fields if (text := _read(request, field))}
+        scopes = {path: scope_of(text, path) for path, read in self._readers if (text := read(request))}
         if not scopes:
-            return own_scope(principal) if self.own else PLATFORM
+            return principal.home if self.own else PLATFORM
         if len({domain_of(scope) for scope in scopes.values()}) > 1:
             raise invalid(next(iter(scopes)), "must belong to the tenant that the request names")
         scope = next(iter(scopes.values()))
         return "/".join(scope.split("/")[:2]) if self.of_tenant else scope
-
-
-def own_scope(principal: Principal) -> str:
-    """Return the name of the credential's project, or of its tenant if it has none."""
-    if principal.project_id is None:
-        return str(TenantName(principal.tenant_id))
-    return str(ProjectName(principal.tenant_id, principal.department_ids[-1], principal.project_id))
 
 
 def permission_for(rpc: str) -> Rule:
@@ -90,13 +88,6 @@ def _by_request() -> Mapping[str, Rule]:
     return {
         f"{_ADMIN}.{rule.rpc.rsplit('.', 1)[1]}Request": rule for rule in _rules() if rule.rpc.startswith(f"{_ADMIN}.")
     }
-
-
-def _read(request: Message, path: str) -> str:
-    value: object = request
-    for part in path.split("."):
-        value = getattr(value, part)
-    return str(value)
 
 
 def _standard(service: str, noun: str, one: str, verbs: str, *, parent: str = "parent") -> Iterator[Rule]:

@@ -41,6 +41,17 @@ class AskedRouting:
     on_device: OnDevice
 
 
+SAYS_NOTHING: Final = AskedRouting(
+    region=None,
+    allow_fallback=None,
+    resend_unknown_outcome=None,
+    kinds=_NO_KINDS,
+    priority=Priority.DEFAULT,
+    on_device=OnDevice.ALLOWED,
+)
+"""What calls without options ask for."""
+
+
 def asked_routing(options: pb.RoutingOptions) -> AskedRouting:
     """Return the options of a call; absent ones are as an empty message."""
     return AskedRouting(

@@ -155,9 +155,11 @@ def _generation_violations(request: Any) -> Iterator[FieldViolation]:
     for name, least, most in _LENGTHS:
         if name in known and request.HasField(name) and not least <= len(getattr(request, name)) <= most:
             yield FieldViolation(path=name, description=f"must have {least} to {most} characters")
-    yield from _routing_violations(request.routing)
-    yield from _exact_value_violations(request.exact_values)
-    if "labels" in known:
+    if request.HasField("routing"):
+        yield from _routing_violations(request.routing)
+    if request.exact_values:
+        yield from _exact_value_violations(request.exact_values)
+    if "labels" in known and request.labels:
         yield from _label_violations(request.labels)
 
 

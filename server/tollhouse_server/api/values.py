@@ -1,7 +1,7 @@
 """Values on the wire and in here: moments, money, units, versions."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, overload
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
@@ -19,17 +19,24 @@ _LIMIT_UNITS: Final = {
     Metric.COST: "nanos",
     Metric.CONCURRENCY: "call",
 }
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_SECONDS: Final = 86_400
 _FIRST_MOMENT: Final = datetime(2, 1, 1, tzinfo=UTC)
 _END_OF_MOMENTS: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
+@overload
+def timestamp(moment: datetime) -> Timestamp: ...
+@overload
+def timestamp(moment: None) -> None: ...
+@overload
+def timestamp(moment: datetime | None) -> Timestamp | None: ...
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return an aware moment as a Timestamp; None stays absent."""
     if moment is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1000)
 
 
 def moment_of(message: Timestamp, field: str) -> datetime:

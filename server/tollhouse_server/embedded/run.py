@@ -15,7 +15,8 @@ from tollhouse_server.database.engine import Database
 from tollhouse_server.embedded import demo
 from tollhouse_server.embedded.files import write_secret_file
 from tollhouse_server.embedded.stack import RunningStack, StackConfig, running_parts
-from tollhouse_server.embedded.state_directory import claimed
+from tollhouse_server.embedded.state_directory import StateDirectory, claimed
+from tollhouse_server.fork_server import ForkServer
 from tollhouse_server.routing.addresses import addresses_of
 from tollhouse_server.serving import claim_ports
 from tollhouse_server.settings import Settings
@@ -27,6 +28,7 @@ from tollhouse_server.wiring import outside
 RUN_FILE = "run.json"
 _KEYS_FILE = "demo-keys.json"
 _SERVER_LOG = "server.log"
+_METRICS = "metrics"
 _LOOK_SECONDS = 0.25
 
 
@@ -41,10 +43,10 @@ async def run_embedded(settings: Settings) -> None:
     with claimed(settings.state_dir) as directory:
         with_ports = settings.model_copy(update=claim_ports(settings))
         _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
-        async with running_parts(_stack_config(settings), directory) as parts:
+        async with _fork_server(directory) as forks, running_parts(_stack_config(settings), directory) as parts:
             served = with_ports.model_copy(update=_embedded_settings(settings, parts))
             keys = await _prepare(served, parts)
-            async with _processes(served, parts) as supervisor:
+            async with _processes(served, parts, forks) as supervisor:
                 run_file = RunFile(served, parts, keys, supervisor)
                 run_file.write()
                 _say(_banner(served, parts, keys, run_file.path))
@@ -109,17 +111,21 @@ async def _prepare(settings: Settings, parts: RunningStack) -> demo.DemoKeys:
         return await demo.ensure_demo(database, pepper, parts.directory.secrets / _KEYS_FILE)
 
 
+def _fork_server(directory: StateDirectory) -> ForkServer:
+    """Return what loads the server's modules while the parts are started."""
+    return ForkServer(prepare_directory(directory.root / _METRICS), log_path=directory.logs / _SERVER_LOG)
+
+
 @asynccontextmanager
-async def _processes(settings: Settings, parts: RunningStack) -> AsyncIterator[Supervisor]:
-    metrics_directory = parts.directory.root / "metrics"
+async def _processes(settings: Settings, parts: RunningStack, forks: ForkServer) -> AsyncIterator[Supervisor]:
     plan = ProcessPlan(
         workers=settings.workers,
-        environment=settings.environment() | prepare_directory(metrics_directory),
-        metrics_directory=metrics_directory,
+        environment=settings.environment(),
+        metrics_directory=parts.directory.root / _METRICS,
         drain_seconds=settings.drain_seconds,
         log_path=parts.directory.logs / _SERVER_LOG,
     )
-    supervisor = Supervisor(plan)
+    supervisor = Supervisor(plan, forks)
     async with serve_metrics(
         settings.metrics_port, supervisor.exposition, host=settings.bind_address, readiness=supervisor.readiness
     ):

@@ -20,14 +20,16 @@ class InvalidRequest(TollhouseError):
 
 @dataclass(eq=False, kw_only=True)
 class RequestTooLarge(TollhouseError):
-    """The request is bigger than the server takes."""
+    """The request, or its metadata, is bigger than the server takes."""
 
     reason = "REQUEST_TOO_LARGE"
     size_bytes: int
     limit_bytes: int
+    part: str = ""
 
     def message(self) -> str:
-        return f"The request has {self.size_bytes} bytes; the limit is {self.limit_bytes}."
+        what = f"The request's {self.part} has" if self.part else "The request has"
+        return f"{what} {self.size_bytes} bytes; the limit is {self.limit_bytes}."
 
 
 @dataclass(eq=False, kw_only=True)

@@ -1,11 +1,11 @@
 """One upstream attempt in the ledger: reserved before the first byte, ended exactly once, whatever happens."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 import orjson
@@ -24,12 +24,36 @@ from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
 
 @dataclass(slots=True)
 class Attempt:
-    """An admitted attempt; `settled_at` is the moment of its booking, by the database's clock."""
+    """An admitted attempt, which is in flight in its block: it is booked, durably, when that is left, however it is.
+
+    `settled_at` is the moment of its booking, by the database's clock.
+    """
 
     ledger: Ledger
     reservation: Reservation
     settlement: Settlement | None = None
     settled_at: datetime | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, NotSent):
+            self.settlement = NOT_SENT
+        elif isinstance(error, Refused):
+            self.refused(f"HTTP_{error.http_status}")
+        elif isinstance(error, Broken):
+            self.unknown(f"BROKEN:{error}"[:100])
+        await self.book()
+
+    async def book(self) -> None:
+        """Book how it ended, once; durable when this returns."""
+        # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
+        settlement = self.settlement = self.settlement or self.ledger.suspension(self.reservation, "INTERRUPTED")
+        with settle_step(self.reservation, settlement):
+            self.settled_at = await self.ledger.settle(self.reservation, settlement)
 
     @property
     def attempt_id(self) -> UUID:
@@ -67,7 +91,7 @@ class Attempt:
             ),
             outcome=outcome,
             # What pricing noticed starts from what was noticed of the usage.
-            usage=orjson.dumps(replace(usage, flags=priced.flags)).decode(),
+            usage=orjson.dumps(usage if priced.flags == usage.flags else replace(usage, flags=priced.flags)).decode(),
             lines=orjson.dumps(priced.lines).decode(),
             response_id=response_id,
         )
@@ -93,11 +117,8 @@ class Attempts:
     note_refused: Callable[[CallTerms], None] = _unnoted
     """Told of every call that a limit has refused; must not wait."""
 
-    @asynccontextmanager
-    async def open(
-        self, terms: CallTerms, *, timeout_seconds: float, permit: Permit = UNLIMITED
-    ) -> AsyncIterator[Attempt]:
-        """Reserve, hand out the attempt, and book how it ended; the booking is durable when the block is left.
+    async def open(self, terms: CallTerms, *, timeout_seconds: float, permit: Permit = UNLIMITED) -> Attempt:
+        """Reserve, and return the attempt, which may be sent in its block and is booked at the end of it.
 
         Raises:
             LimitExceeded, DuplicateRequest, RequestIdReused, StoreUnavailable: see `Ledger.reserve`.
@@ -106,23 +127,9 @@ class Attempts:
         with step("reserve"):
             reservation, sure_until = await self._reserve(terms, time.monotonic() + timeout_seconds, permit)
         attempt = Attempt(self.ledger, reservation)
-        try:
-            await _confirm(attempt, permit, sure_until)
-            yield attempt
-        except NotSent:
-            attempt.settlement = NOT_SENT
-            raise
-        except Refused as error:
-            attempt.refused(f"HTTP_{error.http_status}")
-            raise
-        except Broken as error:
-            attempt.unknown(f"BROKEN:{error}"[:100])
-            raise
-        finally:
-            # Without a note of how it ended: cancelled by a shutdown, or a defect between sending and settling.
-            attempt.settlement = attempt.settlement or self.ledger.suspension(attempt.reservation, "INTERRUPTED")
-            with settle_step(attempt.reservation, attempt.settlement):
-                attempt.settled_at = await self.ledger.settle(attempt.reservation, attempt.settlement)
+        if time.monotonic() > sure_until:
+            await _confirm(attempt, permit)
+        return attempt
 
     async def _reserve(self, terms: CallTerms, until: float, permit: Permit) -> tuple[Reservation, float]:
         """Reserve while the call is known to be permitted; return besides until when it is."""
@@ -139,18 +146,17 @@ class Attempts:
             return reservation, sure_until
 
 
-async def _confirm(attempt: Attempt, permit: Permit, sure_until: float) -> None:
+async def _confirm(attempt: Attempt, permit: Permit) -> None:
     """Ask once more for a permit that has lapsed while the ledger admitted the attempt, which is sent next.
 
     Raises:
         TollhouseError: there is none any more; the attempt was not sent.
     """
-    if time.monotonic() <= sure_until:
-        return
     try:
         await permit.sure_until()
     except BaseException:
         attempt.settlement = NOT_SENT
+        await attempt.book()
         raise
 
 

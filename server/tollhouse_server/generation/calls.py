@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from tollhouse_server.access.permit import UNLIMITED, Permit
@@ -14,12 +14,11 @@ from tollhouse_server.pricing.price import Priced
 from tollhouse_server.pricing.usage import Usage
 from tollhouse_server.routing.complexity import AutoChoice
 from tollhouse_server.routing.priorities import Priority
-from tollhouse_server.routing.route import OnDevice
+from tollhouse_server.routing.route import NO_LABELS, OnDevice
 from tollhouse_server.upstream.protocol import Method, UpstreamKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationCall:
+class GenerationCall(NamedTuple):
     """A call that is authenticated, authorised and valid. `body` is the REST body as the caller meant it, or, where
     his tenant has a data policy, as that lets it be sent.
 
@@ -37,7 +36,7 @@ class GenerationCall:
     model: str | None
     body: Mapping[str, Any]
     deadline: float
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NO_LABELS
     booked_labels: Mapping[str, str] | None = None
     environment: str = ""
     region: str | None = None
@@ -55,8 +54,7 @@ class GenerationCall:
         return hashlib.sha256(encoded(parts, sort_keys=True)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetTried:
+class TargetTried(NamedTuple):
     """One attempt of a call: where it went, and what came of it, as the API's AttemptOutcome names it.
 
     `attempt_id` is None where nothing was booked.
@@ -70,8 +68,7 @@ class TargetTried:
     attempt_id: UUID | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteTaken:
+class RouteTaken(NamedTuple):
     """Which target answered, and all that were tried, in their order; the last is the one that answered.
 
     `choice` says how tier "auto" chose, None where the caller named something else.
@@ -100,8 +97,7 @@ class CallNotice:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a served call used and cost, and how it was booked. `usage` is None where Gemini reported none."""
 
     attempt_id: UUID
@@ -115,8 +111,7 @@ class Outcome:
     correlation_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """Gemini's answer, untouched, and what became of it here."""
 
     body: dict[str, Any]

@@ -1,8 +1,6 @@
 """Where each attempt of a call departs from: its place, its key, and what is learned of how it went."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from tollhouse_server.errors import DeadlineTooShort, TollhouseError
@@ -78,27 +76,22 @@ class Departures:
         except TollhouseError:
             raise way.refusal() from failure
 
-    @contextmanager
-    def departing(self, way: Way, place: Place) -> Iterator[ChosenKey]:
-        """Hand out the key to travel with; the place is given back when the block is left.
+    def key(self, way: Way, place: Place) -> ChosenKey:
+        """Return the key to travel with.
 
         Raises:
             NotSent: the account's last key was taken out of use while the call waited.
         """
-        try:
-            key = self._keys.pick(place.target.account_id)
-            if key is None:
-                outage = NotSent("no usable key is left")
-                way.note_outage(place.target, None, outage)
-                raise outage
-            yield key
-        finally:
-            place.release()
+        key = self._keys.pick(place.target.account_id)
+        if key is None:
+            outage = NotSent("no usable key is left")
+            way.note_outage(place.target, None, outage)
+            raise outage
+        return key
 
     def silence_seconds(self, way: Way, place: Place, *, seconds_left: float) -> float | None:
         """Return how long the upstream may keep silent; None where the call could not go anywhere else."""
-        others = [target for target in way.open_targets(self._keys.has_key) if target != place.target]
-        if not others or not way.plan.resend_unknown:
+        if not way.plan.resend_unknown or not way.may_go_elsewhere(place.target, self._keys.has_key):
             return None
         return self._patience.seconds(place.target.model, way.call.method, seconds_left=seconds_left)
 

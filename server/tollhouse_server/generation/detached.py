@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 
@@ -27,9 +27,7 @@ class DetachedCalls:
         notes = current_notes()
         if notes is not None:
             notes.keep_open()
-        task = self._group.create_task(_carry(call, result, notes))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._group.create_task(self._carry(call, result, notes)))
         return result
 
     async def drain(self, timeout_seconds: float) -> None:
@@ -42,23 +40,23 @@ class DetachedCalls:
         if pending:
             await asyncio.wait(pending)
 
-
-async def _carry(call: Coroutine[Any, Any, T], result: "asyncio.Future[T]", notes: CallNotes | None) -> None:
-    try:
-        value = await call
-    except Exception as error:  # noqa: BLE001 - whoever waits is told; a defect is logged even if nobody does
-        if not isinstance(error, TollhouseError):
-            _log.exception("call_failed", error=type(error).__name__)
-        if not result.done():
-            result.set_exception(error)
-            # The RPC may have gone between here and there; asyncio must not complain that nobody looked.
-            result.exception()
-    except asyncio.CancelledError:
-        result.cancel()
-        raise
-    else:
-        if not result.done():
-            result.set_result(value)
-    finally:
-        if notes is not None:
-            notes.close()
+    async def _carry(self, call: Coroutine[Any, Any, T], result: "asyncio.Future[T]", notes: CallNotes | None) -> None:
+        try:
+            value = await call
+        except Exception as error:  # noqa: BLE001 - whoever waits is told; a defect is logged even if nobody does
+            if not isinstance(error, TollhouseError):
+                _log.exception("call_failed", error=type(error).__name__)
+            if not result.done():
+                result.set_exception(error)
+                # The RPC may have gone between here and there; asyncio must not complain that nobody looked.
+                result.exception()
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        else:
+            if not result.done():
+                result.set_result(value)
+        finally:
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if notes is not None:
+                notes.close()

@@ -6,9 +6,7 @@ follows it all the same, with a hold of its own, and the caller is told of both.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 
 from tollhouse_server.errors import DeadlineTooShort, TollhouseError
 from tollhouse_server.generation.attempts import Attempt, Attempts, response_id_of
@@ -88,7 +86,7 @@ class Generation:
             way, place = await self.set_out(call, record)
             answer = await self.calls.start(self.serve(way, place, self._exchange))
             if answers is not None:
-                return replace(answer, body=await answers.whole(answer.body, keep=record.answer))
+                return Answer(await answers.whole(answer.body, keep=record.answer), answer.outcome)
             record.answer(answer.body)
             return answer
 
@@ -123,15 +121,48 @@ class Generation:
         Raises:
             NotSent, Refused, Broken: it failed, as the way has noted.
         """
-        with self._departures.departing(way, place) as key:
-            stage = Stage(place=place, stop=way.plan.stop(place.target), key=key)
-            async with self._trial(way, stage) as trial:
+        try:
+            stage = Stage(place, way.plan.stop(place.target), self._departures.key(way, place))
+            return await self._made(way, stage, exchange)
+        finally:
+            place.release()
+
+    async def _made(self, way: Way, stage: Stage, exchange: Callable[[Trial], Awaitable[Served]]) -> Answer:
+        """Reserve, exchange, and book how the attempt ended; measure it on the way."""
+        started_at = time.perf_counter()
+        attempt = await self._open(way, stage)
+        try:
+            async with attempt:
+                way.is_claimed = True
+                stage = _granted(stage, attempt)
+                trial = Trial(way, stage, attempt, self._upstream_call(way, stage, attempt))
                 served = await self._served(trial, exchange)
-                _note_served(trial.attempt, served)
-            outcome = self._outcome(trial, served.bill)
-            if served.cut_off is not None:
-                raise served.cut_off
-            return Answer(body=served.body, outcome=outcome)
+                _note_served(attempt, served)
+        finally:
+            self._note_ended(way, stage.stop, attempt, seconds=time.perf_counter() - started_at)
+        outcome = self._outcome(trial, served.bill)
+        if served.cut_off is not None:
+            raise served.cut_off
+        return Answer(served.body, outcome)
+
+    async def _open(self, way: Way, stage: Stage) -> Attempt:
+        """Reserve.
+
+        Raises:
+            DeadlineTooShort: the caller's time is up; nothing is held.
+            UpstreamOutcomeUnknown: it was not admitted, and one before it may have been served.
+        """
+        call = way.call
+        seconds_left = call.deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise DeadlineTooShort
+        terms = stage.stop.terms(call, is_first=not way.is_claimed)
+        try:
+            return await self._attempts.open(terms, timeout_seconds=_verdict_seconds(seconds_left), permit=call.permit)
+        except TollhouseError as refusal:
+            if way.unknown_attempts:
+                raise way.refusal() from refusal
+            raise
 
     async def _served(self, trial: Trial, exchange: Callable[[Trial], Awaitable[Served]]) -> Served:
         """Exchange, and tell everybody who learns from it how it went."""
@@ -151,46 +182,13 @@ class Generation:
 
     async def _exchange(self, trial: Trial) -> Served:
         body = await self.upstream.call(trial.upstream_call)
-        method, attempt = trial.upstream_call.method, trial.attempt
-        bill = bill_of(
-            method, trial.stage.stop, body, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos
-        )
         return Served(
-            body=body,
-            response_id=response_id_of(body),
-            bill=bill,
+            body,
+            response_id_of(body),
+            bill_of(trial.upstream_call.method, trial.stage.stop, body, trial.attempt),
             model_version=model_version_of(body),
             finish_reasons=finish_reasons_of(body.get("candidates")),
         )
-
-    @asynccontextmanager
-    async def _trial(self, way: Way, stage: Stage) -> AsyncIterator[Trial]:
-        """Reserve, and book how the attempt ended when the block is left; measure it on the way.
-
-        Raises:
-            DeadlineTooShort: the caller's time is up; nothing is held.
-            UpstreamOutcomeUnknown: it was not admitted, and one before it may have been served.
-        """
-        seconds_left = way.call.deadline - time.monotonic()
-        if seconds_left <= 0:
-            raise DeadlineTooShort
-        terms = stage.stop.terms(way.call, is_first=not way.is_claimed)
-        started_at = time.perf_counter()
-        attempt = None
-        try:
-            timeout_seconds, permit = _verdict_seconds(seconds_left), way.call.permit
-            async with self._attempts.open(terms, timeout_seconds=timeout_seconds, permit=permit) as attempt:
-                way.is_claimed = True
-                stage = _granted(stage, attempt)
-                call = self._upstream_call(way, stage, attempt)
-                yield Trial(way=way, stage=stage, attempt=attempt, upstream_call=call)
-        except TollhouseError as refusal:
-            if attempt is None and way.unknown_attempts:
-                raise way.refusal() from refusal
-            raise
-        finally:
-            if attempt is not None:
-                self._note_ended(way, stage.stop, attempt, seconds=time.perf_counter() - started_at)
 
     def _note_ended(self, way: Way, stop: Stop, attempt: Attempt, *, seconds: float) -> None:
         """Measure an attempt that was admitted, and have kept what was sent if it may have been served."""
@@ -277,7 +275,7 @@ def _granted(stage: Stage, attempt: Attempt) -> Stage:
     if reservation.max_output_tokens is None:
         return stage
     clamped = stage.stop.clamped(reservation.max_output_tokens, limit=reservation.clamped_by)
-    return replace(stage, stop=clamped)
+    return stage._replace(stop=clamped)
 
 
 def _notices_of(way: Way) -> list[CallNotice]:

@@ -1,7 +1,6 @@
 """Who looks through what a call carries, before anything is held or sent and before its caller reads the answer."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
@@ -61,4 +60,4 @@ async def admitted(guard: ContentGuard | None, call: GenerationCall) -> tuple[Ge
         department_path=scope.department_path,
         request_id=call.request_id,
     )
-    return (call if body is call.body else replace(call, body=body)), answers
+    return (call if body is call.body else call._replace(body=body)), answers

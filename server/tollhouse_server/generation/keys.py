@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tollhouse_server.errors import SecretMissing
 from tollhouse_server.routing.catalogue import Catalogue
@@ -11,8 +11,7 @@ from tollhouse_server.vault.key_ring import KeyRing
 from tollhouse_server.vault.secret_text import SecretText
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenKey:
+class ChosenKey(NamedTuple):
     """A key of an account, with its secret."""
 
     meta: UpstreamKeyMeta

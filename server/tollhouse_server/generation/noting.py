@@ -88,5 +88,7 @@ def _reasons(candidates: Iterable[Any]) -> Iterable[str]:
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
-    sums = {"input": usage.input_tokens, "output": usage.output_tokens}
-    return tokens_by_kind(usage) | {name: count for name, count in sums.items() if count}
+    counts = tokens_by_kind(usage)
+    found = counts.get
+    sums = {"input": found("prompt", 0) + found("tool_use", 0), "output": found("candidates", 0) + found("thoughts", 0)}
+    return counts | {name: count for name, count in sums.items() if count}

@@ -1,9 +1,9 @@
 """Where a call may go, in order, and what each stop could cost at the most."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tollhouse_server.generation.calls import CallNotice, GenerationCall
 from tollhouse_server.generation.encoding import encoded
@@ -39,8 +39,10 @@ _FREE = Ceiling(
 """Counting tokens is free of charge; it is booked all the same, as one request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+_NO_REQUEST: Mapping[str, Any] = MappingProxyType({})
+
+
+class Stop(NamedTuple):
     """One target that a call may be sent to: the body as it would travel, its prices and its worst case.
 
     `opening` is what is held at first: the whole ceiling, unless the stream is held for in steps. `request` is the body
@@ -54,7 +56,7 @@ class Stop:
     ceiling: Ceiling
     opening: Ceiling
     body: bytes
-    request: Mapping[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = _NO_REQUEST
     asked_output_tokens: object = None
     least_output_tokens: int = 0
     step_tokens: int = 0
@@ -97,8 +99,7 @@ class Stop:
         granted = self.opening.with_output(max_output_tokens) or self.opening
         request = capped(self.request, max_output_tokens)
         requested = self.asked_output_tokens or self.ceiling.max_output_tokens
-        return replace(
-            self,
+        return self._replace(
             ceiling=granted,
             opening=granted,
             step_tokens=0,
@@ -129,7 +130,9 @@ class Plan:
         self.priority = route.policy.granted(call.priority)
         self.weight = route.policy.queue_weight(call.scope.department_path)
         self.resend_unknown = route.policy.may_resend_unknown(call.resend_unknown)
-        self.notices = (*_priority_notice(call, self.priority), *map(_retiring_notice, route.retiring))
+        self.notices: tuple[CallNotice, ...] = ()
+        if self.priority is not call.priority or route.retiring:
+            self.notices = (*_priority_notice(call, self.priority), *map(_retiring_notice, route.retiring))
         self._stop_at = stop_at
         self._stops: dict[tuple[str, str], Stop] = {}
 
@@ -143,7 +146,7 @@ class Plan:
         found = self._stops.get(key)
         if found is None:
             found = self._stops[key] = self._stop_at(target)
-        return found if found.target is target else replace(found, target=target)
+        return found if found.target is target else found._replace(target=target)
 
 
 def _utc_now() -> datetime:

@@ -239,20 +239,12 @@ class Passage:
 
     def bring(self, trial: Trial) -> Served:
         """Return what a stream came to that is finished."""
-        stop, attempt = trial.stage.stop, trial.attempt
-        bill = bill_of_stream(stop, self.meter, held_nanos=attempt.held_nanos, suspense_nanos=attempt.suspense_nanos)
-        return self._served(bill)
+        return self._served(bill_of_stream(trial.stage.stop, self.meter, trial.attempt))
 
     def cut(self, trial: Trial, steps: SteppedHold) -> Served:
         """Return what a stream came to that was ended for want of room; to be asked as soon as it is closed."""
-        attempt = trial.attempt
-        bill = bill_of_cut_stream(
-            trial.stage.stop,
-            self.meter,
-            used_tokens=steps.bound_tokens if self._stood_still else steps.used_tokens,
-            held_nanos=attempt.held_nanos,
-            suspense_nanos=attempt.suspense_nanos,
-        )
+        used_tokens = steps.bound_tokens if self._stood_still else steps.used_tokens
+        bill = bill_of_cut_stream(trial.stage.stop, self.meter, trial.attempt, used_tokens=used_tokens)
         told = steps.cut_off(bill)
         if steps.is_store_lost:
             # The booking waits for the ledger, as long as it takes; the listener need not.

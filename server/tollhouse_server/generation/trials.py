@@ -1,7 +1,6 @@
 """One attempt of a call, from the place it takes to what it brought."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import Attempt
@@ -13,8 +12,7 @@ from tollhouse_server.traffic.places import Place
 from tollhouse_server.upstream.protocol import UpstreamCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """The next attempt of a call: the place it takes, what is sent there, and with which key."""
 
     place: Place
@@ -22,8 +20,7 @@ class Stage:
     key: ChosenKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Trial(NamedTuple):
     """One attempt at one stage, in flight."""
 
     way: Way
@@ -32,8 +29,7 @@ class Trial:
     upstream_call: UpstreamCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(NamedTuple):
     """What an attempt brought. `body` is empty where the chunks were passed on already.
 
     `cut_off` says why a stream was ended before it was finished; what it used is booked all the same. `model_version`

@@ -46,13 +46,26 @@ class Way:
         Raises:
             NoUpstreamKey: none of them has a key, and no attempt was made.
         """
-        left = [target for target in self.plan.targets if target not in self._closed]
-        usable = tuple(target for target in left if has_key(target.account_id))
-        usable = tuple(target for target in usable if target not in self._overloaded) or usable
+        left = (
+            [target for target in self.plan.targets if target not in self._closed]
+            if self._closed
+            else self.plan.targets
+        )
+        keyed = {account_id for account_id in {target.account_id for target in left} if has_key(account_id)}
+        usable = tuple([target for target in left if target.account_id in keyed])
+        if self._overloaded:
+            usable = tuple(target for target in usable if target not in self._overloaded) or usable
         # A call on its way has its key in hand: that no other is left is no reason to end it.
         if not usable and not self._failures and not self.is_claimed:
             raise NoUpstreamKey(model=left[0].model if left else self.call.model or self.call.tier or "")
         return usable
+
+    def may_go_elsewhere(self, target: Target, has_key: Callable[[str], bool]) -> bool:
+        """Tell whether another target than this one may still serve the call."""
+        if self._overloaded or self._closed:
+            return any(other is not target for other in self.open_targets(has_key))
+        # A call's first attempt, which nearly all calls end with, asks for one other target and for no list.
+        return any(other is not target and has_key(other.account_id) for other in self.plan.targets)
 
     def note_outage(
         self,

@@ -1,8 +1,8 @@
 """Who calls, as the rest of the server sees him."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tollhouse_server.names import PrincipalName
+from tollhouse_server.names import PrincipalName, ProjectName, TenantName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,17 @@ class Principal:
     environment: str
     groups: tuple[str, ...] = ()
     permissions: frozenset[str] | None = None
+    home: str = field(init=False, compare=False)
+    """Name of the credential's project, or of its tenant if it has none."""
+
+    def __post_init__(self) -> None:
+        # Once, and not at each of his calls.
+        object.__setattr__(self, "home", self._home())
+
+    def _home(self) -> str:
+        if self.project_id is None:
+            return str(TenantName(self.tenant_id))
+        return str(ProjectName(self.tenant_id, self.department_ids[-1], self.project_id))
 
     @property
     def name(self) -> str:

@@ -3,10 +3,10 @@
 Everything that locks rows does it in key order, so that two ticks that meet on the same rows cannot deadlock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -28,6 +28,7 @@ from tollhouse_server.ledger.rows import (
 from tollhouse_server.ledger.terms import CounterKey, Reservation
 from tollhouse_server.ledger.verdicts import UNBOUNDED, Counter
 from tollhouse_server.ledger.windows import ClaimDays
+from tollhouse_server.ledger.write_statement import MOVE, Parts, write_sql
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -45,13 +46,6 @@ _CLOCK = "SELECT value, clock_timestamp() AS now FROM epoch WHERE topic = 'limit
 _COUNTER = Columns("tenant_id text, limit_id bigint, starts bigint")
 """The key of a counter, its window's start in seconds since 1970."""
 
-_MOVE = Columns(
-    "tenant_id text, limit_id bigint, starts bigint, held bigint, expected bigint, settled bigint,"
-    "most_held bigint, most_expected bigint"
-)
-"""What is added to a counter, and the most that it may then come to: settled and held, and settled and expected."""
-
-_ENDED = Columns("tenant_id text, attempt_id uuid, top_ups integer")
 _REQUEST_KEY = Columns("tenant_id text, request_id uuid")
 
 # Four questions in one round trip, each answered with arrays in a single row: the clock, the counters, the attempts
@@ -68,86 +62,22 @@ locked AS MATERIALIZED (
     FOR NO KEY UPDATE OF c
 ),
 ended AS (
-    DELETE FROM attempt a USING {ATTEMPT_KEY.unnest("ending", first=4, ordinality="n")}
-    WHERE a.tenant_id = ending.tenant_id AND a.attempt_id = ending.attempt_id
-    RETURNING ending.n, CASE WHEN a.top_ups > 0 THEN a.holds::text END AS holds
+    DELETE FROM attempt
+    WHERE tenant_id = ANY ($4::text::text[]) AND attempt_id = ANY ($5::text::uuid[])
+    RETURNING attempt_id, CASE WHEN top_ups > 0 THEN holds::text END AS holds
 ),
 taken AS (
     SELECT wanted.n, k.fingerprint FROM {_REQUEST_KEY.unnest("wanted", first=6, ordinality="n")}
     JOIN request_key k
-        ON k.tenant_id = wanted.tenant_id AND k.request_id = wanted.request_id AND k.day = ANY ($8::date[])
+        ON k.tenant_id = wanted.tenant_id AND k.request_id = wanted.request_id
+        AND k.day BETWEEN $8::date AND $9::date
 )
 SELECT ledger_epoch() AS epoch, clock.now, c.*, a.*, t.*
 FROM clock,
     (SELECT array_agg(n), array_agg(held), array_agg(expected), array_agg(settled), array_agg(alert_at)
      FROM locked) AS c,
-    (SELECT array_agg(n), array_agg(holds) FROM ended) AS a,
+    (SELECT array_agg(attempt_id), array_agg(holds) FROM ended) AS a,
     (SELECT array_agg(n), array_agg(fingerprint) FROM taken) AS t
-"""  # noqa: S608 - columns of this module
-
-_MOVES_FROM = 9
-_ENDED_FROM = _MOVES_FROM + len(_MOVE)
-_RECORDS_FROM = _ENDED_FROM + len(_ENDED)
-_ATTEMPTS_FROM = _RECORDS_FROM + len(RECORD)
-
-# After a look ($1 is null) nothing can be other than it was seen. Without one everything must be as it was planned,
-# or nothing is written: the minute and the limits ($1, $2), room on each counter and no alert due ($3 of them), each
-# attempt that ends here still in flight, with the holds that are known here ($4 of them), and no request id taken on
-# an earlier day ($8), which the insertion would not notice. The epoch is asked for last: limits may have changed while
-# this waited for a counter. $5 is when the calls are sent, $6 the days on which a claim may stand, $7 those to claim.
-# Counters first, then attempts, then request ids: of two ticks that claim one id at the same moment the second waits
-# for the first, and fails.
-_WRITE = f"""
-WITH clock AS MATERIALIZED (SELECT ledger_now() AS now),
--- In the order of the parameters, which is that of the keys: only nested loops are allowed here.
-moved AS (
-    UPDATE counter c
-    SET held = c.held + m.held, expected = c.expected + m.expected, settled = c.settled + m.settled
-    FROM {_MOVE.unnest("m", first=_MOVES_FROM)}
-    WHERE c.tenant_id = m.tenant_id AND c.limit_id = m.limit_id AND c.window_start = to_timestamp(m.starts)
-    RETURNING c.held + c.settled <= m.most_held AND c.expected + c.settled <= m.most_expected
-        AND (m.settled = 0 OR c.settled < c.alert_at) AS fits
-),
-ended AS (
-    DELETE FROM attempt a USING {_ENDED.unnest("e", first=_ENDED_FROM)}
-    WHERE a.tenant_id = e.tenant_id AND a.attempt_id = e.attempt_id AND a.top_ups = e.top_ups
-    RETURNING 1
-),
-new AS MATERIALIZED (SELECT * FROM {ATTEMPT.unnest("new", first=_ATTEMPTS_FROM)}),
-written AS MATERIALIZED (
-    SELECT CASE WHEN $1::timestamptz IS NULL OR (
-        clock.now >= $1 AND clock.now < $1 + interval '1 minute'
-        AND (SELECT count(*) FROM moved WHERE fits) = $3::bigint AND (SELECT count(*) FROM ended) = $4::bigint
-        AND NOT EXISTS (
-            SELECT FROM new JOIN request_key k
-                ON k.tenant_id = new.tenant_id AND k.request_id = new.request_id AND k.day = ANY ($8::date[])
-            WHERE new.fingerprint <> ''
-        )
-        AND ledger_epoch() = $2::bigint
-    ) THEN clock.now ELSE ledger_unfit() END AS at
-    FROM clock
-),
-booked AS (
-    INSERT INTO usage_record (settled_at, {RECORD.names})
-    SELECT written.at, {RECORD.selected} FROM {RECORD.unnest("record", first=_RECORDS_FROM)}, written
-),
-started AS (
-    INSERT INTO attempt (tenant_id, attempt_id, request_id, worker_epoch, dispatched_at, terms, holds)
-    SELECT tenant_id, attempt_id, request_id, worker_epoch, $5::timestamptz, terms, holds FROM new, written
-),
--- A call that goes on to another target: its request id stands for the attempt that is under way now.
-passed_on AS (
-    UPDATE request_key k SET attempt_id = new.attempt_id FROM new, written
-    WHERE new.fingerprint = '' AND k.tenant_id = new.tenant_id AND k.request_id = new.request_id
-        AND k.day = ANY ($6::date[])
-),
-claimed AS (
-    INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
-    SELECT new.tenant_id, new.request_id, days.day, decode(new.fingerprint, 'hex'), new.attempt_id
-    FROM new CROSS JOIN written CROSS JOIN unnest($7::date[]) AS days (day) WHERE new.fingerprint <> ''
-    ORDER BY 1, 2, 3
-)
-SELECT at FROM written
 """  # noqa: S608 - columns of this module
 
 # The attempt that an id stands for has one record of how it ended, and ADJUSTMENTs once a suspended one was resolved.
@@ -229,16 +159,21 @@ async def look(
 ) -> Look:
     """Lock the counters, end the attempts, and see which request ids are taken. Counters and attempts are in order."""
     row = await connection.fetchrow(
-        _LOOK, *_COUNTER.texts(counters), *ATTEMPT_KEY.texts(ending), *_REQUEST_KEY.texts(requests), days.seen
+        _LOOK,
+        *_COUNTER.texts(counters),
+        *ATTEMPT_KEY.texts(ending),
+        *_REQUEST_KEY.texts(requests),
+        days.yesterday,
+        days.today,
     )
     row = _epoch_row(row, "epoch")
-    epoch, now, places, held, expected, settled, alerts, ended_places, holds, taken_places, fingerprints = row
+    epoch, now, places, held, expected, settled, alerts, ended, holds, taken_places, fingerprints = row
     found = Look(epoch=epoch, now=now)
     if places:
         states = map(Counter.found, held, expected, settled, alerts)
         found.counters.update(zip([counters[place - 1] for place in places], states, strict=True))
-    if ended_places:
-        found.ended.update(zip([ending[place - 1][1].int for place in ended_places], holds, strict=True))
+    if ended:
+        found.ended.update(zip([attempt_id.int for attempt_id in ended], holds, strict=True))
     if taken_places:
         asked = [requests[place - 1] for place in taken_places]
         found.taken.update(zip([(tenant_id, request.int) for tenant_id, request in asked], fingerprints, strict=True))
@@ -264,7 +199,7 @@ async def write(
     connection: "Connection",
     *,
     counters: Mapping[CounterKey, Counter],
-    admitted: Iterable[Reservation],
+    admitted: Collection[Reservation],
     bookings: Sequence[Booking],
     dispatched_at: datetime,
     days: ClaimDays,
@@ -285,23 +220,25 @@ async def write(
         for key, counter in counters.items()
         if counter.is_moved or key in bounds
     ]
-    ended = sorted(map(_ended_row, bookings), key=_attempt_integer) if plan else []
+    parts = Parts(
+        is_planned=plan is not None,
+        ends=bool(bookings),
+        begins=bool(admitted),
+        passes_on=not all(reservation.terms.first for reservation in admitted),
+    )
+    arguments: list[Any] = [] if plan is None else [plan.minute, plan.epoch, len(moves)]
+    arguments += MOVE.texts(moves)
+    if bookings:
+        arguments += RECORD.texts(map(record_row, bookings))
+        arguments += [] if plan is None else _ended(bookings)
+    if admitted:
+        arguments += ATTEMPT.texts(map(attempt_row, admitted))
+        arguments += [dispatched_at, days.claimed]
+        arguments += [] if plan is None else [days.earlier]
+    if parts.passes_on:
+        arguments += [days.yesterday, days.today]
     try:
-        at: datetime = await connection.fetchval(
-            _WRITE,
-            plan and plan.minute,
-            plan and plan.epoch,
-            len(moves),
-            len(ended),
-            dispatched_at,
-            days.seen,
-            days.claimed,
-            days.earlier,
-            *_MOVE.texts(moves),
-            *_ENDED.texts(ended),
-            *RECORD.texts(map(record_row, bookings)),
-            *ATTEMPT.texts(map(attempt_row, admitted)),
-        )
+        at: datetime = await connection.fetchval(write_sql(parts), *arguments)
     except asyncpg.PostgresError as error:
         if plan and error.sqlstate in _PLAN_FAILED:
             raise PlanFailedError from error
@@ -312,14 +249,10 @@ async def write(
     return at
 
 
-def _ended_row(booking: Booking) -> tuple[str, UUID, int]:
-    terms = booking.reservation.terms
-    return (terms.scope.tenant_id, terms.attempt_id, booking.reservation.top_ups)
-
-
-def _attempt_integer(row: tuple[str, UUID, int]) -> int:
-    """Sort attempts as PostgreSQL sorts them, by what is quick to compare."""
-    return row[1].int
+def _ended(bookings: Sequence[Booking]) -> list[Any]:
+    reservations = [booking.reservation for booking in bookings]
+    keys = [(one.terms.scope.tenant_id, one.terms.attempt_id) for one in reservations]
+    return [len(keys), sum(one.top_ups for one in reservations), *ATTEMPT_KEY.texts(keys)]
 
 
 class ClaimedCall(NamedTuple):

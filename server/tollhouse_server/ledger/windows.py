@@ -94,12 +94,13 @@ def month_after(day: date) -> date:
 
 
 class ClaimDays(NamedTuple):
-    """Days (UTC): those on which a request id may be taken, those for which it must be claimed, and the first without
-    the second."""
+    """Days (UTC). A request id may be taken on any of the first two, and must be claimed for those in `claimed`;
+    `earlier` is the one without a claim, None where both have one."""
 
-    seen: list[date]
+    yesterday: date
+    today: date
     claimed: list[date]
-    earlier: list[date]
+    earlier: date | None
 
 
 def days_of_claims(now: datetime) -> ClaimDays:
@@ -110,5 +111,5 @@ def days_of_claims(now: datetime) -> ClaimDays:
     today = now.astimezone(UTC).date()
     yesterday = today - timedelta(days=1)
     if now - datetime(today.year, today.month, today.day, tzinfo=UTC) < _MIDNIGHT_IS_NEAR:
-        return ClaimDays(seen=[yesterday, today], claimed=[yesterday, today], earlier=[])
-    return ClaimDays(seen=[yesterday, today], claimed=[today], earlier=[yesterday])
+        return ClaimDays(yesterday, today, claimed=[yesterday, today], earlier=None)
+    return ClaimDays(yesterday, today, claimed=[today], earlier=yesterday)

@@ -1,7 +1,7 @@
 """What every resource name is: a template whose parts are parsed strictly and formatted exactly."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Self
 
@@ -49,7 +49,12 @@ class Name:
         return cls(**match.groupdict())
 
     def __str__(self) -> str:
-        return self.template.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return self.template.format(**{part: getattr(self, part) for part in _parts(self.template)})
+
+
+@cache
+def _parts(template: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\{(\w+)\}", template))
 
 
 def invalid(field: str, description: str) -> InvalidRequest:

@@ -9,8 +9,8 @@ charged as they are and show as settled above the ceiling.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE, charge_nanos_ceiling
@@ -44,6 +44,7 @@ _LOCAL_TOOLS = frozenset({"functionDeclarations", "computerUse"})
 _PROMPTING_TOOLS = frozenset({"codeExecution", "urlContext", "fileSearch"})
 _SEARCHING_TOOLS = frozenset({"googleSearch", "googleSearchRetrieval"})
 _NO_TOOLS: frozenset[str] = frozenset()
+_TEXT = (Modality.TEXT,)
 _TOOL_USE_MODALITIES = (Modality.TEXT, Modality.IMAGE, Modality.DOCUMENT)
 
 
@@ -65,8 +66,7 @@ class ModelBounds:
     tool_prompt_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
+class Ceiling(NamedTuple):
     """The most that a call can use and cost.
 
     `max_output_tokens` is what the request must say upstream, per candidate (0 for an embedding). `fixed_nanos` is the
@@ -111,8 +111,7 @@ class Ceiling:
         if max_output_tokens < 1:
             return None
         variable = charge_nanos_ceiling(max_output_tokens * self.candidates, self.output_nanos_per_million)
-        return replace(
-            self,
+        return self._replace(
             max_output_tokens=max_output_tokens,
             output_tokens=self.fixed_output_tokens + max_output_tokens * self.candidates,
             cost_nanos=self.fixed_nanos + variable,
@@ -145,21 +144,21 @@ def ceiling(
     tools = _tools(request)
     parts = _parts(
         request,
+        config,
         request_bytes,
         context_tokens=bounds.input_token_limit,
         cached_tokens=_cached_tokens(request, bounds, cached_content_tokens),
     )
-    prompt_tokens = sum(tokens for tokens, _ in parts)
-    tool_use_tokens = _tool_use_tokens(bounds) if tools - _LOCAL_TOOLS else 0
-    rates = _Rates.of(prices, request, input_tokens=prompt_tokens + tool_use_tokens)
+    prompt_tokens = sum([tokens for tokens, _ in parts])
+    tool_use_tokens = _tool_use_tokens(bounds) if tools and tools - _LOCAL_TOOLS else 0
+    rates = _rates(prices, request, input_tokens=prompt_tokens + tool_use_tokens)
     candidates = min(max(1, _whole(config, "candidateCount", "candidate_count")), _MOST_CANDIDATES)
     images = _images(rates, bounds, config) * candidates
     image_tokens = images * _tokens_per_image(prices, config) if images else 0
     max_output = _whole(config, "maxOutputTokens", "max_output_tokens") or output_cap_tokens
     max_output = max(1, min(max_output, bounds.output_token_limit))
     output_rate = rates.with_surcharge(rates.output(config))
-    fixed = rates.prompt_nanos(parts) + _grounding_nanos(rates, bounds, tools)
-    fixed += rates.rounding_nanos()
+    fixed = rates.prompt_nanos(parts) + _grounding_nanos(rates, bounds, tools) + rates.rounding_nanos
     if tool_use_tokens:
         fixed += charge_nanos_ceiling(tool_use_tokens, rates.dearest_input(_TOOL_USE_MODALITIES))
     if images:
@@ -184,10 +183,11 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     Raises:
         ModelUnpriced: a medium in it has no price.
     """
-    parts = _parts(request, request_bytes, context_tokens=_LARGEST_CONTEXT_TOKENS, cached_tokens=0)
+    config = _object(request, "generationConfig", "generation_config")
+    parts = _parts(request, config, request_bytes, context_tokens=_LARGEST_CONTEXT_TOKENS, cached_tokens=0)
     tokens = sum(most for most, _ in parts)
-    rates = _Rates.of(prices, request, input_tokens=tokens)
-    cost_nanos = rates.with_surcharge(rates.prompt_nanos(parts) + rates.rounding_nanos())
+    rates = _rates(prices, request, input_tokens=tokens)
+    cost_nanos = rates.with_surcharge(rates.prompt_nanos(parts) + rates.rounding_nanos)
     return Ceiling(
         input_tokens=tokens,
         output_tokens=0,
@@ -201,40 +201,38 @@ def ceiling_of_embedding(prices: ModelPrices, request: Mapping[str, Any], *, req
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Rates:
-    """The dearest nano-dollars per million that each SKU can be charged at in this call."""
+    """The dearest nano-dollars per million that each SKU can be charged at in a call; remembers what it was asked for.
 
-    prices: ModelPrices
-    tier: str
-    permille: int
-    may_be_long: bool
+    `rounding_nanos` is the most that rounding each line on its own can add. A call of the tier flex may be served, and
+    charged, as standard.
+    """
 
-    @classmethod
-    def of(cls, prices: ModelPrices, request: Mapping[str, Any], *, input_tokens: int) -> "_Rates":
-        """Return the rates for a prompt of at most `input_tokens`; flex may be served, and charged, as standard."""
-        tier = str(request.get("serviceTier") or request.get("service_tier") or STANDARD).lower()
+    __slots__ = ("_may_be_long", "_permille", "_tokens", "_written", "prices", "rounding_nanos")
+
+    def __init__(self, prices: ModelPrices, tier: str, *, may_be_long: bool) -> None:
+        self.prices = prices
+        self.rounding_nanos = 0 if tier in prices.whole_tiers else _MOST_LINES
         factor = tier_permille(prices, tier)
-        above = prices.terms.long_above_tokens
-        return cls(
-            prices,
-            tier=tier,
-            permille=max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor),
-            may_be_long=above is not None and input_tokens > above,
-        )
+        self._permille = max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor)
+        self._may_be_long = may_be_long
+        self._tokens: dict[str, int] = {}
+        self._written = 0
 
     def tokens(self, sku: str) -> int:
         """Return a token SKU's rate, the long one if the prompt may be long."""
+        found = self._tokens.get(sku)
+        if found is None:
+            found = self._tokens[sku] = self._dearest(sku)
+        return found
+
+    def _dearest(self, sku: str) -> int:
         nanos = self.prices.nanos(sku)
         if nanos is None:
             raise ModelUnpriced(model=self.prices.model, sku=sku)
-        if self.may_be_long:
+        if self._may_be_long:
             nanos = max(nanos, self.prices.nanos(sku + LONG) or 0)
-        return -(-nanos * self.permille // STANDARD_PERMILLE)
-
-    def rounding_nanos(self) -> int:
-        """Return the most that rounding each line on its own can add."""
-        return 0 if self.tier in self.prices.whole_tiers else _MOST_LINES
+        return -(-nanos * self._permille // STANDARD_PERMILLE)
 
     def with_surcharge(self, nanos: int) -> int:
         """Return an amount or a rate with the surcharge of the way, rounded up.
@@ -242,7 +240,8 @@ class _Rates:
         Both parts of a ceiling may be raised one by one: a charge c with share s is at most c + cs rounded up, and each
         part is at least its c + cs.
         """
-        return nanos + charge_nanos_ceiling(nanos, self.prices.surcharge_per_million)
+        surcharge = self.prices.surcharge_per_million
+        return nanos + charge_nanos_ceiling(nanos, surcharge) if surcharge else nanos
 
     def dearest_input(self, modalities: tuple[Modality, ...]) -> int:
         """Return the highest input rate among `modalities`; those without a price cannot be reported."""
@@ -251,17 +250,35 @@ class _Rates:
 
     def output(self, config: Mapping[str, Any]) -> int:
         """Return the highest rate that text, thinking or speech of the answer can be charged at."""
-        rate = max(self.tokens(OUTPUT_TEXT), self.tokens(THOUGHTS))
+        rate = self._written = self._written or max(self.tokens(OUTPUT_TEXT), self.tokens(THOUGHTS))
         if self.prices.nanos(OUTPUT_AUDIO) is not None and _asks_for(config, "AUDIO"):
             return max(rate, self.tokens(OUTPUT_AUDIO))
         return rate
 
     def prompt_nanos(self, parts: list[_Part]) -> int:
         """Price each part at the dearest modality that it can be reported as."""
-        for _, modalities in parts:
+        nanos = 0
+        for tokens, modalities in parts:
             # The first modality is the one the caller sent: it must have a price.
-            self.tokens(INPUT_SKUS[modalities[0]])
-        return sum(charge_nanos_ceiling(tokens, self.dearest_input(modalities)) for tokens, modalities in parts)
+            rate = self.tokens(INPUT_SKUS[modalities[0]])
+            if len(modalities) > 1:
+                rate = self.dearest_input(modalities)
+            nanos += charge_nanos_ceiling(tokens, rate)
+        return nanos
+
+
+def _rates(prices: ModelPrices, request: Mapping[str, Any], *, input_tokens: int) -> _Rates:
+    """Return the rates for a prompt of at most `input_tokens`."""
+    tier = str(request.get("serviceTier") or request.get("service_tier") or STANDARD).lower()
+    above = prices.terms.long_above_tokens
+    may_be_long = above is not None and input_tokens > above
+    found: _Rates | None = prices.worked_out.get(("most", tier, may_be_long))
+    if found is None:
+        found = _Rates(prices, tier, may_be_long=may_be_long)
+        # What callers make up must not fill the memory.
+        if prices.knows_tier(tier):
+            prices.worked_out["most", tier, may_be_long] = found
+    return found
 
 
 def _tool_use_tokens(bounds: ModelBounds) -> int:
@@ -275,13 +292,19 @@ def _cached_tokens(request: Mapping[str, Any], bounds: ModelBounds, cached_conte
     return bounds.input_token_limit if cached_content_tokens is None else cached_content_tokens
 
 
-def _parts(request: Mapping[str, Any], request_bytes: int, *, context_tokens: int, cached_tokens: int) -> list[_Part]:
+def _parts(
+    request: Mapping[str, Any],
+    config: Mapping[str, Any],
+    request_bytes: int,
+    *,
+    context_tokens: int,
+    cached_tokens: int,
+) -> list[_Part]:
     """Return the bounds of the text, of each medium and of the cache.
 
     Media without a bound of their own share one context: a longer prompt is refused upstream, for free. What has a
     bound is never cut to the context, so that the ceiling holds also where an upstream takes more than it publishes.
     """
-    config = _object(request, "generationConfig", "generation_config")
     is_high = "mediaResolution" in config or "media_resolution" in config
     parts: list[_Part] = []
     unbounded: dict[Modality, None] = {}
@@ -295,12 +318,12 @@ def _parts(request: Mapping[str, Any], request_bytes: int, *, context_tokens: in
         parts.append((context_tokens, tuple(unbounded)))
     if cached_tokens:
         parts.append((cached_tokens, tuple(Modality)))
-    parts.append((max(text_bytes, 0) + _overhead_tokens(request), (Modality.TEXT,)))
+    parts.append((max(text_bytes, 0) + _overhead_tokens(request), _TEXT))
     return parts
 
 
 def _overhead_tokens(request: Mapping[str, Any]) -> int:
-    contents = sum(len(value) for name in ("contents", "requests") if isinstance(value := request.get(name), list))
+    contents = sum([len(value) for name in ("contents", "requests") if isinstance(value := request.get(name), list)])
     return _TOKENS_PER_REQUEST + _TOKENS_PER_CONTENT * contents + _TOKENS_PER_TOOL * len(_tools(request))
 
 
@@ -353,7 +376,7 @@ def _tokens_per_image(prices: ModelPrices, config: Mapping[str, Any]) -> int:
 
 def _object(request: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """Return the object under any of `names`; both spellings at once are merged, for Google may read either."""
-    found = [value for name in names if isinstance(value := request.get(name), Mapping)]
+    found = [value for name in names if (value := request.get(name)) is not None and isinstance(value, Mapping)]
     if len(found) == 1:
         return found[0]
     merged: dict[str, Any] = {}
@@ -366,8 +389,11 @@ def _whole(config: Mapping[str, Any], *names: str) -> int:
     """Return the largest whole number under any of `names`, 0 for none: Google reads "8" and 8.0 as 8 too."""
     values = [0]
     for name in names:
+        value = config.get(name)
+        if value is None:
+            continue
         try:
-            values.append(int(config.get(name) or 0))
+            values.append(int(value or 0))
         except (TypeError, ValueError, OverflowError):
             continue
     return max(values)

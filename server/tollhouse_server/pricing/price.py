@@ -1,7 +1,8 @@
 """Usage times prices: lines that are each rounded once, and their sum."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import charge_nanos
@@ -18,7 +19,6 @@ from tollhouse_server.pricing.skus import (
     SKUS,
     THOUGHTS,
     TOKEN_SKUS,
-    Modality,
     Unit,
 )
 from tollhouse_server.pricing.terms import STANDARD, STANDARD_PERMILLE, ModelPrices
@@ -26,11 +26,17 @@ from tollhouse_server.pricing.usage import Usage
 
 BATCH = "batch"
 OUTPUT_PREFIXES = (*OUTPUT_SKUS.values(), THOUGHTS)
+# As plain text: to read the value of an enum's member costs as much as the sum that it stands in.
+_INPUTS = tuple((modality.value, sku, CACHED_SKUS[modality]) for modality, sku in INPUT_SKUS.items())
+_OUTPUTS = tuple((modality.value, sku) for modality, sku in OUTPUT_SKUS.items())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Line:
-    """One line of a charge: `cost_nanos` is `quantity` x `nanos_per_million`, rounded once, half to even."""
+    """One line of a charge: `cost_nanos` is `quantity` x `nanos_per_million`, rounded once, half to even.
+
+    Nobody changes one. It is not frozen because that makes it three times as dear, and every call makes some.
+    """
 
     sku: str
     quantity: int
@@ -39,8 +45,7 @@ class Line:
     cost_nanos: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Priced:
+class Priced(NamedTuple):
     """What a call costs: the sum of its lines. `flags` name every place where the dear side was taken.
 
     `surcharge_nanos` is the part of the cost that is not the upstream's list price.
@@ -55,7 +60,9 @@ class Priced:
     @property
     def surcharge_nanos(self) -> int:
         """Return what the way to the upstream has added."""
-        return sum(line.cost_nanos for line in self.lines if line.sku == RELAY_SURCHARGE)
+        # It is on the sum of the others, so that it stands last.
+        last = self.lines[-1] if self.lines else None
+        return last.cost_nanos if last is not None and last.sku == RELAY_SURCHARGE else 0
 
 
 def price(prices: ModelPrices, usage: Usage, service_tier: str | None = None) -> Priced:
@@ -71,19 +78,16 @@ def price(prices: ModelPrices, usage: Usage, service_tier: str | None = None) ->
     """
     tier = BATCH if service_tier == BATCH else usage.service_tier or service_tier or STANDARD
     flags = list(usage.flags)
-    bill = _Bill(prices, _is_long(prices, usage), tier, flags)
-    quantities: dict[str, int] = {}
-    for sku, quantity in _quantities(bill, usage):
-        if quantity:
-            quantities[sku] = quantities.get(sku, 0) + quantity
-    lines = tuple(bill.line(sku, quantity) for sku, quantity in quantities.items())
-    lines += _surcharge(prices.surcharge_per_million, sum(line.cost_nanos for line in lines))
+    tariff = _tariff(prices, tier, is_long=_is_long(prices, usage))
+    lines = [tariff.line(sku, quantity, flags) for sku, quantity in _quantities(tariff, usage, flags).items()]
+    if prices.surcharge_per_million:
+        lines += _surcharge(prices.surcharge_per_million, sum(line.cost_nanos for line in lines))
     return Priced(
-        cost_nanos=sum(line.cost_nanos for line in lines),
-        lines=lines,
+        cost_nanos=sum([line.cost_nanos for line in lines]),
+        lines=tuple(lines),
         price_version=prices.version,
         service_tier=tier,
-        flags=tuple(dict.fromkeys(flags)),
+        flags=tuple(dict.fromkeys(flags)) if flags else (),
     )
 
 
@@ -101,57 +105,79 @@ def dearest_permille(prices: ModelPrices) -> int:
     return max((STANDARD_PERMILLE, *factors))
 
 
-@dataclass(frozen=True, slots=True)
-class _Bill:
-    """The circumstances of one call that decide which price holds."""
+class _Tariff:
+    """A model's prices at one service tier, for short calls or for long ones. What it is asked for it remembers."""
 
-    prices: ModelPrices
-    is_long: bool
-    tier: str
-    flags: list[str]
+    __slots__ = ("_rates", "is_long", "prices", "tier")
 
-    def sku(self, name: str | None, fallback_prefixes: tuple[str, ...]) -> str:
+    def __init__(self, prices: ModelPrices, tier: str, *, is_long: bool) -> None:
+        self.prices = prices
+        self.tier = tier
+        self.is_long = is_long
+        self._rates: dict[str, tuple[Unit, int, str]] = {}
+
+    def sku(self, name: str | None, fallback_prefixes: tuple[str, ...], flags: list[str]) -> str:
         """Return `name` if it has a price, else the dearest SKU of the same direction, flagged."""
-        if name is not None and self.prices.nanos(name, is_long=self.is_long) is not None:
+        if name is not None and self.has(name):
             return name
         dearest = self.prices.dearest(fallback_prefixes, is_long=self.is_long)
         dearest = dearest or self.prices.dearest(TOKEN_SKUS, is_long=self.is_long)
         if dearest is None:
             raise ModelUnpriced(model=self.prices.model, sku=name or fallback_prefixes[0])
-        self.flags.append(f"{name or 'unknown'}_charged_as_{dearest}")
+        flags.append(f"{name or 'unknown'}_charged_as_{dearest}")
         return dearest
 
-    def line(self, sku: str, quantity: int) -> Line:
+    def has(self, sku: str) -> bool:
+        """Tell whether a SKU has a price."""
+        return sku in self._rates or self.prices.nanos(sku, is_long=self.is_long) is not None
+
+    def line(self, sku: str, quantity: int, flags: list[str]) -> Line:
         """Return the line for `quantity` units of a priced SKU."""
-        nanos = self.prices.nanos(sku, is_long=self.is_long) or 0
-        unit = SKUS[sku].unit
-        if unit is Unit.TOKEN:
-            nanos = -(-nanos * self._permille(sku) // STANDARD_PERMILLE)
+        rate = self._rates.get(sku)
+        if rate is None:
+            rate = self._rates[sku] = self._rate(sku)
+        unit, nanos, flag = rate
+        if flag:
+            flags.append(flag)
         return Line(
             sku=sku, quantity=quantity, unit=unit, nanos_per_million=nanos, cost_nanos=charge_nanos(quantity, nanos)
         )
 
-    def _permille(self, sku: str) -> int:
+    def _rate(self, sku: str) -> tuple[Unit, int, str]:
+        """Return a SKU's unit, what a million of it costs at this service tier, and the flag if the tier has none."""
+        nanos = self.prices.nanos(sku, is_long=self.is_long) or 0
+        unit = SKUS[sku].unit
+        if unit is not Unit.TOKEN:
+            return unit, nanos, ""
         factor = tier_permille(self.prices, self.tier, is_cached=sku.startswith(CACHED))
-        if factor is None:
-            self.flags.append(f"service_tier_{self.tier}_unpriced")
-            return dearest_permille(self.prices)
-        return factor
+        flag = "" if factor is not None else f"service_tier_{self.tier}_unpriced"
+        permille = dearest_permille(self.prices) if factor is None else factor
+        return unit, -(-nanos * permille // STANDARD_PERMILLE), flag
 
 
-def _surcharge(per_million: int, list_nanos: int) -> tuple[Line, ...]:
+def _tariff(prices: ModelPrices, tier: str, *, is_long: bool) -> _Tariff:
+    found: _Tariff | None = prices.worked_out.get((tier, is_long))
+    if found is None:
+        found = _Tariff(prices, tier, is_long=is_long)
+        # What callers and upstreams make up must not fill the memory.
+        if prices.knows_tier(tier):
+            prices.worked_out[tier, is_long] = found
+    return found
+
+
+def _surcharge(per_million: int, list_nanos: int) -> list[Line]:
     """Return the line of a surcharge on the sum of the others: money times a share, rounded once like any line."""
-    if not per_million or not list_nanos:
-        return ()
-    return (
+    if not list_nanos:
+        return []
+    return [
         Line(
             sku=RELAY_SURCHARGE,
             quantity=list_nanos,
             unit=Unit.NANOS,
             nanos_per_million=per_million,
             cost_nanos=charge_nanos(list_nanos, per_million),
-        ),
-    )
+        )
+    ]
 
 
 def _is_long(prices: ModelPrices, usage: Usage) -> bool:
@@ -159,53 +185,52 @@ def _is_long(prices: ModelPrices, usage: Usage) -> bool:
     return above is not None and usage.input_tokens > above
 
 
-def _quantities(bill: _Bill, usage: Usage) -> Iterator[tuple[str, int]]:
-    yield from _input_quantities(bill, usage)
-    yield from _output_quantities(bill, usage)
+def _quantities(tariff: _Tariff, usage: Usage, flags: list[str]) -> dict[str, int]:
+    quantities: dict[str, int] = {}
+    for sku, quantity in _input_quantities(tariff, usage, flags):
+        quantities[sku] = quantities.get(sku, 0) + quantity
+    for sku, quantity in _output_quantities(tariff, usage, flags):
+        quantities[sku] = quantities.get(sku, 0) + quantity
     if usage.grounding_queries:
-        yield _grounding(bill, usage.grounding_queries)
+        sku, quantity = _grounding(tariff, usage.grounding_queries, flags)
+        quantities[sku] = quantities.get(sku, 0) + quantity
+    return {sku: quantity for sku, quantity in quantities.items() if quantity}
 
 
-def _input_quantities(bill: _Bill, usage: Usage) -> Iterator[tuple[str, int]]:
-    for modality, sku in INPUT_SKUS.items():
-        cached = getattr(usage.cached, modality.value)
-        fresh = getattr(usage.prompt, modality.value) - cached + getattr(usage.tool_use, modality.value)
-        if cached and bill.prices.nanos(CACHED_SKUS[modality], is_long=bill.is_long) is None:
+def _input_quantities(tariff: _Tariff, usage: Usage, flags: list[str]) -> Iterator[tuple[str, int]]:
+    sent, tool_use = usage.prompt, usage.tool_use
+    for modality, sku, cached_sku in _INPUTS:
+        cached = getattr(usage.cached, modality)
+        fresh = getattr(sent, modality) - cached + getattr(tool_use, modality)
+        if cached and not tariff.has(cached_sku):
             # The model has no cached price: no discount that nobody stated.
             fresh, cached = fresh + cached, 0
         if fresh:
-            yield bill.sku(sku, (INPUT,)), fresh
+            yield tariff.sku(sku, (INPUT,), flags), fresh
         if cached:
-            yield CACHED_SKUS[modality], cached
-    other = usage.prompt.other + usage.tool_use.other
-    if other:
-        yield bill.sku(None, (INPUT,)), other
+            yield cached_sku, cached
+    if other := sent.other + tool_use.other:
+        yield tariff.sku(None, (INPUT,), flags), other
 
 
-def _output_quantities(bill: _Bill, usage: Usage) -> Iterator[tuple[str, int]]:
+def _output_quantities(tariff: _Tariff, usage: Usage, flags: list[str]) -> Iterator[tuple[str, int]]:
     candidates = usage.candidates
-    by_modality: Mapping[Modality, int] = {
-        Modality.TEXT: candidates.text,
-        Modality.IMAGE: candidates.image,
-        Modality.AUDIO: candidates.audio,
-    }
-    for modality, tokens in by_modality.items():
-        if tokens:
-            yield bill.sku(OUTPUT_SKUS[modality], OUTPUT_PREFIXES), tokens
-    other = candidates.video + candidates.document + candidates.other
-    if other:
-        yield bill.sku(None, OUTPUT_PREFIXES), other
+    for modality, sku in _OUTPUTS:
+        if tokens := getattr(candidates, modality):
+            yield tariff.sku(sku, OUTPUT_PREFIXES, flags), tokens
+    if other := candidates.video + candidates.document + candidates.other:
+        yield tariff.sku(None, OUTPUT_PREFIXES, flags), other
     if usage.thoughts_tokens:
-        yield bill.sku(THOUGHTS, OUTPUT_PREFIXES), usage.thoughts_tokens
-    if usage.images and not candidates.total and bill.prices.terms.tokens_per_image:
+        yield tariff.sku(THOUGHTS, OUTPUT_PREFIXES, flags), usage.thoughts_tokens
+    sizes = tariff.prices.terms.tokens_per_image
+    if usage.images and sizes and not candidates.total:
         # Images were delivered and no tokens reported for them: charged at their published size.
-        bill.flags.append("images_without_tokens")
-        most = max(bill.prices.terms.tokens_per_image.values())
-        yield bill.sku(OUTPUT_IMAGE, OUTPUT_PREFIXES), usage.images * most
+        flags.append("images_without_tokens")
+        yield tariff.sku(OUTPUT_IMAGE, OUTPUT_PREFIXES, flags), usage.images * max(sizes.values())
 
 
-def _grounding(bill: _Bill, queries: int) -> tuple[str, int]:
+def _grounding(tariff: _Tariff, queries: int, flags: list[str]) -> tuple[str, int]:
     """Return what searches are charged as: by query, or once for the prompt (the 2.5 models)."""
-    if bill.prices.nanos(GROUNDING_PROMPT) is not None and bill.prices.nanos(GROUNDING_QUERY) is None:
+    if tariff.has(GROUNDING_PROMPT) and not tariff.has(GROUNDING_QUERY):
         return GROUNDING_PROMPT, 1
-    return bill.sku(GROUNDING_QUERY, (GROUNDING_QUERY,)), queries
+    return tariff.sku(GROUNDING_QUERY, (GROUNDING_QUERY,), flags), queries

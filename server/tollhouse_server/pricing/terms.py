@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.money import UNITS_PER_PRICE
@@ -56,6 +57,7 @@ class ModelPrices:
 
     `surcharge_per_million` is what the way to the model adds to every call, in millionths of its cost. `whole_tiers`
     are the service tiers at which one unit of anything costs whole nano-dollars, so that rounding never changes a sum.
+    `worked_out` is what calls are priced by, kept by whoever works it out, so that no call pays for it twice.
     """
 
     version: int
@@ -63,6 +65,7 @@ class ModelPrices:
     effective_until: datetime | None = None
     surcharge_per_million: int = 0
     whole_tiers: frozenset[str] = field(init=False)
+    worked_out: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         terms = self.terms
@@ -80,6 +83,10 @@ class ModelPrices:
     def model(self) -> str:
         """The model that is priced."""
         return self.terms.model
+
+    def knows_tier(self, tier: str) -> bool:
+        """Tell whether a service tier has a price; callers and upstreams may name any other."""
+        return tier == STANDARD or tier in self.terms.tier_permille
 
     def nanos(self, sku: str, *, is_long: bool = False) -> int | None:
         """Return the nano-dollars per million units of `sku`, or None where it has no price."""

@@ -7,8 +7,9 @@ Rules, each on the dear side where the report leaves room:
 - `totalTokenCount` above the sum of its parts: the rest is charged as thinking; below it, the parts are charged.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from tollhouse_server.errors import UsageMissing
@@ -28,6 +29,7 @@ _COUNTS = (
 _TRAFFIC_TIERS = {"ON_DEMAND": "standard", "ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 _MODALITIES = frozenset(modality.value for modality in Modality)
 # Unreported cached tokens are taken from the cheapest modality first, so that the dearer ones stay uncached.
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 _CHEAPEST_FIRST = ("text", "document", "image", "video", "audio", "other")
 
 
@@ -48,22 +50,23 @@ class Tokens:
         return self.text + self.image + self.video + self.audio + self.document + self.other
 
 
+NO_TOKENS = Tokens()
 TOKEN_KINDS = tuple(field.name for field in fields(Tokens))
 """The modalities under which tokens are counted, `other` included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Usage:
     """What one answered call used, normalised: `cached` never exceeds `prompt`, modality by modality.
 
     `flags` name what was inconsistent in the report and settled on the dear side. `service_tier` is what the answer
-    reported, or None.
+    reported, or None. Nobody changes one; frozen, it would be three times as dear, and every call makes one.
     """
 
-    prompt: Tokens = Tokens()
-    cached: Tokens = Tokens()
-    tool_use: Tokens = Tokens()
-    candidates: Tokens = Tokens()
+    prompt: Tokens = NO_TOKENS
+    cached: Tokens = NO_TOKENS
+    tool_use: Tokens = NO_TOKENS
+    candidates: Tokens = NO_TOKENS
     thoughts_tokens: int = 0
     images: int = 0
     grounding_queries: int = 0
@@ -97,8 +100,8 @@ def from_generate(
 
     Args:
         usage_metadata: the object as Gemini sent it; None where it sent none.
-        images: images in the answer (`count_images`).
-        grounding_queries: searches that the answer reports (`count_grounding_queries`).
+        images: images in the answer (`counts_of`).
+        grounding_queries: searches that the answer reports (`counts_of`).
         blocked: whether the prompt was blocked, which Vertex reports without any count: it used nothing.
 
     Raises:
@@ -125,7 +128,7 @@ def from_generate(
         images=images,
         grounding_queries=grounding_queries,
         service_tier=_reported_tier(report),
-        flags=tuple(dict.fromkeys(flags)),
+        flags=tuple(dict.fromkeys(flags)) if flags else (),
     )
 
 
@@ -162,11 +165,12 @@ class StreamUsage:
         """Take one chunk (or a whole answer) into account."""
         metadata = chunk.get("usageMetadata")
         # A later chunk without counts (Vertex sends only trafficType) does not undo an earlier one with counts.
-        if isinstance(metadata, Mapping) and (self._metadata is None or any(name in metadata for name in _COUNTS)):
+        if isinstance(metadata, dict) and (self._metadata is None or any(name in metadata for name in _COUNTS)):
             self._metadata = metadata
-        self._images += count_images(chunk)
+        images, grounding_queries = counts_of(chunk)
+        self._images += images
         # Grounding metadata is cumulative within a candidate, so chunks repeat it.
-        self._grounding_queries = max(self._grounding_queries, count_grounding_queries(chunk))
+        self._grounding_queries = max(self._grounding_queries, grounding_queries)
         self._blocked = self._blocked or "blockReason" in _object(chunk.get("promptFeedback"))
 
     def usage(self) -> Usage:
@@ -180,61 +184,62 @@ class StreamUsage:
         )
 
 
-def count_images(body: Mapping[str, Any]) -> int:
-    """Count the images in an answer's parts, images shown while thinking left out (they are not charged)."""
-    return sum(
-        1
-        for part in _parts(body)
-        if not part.get("thought") and str(_object(part.get("inlineData")).get("mimeType")).startswith("image/")
-    )
+def counts_of(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Count the images in an answer's parts, and the searches that it reports.
 
-
-def count_grounding_queries(body: Mapping[str, Any]) -> int:
-    """Count the searches an answer reports, in its grounding metadata or as tool calls, whichever is more."""
-    reported = 0
+    Images shown while thinking are left out: they are not charged. Searches stand in the grounding metadata or are
+    tool calls, whichever is more.
+    """
+    images = reported = called = 0
     for candidate in _objects(body.get("candidates")):
         queries = _object(candidate.get("groundingMetadata")).get("webSearchQueries")
-        reported += sum(1 for query in _list(queries) if query)
-    called = sum(
-        len(_list(_object(call.get("args")).get("queries")))
-        for part in _parts(body)
-        if str((call := _object(part.get("toolCall"))).get("toolType")).startswith("GOOGLE_SEARCH")
-    )
-    return max(reported, called)
+        reported += sum(1 for query in queries if query) if isinstance(queries, list) else 0
+        for part in _objects(_object(candidate.get("content")).get("parts")):
+            images += "inlineData" in part and _is_image(part)
+            called += _searches(part) if "toolCall" in part else 0
+    return images, max(reported, called)
 
 
-def _parts(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    for candidate in _objects(body.get("candidates")):
-        yield from _objects(_object(candidate.get("content")).get("parts"))
+def _is_image(part: Mapping[str, Any]) -> bool:
+    return not part.get("thought") and str(_object(part["inlineData"]).get("mimeType")).startswith("image/")
 
 
-# An answer is upstream's word: whatever is not of the expected shape counts as absent and never raises.
+def _searches(part: Mapping[str, Any]) -> int:
+    call = _object(part["toolCall"])
+    if not str(call.get("toolType")).startswith("GOOGLE_SEARCH"):
+        return 0
+    queries = _object(call.get("args")).get("queries")
+    return len(queries) if isinstance(queries, list) else 0
+
+
+# An answer is upstream's word: whatever is not of the expected shape counts as absent and never raises. It is asked for
+# dicts, which JSON is made of: the question whether something is a Mapping takes five times as long.
 def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, dict) else _EMPTY
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in _list(value) if isinstance(item, Mapping)]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _count(report: Mapping[str, Any], name: str) -> int:
     value = report.get(name, 0)
+    if type(value) is int and 0 <= value <= MAX_TOKENS:
+        return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TOKENS:
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
         raise UsageMissing(detail=f"{name} is not a count")
     return value
 
 
 def _details(report: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int] | None:
-    entries = next((report[name] for name in names if report.get(name)), None)
-    if entries is None:
+    for name in names:
+        if entries := report.get(name):
+            break
+    else:
         return None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageMissing(detail=f"{names[0]} is not a list of counts")
     by_modality: dict[str, int] = {}
     for entry in entries:
@@ -248,7 +253,9 @@ def _details(report: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int
 
 def _tokens(report: Mapping[str, Any], count: str, details: tuple[str, ...], flags: list[str]) -> Tokens:
     total = _count(report, count)
-    by_modality = _details(report, details) or {}
+    by_modality = _details(report, details)
+    if by_modality is None:
+        return Tokens(text=total) if total else NO_TOKENS
     rest = total - sum(by_modality.values())
     if rest < 0:
         flags.append(f"{count}_below_details")
@@ -266,10 +273,12 @@ def _cached(report: Mapping[str, Any], prompt: Tokens, flags: list[str]) -> tupl
     """Return the prompt and its cached part; the cached part fits into the prompt, modality by modality."""
     count = _count(report, "cachedContentTokenCount")
     by_modality = _details(report, ("cacheTokensDetails",)) or {}
+    if not count and not by_modality:
+        return prompt, NO_TOKENS
     total = max(count, sum(by_modality.values()))
     if total > prompt.total:
         flags.append("cached_above_prompt")
-        return _grown(prompt, total - prompt.total), Tokens()
+        return _grown(prompt, total - prompt.total), NO_TOKENS
     fitted = {name: min(tokens, getattr(prompt, name)) for name, tokens in by_modality.items()}
     if sum(fitted.values()) < sum(by_modality.values()):
         flags.append("cached_modality_above_prompt")

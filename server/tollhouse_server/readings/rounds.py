@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,9 @@ from tollhouse_server.telemetry.readings import Reading, publish, reading, withd
 _log = structlog.get_logger(__name__)
 
 ROUND_SECONDS: Final = 15.0
+_LEADERLESS: Final = timedelta(seconds=3 * ROUND_SECONDS)
+"""So long nobody may have led before somebody does: as long as a process takes to end, and others to see that."""
+
 # Any constant that no other advisory lock of Tollhouse uses: spells "read".
 _LEADER_LOCK: Final = 0x72656164
 
@@ -82,6 +85,8 @@ class Readings:
                 (await run_sql(session, "SELECT pg_try_advisory_lock(:key) AS held", {"key": _LEADER_LOCK})).one().held
             )
             if not held:
+                # The other one counts from here on.
+                self._alerts_since = None
                 yield None
                 return
             try:
@@ -115,12 +120,17 @@ class Readings:
         )
 
     async def _count_alerts(self, session: AsyncSession, until: datetime) -> None:
-        """Count what limits have raised since the last round; a new leader begins with what comes."""
+        """Count what limits have raised since the last round; a new leader begins with what nobody may have counted.
+
+        What the last one counted in its last seconds is counted twice then: better than an alert of which nobody hears.
+        """
         if self._alerts_since is None:
             self._metrics.limit_alerts_begin()
-        else:
-            for raised in await budget_store.raised_alerts(session, self._alerts_since, until):
-                self._metrics.limit_alerts(
-                    kind=raised.kind.lower(), threshold_per_cent=raised.threshold, count=raised.count
-                )
+            # In the next round: a counter that is seen first with something in it has not risen.
+            self._alerts_since = until - _LEADERLESS
+            return
+        for raised in await budget_store.raised_alerts(session, self._alerts_since, until):
+            self._metrics.limit_alerts(
+                kind=raised.kind.lower(), threshold_per_cent=raised.threshold, count=raised.count
+            )
         self._alerts_since = until

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tollhouse_server.errors import ModelUnknown, OnDeviceOnly, TierAutoOff, TollhouseError
 from tollhouse_server.names import invalid
@@ -47,8 +48,7 @@ class CatalogueParts:
     policies: Mapping[str, RoutingPolicy] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What would become of a call: its route, with no targets where `refusal` says why.
 
     `rule` is the policy's rule, if any, by which the device should answer.

@@ -1,8 +1,8 @@
 """What a request needs of a model, read from its body before anything is held."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from tollhouse_server.routing.models import Capability
 
@@ -20,16 +20,28 @@ _CAPABILITY_FIELDS: Final = {
     "function_declarations": Capability.FUNCTION_CALLING,
 }
 _SHAPES: Final = ("responseSchema", "responseJsonSchema", "response_schema", "response_json_schema")
+_INSTRUCTIONS: Final = ("systemInstruction", "system_instruction")
+_TELLING: Final = frozenset(
+    {
+        *_SHAPES,
+        *("responseMimeType", "response_mime_type"),
+        *("responseModalities", "response_modalities"),
+        *("thinkingConfig", "thinking_config"),
+    }
+)
+"""What of a generationConfig a model must be able to do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirements:
+_NO_FIELDS: Final[Mapping[Capability, str]] = MappingProxyType({})
+
+
+class Requirements(NamedTuple):
     """The capabilities that a request needs, each with the field that needs it, and how much text it has.
 
     `characters` counts the prompt's text only; every character is at least one byte.
     """
 
-    fields: Mapping[Capability, str] = field(default_factory=dict)
+    fields: Mapping[Capability, str] = _NO_FIELDS
     characters: int = 0
 
     @property
@@ -59,20 +71,22 @@ def requirements_of(body: Mapping[str, Any]) -> Requirements:
     fields: dict[Capability, str] = {}
     characters = 0
     for position, content in enumerate(_items(body.get("contents"))):
-        characters += _of_parts(content.get("parts"), f"contents[{position}].parts", fields)
-    for name in ("systemInstruction", "system_instruction"):
-        for content in _items(body.get(name)):
-            characters += _of_parts(content.get("parts"), "system_instruction.parts", fields)
-    for position, request in enumerate(_items(body.get("requests"))):
-        for content in _items(request.get("content")):
-            _of_parts(content.get("parts"), f"contents[{position}].parts", fields)
+        characters += _of_parts(content.get("parts"), position, fields)
+    for name in _INSTRUCTIONS:
+        if (instruction := body.get(name)) is not None:
+            for content in _items(instruction):
+                characters += _of_parts(content.get("parts"), None, fields)
+    if (requests := body.get("requests")) is not None:
+        for position, request in enumerate(_items(requests)):
+            for content in _items(request.get("content")):
+                _of_parts(content.get("parts"), position, fields)
     _of_tools(body.get("tools"), fields)
     if "cachedContent" in body or "cached_content" in body:
         fields[Capability.CONTEXT_CACHING] = "cached_content"
     config = body.get("generationConfig", body.get("generation_config"))
-    if config and isinstance(config, dict):
+    if config and isinstance(config, dict) and not _TELLING.isdisjoint(config):
         _of_config(config, fields)
-    return Requirements(fields=fields, characters=characters)
+    return Requirements(fields, characters)
 
 
 def _items(value: Any) -> list[Mapping[str, Any]]:
@@ -81,16 +95,18 @@ def _items(value: Any) -> list[Mapping[str, Any]]:
     return [value] if isinstance(value, dict) else []
 
 
-def _of_parts(parts: Any, path: str, fields: dict[Capability, str]) -> int:
+def _of_parts(parts: Any, position: int | None, fields: dict[Capability, str]) -> int:
+    """Return how many characters some parts have: those of a content, or without a position of the instruction."""
     characters = 0
-    for position, part in enumerate(parts if isinstance(parts, list) else _items(parts)):
+    for number, part in enumerate(parts if isinstance(parts, list) else _items(parts)):
         if not isinstance(part, dict):
             continue
         text = part.get("text")
         if isinstance(text, str):
             characters += len(text)
         if len(part) > 1 or text is None:
-            _of_media(part, f"{path}[{position}]", fields)
+            above = "system_instruction" if position is None else f"contents[{position}]"
+            _of_media(part, f"{above}.parts[{number}]", fields)
     return characters
 
 

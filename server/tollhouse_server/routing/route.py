@@ -1,10 +1,10 @@
 """What a call asks of the catalogue, and the route that it gets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from tollhouse_server.routing.complexity import AutoChoice
 from tollhouse_server.routing.policies import UNRESTRICTED, EffectivePolicy
@@ -36,8 +36,11 @@ class Reason(StrEnum):
     NO_ACCOUNT = "NO_ACCOUNT"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteRequest:
+# A plain dict, because labels are booked as JSON; by its type nobody may write to it.
+NO_LABELS: Final[Mapping[str, str]] = {}
+
+
+class RouteRequest(NamedTuple):
     """A call as routing sees it.
 
     Args:
@@ -69,7 +72,7 @@ class RouteRequest:
     kinds: frozenset[UpstreamKind] = frozenset()
     allow_fallback: bool | None = None
     on_device: OnDevice = OnDevice.ALLOWED
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NO_LABELS
     is_offline: bool = False
     input_tokens: int | None = None
     body: Mapping[str, Any] | None = None

@@ -79,11 +79,11 @@ class Target:
     egress_url: str = field(default="", repr=False)
     rank: int = 0
     weight: int = 1
+    destination: Destination = field(init=False, repr=False, compare=False)
+    """Where an attempt goes, as the upstream's clients want it."""
 
-    @property
-    def destination(self) -> Destination:
-        """Return where an attempt goes, as the upstream's clients want it."""
-        return Destination(
+    def __post_init__(self) -> None:
+        destination = Destination(
             kind=self.kind,
             base_url=self.base_url,
             api_version=self.api_version,
@@ -92,3 +92,4 @@ class Target:
             region=self.region,
             egress_url=self.egress_url,
         )
+        object.__setattr__(self, "destination", destination)

@@ -4,19 +4,21 @@ import logging
 from typing import Any
 
 from tollhouse_server.telemetry.logging import write_event
-from tollhouse_server.telemetry.steps import UPSTREAM, CallNotes, Step
+from tollhouse_server.telemetry.steps import UPSTREAM, CallNotes
 
-LOGGER = "tollhouse_server.calls"
+_log = logging.getLogger("tollhouse_server.calls")
 """The name under which a level can be set for these lines alone."""
 
 _DEFECTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
+_OURS = frozenset({"correlation_id", "trace_id", "tokens", "step_seconds"})
+"""Ids that `tracecontext` has made or found good, and numbers under names of ours."""
 _OF_ATTEMPT = ("tier", "model", "target", "account", "region", "finish_reasons", "tokens")
 
 
 def log_call(notes: CallNotes) -> None:
     """Write the line of a call that has ended: at error for a defect, else at info."""
     level = logging.ERROR if notes.code in _DEFECTS else logging.INFO
-    write_event(LOGGER, level, "call", lambda: call_facts(notes))
+    write_event(_log, level, "call", lambda: call_facts(notes), ours=_OURS)
 
 
 def call_facts(notes: CallNotes) -> dict[str, Any]:
@@ -35,10 +37,17 @@ def _facts(notes: CallNotes) -> dict[str, Any]:
         "trace_id": notes.trace.trace_id,
         **notes.facts,
     }
-    attempts = [step for step in notes.steps if step.name == UPSTREAM]
+    attempts, bookings = [], []
+    for step in notes.steps:
+        if step.name == UPSTREAM:
+            attempts.append(step.facts)
+        elif step.name == "settle":
+            bookings.append(step.facts)
     if attempts:
-        said |= _of_attempts(attempts)
-    bookings = [step.facts for step in notes.steps if step.name == "settle"]
+        last = attempts[-1]
+        said |= {name: value for name in _OF_ATTEMPT if (value := last.get(name))}
+        said["attempts"] = len(attempts)
+        said["attempt_id"] = last["attempt_id"]
     if bookings:
         # Of several attempts each costs what it was booked at; only the last one's hold says what the call may cost.
         said["cost_nanos"] = sum([booked["cost_nanos"] for booked in bookings])
@@ -46,12 +55,4 @@ def _facts(notes: CallNotes) -> dict[str, Any]:
         said["booked"] = bookings[-1]["outcome"]
     if notes.steps:
         said["step_seconds"] = notes.seconds_by_step()
-    return said
-
-
-def _of_attempts(attempts: list[Step]) -> dict[str, Any]:
-    last = attempts[-1].facts
-    said = {name: value for name in _OF_ATTEMPT if (value := last.get(name))}
-    said["attempts"] = len(attempts)
-    said["attempt_id"] = last["attempt_id"]
     return said

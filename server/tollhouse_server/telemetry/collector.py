@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.telemetry.otlp import rejected_spans
 from tollhouse_server.telemetry.tracing import Answer
 
 _SEND_SECONDS: Final = 10.0
@@ -28,8 +29,8 @@ class HttpCollector:
         """Return what it says within ten seconds."""
         try:
             async with self._session.post(self._url, data=request, allow_redirects=False) as answer:
-                await answer.content.read(_MOST_ANSWER_BYTES)
-                return Answer(answer.status)
+                said = await answer.content.read(_MOST_ANSWER_BYTES)
+                return Answer(answer.status, rejected=rejected_spans(said))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Its text may quote the address, which may hold a password.
             return Answer(0, fault=type(error).__name__)

@@ -22,6 +22,9 @@ from tollhouse_server.telemetry.worker_files import ENDED, Key, WorkerFile, add_
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+_LEFT: Final = f"{ENDED}-"
+"""Before the id of a process whose counts could not be added to those of others that have ended."""
+
 OwnReadings = Callable[[], Iterable[Reading]]
 """What the process that serves the metrics says itself."""
 
@@ -87,14 +90,23 @@ class Exposition:
         """Take the gauges of a process that ended out of the picture; what it counted stays, and its files go."""
         with self._lock:
             self._open_files()
-            for file in [one for one in self._files.values() if one.pid == str(pid)]:
-                archive = file.path.with_name(f"{file.kind}_{ENDED}.db")
-                if not file.kind.startswith("gauge"):
-                    add_up([archive, file.path], archive)
-                self._drop(file)
-                file.path.unlink(missing_ok=True)
+            for file in [one for one in self._files.values() if one.pid == str(pid) or one.pid.startswith(_LEFT)]:
+                self._end(file)
             forget_exemplars(self._directory, pid)
             withdraw_of(self._directory, pid)
+
+    def _end(self, file: WorkerFile) -> None:
+        """Add what is in a file to what others counted that have ended."""
+        archive = file.path.with_name(f"{file.kind}_{ENDED}.db")
+        self._drop(file)
+        if not file.kind.startswith("gauge"):
+            try:
+                add_up([archive, file.path], archive)
+            except OSError:
+                # A full disk. It is read as it is until there is room; another process may get the id.
+                file.path.replace(file.path.with_name(f"{file.kind}_{_LEFT}{file.pid.removeprefix(_LEFT)}.db"))
+                return
+        file.path.unlink(missing_ok=True)
 
     def values_of(self, declaration: Declaration) -> dict[tuple[str, ...], float]:
         """Return what the processes say of a counter or gauge together, by the values of its labels."""
@@ -169,7 +181,7 @@ class Exposition:
 
     def _simple_lines(self, declaration: Declaration, values: Values, readings: dict[str, Reading]) -> list[str]:
         if one := readings.get(declaration.name):
-            return _reading_lines(one)
+            return _reading_lines(self._with_counts(one, values))
         last, shown, lines = self._last, self._shown, []
         for slot in self._simple.get(declaration.name, ()):
             value = values[slot]
@@ -179,6 +191,17 @@ class Exposition:
                 last[slot], shown[slot] = value, f"{self._lines[slot]}{value!r}\n"
             lines.append(shown[slot])
         return lines
+
+    def _with_counts(self, one: Reading, values: Values) -> Reading:
+        """Add to a counter that its reader keeps for himself what the processes counted."""
+        slots = self._simple.get(one.declaration.name, ())
+        if not slots or one.declaration.kind is not Kind.COUNTER:
+            return one
+        sums = dict(one.values)
+        for slot in slots:
+            labels = _in_order(one.declaration, self._keys[slot].labels)
+            sums[labels] = sums.get(labels, 0.0) + (values[slot] or 0.0)
+        return Reading(declaration=one.declaration, values=sums)
 
     def _histogram_lines(
         self,

@@ -1,14 +1,15 @@
 """Metrics built from their declarations, with the children of labels cached and bounded."""
 
 import re
+from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge
 
 from tollhouse_server.telemetry.declarations import Declaration
 from tollhouse_server.telemetry.redaction import redacted
-
-M = TypeVar("M", Counter, Gauge, Histogram)
 
 MOST_SERIES = 1000
 """Label combinations kept per counter or gauge and process; one more is counted under `other`."""
@@ -19,6 +20,28 @@ MOST_SAMPLES = 6000
 OTHER = "other"
 # What a catalogue name, an enum or a gRPC method looks like; sentences and resource names as labels would never end.
 _LABEL = re.compile(r"(?=.{1,100}\Z)(?:[A-Za-z0-9][A-Za-z0-9._:-]*|/[A-Za-z0-9._]+/[A-Za-z0-9]+)")
+
+
+class Counter(prometheus_client.Counter):
+    """A counter that only makes sure that it rises: of what has labels a family's children are counted."""
+
+    def inc(self, amount: float = 1, exemplar: Mapping[str, str] | None = None) -> None:  # noqa: ARG002
+        """Count. Exemplars are kept elsewhere (`exemplars.py`)."""
+        if amount < 0:
+            raise ValueError("a counter only rises")
+        self._value.inc(amount)
+
+
+class Histogram(prometheus_client.Histogram):
+    """A histogram that is not asked at each count whether it can count, and finds a bucket by halves."""
+
+    def observe(self, amount: float, exemplar: Mapping[str, str] | None = None) -> None:  # noqa: ARG002
+        """Count what took so long. Exemplars are kept elsewhere (`exemplars.py`)."""
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class Family(dict[tuple[str, ...], M], Generic[M]):

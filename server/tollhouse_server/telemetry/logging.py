@@ -1,8 +1,9 @@
 """Logs: one JSON object a line on stderr (or plain text on a terminal), one line per call, secrets blotted out."""
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -10,14 +11,14 @@ import orjson
 import structlog
 
 from tollhouse_server.telemetry.lines import LineWriter
-from tollhouse_server.telemetry.redaction import may_hold_secret, redact_event
+from tollhouse_server.telemetry.redaction import may_be_secret, redact_event
 
 Format = Literal["auto", "json", "console"]
 
-_FACTS = "tollhouse_facts"
-"""The attribute of a log record that holds its facts, where it was made here."""
-
-_EMPTY_OBJECT = len("{}")
+_UNWRITABLE = (OSError, ValueError, TypeError, LookupError, AttributeError)
+"""What comes of a line that nobody reads any more, or of a value that is no JSON: a call must not fail for it."""
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What orjson leaves as it is in a text, and yet ends a line, steers a terminal, or turns the direction of writing."""
 
 
 def configure_logging(
@@ -48,23 +49,33 @@ def configure_logging(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = _LineHandler(None if stream else LineWriter(sys.stderr.fileno()).start(), output)
-    handler.setFormatter(_Formatter(console=console, shared=shared))
+    handler = _LineHandler(None if stream else LineWriter(sys.stderr.fileno()).start(), output, console=console)
+    handler.setFormatter(_formatter(console=console, shared=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for name, of_logger in chosen.items():
         logging.getLogger(name).setLevel(of_logger.upper())
 
 
-def write_event(logger_name: str, level: int, event: str, facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Write one line of facts, which are asked for only if somebody wants it; a tenth of the cost of structlog's way.
+def write_event(
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    facts: Callable[[], Mapping[str, Any]],
+    *,
+    ours: Collection[str] = (),
+) -> None:
+    """Write one line of facts, which are asked for only if somebody wants it.
 
-    What is told goes unread by pattern only where no secret can be in it: see `may_hold_secret`.
+    Neither a record nor structlog is made for it, and texts that were found good before are not looked through again:
+    a line of a call takes 12 us instead of 25. `ours` names facts that come from nobody outside.
     """
-    logger = logging.getLogger(logger_name)
     if logger.isEnabledFor(level):
-        record = logging.LogRecord(logger_name, level, "", 0, event, (), None)
-        setattr(record, _FACTS, facts())
-        logger.handle(record)
+        for handler in logging.root.handlers:
+            if isinstance(handler, _LineHandler):
+                told = facts()
+                if may_be_secret(told, ours):
+                    told = redact_event(None, "", told)
+                handler.write_facts(logger.name, level, event, told)
 
 
 def lines_dropped() -> int:
@@ -75,10 +86,11 @@ def lines_dropped() -> int:
 class _LineHandler(logging.Handler):
     """Hands lines to a writer, or writes them itself; a line that cannot be written is counted, and nobody hears."""
 
-    def __init__(self, writer: LineWriter | None, stream: TextIO) -> None:
+    def __init__(self, writer: LineWriter | None, stream: TextIO, *, console: bool) -> None:
         super().__init__()
         self._writer = writer
         self._stream = stream
+        self._line_of = _console_line if console else _json_line
         self._failed = 0
 
     @property
@@ -87,46 +99,54 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record) + "\n"
-            if self._writer is not None:
-                self._writer.write(line.encode("utf-8", "replace"))
-            else:
-                self._stream.write(line)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
-            # A call must not fail for its log line, whatever is wrong with that: nobody reads, or a value is no JSON.
+            self._write((self.format(record) + "\n").encode("utf-8", "replace"), record.levelno)
+        except _UNWRITABLE:
             self._failed += 1
 
+    def write_facts(self, logger_name: str, level: int, event: str, facts: Mapping[str, Any]) -> None:
+        """Write a line of facts that hold no secret."""
+        try:
+            self._write(self._line_of(logger_name, level, event, facts), level)
+        except _UNWRITABLE:
+            self._failed += 1
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Writes structlog's events and libraries' records as structlog does, and facts on a short way."""
+    def _write(self, line: bytes, level: int) -> None:
+        if self._writer is not None:
+            self._writer.write(line, is_urgent=level >= logging.ERROR)
+        else:
+            self._stream.write(line.decode())
 
-    def __init__(self, *, console: bool, shared: list[structlog.typing.Processor]) -> None:
-        super().__init__(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # Exceptions become text before redaction: a traceback may well quote a key.
-                structlog.processors.format_exc_info,
-                redact_event,
-                _renderer(console),
-            ],
-        )
-        self._is_console = console
 
-    def format(self, record: logging.LogRecord) -> str:
-        facts = getattr(record, _FACTS, None)
-        if facts is None:
-            return super().format(record)
-        at = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
-        level, event = record.levelname.lower(), record.msg
-        if self._is_console:
-            said = " ".join([f"{name}={value}" for name, value in redact_event(None, "", facts).items()])
-            return f"{at} [{level}] {event} {said}"
-        text = orjson.dumps(facts, default=repr)
-        if may_hold_secret(text):
-            text = orjson.dumps(redact_event(None, "", facts), default=repr)
-        head = f'{{"timestamp":"{at}","level":"{level}","logger":"{record.name}","event":"{event}"'
-        return f"{head},{text[1:].decode()}" if len(text) > _EMPTY_OBJECT else head + "}"
+def _json_line(logger_name: str, level: int, event: str, facts: Mapping[str, Any]) -> bytes:
+    line = {"timestamp": datetime.now(UTC), "level": _word(level), "logger": logger_name, "event": event, **facts}
+    text = orjson.dumps(line, default=repr, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+    if text.isascii():
+        return text
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode()).encode()
+
+
+def _console_line(_logger_name: str, level: int, event: str, facts: Mapping[str, Any]) -> bytes:
+    now, said = datetime.now(UTC), " ".join([f"{_shown(name)}={_shown(value)}" for name, value in facts.items()])
+    return f"{now:%Y-%m-%dT%H:%M:%S.%fZ} [{_word(level)}] {event} {said}\n".encode("utf-8", "replace")
+
+
+def _word(level: int) -> str:
+    return logging.getLevelName(level).lower()
+
+
+def _formatter(*, console: bool, shared: list[structlog.typing.Processor]) -> structlog.stdlib.ProcessorFormatter:
+    """Return what writes structlog's events and libraries' records as structlog does."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Exceptions become text before redaction: a traceback may well quote a key.
+            structlog.processors.format_exc_info,
+            redact_event,
+            *([_without_controls] if console else []),
+            _renderer(console),
+        ],
+    )
 
 
 def _processors() -> list[structlog.typing.Processor]:
@@ -136,6 +156,23 @@ def _processors() -> list[structlog.typing.Processor]:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+
+def _without_controls(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Show what would steer the terminal or begin a line of its own, instead of doing it (a structlog processor)."""
+    return {
+        _shown(name): "\n".join(map(_shown, value.split("\n"))) if name == "exception" else _seen(value)
+        for name, value in event.items()
+    }
+
+
+def _seen(value: Any) -> Any:
+    return _shown(value) if isinstance(value, str) else value
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _renderer(console: bool) -> structlog.typing.Processor:  # noqa: FBT001  (private, one caller)

@@ -9,6 +9,7 @@ from tollhouse_server.telemetry.data_metrics import DataMetrics
 from tollhouse_server.telemetry.key_metrics import KeyMetrics
 from tollhouse_server.telemetry.ledger_metrics import LedgerMetrics
 from tollhouse_server.telemetry.money_metrics import MoneyMetrics
+from tollhouse_server.telemetry.multiprocess import write_own_files
 from tollhouse_server.telemetry.observing_metrics import ObservingMetrics
 from tollhouse_server.telemetry.process_metrics import ProcessMetrics
 from tollhouse_server.telemetry.upstream_metrics import UpstreamMetrics
@@ -22,6 +23,7 @@ class Metrics(
     """The metrics of one process, on the registry it is given; safe from any thread, microseconds a call."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        write_own_files()
         CallMetrics.__init__(self, registry)
         DataMetrics.__init__(self, registry)
         MoneyMetrics.__init__(self, registry)

@@ -20,6 +20,7 @@ from tollhouse_server.telemetry.tracecontext import new_span_number
 _TRACE_ID, _SPAN_ID, _STATE, _PARENT, _NAME, _KIND = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a", b"\x30"
 _START, _END, _ATTRIBUTE, _STATUS, _FLAGS = b"\x39", b"\x41", b"\x4a", b"\x7a", b"\x85\x01"
 _EIGHT_BYTES_ID = _SPAN_ID + b"\x08"
+_REJECTED = b"\x08"
 _FIRST, _SECOND, _LIST = b"\x0a", b"\x12", b"\x2a"
 _STRING, _BOOL, _INT, _DOUBLE = b"\x0a", b"\x10", b"\x18", b"\x21"
 _INTERNAL, _SERVER, _CLIENT = b"\x01", b"\x02", b"\x03"
@@ -32,6 +33,7 @@ _KNOWN_TEXTS: Final = 4096
 _MOST_CHARACTERS: Final = 256
 _UUID_CHARACTERS: Final = 36
 _LONG: Final = 0x80
+_MOST_SHIFT: Final = 63
 _SHORT: Final = tuple(bytes((number,)) for number in range(_LONG))
 """Numbers of one byte."""
 
@@ -75,6 +77,29 @@ def scope_of(name: str, version: str) -> bytes:
     return _bytes(_FIRST, name.encode()) + _bytes(_SECOND, version.encode())
 
 
+def rejected_spans(response: bytes) -> int:
+    """Return how many spans an ExportTraceServiceResponse says were not taken; 0 also where it is none."""
+    try:
+        size, begin = _read_varint(response, 1)
+        partial = response[begin : begin + size]
+        if response[:1] != _FIRST or partial[:1] != _REJECTED:
+            return 0
+        return _read_varint(partial, 1)[0]
+    except IndexError:
+        return 0
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return a number and where it ends; raises IndexError where it does not."""
+    number = shift = 0
+    while message[at] >= _LONG:
+        if shift > _MOST_SHIFT:
+            raise IndexError
+        number |= (message[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return number | message[at] << shift, at + 1
+
+
 def _step_span(below: bytes, step: Step, zero: int, ended_at: int) -> bytes:
     is_upstream = step.name == UPSTREAM
     return _span(
@@ -97,7 +122,7 @@ def _span(ids: bytes, title: bytes, times: tuple[int, int], attributes: Mapping[
 @lru_cache(maxsize=_KNOWN_TEXTS)
 def _title(name: str, kind: bytes) -> bytes:
     """Return a span's name and kind."""
-    return _bytes(_NAME, name.encode()) + _KIND + kind
+    return _bytes(_NAME, redacted(name)[:_MOST_CHARACTERS].encode("utf-8", "replace")) + _KIND + kind
 
 
 def _attribute(name: str, value: Any) -> bytes:

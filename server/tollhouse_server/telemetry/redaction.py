@@ -1,8 +1,10 @@
 """The second wall between secrets and what leaves a process: a key in a log line or an error is blotted out here."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from types import NoneType
+from typing import Any, Final
 from uuid import UUID
 
 REDACTED = "[redacted]"
@@ -30,6 +32,9 @@ _SECRET_NAMES = frozenset(
     {"api_key", "authorization", "key_material", "password", "secret", "secret_id", "token", "x-goog-api-key"}
 )
 
+_HARMLESS: Final = frozenset({int, float, bool, NoneType, UUID})
+_KNOWN_TEXTS: Final = 4096
+
 
 def redacted(text: str) -> str:
     """Return `text` with everything that looks like a credential replaced."""
@@ -39,6 +44,32 @@ def redacted(text: str) -> str:
 def may_hold_secret(text: bytes) -> bool:
     """Tell whether `redacted` could find something in a text, in UTF-8 or JSON; False is certain."""
     return any([mark in text for mark in _MARKS])  # noqa: C419 - no generator: it is asked for each line
+
+
+def may_be_secret(facts: Mapping[str, Any], ours: Collection[str]) -> bool:
+    """Tell whether a value among facts would be redacted; texts named in `ours` are not looked at.
+
+    Other values than texts, numbers and ids count as if they might hold one.
+    """
+    for name, value in facts.items():
+        kind = type(value)
+        if name in _SECRET_NAMES:
+            return True
+        if kind is str:
+            if name not in ours and not _is_good(value):
+                return True
+        elif kind is tuple:
+            if not all(map(_is_good, value)):
+                return True
+        elif kind not in _HARMLESS and name not in ours:
+            return True
+    return False
+
+
+@lru_cache(maxsize=_KNOWN_TEXTS)
+def _is_good(text: object) -> bool:
+    """Tell whether a value is a text in which nothing looks like a credential; most are the same for many calls."""
+    return isinstance(text, str) and redacted(text) == text
 
 
 def redact_event(_logger: Any, _method: str, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ being served are found by a context variable, so that nothing has to be handed d
 line, the metrics and the spans: what they become is decided when the call has ended.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter_ns, time_ns
 from types import TracebackType
@@ -137,10 +136,11 @@ class CallNotes:
 
     def step(self, name: str, facts: dict[str, Any]) -> StepNotes:
         """Begin a step."""
-        if len(self.steps) >= _MOST_STEPS:
+        steps = self.steps
+        if len(steps) >= _MOST_STEPS:
             return _NO_STEP
         begun = Step(name, facts)
-        self.steps.append(begun)
+        steps.append(begun)
         return begun
 
     def trace_headers(self) -> dict[str, str]:
@@ -180,16 +180,27 @@ def current_notes() -> CallNotes | None:
     return _current.get()
 
 
-@contextmanager
-def noting(notes: CallNotes) -> Iterator[None]:
+class _Noting:
+    """A block in which a call is served."""
+
+    __slots__ = ("_before", "_notes")
+
+    def __init__(self, notes: CallNotes) -> None:
+        self._notes = notes
+        self._before: CallNotes | None = None
+
+    def __enter__(self) -> None:
+        # Not by a token: the end of a stream may be run in another context than its beginning.
+        self._before = _current.get()
+        _current.set(self._notes)
+
+    def __exit__(self, *error: object) -> None:
+        _current.set(self._before)
+
+
+def noting(notes: CallNotes) -> _Noting:
     """Have everything in the block, and the tasks begun in it, note there."""
-    # Not by a token: the end of a stream may be run in another context than its beginning.
-    before = _current.get()
-    _current.set(notes)
-    try:
-        yield
-    finally:
-        _current.set(before)
+    return _Noting(notes)
 
 
 def step(name: str, **facts: Any) -> "StepNotes":

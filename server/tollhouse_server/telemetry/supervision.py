@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from tollhouse_server.telemetry.declarations import processes as declared
+from tollhouse_server.telemetry.declarations.observing import LOG_LINES_DROPPED
+from tollhouse_server.telemetry.logging import lines_dropped
 from tollhouse_server.telemetry.readings import Reading, reading
 
 _PROC: Final = Path("/proc")
@@ -55,6 +57,8 @@ class ProcessReadings:
             Reading(declaration=declared.RESTARTS, values=_by_role(self._restarts)),
             Reading(declaration=declared.BUILD, values={(version("tollhouse"),): 1.0}),
             reading(declared.STARTED, self._started_at),
+            # The others count theirs; the supervisor has no file of metrics.
+            reading(LOG_LINES_DROPPED, lines_dropped()),
         )
 
     def _end(self, ended: Iterable[tuple[str, int]]) -> None:

@@ -16,6 +16,9 @@ _log = structlog.get_logger(__name__)
 MOST_WAITING: Final = 4096
 """Calls whose spans wait; they take some 10 MB. What comes then is dropped."""
 
+MOST_BYTES: Final = 32 * 1024 * 1024
+"""What they may take at the most: how long a trace's state is, and how many steps a stream makes, callers decide."""
+
 _MOST_CALLS_SENT: Final = 256
 
 _LINGER_SECONDS: Final = 0.5
@@ -41,6 +44,8 @@ class Answer(NamedTuple):
 
     status: int
     fault: str = ""
+    rejected: int = 0
+    """Spans that it did not want, though it took the others."""
 
 
 class Collector(Protocol):
@@ -66,6 +71,7 @@ class SpanExport:
         self._resource = resource_of(resource)
         self._scope = scope_of("tollhouse", resource.get("service.version", ""))
         self._waiting: deque[_Spans] = deque()
+        self._waiting_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._is_enough = asyncio.Event()
         self._is_failing = False
@@ -81,7 +87,12 @@ class SpanExport:
             self._loop.call_soon(self._write, notes)
 
     def _write(self, notes: CallNotes) -> None:
-        self._waiting.append(_Spans(spans_of(notes), 1 + len(notes.steps)))
+        spans = _Spans(spans_of(notes), 1 + len(notes.steps))
+        if self._waiting_bytes + len(spans.written) > MOST_BYTES:
+            self._metrics.spans_dropped(spans.number, cause="full")
+            return
+        self._waiting.append(spans)
+        self._waiting_bytes += len(spans.written)
         if len(self._waiting) >= _MOST_CALLS_SENT:
             self._is_enough.set()
 
@@ -112,6 +123,8 @@ class SpanExport:
     async def _send_some(self, tries: int) -> None:
         count = min(len(self._waiting), _MOST_CALLS_SENT)
         calls = [self._waiting.popleft() for _ in range(count)]
+        size = sum([len(one.written) for one in calls])
+        self._waiting_bytes -= size
         spans = _count(calls)
         request = request_of([one.written for one in calls], self._resource, self._scope)
         try:
@@ -119,9 +132,13 @@ class SpanExport:
         except asyncio.CancelledError:
             # Whoever drains sends them.
             self._waiting.extendleft(reversed(calls))
+            self._waiting_bytes += size
             raise
         if _is_good(answer.status):
-            self._metrics.spans_sent(spans)
+            rejected = min(spans, answer.rejected)
+            self._metrics.spans_sent(spans - rejected)
+            if rejected:
+                self._metrics.spans_dropped(rejected, cause="refused")
         else:
             self._metrics.spans_dropped(spans, cause="refused" if answer.status else "unreachable")
         self._tell(answer)

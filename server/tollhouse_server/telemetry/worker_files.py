@@ -21,6 +21,7 @@ ENDED: Final = 0
 
 _FIRST_ENTRY: Final = 8
 _DOUBLE_BYTES: Final = 8
+_HEAD: Final = struct.Struct("i4x")
 _length = struct.Struct("i").unpack_from
 
 
@@ -124,15 +125,25 @@ def files_in(directory: Path) -> dict[Path, int]:
 
 
 def add_up(paths: Iterable[Path], total: Path) -> None:
-    """Add the values of files, where there are such, and put the sums in the place of `total`."""
+    """Add the values of files, where there are such, and put the sums in the place of `total`.
+
+    Raises:
+        OSError: there is no room; everything is as it was.
+    """
     sums: dict[str, float] = {}
     for path in paths:
         if path.exists():
             for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
                 sums[key] = sums.get(key, 0.0) + value
+    entries = b"".join([entry(key, value) for key, value in sums.items()])
     draft = total.with_suffix(".draft")
-    file = MmapedDict(str(draft))  # type: ignore[no-untyped-call]
-    for key, value in sums.items():
-        file.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
-    file.close()  # type: ignore[no-untyped-call]
+    # Written, not mapped: where the disk is full, a write fails, and to touch a mapped page ends the process.
+    draft.write_bytes(_HEAD.pack(_FIRST_ENTRY + len(entries)) + entries)
     draft.replace(total)
+
+
+def entry(key: str, value: float) -> bytes:
+    """Return an entry as prometheus_client writes it."""
+    encoded = key.encode()
+    padded = encoded + b" " * (8 - (len(encoded) + 4) % 8)
+    return struct.pack(f"i{len(padded)}sdd", len(encoded), padded, value, 0.0)

@@ -33,7 +33,7 @@ UPDATE delivery_schedule SET recipients = '{}', ended_at = coalesce(ended_at, cl
 WHERE tenant_id = :tenant
 """
 _FORGET_DELIVERIES: Final = """
-UPDATE delivery SET state = CASE state WHEN 'PENDING' THEN 'FAILED' ELSE state END, fault = '',
+UPDATE delivery SET state = CASE state WHEN 'PENDING' THEN 'FAILED' ELSE state END, fault = '', recipients_left = '{}',
     version = version + 1, updated_at = clock_timestamp()
 WHERE tenant_id = :tenant AND (state = 'PENDING' OR fault <> '')
 """

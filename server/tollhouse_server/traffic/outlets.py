@@ -1,6 +1,7 @@
 """Outlets: where calls can leave, an account's bucket for a model behind the breaker of its region; and the choice."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from tollhouse_server.errors import TargetsUnhealthy, TollhouseError, UpstreamExhausted
@@ -58,8 +59,7 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
 
         Among several chance decides, in proportion to head-room times weight times standing.
         """
-        second, rank, total = int(now), -1, 0.0
-        admits, standing = self._breakers.admits, self._breakers.standing
+        second, rank = int(now), -1
         found: list[tuple[float, Target, Outlet]] = []
         for target in targets:
             if target.rank != rank:
@@ -73,16 +73,20 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
             room = bucket.room(second, amounts)
             if room < UNPACED_ROOM and bucket.holds_back(taker, room, now):
                 continue
-            if room and admits(outlet.key):
-                total += room * target.weight * standing(outlet.key)
-                found.append((total, target, outlet))
-        if not found:
-            return None
+            if room and self._breakers.admits(outlet.key):
+                found.append((room, target, outlet))
         if len(found) > 1:
-            point = self._chance() * total
-            for reaches, target, outlet in found:
-                if point < reaches:
-                    return target, outlet
+            return self._drawn(found)
+        return (found[0][1], found[0][2]) if found else None
+
+    def _drawn(self, found: list[tuple[float, Target, Outlet]]) -> tuple[Target, Outlet]:
+        """Return one of several targets that have room."""
+        standing = self._breakers.standing
+        reaches = list(accumulate([room * one.weight * standing(outlet.key) for room, one, outlet in found]))
+        point = self._chance() * reaches[-1]
+        for reach, (_, target, outlet) in zip(reaches, found, strict=True):
+            if point < reach:
+                return target, outlet
         return found[-1][1], found[-1][2]
 
     def outlook(self, targets: Sequence[Target], taker: Taker, amounts: list[int], now: float) -> Outlook:

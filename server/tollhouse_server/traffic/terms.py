@@ -1,14 +1,13 @@
 """What a call asks of the traffic, in the words that this room shares with generation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.routing.targets import Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceRequest:
+class PlaceRequest(NamedTuple):
     """A call that wants a place at one of `targets`, of which there is at least one, lowest rank first.
 
     What it is thought to use is taken from the chosen account's buckets until the call ends. `deadline` is the

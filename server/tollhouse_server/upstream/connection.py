@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
         self._alive = False
         self._under_way = False
         self.idle_since = 0.0
@@ -99,14 +100,12 @@ class Connection(asyncio.Protocol):
 
     def bear_silence(self, seconds: float) -> None:
         """Let the server keep silent for so long from now on."""
-        if seconds != self._silence_seconds and self._timer is not None:
-            self._timer.cancel()
+        if seconds != self._silence_seconds and self._under_way:
             self._silence_seconds = seconds
             self._watch_from(self._loop.time())
 
     def end(self) -> bool:
         """End the exchange and tell whether the connection can carry another; if not, it is closed."""
-        self._stop_watching()
         self._under_way = False
         reusable = self.is_open and self._complete and self._keeps_alive and not self._unsent
         if not reusable:
@@ -160,6 +159,7 @@ class Connection(asyncio.Protocol):
         self._alive = False
         # Where we have given it up ourselves, its end is not the end of the answer.
         if not self._under_way or self._complete or self._error is not None:
+            self._stop_watching()
             return
         whole = self._inflate is None or self._inflate.is_whole
         if exc is None and self._status and self._ends_with_connection and whole:
@@ -245,13 +245,25 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _watch_from(self, now: float) -> None:
+        """Have `_watch` look when the time is up, or before: a timer that is set stays, be it from another exchange.
+
+        To set and end one for each exchange cost 5 us.
+        """
         ends_at = self._ends_at
         if self._silence_seconds is not None:
             ends_at = min(ends_at, max(self._heard_at + self._silence_seconds, now + 0.001))
+        if self._timer is not None:
+            if self._looks_at <= ends_at:
+                return
+            self._timer.cancel()
+        self._looks_at = ends_at
         self._timer = self._loop.call_at(ends_at, self._watch)
 
     def _watch(self) -> None:
         """Look whether the time is up; the timer runs on while bytes come, which is cheaper than a new one for each."""
+        self._timer = None
+        if not self._under_way:
+            return
         now = self._loop.time()
         silence = self._silence_seconds
         if now >= self._ends_at:

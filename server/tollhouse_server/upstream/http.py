@@ -192,7 +192,8 @@ class _Exchange:
         self._connection: Connection
 
     async def __aenter__(self) -> Self:
-        request = _head(self._pool.origin, *self._head, body_bytes=len(self._body)) + self._body
+        origin = self._pool.origin
+        request = _head(origin, *self._head, body_bytes=len(self._body)) + self._body
         seconds, silence_seconds = self._patience
         if seconds <= 0:
             raise NotSent("no time is left")
@@ -207,7 +208,7 @@ class _Exchange:
         connection.send(request, seconds, silence_seconds)
         try:
             await connection.head()
-            if connection.status == _PROXY_WANTS_CREDENTIALS and self._pool.origin.proxy:
+            if connection.status == _PROXY_WANTS_CREDENTIALS and origin.proxy:
                 raise NotSent("the egress proxy wants credentials")
         except BaseException:
             connection.end()
@@ -237,7 +238,8 @@ class _Exchange:
             if size > MAX_ANSWER_BYTES:
                 raise Broken(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return _unquoted(body, self._proxy_secrets) if self._proxy_secrets else body
+        secrets = self._proxy_secrets
+        return _unquoted(body, secrets) if secrets else body
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         if self._proxy_secrets:

@@ -43,7 +43,7 @@ UNAVAILABLE = (
 DENIED = (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized)
 
 # What may be in a wrapping token: whoever swaps the file for one of his own wraps something else.
-_WRAPPED_BY: Final = re.compile(r"auth/[^/]+/role/[^/]+/secret-id")
+_WRAPPED_BY: Final = re.compile(r"auth/[^/]+/role/[^/]+/(custom-)?secret-id")
 
 Answer = TypeVar("Answer")
 Operation = Callable[[hvac.Client], Answer]

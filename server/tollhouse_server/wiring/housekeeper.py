@@ -13,7 +13,7 @@ from tollhouse_server.chargeback.wallets import WalletExpiry
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rounds import in_rounds
 from tollhouse_server.dlp.findings import FindingRetention
-from tollhouse_server.documents.deliveries import Deliveries
+from tollhouse_server.documents.deliveries import WAYS, Deliveries
 from tollhouse_server.ledger import connections
 from tollhouse_server.ledger.housekeeping import Housekeeping
 from tollhouse_server.ledger.verification import LedgerVerification, NightlyVerification
@@ -49,7 +49,7 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         metrics = Metrics(CollectorRegistry())
         metrics.process_started(role="housekeeper")
         parts = await open_ledger(settings, stack, metrics)
-        database = Database(required_dsn(settings), pool_size=2)
+        database = Database(required_dsn(settings), pool_size=3)
         stack.push_async_callback(database.close)
         custody = await open_custody(settings, stack, metrics)
         purges = open_purges(settings, stack, custody)
@@ -67,7 +67,9 @@ async def open_housekeeper(settings: Settings) -> AsyncIterator[Housekeeping]:
         tasks.keep(purges.run)
         tasks.keep(contents.run)
         tasks.keep(WalletExpiry(database).run)
-        tasks.keep(Deliveries(database, ways_of(settings)).run)
+        deliveries = Deliveries(database, ways_of(settings))
+        for way in WAYS:
+            tasks.keep(partial(deliveries.run, way))
         tasks.keep(RollUps(database, metrics).run)
         tasks.keep(Vitals(metrics, "housekeeper").run)
         _read_for_metrics(settings, stack, tasks, metrics)

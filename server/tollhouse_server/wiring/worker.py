@@ -1,11 +1,12 @@
 """A worker: serves calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,7 @@ from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.services.generation_service import GenerationService
 from tollhouse_server.api.transports.grpcio import GrpcioServer
+from tollhouse_server.api.transports.transport import Transport
 from tollhouse_server.background import background
 from tollhouse_server.chargeback.refusals import RefusedSpend
 from tollhouse_server.custody.key_use import KeyUse
@@ -69,13 +71,16 @@ _KNOWING = 3
 _GAUGE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0
 
+BuildTransport: TypeAlias = Callable[[Chain, Sequence[Method], Settings, Metrics], Transport]
+"""Builds what calls arrive by. Raises InvalidRequest: the certificate's files cannot be used."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """A worker that serves. `port` is where it listens."""
 
     port: int
-    server: GrpcioServer
+    server: Transport
     calls: DetachedCalls
     ledger: LedgerParts
     key_use: KeyUse
@@ -115,7 +120,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
+async def open_worker(settings: Settings, build: BuildTransport = GrpcioServer) -> AsyncIterator[Worker]:
     """Build a worker and serve until the block is left.
 
     Raises:
@@ -166,7 +171,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
             audit=audit,
             upstream=upstreams,
         )
-        server = GrpcioServer(_chain(settings, knowledge, metrics, audit, tracing.observer), methods, settings, metrics)
+        server = build(_chain(settings, knowledge, metrics, audit, tracing.observer), methods, settings, metrics)
         for parts in (ledger, traffic, knowledge.identity, server, content, audit, tracing):
             parts.run_in(tasks)
         runs = (knowledge.watch.run, knowledge.keys.run, vault.run, custodian.run, quarantine.run, key_use.run)

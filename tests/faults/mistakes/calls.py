@@ -23,14 +23,14 @@ MISTAKES = (
     Mistake(
         "cached tokens are charged twice",
         "pricing/price.py",
-        "fresh = getattr(usage.prompt, modality.value) - cached + getattr(usage.tool_use, modality.value)",
-        "fresh = getattr(usage.prompt, modality.value) + getattr(usage.tool_use, modality.value)",
+        "fresh = getattr(sent, modality) - cached + getattr(tool_use, modality)",
+        "fresh = getattr(sent, modality) + getattr(tool_use, modality)",
         f"{_PRICE}::test_cached_tokens_are_charged_once_at_the_cached_price",
     ),
     Mistake(
         "cached tokens are ignored",
         "pricing/price.py",
-        "        if cached:\n            yield CACHED_SKUS[modality], cached\n",
+        "        if cached:\n            yield cached_sku, cached\n",
         "",
         f"{_PRICE}::test_cached_tokens_are_charged_once_at_the_cached_price",
     ),
@@ -58,8 +58,8 @@ MISTAKES = (
     Mistake(
         "a call is held at the base tier's price",
         "pricing/ceiling.py",
-        "permille=max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor),",
-        "permille=STANDARD_PERMILLE,",
+        "self._permille = max(STANDARD_PERMILLE, dearest_permille(prices) if factor is None else factor)",
+        "self._permille = STANDARD_PERMILLE",
         f"{_CEILING}::test_a_priority_call_is_held_at_the_priority_price",
     ),
     Mistake(
@@ -93,22 +93,23 @@ MISTAKES = (
     Mistake(
         "a call of unknown outcome is released",
         "generation/attempts.py",
-        'attempt.unknown(f"BROKEN:{error}"[:100])',
-        "attempt.settlement = NOT_SENT",
+        'self.unknown(f"BROKEN:{error}"[:100])',
+        "self.settlement = NOT_SENT",
         f"{_UNARY}::test_a_call_of_unknown_outcome_ends_in_suspense_and_is_never_sent_again",
     ),
     Mistake(
         "a call that a shutdown interrupts is released",
         "generation/attempts.py",
-        'or self.ledger.suspension(attempt.reservation, "INTERRUPTED")',
+        'or self.ledger.suspension(self.reservation, "INTERRUPTED")',
         "or NOT_SENT",
         f"{_UNARY}::test_a_drain_suspends_the_call_that_does_not_end",
     ),
     Mistake(
         "a client who hangs up loses the usage",
         "generation/detached.py",
-        "        task.add_done_callback(self._tasks.discard)\n        return result",
-        """        task.add_done_callback(self._tasks.discard)
+        "        self._tasks.add(self._group.create_task(self._carry(call, result, notes)))\n        return result",
+        """        task = self._group.create_task(self._carry(call, result, notes))
+        self._tasks.add(task)
         result.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
         return result""",
         f"{_UNARY}::test_a_caller_who_hangs_up_does_not_stop_the_settlement",
@@ -123,8 +124,8 @@ MISTAKES = (
     Mistake(
         "the request id is claimed by no attempt",
         "generation/generate.py",
-        "is_first=stage.number == 1)",
-        "is_first=stage.number == 0)",
+        "is_first=not way.is_claimed)",
+        "is_first=way.is_claimed)",
         f"{_UNARY}::test_a_request_id_that_was_served_is_not_sent_again",
     ),
     Mistake(

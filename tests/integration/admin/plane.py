@@ -15,7 +15,7 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.methods import snake_case
 from tollhouse_server.api.mutation import Mutations
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.permissions import own_scope, permission_for, rules
+from tollhouse_server.api.permissions import permission_for, rules
 from tollhouse_server.api.services.access_service import AccessService
 from tollhouse_server.api.services.accounts_service import AccountService
 from tollhouse_server.api.services.api_keys_service import ApiKeyService
@@ -127,7 +127,7 @@ class Plane:
         )
         rpc = rpc_of(message)
         rule = permission_for(rpc)
-        scope = own_scope(principal) if rule.permission is None else rule.scope(message, principal)
+        scope = principal.home if rule.permission is None else rule.scope(message, principal)
         if rule.permission is not None:
             await self.authorizer.authorize(principal, rule.permission, scope)
         _, service, method = rpc.rsplit(".", 2)

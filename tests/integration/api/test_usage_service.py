@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollhouse.v1 import usage_pb2 as pb
-from tollhouse_server.api.outcomes import outcome_message
+from tollhouse.v1.generation_pb2 import GenerateContentResponse
+from tollhouse_server.api.outcomes import write_outcome
 from tollhouse_server.api.permissions import permission_for
 from tollhouse_server.api.services.usage_service import UsageService
 from tollhouse_server.api.values import money, timestamp
@@ -70,11 +71,13 @@ async def test_a_receipt_is_the_one_that_the_call_was_answered_with(books: Books
         priced=Priced(cost_nanos=60, lines=LINES, price_version=1, service_tier="standard"),
         settled_at=settled_at,
     )
+    answered = GenerateContentResponse().outcome
+    write_outcome(answered, outcome)
 
     by_request = await service.get_receipt(pb.GetReceiptRequest(request_id=str(called.request_id)), by())
     by_attempt = await service.get_receipt(pb.GetReceiptRequest(request_id=str(called.attempt_id)), by())
 
-    assert by_request == by_attempt == outcome_message(outcome).receipt
+    assert by_request == by_attempt == answered.receipt
 
 
 async def test_the_receipt_of_a_call_that_went_elsewhere_is_that_of_the_attempt_that_served_it(

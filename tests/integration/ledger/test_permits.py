@@ -64,7 +64,8 @@ async def test_a_call_whose_permit_lapsed_while_it_waited_asks_again_and_is_admi
     """Its process stood still, and it may call all the same: nobody hears of it."""
     now = time.monotonic()
 
-    async with Attempts(process.ledger).open(terms(), timeout_seconds=5, permit=Revoked(now - 1, now + 60)) as attempt:
+    permit = Revoked(now - 1, now + 60)
+    async with await Attempts(process.ledger).open(terms(), timeout_seconds=5, permit=permit) as attempt:
         attempt.refused("HTTP_400")
 
     assert await view.count("attempt") == 0
@@ -79,7 +80,7 @@ async def test_an_attempt_is_not_sent_when_its_caller_was_revoked_after_it_was_a
     permit = Revoked(time.monotonic() + 0.5, CredentialsInvalid())
 
     with pytest.raises(CredentialsInvalid):
-        async with Attempts(SlowLedger(process.ledger)).open(terms(), timeout_seconds=5, permit=permit):  # type: ignore[arg-type]
+        async with await Attempts(SlowLedger(process.ledger)).open(terms(), timeout_seconds=5, permit=permit):  # type: ignore[arg-type]
             raise AssertionError
 
     assert await view.counter(limit) == (0, 0)
@@ -132,3 +133,27 @@ async def test_a_call_that_asked_anew_keeps_what_it_got_when_the_tick_that_had_s
 
     assert held == (110, 0)
     assert sorted(await view.records()) == [("REFUSED", 0), ("SETTLED", 60)]
+
+
+async def test_a_lane_that_hangs_holds_nobody_up(fresh_database: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come later go by the other lane, one after the other, for as long as it hangs."""
+    goes_on, hanging, run = asyncio.Event(), asyncio.Event(), TickTransaction.run
+
+    async def first_hangs(transaction: TickTransaction) -> list[Reservation]:
+        if not hanging.is_set():
+            hanging.set()
+            await goes_on.wait()
+        return await run(transaction)
+
+    monkeypatch.setattr(TickTransaction, "run", first_hangs)
+    async with ledger_process(fresh_database.app_dsn) as process:
+        first = asyncio.create_task(process.ledger.reserve(terms(), timeout_seconds=30))
+        await hanging.wait()
+        later = [await process.ledger.reserve(terms(), timeout_seconds=5) for _ in range(3)]
+        is_first_waiting = not first.done()
+        goes_on.set()
+        for reservation in (*later, await first):
+            await process.ledger.release(reservation)
+
+    assert is_first_waiting
+    assert len(later) == 3

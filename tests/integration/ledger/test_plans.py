@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from tollhouse_server.database.row_security import LEDGER_RIGHTS
 from tollhouse_server.ledger import connections, definition_store, recovery_store, store, threshold_store
 from tollhouse_server.ledger.rows import ATTEMPT, ATTEMPT_KEY, GROWN_ATTEMPT, RECORD
 from tollhouse_server.ledger.terms import CounterKey
+from tollhouse_server.ledger.write_statement import MOVE, Parts, write_sql
 
 from tests.drivers.ledger import LedgerView
 from tests.drivers.postgres import TestDatabase
@@ -24,17 +26,24 @@ IDS, DAYS = [uuid4()], [NOW.date()]
 COUNTERS = [CounterKey("acme", 1, int(NOW.timestamp()))]
 KEYED = ATTEMPT_KEY.texts([("acme", IDS[0])])
 
+
+def parts_of(name: str, parts: Parts) -> tuple[str, tuple[str, list[Any]]]:
+    """Return the statement that writes these parts, under a name, with its parameters."""
+    arguments: list[Any] = [NOW, 1, 1] if parts.is_planned else []
+    arguments += MOVE.texts([(*COUNTERS[0], 1, 1, 1, 1, 1)])
+    if parts.ends:
+        arguments += [*RECORD.texts([]), *([1, 0, *KEYED] if parts.is_planned else [])]
+    if parts.begins:
+        arguments += [*ATTEMPT.texts([]), NOW, DAYS, *(DAYS if parts.is_planned else [])]
+    return name, (write_sql(parts), arguments + (2 * DAYS if parts.passes_on else []))
+
+
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
-    "look": (store._LOOK, [*store._COUNTER.texts(COUNTERS), *KEYED, *KEYED, DAYS]),
-    "write": (
-        store._WRITE,
-        [
-            *(NOW, 1, 1, 0, NOW, DAYS, DAYS, DAYS),
-            *store._MOVE.texts([(*COUNTERS[0], 1, 1, 1, 1, 1)]),
-            *store._ENDED.texts([("acme", IDS[0], 0)]),
-            *RECORD.texts([]),
-            *ATTEMPT.texts([]),
-        ],
+    "look": (store._LOOK, [*store._COUNTER.texts(COUNTERS), *KEYED, *KEYED, *DAYS, *DAYS]),
+    **dict(
+        parts_of(f"write {is_planned} {ends} {begins} {passes_on}", Parts(is_planned, ends, begins, passes_on))
+        for is_planned, ends, begins, passes_on in product((True, False), repeat=4)
+        if begins or not passes_on
     ),
     "claimed_calls": (store._CLAIMED_CALLS, KEYED),
     "load_ended": (recovery_store._LOAD_ENDED, KEYED),
@@ -119,6 +128,20 @@ async def test_no_statement_of_a_tick_reads_a_table_through(connection: "Connect
                 misses.append((name, scan["Relation Name"], scan["Node Type"], sorted(missing)))
 
     assert misses == []
+
+
+@pytest.mark.parametrize("name", ["look", "write True True True False"])
+async def test_attempts_that_end_are_looked_up_however_few_there_seemed_to_be(
+    connection: "Connection", view: LedgerView, name: str
+) -> None:
+    """Joined to a table that a vacuum has found empty, they were found by reading all of its index."""
+    await view.connection.execute("VACUUM attempt")
+    sql, arguments = STATEMENTS[name]
+
+    (text,) = await connection.fetchrow(f"EXPLAIN (FORMAT JSON) {sql}", *arguments) or ("[]",)
+
+    found = [scan for scan in scans(json.loads(text)[0]["Plan"]) if table_of(scan) == "attempt"]
+    assert ["attempt_id" in scan.get("Index Cond", "") for scan in found] == [True]
 
 
 async def test_the_limits_of_a_scope_are_found_by_their_scope(connection: "Connection") -> None:

@@ -17,10 +17,10 @@ async def test_a_call_that_a_limit_refuses_is_noted_with_what_it_would_have_held
     attempts = Attempts(process.ledger, noted.append)
     fits, does_not = terms(cost_nanos=1000), terms(cost_nanos=1001)
 
-    async with attempts.open(fits, timeout_seconds=5) as attempt:
+    async with await attempts.open(fits, timeout_seconds=5) as attempt:
         attempt.refused("HTTP_400")
     with pytest.raises(LimitExceeded):
-        async with attempts.open(does_not, timeout_seconds=5):
+        async with await attempts.open(does_not, timeout_seconds=5):
             raise AssertionError
 
     assert noted == [does_not]

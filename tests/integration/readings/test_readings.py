@@ -116,23 +116,28 @@ async def test_budgets_are_told_with_increases_and_how_much_of_their_window_is_o
     assert told["budget_elapsed_ratio"] == {vision: pytest.approx(over, abs=0.01)}
 
 
-async def test_alerts_are_counted_once_each_from_when_somebody_leads(
+async def test_alerts_are_counted_once_each_with_those_raised_while_nobody_led(
     books: Books, fresh_database: TestDatabase, tmp_path: Path
 ) -> None:
-    """Thresholds of tenants' own choice become steps of ten per cent."""
+    """A new leader counts what it just missed, after showing 0; thresholds become steps of ten per cent."""
     await books.add_tenant()
-    await books.view.add_limit("full", "tenants/acme", "COST", "MONTH", 100, thresholds=(50, 83, 150), mode="SOFT")
-    await books.book(60)
-    async with leader(fresh_database, tmp_path) as ours:
-        await ours.read()
-        await books.book(100)
-        for _ in range(2):
-            await ours.read()
+    await books.view.add_limit("full", "tenants/acme", "COST", "MONTH", 100, thresholds=(20, 50, 83, 150), mode="SOFT")
+    await books.book(30)
+    await books.view.connection.execute("UPDATE limit_alert SET raised_at = raised_at - interval '2 minutes'")
+    await books.book(30)
 
     def alerts(kind: str, threshold: str) -> float | None:
         return ours.registry.get_sample_value("tollhouse_limit_alerts_total", {"kind": kind, "threshold": threshold})
 
-    assert (alerts("threshold", "50"), alerts("threshold", "80"), alerts("threshold", "100")) == (0, 1, 1)
+    async with leader(fresh_database, tmp_path) as ours:
+        await ours.read()
+        first = alerts("threshold", "50")
+        await books.book(100)
+        for _ in range(2):
+            await ours.read()
+
+    assert first == 0
+    assert [alerts("threshold", step) for step in ("20", "50", "80", "100")] == [0, 1, 1, 1]
     assert alerts("passed", "none") == 1
 
 

@@ -51,6 +51,26 @@ def watched(server: CannedServer) -> CannedServer:
     return server
 
 
+@pytest.mark.parametrize("width", [5, 20, 40, 80, 140, 300])
+@pytest.mark.parametrize("height", [1, 24, 200])
+def test_no_name_steers_the_terminal_or_breaks_the_picture(width: int, height: int) -> None:
+    """Names of models, accounts, departments and servers, and what is wrong, all come from elsewhere."""
+    odd = "m\x1b[31m\u202egpj\n\x07\x9b\u2028" + "x" * 50
+    status = platform(ok=90, errors=5)
+    status.scope = status.counters.server_id = status.counters.version = odd
+    status.counters.processes.add(role=odd, count=3)
+    status.counters.reasons.add(reason=odd, count=9)
+    status.counters.read_time.seconds += 10
+    status.troubled_breakers.add(account=f"accounts/{odd}", model=odd, region=odd)
+    status.departments.add(department=f"tenants/a/departments/{odd}")
+    status.accounts.add(account=f"accounts/{odd}", model=odd)
+    rates = rates_between(counters(seconds=0, ok=0, server=odd), status.counters)
+
+    lines = drawn(Picture(status=status, rates=rates, trouble=odd), width=width, height=height)
+
+    assert [line for line in lines if not line.isprintable() or len(line) > width] == []
+
+
 # --- rates ------------------------------------------------------------------------------------------------------------
 
 

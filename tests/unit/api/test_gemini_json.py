@@ -217,6 +217,19 @@ def test_canonical_names_leave_no_second_spelling_of_a_known_member(exchanges: l
     }
 
 
+def test_members_of_extra_are_renamed_however_deep_they_stand_and_whatever_was_read_before() -> None:
+    """Only calls without such members are spared the renaming, by a mapper that has seen others."""
+    mapper, plain = Mapper(), generation_pb2.GenerateContentRequest()
+    plain.contents.add().parts.add().text = "hello"
+    deep = generation_pb2.GenerateContentRequest()
+    deep.contents.add().parts.add().extra.update({"inline_data": {"mime_type": "image/png"}})
+
+    bodies = [mapper.to_canonical_json(request) for request in (plain, deep, plain, deep)]
+
+    assert bodies[0] == bodies[2] == {"contents": [{"parts": [{"text": "hello"}]}]}
+    assert bodies[1] == bodies[3] == {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png"}}]}]}
+
+
 def test_both_spellings_of_one_member_are_refused() -> None:
     """Which one counts would be a matter of chance."""
     body = {"generationConfig": {"maxOutputTokens": 5, "max_output_tokens": 500}}

@@ -1,6 +1,6 @@
 """Money, versions and masks on the wire."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tollhouse.admin.v1.tenants_pb2 import Tenant
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.price_notations import yaml_as_json
-from tollhouse_server.api.values import etag, moment_of, money, nanos_of, version_of
+from tollhouse_server.api.values import etag, moment_of, money, nanos_of, timestamp, version_of
 from tollhouse_server.errors import EtagMismatch, InvalidRequest, PriceFileInvalid
 from tollhouse_server.money import MAX_NANOS
 
@@ -21,6 +21,15 @@ from tollhouse_server.money import MAX_NANOS
 def test_money_survives_the_wire(nanos: int) -> None:
     """Every amount that PostgreSQL holds comes back to the nano-dollar."""
     assert nanos_of(money(nanos), "amount") == nanos
+
+
+@given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1)), st.timezones())
+def test_moment_survives_the_wire(moment: datetime, zone: tzinfo) -> None:
+    """A moment in any time zone is the one that protobuf itself makes of it, before 1970 too."""
+    aware, expected = moment.replace(tzinfo=zone), Timestamp()
+    expected.FromDatetime(aware)
+
+    assert timestamp(aware) == expected
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,17 @@ def test_an_id_is_seen_for_a_day_after_it_was_claimed(seconds_later: int) -> Non
     for claimed_at in (MIDNIGHT, MIDNIGHT + timedelta(hours=11), MIDNIGHT + timedelta(hours=23, minutes=59)):
         claimed = days_of_claims(claimed_at).claimed
 
-        seen = days_of_claims(claimed_at + timedelta(seconds=seconds_later)).seen
+        days = days_of_claims(claimed_at + timedelta(seconds=seconds_later))
 
-        assert set(claimed) & set(seen)
+        assert set(claimed) & {days.yesterday, days.today}
 
 
 def test_days_are_those_of_utc() -> None:
     """Every server must mean the same day."""
     days = days_of_claims(MIDNIGHT + timedelta(hours=3))
 
-    assert days.seen == [date(2026, 11, 21), date(2026, 11, 22)]
-    assert (days.earlier, days.claimed) == ([date(2026, 11, 21)], [date(2026, 11, 22)])
+    assert (days.yesterday, days.today) == (date(2026, 11, 21), date(2026, 11, 22))
+    assert (days.earlier, days.claimed) == (date(2026, 11, 21), [date(2026, 11, 22)])
 
 
 def test_the_clock_is_not_guessed_before_it_was_read() -> None:

@@ -1,5 +1,6 @@
 """What is seen of the host itself: certificates, settings, clocks, what the metrics port says."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.samples import Sample
 from tollhouse_server.operations.checks import books, clocks, host
+from tollhouse_server.operations.checks.scrape import Scrape
 from tollhouse_server.operations.checks.terms import Outcome
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.declarations import Declaration
@@ -40,7 +42,7 @@ class Place:
     scrape: Any = None
 
 
-def certificate(file: Path, *, ends_in: timedelta) -> Path:
+def certificate(file: Path, *, ends_in: timedelta, begins_in: timedelta = timedelta(days=-60)) -> Path:
     """Write a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "host")])
@@ -48,7 +50,7 @@ def certificate(file: Path, *, ends_in: timedelta) -> Path:
     made = (
         x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=60))
+        .not_valid_before(now + begins_in)
         .not_valid_after(now + ends_in)
         .sign(key, hashes.SHA256())
     )
@@ -68,6 +70,50 @@ async def test_a_certificate_is_judged_by_its_end(tmp_path: Path, days: int | No
 
     assert found.outcome is outcome
     assert bool(found.advice) == (outcome in {Outcome.WARNING, Outcome.FAILURE})
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_told(tmp_path: Path) -> None:
+    """The new one of tomorrow, or a clock that is behind: no client takes it."""
+    file = certificate(tmp_path / "cert.pem", ends_in=timedelta(days=90), begins_in=timedelta(hours=1))
+    settings = Settings(tls_certificate_file=file, tls_private_key_file=file)
+
+    found = await host.certificate(Place(settings))  # type: ignore[arg-type]
+
+    assert found.outcome is Outcome.FAILURE
+    assert "timedatectl" in found.advice
+
+
+@pytest.mark.parametrize("date", ["now", "Mon, 99 Nov 2026 99:99:99 GMT", "Thu, 22 Nov 2001 01:00:00 -0000", ""])
+async def test_upstream_that_says_an_odd_time_breaks_no_check(date: str) -> None:
+    """What stands in a header is for whoever answers to say."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        found = await clocks.google(Place(Settings(gemini_base_url=url)))  # type: ignore[arg-type]
+
+    assert found.outcome is (Outcome.FAILURE if "-0000" in date else Outcome.SKIPPED)
+
+
+@pytest.mark.parametrize("page", ["<html>no</html>", 'a{b="c"', 'a{x=","x="} 1 2\n', "{"])
+async def test_something_else_on_the_metrics_port_is_told(page: str) -> None:
+    """No check breaks on it."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(page)}\r\n\r\n{page}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        scrape = Scrape("127.0.0.1", server.sockets[0].getsockname()[1])
+        found = await host.metrics_port(Place(Settings(), scrape))  # type: ignore[arg-type]
+
+    assert found.outcome is Outcome.FAILURE
+    assert found.advice
 
 
 @pytest.mark.parametrize(

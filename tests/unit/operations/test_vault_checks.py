@@ -15,7 +15,7 @@ from tests.unit.operations.test_host_checks import Place
 
 
 @asynccontextmanager
-async def answering(health: dict[str, Any]) -> AsyncIterator[str]:
+async def answering(health: Any) -> AsyncIterator[str]:
     """Serve what a Vault says of itself; yield its address."""
 
     async def say(_: web.Request) -> web.Response:
@@ -51,6 +51,17 @@ async def test_a_vault_that_is_sealed_is_told_with_what_to_type(
     assert reachable.outcome is Outcome.OK
     assert sealed.outcome is outcome
     assert words in f"{sealed.seen} {sealed.advice}"
+
+
+@pytest.mark.parametrize("health", [[], None, "sealed", 1, {}, {"errors": []}, {"sealed": True, "version": None}])
+async def test_what_answers_instead_of_a_vault_is_told_with_what_to_type(health: Any) -> None:
+    """A proxy's page, another service on the port: no check breaks."""
+    async with answering(health) as address:
+        place: Any = Place(Settings(vault_address=address))
+        found = [await vault.reachable(place), await vault.sealed(place)]
+
+    assert Outcome.FAILURE in {one.outcome for one in found}
+    assert all(one.advice for one in found if one.outcome is Outcome.FAILURE)
 
 
 async def test_a_vault_that_is_away_is_told_with_its_address() -> None:

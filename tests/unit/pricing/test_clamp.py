@@ -1,7 +1,5 @@
 """A ceiling cut to the room that limits leave: never more than fits, and as much as fits."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 from tollhouse_server.money import charge_nanos_ceiling
@@ -59,7 +57,7 @@ def test_a_clamp_changes_nothing_but_the_output(whole: Ceiling, cost: int | None
     assert (clamped == whole) == fits(whole, cost, tokens)
     if clamped is not None:
         output = {"max_output_tokens", "output_tokens", "cost_nanos"}
-        assert replace(whole, **{name: getattr(clamped, name) for name in output}) == clamped
+        assert whole._replace(**{name: getattr(clamped, name) for name in output}) == clamped
 
 
 @given(ceilings(), st.integers(1, 100_000))

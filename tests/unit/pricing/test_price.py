@@ -252,3 +252,14 @@ def test_a_model_without_a_price_is_refused_and_not_free() -> None:
         prices_of("gemini-9-neon")
     with pytest.raises(ModelUnpriced):
         prices_of("gemini-2.5-pro", NOW.replace(year=2021))
+
+
+def test_made_up_service_tiers_are_not_remembered() -> None:
+    """Callers and upstreams may name any tier; what is worked out for it is forgotten, the known ones' is kept."""
+    terms = prices({"input_text": 1_000_000})
+
+    charged = {price(terms, Usage(prompt=Tokens(text=5)), f"tier-{number}").cost_nanos for number in range(100)}
+    price(terms, Usage(prompt=Tokens(text=5)))
+
+    assert charged == {5}
+    assert len(terms.worked_out) == 1

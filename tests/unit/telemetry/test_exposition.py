@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest, parser
 from prometheus_client.openmetrics import parser as openmetrics
-from tollhouse_server.telemetry.declarations import calls, ledger, money, processes
+from tollhouse_server.telemetry.declarations import calls, ledger, money, observing, processes
 from tollhouse_server.telemetry.exemplars import Exemplars, all_exemplars, write_exemplars
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.families import MOST_SERIES, OTHER, counter
 from tollhouse_server.telemetry.metrics import Metrics
+from tollhouse_server.telemetry.own_files import OwnFiles
 from tollhouse_server.telemetry.readings import STALE_SECONDS, Reading, publish, reading, withdraw
 from tollhouse_server.telemetry.supervision import ProcessReadings
 
@@ -77,6 +78,21 @@ def test_any_label_value_reads_back_as_it_was(
         families = read_back.text_string_to_metric_families(said.decode())
         read = [(one.labels["tenant"], one.labels["department"]) for family in families for one in family.samples]
         assert sorted(read) == sorted(labels)
+
+
+def test_what_the_supervisor_could_not_log_is_added_to_what_its_processes_could_not(tmp_path: Path) -> None:
+    """It has no file of metrics of its own, and its lines are the first to tell of trouble."""
+    name = observing.LOG_LINES_DROPPED.name
+    for pid, lines in ((71, 4.0), (72, 5.0)):
+        OwnFiles(tmp_path, pid)("counter", name, name, [], [], "x").inc(lines)
+    exposition = Exposition(tmp_path, lambda: [reading(observing.LOG_LINES_DROPPED, 3)])
+
+    both = exposition.render()
+    exposition.end(71)
+
+    assert f"\n{name} 12.0\n".encode() in both
+    assert f"\n{name} 12.0\n".encode() in exposition.render()
+    assert name in {one.declaration.name for one in ProcessReadings(dict, ["worker"])()}
 
 
 def test_hostile_label_values_make_no_series() -> None:

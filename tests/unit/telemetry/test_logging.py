@@ -5,8 +5,12 @@ import io
 import json
 import logging
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +79,69 @@ def test_key_is_found_nowhere_in_a_log_line(output: io.StringIO, canary: str) ->
     assert len(events(output)) == 3
     assert secret_part(canary) not in output.getvalue()
     assert output.getvalue().count(REDACTED) >= 5
+
+
+STEERING = "gem\n2026-01-01 [error] forged\x1b[31m\x1b]0;title\x07\r\u202egnorw\u2066\x9b31m\x00\x7f\u2028\u2029\x85"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_names_that_steer_a_terminal_or_forge_a_line_do_neither(log_format: Any) -> None:
+    """A model's name, an error's text and a library's words come from outside, and are shown as what they are."""
+    stream = io.StringIO()
+    with restored_logging():
+        configure_logging(log_format=log_format, stream=stream)
+        notes = Observer().begin("X.Y", {})
+        notes.facts |= {"asked": STEERING, STEERING: [STEERING]}
+        notes.finish("OK")
+        structlog.get_logger("tollhouse_server.x").warning(STEERING, model=STEERING, nested=[STEERING])
+        logging.getLogger("some.library").warning("said %s", STEERING)
+
+    # What colours the console's own words is not from outside.
+    said = re.sub(r"\x1b\[\d*m", "", stream.getvalue()) if log_format == "console" else stream.getvalue()
+    assert len(said.splitlines()) == 3
+    assert {char for char in said if not char.isprintable()} == {"\n"}
+    assert log_format == "console" or events(stream)[0]["asked"] == STEERING
+
+
+def test_slow_reader_of_a_pipe_that_does_not_block_gets_every_line() -> None:
+    """Whoever shares our stderr may have made it so; no line is dropped or torn for it."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    lines = LineWriter(writer).start()
+    for number in range(3000):
+        lines.write(b'{"number": %d, "padding": "%s"}\n' % (number, b"x" * 100))
+
+    read = b""
+    while read.count(b"\n") + lines.dropped < 3000:
+        read += os.read(reader, 4096)
+
+    assert [json.loads(line)["number"] for line in read.splitlines()] == list(range(3000))
+    assert lines.dropped == 0
+
+
+def test_line_after_one_that_was_cut_off_stands_by_itself(tmp_path: Path) -> None:
+    """A disk that is full in the middle of a line, and has room again later."""
+    code = (
+        "import os, resource, sys\n"
+        "from tollhouse_server.telemetry.lines import LineWriter\n"
+        "lines = LineWriter(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)).start()\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "for limit in (1000, 1000, soft):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))\n"
+        "    for number in range(30):\n"
+        '        lines.write(b\'{"number": %d, "padding": "xxxxxxxxxxxxxxxxxxxxxxx"}\\n\' % (10 + number))\n'
+        "    lines.flush()\n"
+        "print(lines.dropped)\n"
+    )
+    dropped = int(
+        subprocess.run([sys.executable, "-c", code, tmp_path / "log"], capture_output=True, check=True).stdout
+    )
+
+    lines = (tmp_path / "log").read_bytes().splitlines()
+
+    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    assert len(lines) - len(whole) == 1
+    assert len([line for line in whole if b"padding" in line]) + dropped == 90
 
 
 def test_value_under_a_secret_name_is_redacted_whatever_it_looks_like(output: io.StringIO) -> None:
@@ -177,3 +244,21 @@ def test_reader_who_does_not_read_delays_nobody() -> None:
 
     assert 0 < dropped < 10_000
     assert len(written) == (25_000 - dropped) * 100
+
+
+def test_urgent_line_goes_out_at_once_with_those_before_it() -> None:
+    """Lines linger so that many go out together; a defect is told now, and so is what an ending process still has."""
+    reading, writing = os.pipe()
+    writer = LineWriter(writing, linger_seconds=600).start()
+
+    writer.write(b"call\n")
+    writer.write(b"defect\n", is_urgent=True)
+    told = os.read(reading, 100)
+    writer.write(b"last\n")
+    is_all_written = writer.flush()
+
+    assert told == b"call\ndefect\n"
+    assert is_all_written
+    assert os.read(reading, 100) == b"last\n"
+    for descriptor in (reading, writing):
+        os.close(descriptor)

@@ -9,11 +9,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from tollhouse_server.telemetry.declarations.calls import CALL_DURATION, CALLS
 from tollhouse_server.telemetry.declarations.processes import PART_UP
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.multiprocess import prepare_directory
+from tollhouse_server.telemetry.own_files import OwnFiles
 from tollhouse_server.telemetry.server import Condition, serve_metrics
 
 REPORT = """
@@ -142,6 +144,21 @@ def test_process_that_never_looks_into_a_part_says_nothing_of_it(workers: Worker
     workers.start("none", 1)
 
     assert 'tollhouse_part_up{part="vault"} 1.0' in lines(Exposition(workers.directory).render())
+
+
+def test_value_goes_on_counting_when_its_file_has_grown(tmp_path: Path) -> None:
+    """Others see what a value counts that was made when the file was smaller."""
+    files = OwnFiles(tmp_path, 1)
+    first = files("counter", "calls", "calls_total", (), (), "x" * 1000)
+    later = [files("counter", "calls", f"later{number}_total", (), (), "x" * 1000) for number in range(200)]
+
+    first.inc(2)
+    later[-1].inc(3)
+
+    seen = {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(str(tmp_path / "counter_1.db"))}  # type: ignore[no-untyped-call]
+    assert (tmp_path / "counter_1.db").stat().st_size > 200_000
+    assert sorted(seen.values())[-2:] == [2.0, 3.0]
+    assert OwnFiles(tmp_path, 1)("counter", "calls", "calls_total", (), (), "x" * 1000).get() == 2.0
 
 
 def test_directory_of_an_earlier_run_is_emptied(workers: Workers) -> None:

@@ -12,14 +12,20 @@ from uuid import UUID
 
 import pytest
 import structlog
+from hypothesis import example, given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from structlog.testing import capture_logs
 from tollhouse_server.errors import InvalidRequest
 from tollhouse_server.telemetry.collector import open_collector
 from tollhouse_server.telemetry.observing import Observer, Sampling
-from tollhouse_server.telemetry.otlp import spans_of
+from tollhouse_server.telemetry.otlp import rejected_spans, spans_of
 from tollhouse_server.telemetry.steps import UPSTREAM, CallNotes, current_notes, note, noting, step, trace_headers
-from tollhouse_server.telemetry.tracing import MOST_WAITING, SpanExport
+from tollhouse_server.telemetry.tracing import MOST_BYTES, MOST_WAITING, SpanExport
 
 from tests.drivers.collector import Collector, running_collector
 
@@ -113,6 +119,52 @@ def test_defects_and_failed_steps_are_errors_and_refusals_are_not() -> None:
     assert [[span.status.code for span in of_call] for of_call in spans] == [[2, 0, 2], [0, 0, 0]]
 
 
+ODD_TEXT = st.text() | st.sampled_from(["\ud800", "\u202e", "a\nb", "\x1b[31m", "x" * 10_240, KEY])
+
+
+@given(ODD_TEXT, ODD_TEXT, ODD_TEXT)
+def test_no_name_from_outside_breaks_a_span_or_a_header(name: str, state: str, said: str) -> None:
+    """Half a character, a line break, ten thousand letters, a key: a collector reads what is written."""
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    observer = Observer(sampling=Sampling(ratio=1.0), hands_on=True)
+    notes = observer.begin("X.Y", {"traceparent": parent, "tracestate": state, "x-correlation-id": said})
+    facts = _UPSTREAM_FACTS | {"model": name, "response_model": name, "response_id": said}
+    with noting(notes), step(UPSTREAM, **facts) as upstream:
+        upstream.note(finish_reasons=(name,))
+        headers = trace_headers()
+    notes.facts |= {"asked": name}
+    notes.finish("OK")
+
+    written = spans_of(notes)
+
+    assert len(ScopeSpans.FromString(written).spans) == 2
+    assert KEY.encode() not in written
+    assert len(written) < 8000
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+
+
+async def test_spans_of_long_calls_that_wait_take_no_more_memory_than_is_said(collector: Collector) -> None:
+    """A caller chooses the state of his trace, and makes streams that top up again and again."""
+    counted = Counted()
+    observer = Observer(sampling=Sampling(ratio=1.0))
+    notes = observer.begin("X.Y", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "s" * 512})
+    with noting(notes):
+        for _ in range(100):
+            with step("reserve"):
+                pass
+    notes.finish("OK")
+    size = len(spans_of(notes))
+    async with open_collector(collector.url, None) as sender:
+        export = SpanExport(sender, counted, resource={})
+        for _ in range(MOST_WAITING):
+            export.take(notes)
+        await asyncio.sleep(0)
+        await export.drain()
+
+    assert counted.spans["sent"] <= 101 * MOST_BYTES / size
+    assert counted.spans["sent"] + counted.spans["full"] == 101 * MOST_WAITING
+
+
 async def test_traces_arrive(collector: Collector) -> None:
     """With the headers that the collector wants to see, and what the process says of itself."""
     counted = Counted()
@@ -126,6 +178,66 @@ async def test_traces_arrive(collector: Collector) -> None:
     assert len(collector.spans) == 900
     assert collector.resources[0] == {"service.name": "tollhouse"}
     assert collector.headers[0]["content-type"] == "application/x-protobuf"
+
+
+async def test_spans_that_a_collector_takes_only_in_part_are_counted_as_dropped(collector: Collector) -> None:
+    """It says 200, and that it did not want some of them."""
+    counted = Counted()
+    collector.rejected = 2
+    async with open_collector(collector.url, None) as sender:
+        export = SpanExport(sender, counted, resource={})
+        export.take(finished_call())
+        await export.drain()
+
+    assert counted.spans == {"sent": 1, "refused": 2, "unreachable": 0}
+
+
+@given(st.binary(max_size=60))
+@example(b"\x0a" + b"\xff" * 60_000)
+@example(b"\x0a\x02\x08" + b"\x80" * 60_000)
+@example(
+    ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=2**40)).SerializeToString()
+)
+def test_answer_of_a_collector_is_read_whatever_it_is(answer: bytes) -> None:
+    """A page of HTML, half a message, a number that does not end."""
+    rejected = rejected_spans(answer)
+
+    assert rejected >= 0
+    assert rejected == 2**40 or b"\x80\x80\x80\x80\x80\x20" not in answer
+
+
+HOSTILE_ANSWERS = {
+    "garbage": b"\x00\xff\xfe\r\n\r\n",
+    "no status": b"HTTP/1.1 abc OK\r\n\r\n",
+    "closes": b"",
+    "half a body": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
+    "wrong chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+    "wrong gzip": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nabcde",
+    "unknown encoding": b"HTTP/1.1 200 OK\r\ncontent-encoding: zstd\r\ncontent-length: 5\r\n\r\nabcde",
+    "huge header": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
+    "redirect": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+    "no place": b"HTTP/1.1 302 Found\r\nlocation: ::::\r\ncontent-length: 0\r\n\r\n",
+    "other protocol": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "early hints": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", HOSTILE_ANSWERS.values(), ids=HOSTILE_ANSWERS.keys())
+async def test_whatever_a_collector_answers_is_an_answer(answer: bytes) -> None:
+    """An exception would end the worker."""
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_collector(f"http://127.0.0.1:{port}", None) as sender:
+            said = await sender.send(b"spans")
+
+    assert said.status in {0, 200, 302}
+    assert said.status or said.fault
 
 
 @pytest.mark.parametrize("answer", [None, 503, 400])

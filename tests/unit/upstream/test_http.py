@@ -190,8 +190,8 @@ async def test_a_server_that_never_takes_the_connection_is_not_sent(transport: T
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
         answer(b"squeezed", "content-encoding: other"),
         answer(b"squeezed", "content-encoding: gzip"),
-        answer(gzip.compress(b"whole")[:-9], "content-encoding: gzip"),
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"whole")[:-9],
+        answer(gzip.compress(b"whole", mtime=0)[:-9], "content-encoding: gzip"),
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"whole", mtime=0)[:-9],
     ],
     ids=[
         *("nothing", "half a status", "half a body", "half a chunk", "no chunk", "no HTTP", "upgrade", "large head"),
@@ -236,7 +236,7 @@ async def test_a_reset_after_the_first_request_of_a_connection_is_broken(transpo
         b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"whole"),
         CHUNKED + b"2\r\nwh\r\n3;x=y\r\nole\r\n0\r\ntrailer: t\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\nwhole",
-        answer(gzip.compress(b"whole"), "content-encoding: gzip"),
+        answer(gzip.compress(b"whole", mtime=0), "content-encoding: gzip"),
         answer(zlib.compress(b"whole"), "Content-Encoding: Deflate"),
     ],
     ids=["length", "continue", "chunked", "until the end", "gzip", "deflate"],
@@ -279,7 +279,7 @@ async def test_pieces_come_as_they_are_sent(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [answer(b"x" * 100_001), answer(gzip.compress(b"x" * 100_001), "content-encoding: gzip")]
+    "said", [answer(b"x" * 100_001), answer(gzip.compress(b"x" * 100_001, mtime=0), "content-encoding: gzip")]
 )
 async def test_an_answer_has_a_size_that_it_may_not_pass(
     transport: Transport, said: bytes, monkeypatch: pytest.MonkeyPatch
@@ -309,7 +309,7 @@ async def test_an_answer_that_is_not_read_takes_its_connection_along(transport: 
         b"HTTP/1.1 200 OK\r\nx-a: ",
         b"HTTP/1.1 200 OK\r\n",
         CHUNKED + b"2\r\n{}\r\n0\r\nx-a: ",
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"{}"),
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"{}", mtime=0),
     ],
     ids=["header's value", "header's name", "trailer", "after gzip"],
 )

@@ -53,6 +53,27 @@ async def test_who_talks_slowly_is_not_silent_but_must_end_in_time(transport: Tr
             await ask(transport, server.url, timeout_seconds=0.2)
 
 
+async def test_each_exchange_of_a_connection_has_its_own_time(transport: Transport) -> None:
+    """The timer of a short exchange does not end the next one early, that of a long one does not let it go on."""
+
+    async def script(wire: Wire) -> None:
+        for _ in range(2):
+            await wire.request()
+            await wire.say(answer(b"soon"))
+        await wire.request()
+        await asyncio.sleep(0.2)
+        await wire.say(answer(b"late"))
+        await wire.request()
+        await wire.reader.read()
+
+    async with serving(script) as server:
+        assert await ask(transport, server.url, timeout_seconds=5.0) == b"soon"
+        assert await ask(transport, server.url, timeout_seconds=0.1) == b"soon"
+        assert await ask(transport, server.url, timeout_seconds=5.0) == b"late"
+        with pytest.raises(Broken, match=r"within 0\.3 s"):
+            await ask(transport, server.url, timeout_seconds=0.3)
+
+
 async def test_a_reader_who_takes_his_time_is_no_silence(transport: Transport) -> None:
     """The server waits for a slow client; that must not break the stream."""
     body = b"x" * 4_000_000

@@ -50,6 +50,8 @@ class Mapper:
 
     def __init__(self) -> None:
         self._shapes: dict[str, Shape] = {}
+        self.extras_read = 0
+        """How many members of `extra` were rendered: where there was none, every name is a field's own."""
 
     def to_message(self, body: dict[str, Any], message_type: type[M]) -> M:
         """Return `body` as a message; raise ValueError when it is no JSON object or nested deeper than 100 levels."""
@@ -71,6 +73,12 @@ class Mapper:
             put_back(body, exact_values)
         return body
 
+    def to_canonical_json(self, message: Message) -> dict[str, Any]:
+        """Do as `to_json`, with known members of `extra` under their lowerCamel names: see `canonical`."""
+        before = self.extras_read
+        body = self.to_json(message)
+        return body if self.extras_read == before else self.canonical(body, type(message))
+
     def canonical(self, body: dict[str, Any], message_type: type[Message]) -> dict[str, Any]:
         """Return `body` with known members under their lowerCamel names; raise ValueError where both spellings occur.
 
@@ -83,8 +91,8 @@ class Mapper:
         """Return the table of a message type, compiled on first use."""
         shape = self._shapes.get(descriptor.full_name)
         if shape is None:
-            shape = self._shapes[descriptor.full_name] = Shape()
-            shape.compile(descriptor, self)
+            shape = self._shapes[descriptor.full_name] = Shape(self)
+            shape.compile(descriptor)
         return shape
 
     def _to_message_with_exact_values(self, body: dict[str, Any], message_type: type[M]) -> M:
@@ -102,20 +110,21 @@ class Mapper:
 class Shape:
     """The table of one message type. Message types may contain themselves, so it is made first and compiled then."""
 
-    __slots__ = ("_children", "_names", "_renders", "_stores")
+    __slots__ = ("_children", "_mapper", "_names", "_renders", "_stores")
 
-    def __init__(self) -> None:
+    def __init__(self, mapper: Mapper) -> None:
+        self._mapper = mapper
         self._stores: dict[str, Store] = {}
         self._renders: dict[int, tuple[str, Render]] = {}
         self._names: dict[str, str] = {}
         self._children: dict[str, Callable[[Any], Any]] = {}
 
-    def compile(self, descriptor: Any, mapper: Mapper) -> None:
+    def compile(self, descriptor: Any) -> None:
         """Fill the table from the descriptor's mirrored fields."""
         for field in descriptor.fields:
             if field.number >= EXTRA:
                 continue
-            self._stores[field.json_name], render = self._rule(field, mapper)
+            self._stores[field.json_name], render = self._rule(field)
             self._renders[field.number] = (field.json_name, render)
             self._names[field.name] = field.json_name
 
@@ -139,6 +148,7 @@ class Shape:
                 name, render = renders[number]
                 body[name] = render(value)
             elif number == EXTRA:
+                self._mapper.extras_read += 1
                 add_extra(body, value)
         return body
 
@@ -156,7 +166,7 @@ class Shape:
             renamed[known] = child(value) if child else value
         return renamed
 
-    def _rule(self, field: Any, mapper: Mapper) -> Rule:
+    def _rule(self, field: Any) -> Rule:
         kind: Any = field.message_type
         if kind is None:
             if field.is_repeated:
@@ -166,9 +176,9 @@ class Shape:
         if free_form is not None:
             return free_form(field)
         if kind.GetOptions().map_entry:
-            return self._map_rule(field, mapper.shape(kind.fields_by_name["value"].message_type))
+            return self._map_rule(field, self._mapper.shape(kind.fields_by_name["value"].message_type))
         rule = self._list_rule if field.is_repeated else self._message_rule
-        return rule(field, mapper.shape(kind))
+        return rule(field, self._mapper.shape(kind))
 
     def _message_rule(self, field: Any, shape: Shape) -> Rule:
         name = field.name

@@ -16,8 +16,8 @@ from tollhouse.v1.generation_pb2 import (
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
-from tollhouse_server.api.outcomes import outcome_message
-from tollhouse_server.api.routing_messages import asked_routing
+from tollhouse_server.api.outcomes import write_outcome
+from tollhouse_server.api.routing_messages import SAYS_NOTHING, asked_routing
 from tollhouse_server.chargeback.label_bounds import LabelBounds
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.generation.calls import Answer, GenerationCall
@@ -79,11 +79,11 @@ class GenerationService:
 
     def _response(self, answer: Answer, response: type[Response]) -> Response:
         message: Any = self._mapper.to_message(answer.body, response)
-        message.outcome.CopyFrom(outcome_message(answer.outcome))
+        write_outcome(message.outcome, answer.outcome)
         return cast(Response, message)
 
     async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
-        routing = asked_routing(request.routing)
+        routing = asked_routing(request.routing) if request.HasField("routing") else SAYS_NOTHING
         scope = await self._scope(request, call)
         bound = self._labels.bound(tenant=scope.tenant_id, project=scope.project_id, credential=scope.credential_id)
         free = {name: value for name, value in getattr(request, "labels", {}).items() if name not in bound}
@@ -111,7 +111,7 @@ class GenerationService:
     def _body(self, request: Message) -> dict[str, Any]:
         """Return the REST body; known fields that arrived in `extra` under Google's other spelling are put right."""
         try:
-            return self._mapper.canonical(self._mapper.to_json(request), type(request))
+            return self._mapper.to_canonical_json(request)
         except ValueError as error:
             raise invalid("extra", str(error)) from None
 

@@ -8,7 +8,6 @@ from tollhouse.v1 import devices_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.device_messages import outcome_message, sealed_receipt, sums_of, use_message
-from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.devices.booking import OnDeviceBooks
 from tollhouse_server.devices.terms import Outcome, Sealed, Verdict
@@ -27,7 +26,7 @@ class OnDeviceService:
     async def report_on_device_usage(
         self, request: pb.ReportOnDeviceUsageRequest, call: Call
     ) -> pb.ReportOnDeviceUsageResponse:
-        project = ProjectName.parse(request.parent or own_scope(call.principal), "parent")
+        project = ProjectName.parse(request.parent or call.principal.home, "parent")
         reported = [self._labelled(sealed_receipt(one), project, call) for one in request.receipts]
         outcomes = await self._books.take(project, reported, dry_run=request.validate_only)
         _tell(outcomes, project, call)

@@ -7,7 +7,6 @@ from tollhouse.admin.v1 import operations_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.operations_messages import platform_message, result_message, scope_message
-from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.values import timestamp
 from tollhouse_server.names import PLATFORM, TenantName, parse_scope
 from tollhouse_server.operations.counters import server_version
@@ -43,7 +42,7 @@ class OperationsService:
         return pb.Session(
             principal=principal.name,
             tenant=PLATFORM if is_of_platform else str(TenantName(principal.tenant_id)),
-            project=own_scope(principal) if principal.project_id is not None else "",
+            project=principal.home if principal.project_id is not None else "",
             permissions=sorted(principal.permissions or ()),
             version=server_version(),
             read_time=timestamp(datetime.now(UTC)),

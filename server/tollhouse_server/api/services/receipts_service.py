@@ -8,7 +8,6 @@ from uuid import UUID
 from tollhouse.v1 import receipts_pb2 as pb
 
 from tollhouse_server.api.call import Call
-from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.database.engine import Database
 from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.identity.principal import Principal
@@ -96,7 +95,7 @@ def _receipt(document: str, proof: Proof) -> pb.CallReceipt:
 
 
 def _scope(request: pb.GetCallReceiptRequest | pb.SignReceiptsRequest, call: Call) -> Scope:
-    return parse_scope(request.parent or own_scope(call.principal), "parent")
+    return parse_scope(request.parent or call.principal.home, "parent")
 
 
 def _own_tenant(principal: Principal) -> str:

@@ -105,7 +105,7 @@ class RouteService:
 
     def _body(self, request: pb.GenerateContentRequest) -> dict[str, Any]:
         try:
-            return self._mapper.canonical(self._mapper.to_json(request), type(request))
+            return self._mapper.to_canonical_json(request)
         except ValueError as error:
             raise invalid("call.extra", str(error)) from None
 

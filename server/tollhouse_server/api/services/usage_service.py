@@ -12,7 +12,6 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.device_messages import use_message
 from tollhouse_server.api.outcomes import line_message, usage_message
 from tollhouse_server.api.pages import PageTokens
-from tollhouse_server.api.permissions import own_scope
 from tollhouse_server.api.usage_requests import RecordsPage, period_of, require_scope
 from tollhouse_server.api.values import limit_unit, money, selected, timestamp
 from tollhouse_server.database.engine import Database
@@ -111,7 +110,7 @@ def _scope(
     request: pb.GetUsageSummaryRequest | pb.ListLimitsRequest | pb.ListUsageRecordsRequest | pb.GetReceiptRequest,
     call: Call,
 ) -> Scope:
-    return parse_scope(request.parent or own_scope(call.principal), "parent")
+    return parse_scope(request.parent or call.principal.home, "parent")
 
 
 def _uuid(text: str) -> UUID:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from tollhouse_server.api.chain import Arrival, CallFailed, Chain, Method
-from tollhouse_server.api.transports.tls import Certificates, Holders, TlsFiles
+from tollhouse_server.api.transports.tls import Certificates, Holders, files_of
 from tollhouse_server.background import Background
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
@@ -160,14 +160,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
 
 
 def _certificates(settings: Settings, metrics: Metrics | None) -> Certificates | None:
-    if settings.tls_certificate_file is None or settings.tls_private_key_file is None:
-        return None
-    files = TlsFiles(
-        certificate=settings.tls_certificate_file,
-        private_key=settings.tls_private_key_file,
-        client_authorities=settings.tls_client_ca_file,
-    )
-    return Certificates(files, metrics)
+    files = files_of(settings)
+    return None if files is None else Certificates(files, metrics)
 
 
 def _grpc_status(status: status_pb2.Status, arrival: Arrival) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
@@ -20,6 +20,7 @@ from cryptography.x509 import InvalidVersion, load_pem_x509_certificate, load_pe
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
 from tollhouse_server.identity.remembered import Remembered
+from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +28,9 @@ _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 5.0
 _MAX_HOLDERS: Final = 10_000
 _SPIFFE: Final = "spiffe://"
+
+Parts: TypeAlias = tuple[bytes, bytes, bytes | None]
+"""In PEM: the certificate with those above it, its key, and who vouches for clients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +42,22 @@ class TlsFiles:
     client_authorities: Path | None
 
 
+def files_of(settings: Settings) -> TlsFiles | None:
+    """Return the files that the settings name; None where there is no TLS."""
+    if settings.tls_certificate_file is None or settings.tls_private_key_file is None:
+        return None
+    return TlsFiles(
+        certificate=settings.tls_certificate_file,
+        private_key=settings.tls_private_key_file,
+        client_authorities=settings.tls_client_ca_file,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Content:
     """What the files hold, which is known to fit together, and when the certificate expires."""
 
-    parts: tuple[bytes, bytes, bytes | None]
+    parts: Parts
     expires_at: datetime
 
     def configuration(self) -> Any:
@@ -53,20 +68,24 @@ class _Content:
 class Certificates:
     """Keeps what the files held when they were last good."""
 
-    def __init__(self, files: TlsFiles, metrics: Metrics | None) -> None:
-        """Read the files.
+    def __init__(
+        self, files: TlsFiles, metrics: Metrics | None, *, tell: Callable[[Parts], None] | None = None
+    ) -> None:
+        """Read the files, and `tell` who wants to know what is in force, now and after each change.
 
         Raises:
             InvalidRequest: they cannot be used; the server must not start without them.
         """
         self._files = files
         self._metrics = metrics
+        self._tell = tell or (lambda _: None)
         try:
             self._parts = _read(files)
             self._current = _checked(self._parts)
         except (OSError, ValueError) as error:
             violation = FieldViolation(path="TOLLHOUSE_TLS_CERTIFICATE_FILE", description=f"cannot be used: {error}")
             raise InvalidRequest(violations=(violation,)) from None
+        self._tell(self._parts)
 
     def credentials(self, *, requires_client: bool) -> grpc.ServerCredentials:
         """Return credentials for a port, which follow the files; with `requires_client` only for whom they vouch."""
@@ -99,6 +118,7 @@ class Certificates:
             if parts != self._parts:
                 self._parts = parts
                 self._current = _checked(parts)
+                self._tell(parts)
                 self._count("loaded")
                 _log.info("tls_certificate_loaded", expires_at=self._current.expires_at.isoformat())
         except ValueError as error:
@@ -118,12 +138,12 @@ class Certificates:
             self._metrics.certificate_seen(expires_in_seconds=left.total_seconds())
 
 
-def _read(files: TlsFiles) -> tuple[bytes, bytes, bytes | None]:
+def _read(files: TlsFiles) -> Parts:
     authorities = files.client_authorities.read_bytes() if files.client_authorities is not None else None
     return files.certificate.read_bytes(), files.private_key.read_bytes(), authorities
 
 
-def _checked(parts: tuple[bytes, bytes, bytes | None]) -> _Content:
+def _checked(parts: Parts) -> _Content:
     """Return content that gRPC can use.
 
     Raises:

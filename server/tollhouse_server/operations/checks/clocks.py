@@ -40,7 +40,12 @@ async def google(surroundings: Surroundings) -> Finding:
         return skipped(f"{url} is not reached from here directly ({type(error).__name__})")
     if said is None:
         return skipped(f"{url} does not say what time it is")
-    apart = abs((parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
+    try:
+        theirs = parsedate_to_datetime(said)
+    except ValueError:
+        return skipped(f"{url} says what time it is in words that nobody knows")
+    # One without a zone is what `-0000` gives: UTC, as all dates of HTTP.
+    apart = abs(((theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
     return _judged(apart, f"the clock of {url} and ours", slack_seconds=_HTTP_SECONDS)
 
 

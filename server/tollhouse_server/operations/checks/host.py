@@ -60,11 +60,15 @@ async def certificate(surroundings: Surroundings) -> Finding:
     except (OSError, ValueError) as error:
         return failure(f"{file} cannot be read ({type(error).__name__})", f"See it: openssl x509 -in {file} -text")
     first = min(chain, key=lambda one: one.not_valid_after_utc)
-    left = (first.not_valid_after_utc - datetime.now(UTC)).total_seconds()
+    now = datetime.now(UTC)
+    left = (first.not_valid_after_utc - now).total_seconds()
     until = f"{first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     advice = f"Write a new one into {file}; it is taken within seconds, without a restart"
     if left <= 0:
         return failure(f"expired at {until}", advice)
+    last = max(one.not_valid_before_utc for one in chain)
+    if last > now:
+        return failure(f"valid only from {last:%Y-%m-%d %H:%M} UTC on", f"See the clock: timedatectl status. {advice}")
     seen = f"valid until {until}, for another {duration_text(left)}"
     return warning(seen, advice) if left < _EXPIRY_SECONDS else fine(seen)
 

@@ -48,6 +48,23 @@ async def reachable(surroundings: Surroundings) -> Finding:
     return fine(seen)
 
 
+async def writable(surroundings: Surroundings) -> Finding:
+    """See that PostgreSQL takes writes: without them no call is admitted, and everything else looks well."""
+    async with surroundings.database.single_query() as session:
+        found = await store.writes(session)
+    if found.is_replica:
+        return failure(
+            "PostgreSQL is a replica, which takes no writes: no call is admitted",
+            "Name the primary in TOLLHOUSE_POSTGRES_DSN, or make this one it: SELECT pg_promote()",
+        )
+    if found.is_read_only:
+        return failure(
+            "PostgreSQL is set to be read only: no call is admitted",
+            "See who set it, and whether its disk is full: SELECT * FROM pg_db_role_setting; df -h",
+        )
+    return fine("takes writes")
+
+
 async def connections(surroundings: Surroundings) -> Finding:
     """See whether PostgreSQL has connections to give."""
     async with surroundings.database.single_query() as session:
@@ -107,10 +124,14 @@ async def replication(surroundings: Surroundings) -> Finding:
 async def migrations(surroundings: Surroundings) -> Finding:
     """See that the schema is what this version of the server wants."""
     async with surroundings.database.single_query() as session:
-        found = await store.revision(session)
+        noted = await store.revisions(session)
     wanted = _newest_migration()
-    if found is None:
+    if noted is None:
         return warning("this server may not read which migration the schema is at", f"Run once: {_MIGRATE}")
+    if len(noted) != 1:
+        seen = f"at {' and '.join(noted)} at once" if noted else "at no migration: an empty database, or half of one"
+        return failure(seen, f"See that it is the right database, restored whole; then run: {_MIGRATE}")
+    found = noted[0]
     if found == wanted:
         return fine(f"at {found}, the newest")
     if found > wanted:

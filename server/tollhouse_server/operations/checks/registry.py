@@ -13,6 +13,7 @@ _NETWORK = "See whether this host reaches the upstream: curl -I URL"
 
 CHECKS = (
     Check(name="postgres.reachable", look=postgres.reachable, advice=_DATABASE),
+    Check(name="postgres.writable", look=postgres.writable, advice=_DATABASE, needs=_POSTGRES_UP),
     Check(name="postgres.connections", look=postgres.connections, advice=_DATABASE, needs=_POSTGRES_UP),
     Check(name="postgres.role", look=postgres.role, advice=_DATABASE, needs=_POSTGRES_UP),
     Check(name="postgres.row-security", look=postgres.row_security, advice=_DATABASE, needs=_POSTGRES_UP),

@@ -35,7 +35,7 @@ class Scrape:
             if self._read is None:
                 try:
                     self._read = await asyncio.to_thread(_parsed, await self._body())
-                except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+                except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, OSError) as error:
                     self._read = NoMetrics(f"{type(error).__name__}")
         if isinstance(self._read, NoMetrics):
             raise self._read

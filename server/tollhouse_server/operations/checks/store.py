@@ -57,7 +57,14 @@ FROM delivery
 
 _LAST_SUCCESS: Final = "SELECT max(hour) AS hour FROM key_use WHERE account_id = :account_id AND calls > 0"
 
-_MAY_READ_REVISION: Final = "SELECT has_table_privilege(current_user, 'alembic_version', 'SELECT') AS may"
+# Null where there is no such table.
+_MAY_READ_REVISION: Final = (
+    "SELECT has_table_privilege(current_user, to_regclass('alembic_version')::oid, 'SELECT') AS may"
+)
+
+_WRITES: Final = """
+SELECT pg_is_in_recovery() AS is_replica, current_setting('default_transaction_read_only')::boolean AS is_read_only
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +120,19 @@ async def missing_partitions(session: AsyncSession) -> list[str]:
     return [row.name for row in await run_sql(session, _AHEAD)]
 
 
-async def revision(session: AsyncSession) -> str | None:
-    """Return which migration the schema is at; None where we may not know."""
-    if not (await run_sql(session, _MAY_READ_REVISION)).scalar_one():
+async def revisions(session: AsyncSession) -> list[str] | None:
+    """Return which migration the schema is at: none before the first, None where we may not know."""
+    may = (await run_sql(session, _MAY_READ_REVISION)).scalar_one()
+    if may is None:
+        return []
+    if not may:
         return None
-    return str((await run_sql(session, "SELECT version_num FROM alembic_version")).scalar_one())
+    return [row.version_num for row in await run_sql(session, "SELECT version_num FROM alembic_version")]
+
+
+async def writes(session: AsyncSession) -> Row[Any]:
+    """Return whether this is a replica, and whether it is set to take no writes."""
+    return (await run_sql(session, _WRITES)).one()
 
 
 async def delivery_counts(session: AsyncSession) -> Row[Any]:

@@ -1,5 +1,6 @@
 """Whether Vault is there, open, and lets this server's two roles in."""
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from tollhouse_server.vault.approle import is_wrapping_token
 from tollhouse_server.vault.client import VaultClient
 
 _TIMEOUT_SECONDS: Final = 2.0
+_MOST_BYTES: Final = 64 * 1024
 _SHORT_SECONDS: Final = 60.0
 
 _WRAPPED: Final = "its file holds a wrapping token, which is for the server alone"
@@ -26,13 +28,16 @@ _KEPT: Final = "keys in memory keep serving, nothing can be changed or restarted
 
 
 async def _health(surroundings: Surroundings) -> Any:
-    """Return what Vault says of itself, without a credential; raises aiohttp.ClientError or TimeoutError."""
+    """Return what Vault says of itself, without a credential; raises aiohttp.ClientError, TimeoutError, ValueError."""
     settings = surroundings.settings
     url = f"{(settings.vault_address or '').rstrip('/')}/v1/sys/health?standbyok=true&sealedcode=200&uninitcode=200"
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     # Whether its certificate is right, the roles see below: they give it secrets.
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, ssl=False) as answer:
-        return await answer.json(content_type=None)
+        found = json.loads(await answer.content.read(_MOST_BYTES))
+    if not isinstance(found, dict) or "sealed" not in found:
+        raise ValueError("this is no Vault")
+    return found
 
 
 async def reachable(surroundings: Surroundings) -> Finding:
