@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import asyncpg
 import psutil
 import pytest
 from tollhouse_server.database.roles import AS_CONTROL
+from tollhouse_server.ports import keep_free_port
 
 from tests.drivers.places import servers_place
 
@@ -138,15 +138,8 @@ class RunningStack:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Return ports that nobody listens on, and that nobody but those who are told them gets."""
+    return [keep_free_port() for _ in range(count)]
 
 
 def stack_environment(state_dir: Path, **settings: object) -> dict[str, str]:
