@@ -61,7 +61,8 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
         case "worker" if settings.transport == "envoy":
             from tollhouse_server.api.transports.envoy_process import become_envoy  # noqa: PLC0415
 
-            return become_envoy(settings, app="tollhouse_server.envoy_worker:app", ready_fd=options.ready_fd)
+            name, app = "tollhouse-server worker", "tollhouse_server.envoy_worker:app"
+            return become_envoy(settings, name=name, app=app, ready_fd=options.ready_fd)
         case "worker" | "housekeeper" as role:
             from tollhouse_server import processes  # noqa: PLC0415
 

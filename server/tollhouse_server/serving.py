@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from tollhouse_server.bootstrap import create_administrator_key, migrate, seed_catalogue
 from tollhouse_server.database.engine import Database
 from tollhouse_server.database.rows import run_sql
@@ -18,18 +20,22 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
+from tollhouse_server.transport_choice import chosen
 from tollhouse_server.wiring import outside
+
+_log = structlog.get_logger(__name__)
 
 
 async def serve(settings: Settings) -> None:
     """Supervise workers and housekeeper until SIGTERM.
 
     Raises:
-        PortInUse, StoreUnavailable, VaultUnavailable, VaultDenied, SecretMissing: found before anything is started.
+        EnvoyMissing, PortInUse, StoreUnavailable, VaultUnavailable, VaultDenied, SecretMissing: found before anything
+            is started.
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
-    served = settings.model_copy(update=claim_ports(settings))
+    served = with_transport(settings.model_copy(update=claim_ports(settings)))
     served = await outside.with_unwrapped_secret_ids(served)
     await _check_parts(served)
     with tempfile.TemporaryDirectory(prefix="tollhouse-metrics-") as directory:
@@ -72,6 +78,17 @@ def claim_ports(settings: Settings) -> dict[str, int]:
         ),
         **_mtls_port(settings),
     }
+
+
+def with_transport(settings: Settings) -> Settings:
+    """Return the settings with the transport that all workers are to have, and say in the log which it is.
+
+    Raises:
+        EnvoyMissing: it is to be Envoy, and that is not installed.
+    """
+    choice = chosen(settings.transport)
+    _log.info("transport_chosen", transport=choice.transport, why=choice.why)
+    return settings.model_copy(update={"transport": choice.transport})
 
 
 def _mtls_port(settings: Settings) -> dict[str, int]:

@@ -10,11 +10,11 @@ from tollhouse_server.errors import TollhouseError
 
 # What stops a server or its commands is read by the person at the terminal; no RPC can carry it.
 NEVER_ON_THE_WIRE = (
-    "tollhouse_server.api.transports.envoy_process",
     "tollhouse_server.embedded",
     "tollhouse_server.ports",
     "tollhouse_server.serving",
     "tollhouse_server.supervisor",
+    "tollhouse_server.transport_choice",
 )
 
 

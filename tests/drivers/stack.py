@@ -23,6 +23,7 @@ from tests.drivers.places import servers_place
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 60.0
+_TRANSPORT = os.environ.get("TOLLHOUSE_TESTS_TRANSPORT", "grpcio")
 _PORTS = ("GRPC", "METRICS", "SIMULATOR", "POSTGRES", "VAULT")
 
 
@@ -142,15 +143,21 @@ def free_ports(count: int) -> list[int]:
     return [keep_free_port() for _ in range(count)]
 
 
+def inherited() -> dict[str, str]:
+    """Return what a server may know of our own environment: none of its settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}
+
+
 def stack_environment(state_dir: Path, **settings: object) -> dict[str, str]:
     """Return the environment of a server on free ports; `settings` are TOLLHOUSE_ variables in lower case."""
     ports = {f"TOLLHOUSE_{name}_PORT": str(port) for name, port in zip(_PORTS, free_ports(len(_PORTS)), strict=True)}
     chosen = {f"TOLLHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}
     return {
-        **inherited,
+        **inherited(),
         "PYTHONPATH": os.pathsep.join(sys.path),
         "TOLLHOUSE_LOG_FORMAT": "json",
+        # One run of the suite is on one transport; the tests of transports themselves (integration/api) are on all.
+        "TOLLHOUSE_TRANSPORT": _TRANSPORT,
         **ports,
         "TOLLHOUSE_STATE_DIR": str(state_dir),
         **chosen,

@@ -28,7 +28,7 @@ from tollhouse_server.parent import say_ready
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 
-from tests.drivers.stack import free_ports
+from tests.drivers.stack import free_ports, inherited
 
 SERVICE = "tollhouse.v1.GenerationService"
 # Only what becomes Envoy: all else is loaded once it has become it.
@@ -36,7 +36,7 @@ _BECOME_ENVOY = f"""
 import sys
 from tollhouse_server.api.transports.envoy_process import become_envoy
 from tollhouse_server.settings import load_settings
-become_envoy(load_settings(), app="{__name__}:app", ready_fd=int(sys.argv[1]))
+become_envoy(load_settings(), name="envoy", app="{__name__}:app", ready_fd=int(sys.argv[1]))
 """
 _SERVE = f"""
 import sys, uvloop
@@ -215,7 +215,7 @@ def running(transport: str, *, count: int = 1, with_mtls: bool = False, **settin
 
 def _start(settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
     readable, writable = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TOLLHOUSE_LOG_LEVEL": "error", **settings}
+    environment = {**inherited(), "PYTHONPATH": os.pathsep.join(sys.path), "TOLLHOUSE_LOG_LEVEL": "error", **settings}
     with os.fdopen(readable, "rb") as pipe:
         program = _BECOME_ENVOY if settings["TOLLHOUSE_TRANSPORT"] == "envoy" else _SERVE
         command = [sys.executable, "-c", program, str(writable)]

@@ -16,6 +16,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 from tests.drivers.authority import Authority, Identity
 from tests.drivers.callers import prompt, reason_of, text_of
 from tests.drivers.transport_server import Running, running
+from tests.drivers.transports import TRANSPORTS
 
 KEY = (("authorization", "Bearer any"),)
 OWN = [("grpc.use_local_subchannel_pool", 1)]
@@ -83,7 +84,7 @@ def pid_answers(target: str) -> str:
         return text_of(GenerationServiceStub(channel).GenerateContent(prompt("Hello"), metadata=KEY, timeout=5))
 
 
-@pytest.fixture(scope="module", params=["grpcio", "envoy"])
+@pytest.fixture(scope="module", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """Each transport in turn."""
     return str(request.param)

@@ -18,7 +18,7 @@ from tollhouse_server.embedded.stack import RunningStack, StackConfig, running_p
 from tollhouse_server.embedded.state_directory import StateDirectory, claimed
 from tollhouse_server.fork_server import ForkServer
 from tollhouse_server.routing.addresses import addresses_of
-from tollhouse_server.serving import claim_ports
+from tollhouse_server.serving import claim_ports, with_transport
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
@@ -36,12 +36,13 @@ async def run_embedded(settings: Settings) -> None:
     """Start everything, print where it is, serve until SIGTERM or Ctrl-C, stop everything.
 
     Raises:
-        TollhouseError: a port is in use, another Tollhouse holds the state directory, or a part did not start.
+        TollhouseError: a port is in use, another Tollhouse holds the state directory, a part did not start, or the
+            transport is to be Envoy, which is not installed.
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
     with claimed(settings.state_dir) as directory:
-        with_ports = settings.model_copy(update=claim_ports(settings))
+        with_ports = with_transport(settings.model_copy(update=claim_ports(settings)))
         _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
         async with _fork_server(directory) as forks, running_parts(_stack_config(settings), directory) as parts:
             served = with_ports.model_copy(update=_embedded_settings(settings, parts))
@@ -173,7 +174,7 @@ def _banner(settings: Settings, parts: RunningStack, keys: demo.DemoKeys, run_fi
     upstream = f"{parts.simulator.base_url} (simulator)" if parts.simulator else settings.gemini_base_url
     return f"""
 Tollhouse serves.
-  gRPC       {settings.bind_address}:{settings.grpc_port}   ({settings.workers} workers)
+  gRPC       {settings.bind_address}:{settings.grpc_port}   ({settings.workers} workers, {settings.transport})
   metrics    http://{settings.bind_address}:{settings.metrics_port}/metrics
   Gemini     {upstream}
   PostgreSQL {settings.bind_address}:{parts.postgres.port}

