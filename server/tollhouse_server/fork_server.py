@@ -21,6 +21,8 @@ from typing import Self
 
 from setproctitle import setproctitle
 
+from tollhouse_server.settings import environment_without_settings
+
 _LONGEST_MESSAGE, _LONGEST_STATUS = 2**17, 8
 _ANSWER_SECONDS = 60.0
 """How long it may take to load, and then to fork, at most."""
@@ -94,7 +96,7 @@ class ForkServer:
     """
 
     def __init__(self, metrics_environment: Mapping[str, str], *, log_path: Path | None = None) -> None:
-        self._environment = {**_inherited(), **metrics_environment}
+        self._environment = {**environment_without_settings(), **metrics_environment}
         self._log_path = log_path
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -274,8 +276,3 @@ def _arguments(*, role: str, environment: Mapping[str, str], ready_fd: int, pare
     os.environ.update(environment)
     setproctitle(f"tollhouse-server {role}")
     return role, "--ready-fd", str(ready_fd), "--parent-pid", str(parent_pid)
-
-
-def _inherited() -> dict[str, str]:
-    """Return what of our environment a child needs; settings come with each request alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TOLLHOUSE_", "GEMINI_"))}

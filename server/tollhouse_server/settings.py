@@ -339,6 +339,11 @@ def load_settings() -> Settings:
         raise InvalidRequest(violations=violations) from None
 
 
+def environment_without_settings() -> dict[str, str]:
+    """Return our environment without settings, for a process that is given them, and their secrets, another way."""
+    return {name: value for name, value in os.environ.items() if not name.startswith((_PREFIX, "GEMINI_"))}
+
+
 def unknown_variables(names: Iterable[str]) -> tuple[FieldViolation, ...]:
     """Name each `TOLLHOUSE_` variable that neither the server nor the command line reads."""
     known = {_PREFIX + name.upper() for name in Settings.model_fields} | _OTHERS

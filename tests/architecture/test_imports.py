@@ -4,8 +4,7 @@ import ast
 
 from tests.architecture.tree import SERVER, parsed, place, python_files
 
-# The fork server hands on to its children what is not a setting (PATH, proxies, certificates).
-# A process that becomes Envoy hands itself on what is for this process alone, with the rest.
+# A process that was forked, or that became Envoy, puts there what it was handed over.
 # The last reads the variable that is prometheus_client's own.
 READS_THE_ENVIRONMENT = {"settings.py", "fork_server.py", "envoy_process.py", "multiprocess.py"}
 

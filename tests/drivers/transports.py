@@ -5,7 +5,5 @@ from tollhouse_server.transport_choice import chosen
 
 _CHOICE = chosen("auto")
 
-TRANSPORTS = (
-    "grpcio",
-    pytest.param("envoy", marks=pytest.mark.skipif(_CHOICE.transport != "envoy", reason=_CHOICE.why)),
-)
+NEEDS_ENVOY = pytest.mark.skipif(_CHOICE.transport != "envoy", reason=_CHOICE.why)
+TRANSPORTS = ("grpcio", pytest.param("envoy", marks=NEEDS_ENVOY))

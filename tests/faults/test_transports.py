@@ -15,8 +15,9 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
 from tests.drivers.authority import Authority, Identity
 from tests.drivers.callers import prompt, reason_of, text_of
+from tests.drivers.places import servers_place
 from tests.drivers.transport_server import Running, running
-from tests.drivers.transports import TRANSPORTS
+from tests.drivers.transports import NEEDS_ENVOY, TRANSPORTS
 
 KEY = (("authorization", "Bearer any"),)
 OWN = [("grpc.use_local_subchannel_pool", 1)]
@@ -82,6 +83,36 @@ def pid_answers(target: str) -> str:
     """Call on a new connection."""
     with grpc.insecure_channel(target, options=OWN) as channel:
         return text_of(GenerationServiceStub(channel).GenerateContent(prompt("Hello"), metadata=KEY, timeout=5))
+
+
+@NEEDS_ENVOY
+def test_nobody_reads_secrets_in_the_environment_of_an_envoy() -> None:
+    """The kernel shows it, and `ps` does; the settings come another way."""
+    with running("envoy", postgres_dsn="postgresql://app:hidden@localhost/tollhouse") as [server]:
+        environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+
+    assert b"ENVOY_WORKER_PLACE=" in environment
+    assert b"hidden" not in environment and b"TOLLHOUSE_" not in environment
+
+
+@NEEDS_ENVOY
+def test_an_envoy_that_is_killed_leaves_no_key_to_the_next(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy of the private key is removed by the process that takes its place, and that one's when it ends."""
+    certificate, key = authority.server().write(tmp_path, "server")
+    with servers_place("envoy") as temporary:
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        with running("envoy", tls_certificate_file=certificate, tls_private_key_file=key) as [killed]:
+            [left] = temporary.iterdir()
+            killed.process.kill()
+            killed.process.wait()
+        with running("envoy", tls_certificate_file=certificate, tls_private_key_file=key) as [server]:
+            assert who(authority, server.port) == "key"
+            [own] = temporary.iterdir()
+        end = [*temporary.iterdir()]
+
+    assert left != own and end == []
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +23,14 @@ from tollhouse_server.api.transports.envoy_config import (
     configuration,
     control_socket,
 )
+from tollhouse_server.api.transports.envoy_place import make_place
 from tollhouse_server.api.transports.tls import Certificates, Parts, files_of
-from tollhouse_server.settings import Settings
+from tollhouse_server.settings import Settings, environment_without_settings
 from tollhouse_server.transport_choice import installed_envoy
 
 _PLACE: Final = "ENVOY_WORKER_PLACE"
 _READY_FD: Final = "ENVOY_WORKER_READY_FD"
+_SETTINGS_FD: Final = "ENVOY_WORKER_SETTINGS_FD"
 # What Envoy needs to find its Python, and nothing that it starts does.
 _FOR_PYTHON: Final = ("LD_PRELOAD", "PYTHONHOME", "PYTHONPATH")
 _ENDINGS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -37,16 +38,17 @@ _ASK_AGAIN_SECONDS: Final = 0.02
 
 
 def become_envoy(settings: Settings, *, name: str, app: str, ready_fd: int) -> NoReturn:
-    """Turn this process into an Envoy that serves `app`; its id, its parent and its environment stay.
+    """Turn this process into an Envoy that serves `app`; its id and its parent stay.
 
-    `name` is what lists of processes show before its arguments.
+    `name` is what lists of processes show before its arguments. The settings reach it by a descriptor: others may read
+    the environment that a program was started with.
 
     Raises:
         EnvoyMissing: the extra `envoy` or Python's own library is missing.
         InvalidRequest: the certificate's files cannot be used.
     """
     installed = installed_envoy()
-    place = Path(tempfile.mkdtemp(prefix="tollhouse-envoy-"))
+    place = make_place()
     try:
         files = files_of(settings)
         if files is not None:
@@ -56,7 +58,8 @@ def become_envoy(settings: Settings, *, name: str, app: str, ready_fd: int) -> N
             "PYTHONHOME": os.pathsep.join((sys.prefix, sys.exec_prefix)),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
-        environment = {**os.environ, **for_python, _PLACE: str(place), _READY_FD: str(ready_fd)}
+        for_us = {_PLACE: str(place), _READY_FD: str(ready_fd), _SETTINGS_FD: str(_in_memory(settings.environment()))}
+        environment = {**environment_without_settings(), **for_python, **for_us}
         # Inherited by every thread of Envoy: the one of ours that waits for them gets them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
         given = arguments(configuration(settings, module=installed.module, app=app, place=place))
@@ -64,6 +67,14 @@ def become_envoy(settings: Settings, *, name: str, app: str, ready_fd: int) -> N
     except BaseException:
         shutil.rmtree(place)
         raise
+
+
+def _in_memory(environment: Mapping[str, str]) -> int:
+    """Return a descriptor, open across exec, of a file in memory that holds it."""
+    descriptor = os.memfd_create("settings", flags=0)
+    with os.fdopen(descriptor, "w", closefd=False) as file:
+        json.dump(environment, file)
+    return descriptor
 
 
 class Envoy:
@@ -74,9 +85,12 @@ class Envoy:
 
     @classmethod
     def around_us(cls) -> tuple["Envoy", int]:
-        """Return it, and the descriptor to write to once calls are served; the environment is tidied up."""
+        """Return it, and the descriptor to write to once calls are served; the environment is what it was before."""
         for name in _FOR_PYTHON:
             os.environ.pop(name, None)
+        with os.fdopen(int(os.environ.pop(_SETTINGS_FD))) as file:
+            file.seek(0)
+            os.environ.update(json.load(file))
         return cls(Path(os.environ.pop(_PLACE))), int(os.environ.pop(_READY_FD))
 
     def put(self, parts: Parts) -> None:
