@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import time
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from tollhouse_server.api.transports.framing import Receive
@@ -28,6 +29,7 @@ class CallUnderWay:
 
     __slots__ = (
         "_is_over",
+        "_receive",
         "_task",
         "_timer",
         "began_at",
@@ -36,18 +38,22 @@ class CallUnderWay:
         "is_answered",
         "is_asked",
         "is_read",
-        "receive",
     )
 
     def __init__(self, receive: Receive) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it is called in a coroutine
+        self._receive = receive
         self._task = task
         self._timer: asyncio.TimerHandle | None = None
         self.began_at = time.monotonic()
-        self.receive = receive
         self.is_read = self.is_asked = self.has_begun = self.is_answered = self._is_over = False
         self.ending: Ending | None = None
+
+    def read(self) -> Awaitable[dict[str, Any]]:
+        """Read on. Who waits may be cancelled, but not what he waits for: pyvoy completes that all the same."""
+        asked = self._receive()
+        return asyncio.shield(asked) if isinstance(asked, asyncio.Future) else asked
 
     def end_at(self, deadline: float) -> None:
         """End it at its deadline, of `time.monotonic()`."""
@@ -69,7 +75,7 @@ class CallUnderWay:
     def ask_if_hung_up(self) -> None:
         """Ask Envoy, which answers a read past the end of a request at once, and for a caller who is gone with that."""
         self.is_asked = True
-        asked = self.receive()
+        asked = self._receive()
         # pyvoy's answer is a future, which somebody owns, and not a coroutine that a task would be needed for.
         if isinstance(asked, asyncio.Future):
             asked.add_done_callback(self._told)

@@ -128,11 +128,11 @@ class EnvoyServer:
                 *status_pairs(status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message="unknown grpc-encoding")),
                 known,
             ]
+        if arrival.deadline is not None:
+            call.end_at(arrival.deadline)
         if arrival.fault is None:
             await self._read(arrival, call)
         call.is_read = True
-        if arrival.deadline is not None:
-            call.end_at(arrival.deadline)
         try:
             await (self._stream if method.is_stream else self._unary)(method, arrival, call, send)
         except CallFailed as failed:
@@ -142,7 +142,7 @@ class EnvoyServer:
     async def _read(self, arrival: Arrival, call: CallUnderWay) -> None:
         encoding, limit_bytes = arrival.metadata.get("grpc-encoding", "identity"), self._settings.max_message_bytes
         try:
-            arrival.body = await only_message(call.receive, encoding=encoding, limit_bytes=limit_bytes)
+            arrival.body = await only_message(call.read, encoding=encoding, limit_bytes=limit_bytes)
         except TollhouseError as error:
             arrival.fault = error
 
@@ -158,7 +158,7 @@ class EnvoyServer:
             await _send_one_of_many(call, send, answer.SerializeToString())
 
     async def _serve_standard(self, scope: Scope, call: CallUnderWay, send: Send) -> Pairs:
-        requests = messages(call.receive, encoding="gzip", limit_bytes=self._settings.max_message_bytes)
+        requests = messages(call.read, encoding="gzip", limit_bytes=self._settings.max_message_bytes)
         # What is asked may come bit by bit; only what has come whole is asked whether it was given up.
         call.is_read = scope["path"] == "/grpc.health.v1.Health/Watch"
         async with aclosing(self._standard.answers(scope["path"], requests)) as answers:
