@@ -97,6 +97,8 @@ class Handlers:
                 raise invalid("", " ".join(rest))
             case "crash":
                 raise ZeroDivisionError
+            case "cancel":
+                raise asyncio.CancelledError
             case "ended":
                 return answer(" ".join(self.ended))
         return answer(text)

@@ -48,7 +48,8 @@ _OK: Final = (b"grpc-status", b"0")
 _FIELD_BYTES: Final = 32
 # For so long calls that come late hear that the server stops, before nobody can reach it.
 _NOTICE_SECONDS: Final = 0.5
-_SAID: Final = {
+_SAID: Final[Mapping[Ending | None, status_pb2.Status]] = {
+    None: status_pb2.Status(code=code_pb2.CANCELLED, message="The call was cancelled by the server."),
     Ending.DEADLINE: status_pb2.Status(code=code_pb2.DEADLINE_EXCEEDED, message="Deadline Exceeded"),
     Ending.DRAINED: status_pb2.Status(code=code_pb2.UNAVAILABLE, message="The server stops."),
 }
@@ -106,8 +107,8 @@ class EnvoyServer:
         except CallFailed as failed:
             ended = status_pairs(failed.status)
         except asyncio.CancelledError:
-            # Ours alone: nobody else cancels what Envoy has started.
-            if call.ending not in _SAID:
+            # Nobody cancels what Envoy has started: it was one of us, or something that the handler waited for.
+            if call.ending is Ending.HUNG_UP:
                 return
             ended = status_pairs(_SAID[call.ending])
         except Exception:  # noqa: BLE001 - nobody is above us but Envoy

@@ -88,6 +88,17 @@ def test_a_crash_says_nothing_of_itself(stub: GenerationServiceStub) -> None:
     assert "Zero" not in error.details()
 
 
+def test_a_handler_whose_work_was_cancelled_does_not_leave_its_caller_waiting(
+    stub: GenerationServiceStub, transport: str
+) -> None:
+    """By something of the server's own: the caller has neither hung up nor set a deadline."""
+    if transport == "grpcio":
+        pytest.skip("grpc's own server does")
+    error = refusal(lambda: stub.GenerateContent(prompt("cancel"), metadata=KEY, timeout=5))
+
+    assert error.code() is grpc.StatusCode.CANCELLED
+
+
 def test_a_stream_brings_its_messages_in_order_and_then_its_trailers(stub: GenerationServiceStub) -> None:
     """As many as there are."""
     call = stub.StreamGenerateContent(prompt("300 end -"), metadata=KEY)
