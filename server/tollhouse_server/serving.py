@@ -35,9 +35,11 @@ async def serve(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     stop_on_signals(stop)
-    served = with_transport(settings.model_copy(update=claim_ports(settings)))
+    choice = chosen(settings.transport)
+    served = settings.model_copy(update={**claim_ports(settings), "transport": choice.transport})
     served = await outside.with_unwrapped_secret_ids(served)
     await _check_parts(served)
+    _log.info("transport_chosen", transport=choice.transport, why=choice.why)
     with tempfile.TemporaryDirectory(prefix="tollhouse-metrics-") as directory:
         plan = ProcessPlan(
             workers=served.workers,
@@ -78,17 +80,6 @@ def claim_ports(settings: Settings) -> dict[str, int]:
         ),
         **_mtls_port(settings),
     }
-
-
-def with_transport(settings: Settings) -> Settings:
-    """Return the settings with the transport that all workers are to have, and say in the log which it is.
-
-    Raises:
-        EnvoyMissing: it is to be Envoy, and that is not installed.
-    """
-    choice = chosen(settings.transport)
-    _log.info("transport_chosen", transport=choice.transport, why=choice.why)
-    return settings.model_copy(update={"transport": choice.transport})
 
 
 def _mtls_port(settings: Settings) -> dict[str, int]:

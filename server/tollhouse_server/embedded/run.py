@@ -18,11 +18,12 @@ from tollhouse_server.embedded.stack import RunningStack, StackConfig, running_p
 from tollhouse_server.embedded.state_directory import StateDirectory, claimed
 from tollhouse_server.fork_server import ForkServer
 from tollhouse_server.routing.addresses import addresses_of
-from tollhouse_server.serving import claim_ports, with_transport
+from tollhouse_server.serving import claim_ports
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
+from tollhouse_server.transport_choice import chosen
 from tollhouse_server.wiring import outside
 
 RUN_FILE = "run.json"
@@ -42,7 +43,8 @@ async def run_embedded(settings: Settings) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     with claimed(settings.state_dir) as directory:
-        with_ports = with_transport(settings.model_copy(update=claim_ports(settings)))
+        transport = chosen(settings.transport).transport
+        with_ports = settings.model_copy(update={**claim_ports(settings), "transport": transport})
         _say("Starting PostgreSQL, OpenBao and the Gemini simulator ...")
         async with _fork_server(directory) as forks, running_parts(_stack_config(settings), directory) as parts:
             served = with_ports.model_copy(update=_embedded_settings(settings, parts))
