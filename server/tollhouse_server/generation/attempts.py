@@ -40,13 +40,20 @@ class Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._failed(error)
+        finally:
+            # Also where the note cannot be taken: what is held would be in flight for as long as this process lives.
+            await self.book()
+
+    def _failed(self, error: BaseException | None) -> None:
+        """Note what an error says of the outcome."""
         if isinstance(error, NotSent):
             self.settlement = NOT_SENT
         elif isinstance(error, Refused):
             self.refused(f"HTTP_{error.http_status}")
         elif isinstance(error, Broken):
             self.unknown(f"BROKEN:{error}"[:100])
-        await self.book()
 
     async def book(self) -> None:
         """Book how it ended, once; durable when this returns."""
