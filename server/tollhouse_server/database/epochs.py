@@ -55,14 +55,18 @@ async def lock(session: AsyncSession, topic: Topic) -> None:
 class EpochWatch:
     """Polls the epochs and runs a topic's reload when it moved; knows how old its own knowledge is."""
 
-    def __init__(self, database: Database, *, interval_seconds: float = 0.5) -> None:
+    def __init__(
+        self, database: Database, *, interval_seconds: float = 0.5, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._clock = clock
         self._interval_seconds = interval_seconds
         self._reloads: list[tuple[Topic, Reload]] = []
         self._step: Callable[[], Awaitable[float | None]] | None = None
         self._pause_seconds = interval_seconds
         self._seen: dict[Topic, int] = {}
         self._heard_at = float("-inf")
+        self._unanswered_since: float | None = None
         self._refreshing = asyncio.Lock()
         self._news = asyncio.Event()
 
@@ -85,7 +89,15 @@ class EpochWatch:
     @property
     def staleness_seconds(self) -> float:
         """Seconds since the database last confirmed what this process knows; infinite before the first time."""
-        return time.monotonic() - self._heard_at
+        return self._clock() - self._heard_at
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """Seconds for which the database has been asked in vain; 0 where it answered when it was asked last.
+
+        Other than staleness it does not grow while nobody asks, as at a start or while the process stands still.
+        """
+        return 0.0 if self._unanswered_since is None else self._clock() - self._unanswered_since
 
     async def refresh(self) -> None:
         """Read the epochs once and reload what moved.
@@ -98,10 +110,12 @@ class EpochWatch:
             await self._refresh()
 
     async def _refresh(self) -> None:
+        if self._unanswered_since is None:
+            self._unanswered_since = self._clock()
         self._pause_seconds = self._interval_seconds
         if self._step is not None and (due_in_seconds := await self._step()) is not None:
             self._pause_seconds = min(self._interval_seconds, due_in_seconds)
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         async with self._database.transaction() as session:
             rows = (await run_sql(session, "SELECT topic, value FROM epoch")).all()
         # A newer server's migration may have brought topics that this one keeps nothing of.
@@ -116,6 +130,7 @@ class EpochWatch:
         self._seen = epochs
         # The moment of asking, not of the answer: a change committed in between may not be in it.
         self._heard_at = asked_at
+        self._unanswered_since = None
         self._news.set()
         self._news = asyncio.Event()
 

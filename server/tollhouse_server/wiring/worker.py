@@ -306,7 +306,7 @@ async def _gauges(metrics: Metrics, knowledge: Knowledge, ledger: LedgerParts) -
         state = knowledge.keys.state
         metrics.queued_works(ledger.tick.queued)
         metrics.vault_seen(up=state.vault_reachable)
-        metrics.database_seen(up=knowledge.watch.staleness_seconds < _GAUGE_SECONDS)
+        metrics.database_seen(up=knowledge.watch.unanswered_seconds < _GAUGE_SECONDS)
         metrics.epoch_staleness(knowledge.watch.staleness_seconds)
         metrics.upstream_keys(state="held", count=state.held_keys)
         metrics.upstream_keys(state="unreadable", count=state.unreadable_keys)
