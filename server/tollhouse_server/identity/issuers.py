@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from tollhouse_server.errors import IdentityProviderUnavailable
+from tollhouse_server.http_bodies import body_of
 from tollhouse_server.identity.signatures import PublicKey, public_keys
 
 _log = structlog.get_logger(__name__)
@@ -181,11 +182,9 @@ async def _read(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
         async with session.get(url, allow_redirects=False, headers={"accept": "application/json"}) as response:
             if response.status != 200:
                 raise _IssuerError(f"it answered {response.status}")
-            body = bytearray()
-            async for chunk in response.content.iter_chunked(16 * 1024):
-                body += chunk
-                if len(body) > _MAX_BYTES:
-                    raise _IssuerError(f"it answered with more than {_MAX_BYTES} bytes")
+            body = await body_of(response, most_bytes=_MAX_BYTES + 1)
+        if len(body) > _MAX_BYTES:
+            raise _IssuerError(f"it answered with more than {_MAX_BYTES} bytes")
         document = orjson.loads(body)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise _IssuerError(type(error).__name__) from error

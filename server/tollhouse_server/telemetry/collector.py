@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tollhouse_server.errors import FieldViolation, InvalidRequest
+from tollhouse_server.http_bodies import body_of
 from tollhouse_server.telemetry.otlp import rejected_spans
 from tollhouse_server.telemetry.tracing import Answer
 
@@ -29,7 +30,7 @@ class HttpCollector:
         """Return what it says within ten seconds."""
         try:
             async with self._session.post(self._url, data=request, allow_redirects=False) as answer:
-                said = await answer.content.read(_MOST_ANSWER_BYTES)
+                said = await body_of(answer, most_bytes=_MOST_ANSWER_BYTES)
                 return Answer(answer.status, rejected=rejected_spans(said))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Its text may quote the address, which may hold a password.

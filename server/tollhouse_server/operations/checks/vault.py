@@ -7,6 +7,7 @@ from typing import Any, Final
 import aiohttp
 
 from tollhouse_server.errors import VaultDenied
+from tollhouse_server.http_bodies import body_of
 from tollhouse_server.operations.checks.terms import (
     Finding,
     Surroundings,
@@ -34,7 +35,7 @@ async def _health(surroundings: Surroundings) -> Any:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     # Whether its certificate is right, the roles see below: they give it secrets.
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, ssl=False) as answer:
-        found = json.loads(await answer.content.read(_MOST_BYTES))
+        found = json.loads(await body_of(answer, most_bytes=_MOST_BYTES))
     if not isinstance(found, dict) or "sealed" not in found:
         raise ValueError("this is no Vault")
     return found
