@@ -93,46 +93,50 @@ class Deliveries:
             row = await store.get_delivery(session, claim.name)
             schedule = await store.schedule_of(session, row)
         if fault := _hopeless(row):
-            await self._failed(claim, fault, for_good=True)
+            await self._failed(claim, fault, refused=row.refused, for_good=True)
             return False
         try:
             taken = await self._deliver(claim, row, schedule)
-            return await self._delivered(claim, taken)
+            return await self._delivered(claim, taken, refused_before=row.refused)
         except StoreUnavailable:
             raise
         except _OvertakenError:
             # Whoever has it now tells what becomes of it.
             _log.warning("delivery_overtaken", delivery=str(claim.name), attempt=claim.attempt)
         except TollhouseError as error:
-            await self._failed(claim, error.message())
+            await self._failed(claim, error.message(), refused=row.refused)
         except OSError as error:
             # Of a mail server its answer, of a directory what the system says.
-            await self._failed(claim, f"{type(error).__name__}: {error}")
+            await self._failed(claim, f"{type(error).__name__}: {error}", refused=row.refused)
         return False
 
-    async def _delivered(self, claim: Claim, taken: Taken) -> bool:
+    async def _delivered(self, claim: Claim, taken: Taken, *, refused_before: str) -> bool:
+        refused = self._told(refused_before, taken.refused)
         if taken.later:
             # It has been taken for the others; who is asked to come again later does so.
-            await self._failed(claim, taken.told, recipients_left=list(taken.later))
+            await self._failed(claim, taken.postponed, refused=refused, recipients_left=list(taken.later))
             return False
-        fault = self._told(taken.told)
-        await self._change(claim, state="DELIVERED", delivered_at=datetime.now(UTC), fault=fault, recipients_left=[])
-        if fault:
-            _log.warning("delivery_not_taken_for_all", delivery=str(claim.name), fault=fault)
+        ended = {"state": "DELIVERED", "delivered_at": datetime.now(UTC)}
+        await self._change(claim, **ended, fault=refused, refused=refused, recipients_left=[])
+        if refused:
+            _log.warning("delivery_not_taken_for_all", delivery=str(claim.name), fault=refused)
         _log.info("statement_delivered", delivery=str(claim.name))
         return True
 
-    async def _failed(self, claim: Claim, fault: str, *, for_good: bool = False, **values: object) -> None:
+    async def _failed(
+        self, claim: Claim, fault: str, *, refused: str, for_good: bool = False, **values: object
+    ) -> None:
         state = "FAILED" if for_good or claim.attempt >= MOST_ATTEMPTS else "PENDING"
         at = datetime.now(UTC) + pause_after(claim.attempt)
-        told = self._told(fault)
+        told = self._told(fault, refused)
         with suppress(_OvertakenError):
-            await self._change(claim, state=state, next_attempt_at=at, fault=told, **values)
+            await self._change(claim, state=state, next_attempt_at=at, fault=told, refused=refused, **values)
         _log.warning("delivery_failed", delivery=str(claim.name), attempts=claim.attempt, state=state, fault=told)
 
-    def _told(self, text: str) -> str:
+    def _told(self, *texts: str) -> str:
         """Return what others have said as it may be shown and stored: no secrets, no NUL, not too long."""
-        return self.ways.without_secrets(text).replace("\0", "")[:_FAULT_MOST]
+        said = "; ".join(text for text in texts if text)
+        return self.ways.without_secrets(said).replace("\0", "")[:_FAULT_MOST]
 
     async def _change(self, claim: Claim, **values: object) -> None:
         """Write to a delivery that is still the claimer's.

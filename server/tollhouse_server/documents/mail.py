@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -58,9 +58,10 @@ class MailServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """For whom an e-mail was not taken: in a text for people, empty where it was for all; `later` may have it later."""
+    """For whom an e-mail was not taken, in texts for people: for good, and for the time being (`later`)."""
 
-    told: str = ""
+    refused: str = ""
+    postponed: str = ""
     later: tuple[str, ...] = ()
 
 
@@ -104,12 +105,14 @@ def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -
             connection.quit()
     finally:
         connection.close()
-    return Taken(
-        told="; ".join(
-            f"not taken for {address}: {code} {said.decode(errors='replace')}"
-            for address, (code, said) in refused.items()
-        ),
-        later=tuple(address for address, (code, _) in refused.items() if 400 <= code < 500),
+    later = {address: answer for address, answer in refused.items() if 400 <= answer[0] < 500}
+    for_good = {address: answer for address, answer in refused.items() if address not in later}
+    return Taken(refused=_told(for_good), postponed=_told(later), later=tuple(later))
+
+
+def _told(refused: Mapping[str, tuple[int, bytes]]) -> str:
+    return "; ".join(
+        f"not taken for {address}: {code} {said.decode(errors='replace')}" for address, (code, said) in refused.items()
     )
 
 

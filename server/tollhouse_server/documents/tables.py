@@ -40,7 +40,7 @@ class DeliveryRow(_Kept, table=True):
     """One statement on one way. `sha256` is that of a sealed statement, empty for one of a month that is not closed.
 
     `hand_overs` is how often it was handed to a mail server without an answer; `recipients_left` are those for whom it
-    was to come again later, none of them means all of the schedule.
+    was to come again later, none of them means all of the schedule; `refused` tells of those who will never have it.
     """
 
     __tablename__ = "delivery"
@@ -55,6 +55,7 @@ class DeliveryRow(_Kept, table=True):
     attempts: int = 0
     hand_overs: int = 0
     recipients_left: list[str] = Field(default_factory=list, sa_type=ARRAY(Text))
+    refused: str = ""
     next_attempt_at: datetime | None = Field(default=None, sa_type=INSTANT, sa_column_kwargs=NOW)
     delivered_at: datetime | None = Field(default=None, sa_type=INSTANT)
     fault: str = ""

@@ -33,9 +33,9 @@ UPDATE delivery_schedule SET recipients = '{}', ended_at = coalesce(ended_at, cl
 WHERE tenant_id = :tenant
 """
 _FORGET_DELIVERIES: Final = """
-UPDATE delivery SET state = CASE state WHEN 'PENDING' THEN 'FAILED' ELSE state END, fault = '', recipients_left = '{}',
-    version = version + 1, updated_at = clock_timestamp()
-WHERE tenant_id = :tenant AND (state = 'PENDING' OR fault <> '')
+UPDATE delivery SET state = CASE state WHEN 'PENDING' THEN 'FAILED' ELSE state END,
+    fault = '', refused = '', recipients_left = '{}', version = version + 1, updated_at = clock_timestamp()
+WHERE tenant_id = :tenant AND (state = 'PENDING' OR fault <> '' OR refused <> '')
 """
 
 # In an order in which nothing refers to what is gone.

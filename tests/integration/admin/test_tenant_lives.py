@@ -139,8 +139,8 @@ async def test_a_purge_forgets_to_whom_statements_went(acme: Plane) -> None:
     await TenantPurges(acme.database, Keys()).purge_due()
 
     async with acme.database.transaction() as session:
-        left = "SELECT s.recipients, d.state, d.fault FROM delivery_schedule s JOIN delivery d USING (schedule_id)"
-        assert list(map(tuple, await run_sql(session, left))) == [([], "FAILED", "")]
+        left = "SELECT recipients, state, fault, refused FROM delivery_schedule JOIN delivery USING (schedule_id)"
+        assert list(map(tuple, await run_sql(session, left))) == [([], "FAILED", "", "")]
 
 
 _SCHEDULE = """
@@ -148,8 +148,8 @@ INSERT INTO delivery_schedule (tenant_id, schedule_id, formats, language, day, t
 VALUES ('acme', 'monthly', '{pdf}', 'en', 0, false, '{cfo@acme.example}', 'ann')
 """
 _DELIVERY = """
-INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way, fault)
-VALUES ('acme', 'dl-1', 'monthly', '2026-10', '', 'MAIL', 'no mailbox for cfo@acme.example')
+INSERT INTO delivery (tenant_id, delivery_id, schedule_id, month, sha256, way, fault, refused)
+VALUES ('acme', 'dl-1', 'monthly', '2026-10', '', 'MAIL', 'full', 'no mailbox for cfo@acme.example')
 """
 
 

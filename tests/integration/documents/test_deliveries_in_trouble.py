@@ -141,3 +141,29 @@ async def test_an_e_mail_goes_again_only_to_whom_the_server_wanted_it_later(
     assert len({message["Message-ID"] for message in handler.messages}) == 1
     (delivery,) = await listed(service)
     assert (delivery.state, delivery.fault) == (pb.Delivery.STATE_DELIVERED, "")
+
+
+async def test_who_was_refused_for_good_is_named_also_after_the_others_have_it(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer]
+) -> None:
+    """Somebody has to look for another address, however often the others had to be tried."""
+    handler, server = post
+    handler.later, handler.unknown = ["new@acme.example"], "gone@acme.example"
+    ways = Ways(mail=server)
+    service, deliveries = service_of(books, ways), Deliveries(books.database, ways)
+    recipients = ["gone@acme.example", "new@acme.example", CFO]
+    await service.create_delivery_schedule(schedule(to_folder=False, recipients=recipients), by(ROBOT))
+    await closed(books, chargeback)
+
+    faults = []
+    for later, refusal in ((["new@acme.example"], ""), ([], "451 full"), ([], "")):
+        handler.later, handler.refusal = later, refusal
+        await deliveries.deliver_due()
+        (delivery,) = await listed(service)
+        faults.append(delivery.fault)
+        await due_now(books)
+
+    gone = "not taken for gone@acme.example: 550 no such mailbox"
+    assert faults[0] == f"not taken for new@acme.example: 450 greylisted, try again later; {gone}"
+    assert "451" in faults[1] and faults[1].endswith(gone)
+    assert (delivery.state, faults[2], handler.recipients) == (pb.Delivery.STATE_DELIVERED, gone, ["new@acme.example"])

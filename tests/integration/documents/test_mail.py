@@ -145,8 +145,8 @@ def test_who_is_to_have_it_later_is_told_from_who_never_will() -> None:
         taken = sent(plain(post.port), CFO, "new@acme.example", "gone@acme.example")
 
     assert taken.later == ("new@acme.example",)
-    assert "not taken for new@acme.example: 450" in taken.told
-    assert "not taken for gone@acme.example: 550" in taken.told
+    assert taken.postponed.startswith("not taken for new@acme.example: 450")
+    assert taken.refused.startswith("not taken for gone@acme.example: 550")
 
 
 def test_a_server_may_look_at_a_message_for_longer_than_at_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
