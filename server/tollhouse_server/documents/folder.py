@@ -37,6 +37,8 @@ def write_files(folder: Path, place: Sequence[str], documents: Sequence[Document
             for one in place:
                 with suppress(FileExistsError):
                     os.mkdir(one, dir_fd=at)
+                # Also where it was there: who made it may have ended before he came to this.
+                os.fsync(at)
                 at = _entered(stack, one, os.O_NOFOLLOW, within=at)
             for document in documents:
                 _clear(at, document.file_name)

@@ -129,3 +129,22 @@ def test_a_directory_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
         write_files(gone, PLACE, [document()])
 
     assert not gone.exists()
+
+
+def test_what_is_written_is_there_after_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the directories that are made for it: each is kept in the one above, which is told to keep it."""
+    kept: list[int] = []
+    fsync = os.fsync
+
+    def keeping(descriptor: int) -> None:
+        fsync(descriptor)
+        kept.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", keeping)
+    place = tmp_path.joinpath(*PLACE)
+    place.parent.mkdir(parents=True)
+
+    write_files(tmp_path, PLACE, [document()])
+
+    above = [tmp_path.joinpath(*PLACE[:depth]) for depth in range(3)]
+    assert kept == [path.stat().st_ino for path in (*above, place / "statement.csv", place)]
