@@ -23,7 +23,7 @@ TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _LEFT: Final = f"{ENDED}-"
-"""Before the id of a process whose counts could not be added to those of others that have ended."""
+"""Before the inode of a file whose counts could not be added to those of others that have ended."""
 
 OwnReadings = Callable[[], Iterable[Reading]]
 """What the process that serves the metrics says itself."""
@@ -103,8 +103,9 @@ class Exposition:
             try:
                 add_up([archive, file.path], archive)
             except OSError:
-                # A full disk. It is read as it is until there is room; another process may get the id.
-                file.path.replace(file.path.with_name(f"{file.kind}_{_LEFT}{file.pid.removeprefix(_LEFT)}.db"))
+                # A full disk. It is read as it is until there is room, by a name that no other gets: another process,
+                # or one more after it, may have the id.
+                file.path.rename(file.path.with_name(f"{file.kind}_{_LEFT}{file.inode}.db"))
                 return
         file.path.unlink(missing_ok=True)
 

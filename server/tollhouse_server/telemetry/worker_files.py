@@ -137,9 +137,14 @@ def add_up(paths: Iterable[Path], total: Path) -> None:
                 sums[key] = sums.get(key, 0.0) + value
     entries = b"".join([entry(key, value) for key, value in sums.items()])
     draft = total.with_suffix(".draft")
-    # Written, not mapped: where the disk is full, a write fails, and to touch a mapped page ends the process.
-    draft.write_bytes(_HEAD.pack(_FIRST_ENTRY + len(entries)) + entries)
-    draft.replace(total)
+    try:
+        # Written, not mapped: where the disk is full, a write fails, and to touch a mapped page ends the process.
+        draft.write_bytes(_HEAD.pack(_FIRST_ENTRY + len(entries)) + entries)
+        draft.replace(total)
+    except OSError:
+        # Half of it takes the room that is wanted.
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def entry(key: str, value: float) -> bytes:

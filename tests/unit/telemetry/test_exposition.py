@@ -1,5 +1,6 @@
 """What the metrics port serves beside what processes count: readings, exemplars, processes; bounded whatever comes."""
 
+import errno
 import os
 import re
 import time
@@ -93,6 +94,28 @@ def test_what_the_supervisor_could_not_log_is_added_to_what_its_processes_could_
     assert f"\n{name} 12.0\n".encode() in both
     assert f"\n{name} 12.0\n".encode() in exposition.render()
     assert name in {one.declaration.name for one in ProcessReadings(dict, ["worker"])()}
+
+
+def test_two_processes_with_one_id_that_end_while_the_disk_is_full_keep_their_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may get the id of one whose file is left over."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    exposition, name = Exposition(tmp_path), observing.LOG_LINES_DROPPED.name
+    with monkeypatch.context() as patched:
+        patched.setattr("tollhouse_server.telemetry.exposition.add_up", full)
+        for failures in (4.0, 5.0, 6.0):
+            OwnFiles(tmp_path, 71)("counter", name, name, [], [], "x").inc(failures)
+            exposition.end(71)
+            exposition.end(72)
+        left = exposition.values_of(observing.LOG_LINES_DROPPED)
+    exposition.end(72)
+
+    assert left == exposition.values_of(observing.LOG_LINES_DROPPED) == {(): 15.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["counter_0.db"]
 
 
 def test_hostile_label_values_make_no_series() -> None:
