@@ -55,9 +55,8 @@ async def serve_metrics(
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     await runner.setup()
-    if runner.server is None:
-        raise AssertionError("a runner that is set up has a server")
     server = runner.server
+    assert server is not None  # noqa: S101 - it is set up
 
     def protocol() -> asyncio.BaseProtocol:
         # The oldest gives way: one that says nothing would keep its place for ever, and Prometheus connects again.
@@ -95,14 +94,14 @@ class _Renders:
 
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
-        self._running: dict[bool, asyncio.Task[bytes]] = {}
+        self._running: dict[bool, asyncio.Future[bytes]] = {}
 
     async def render(self, *, openmetrics: bool) -> bytes:
         running = self._running.get(openmetrics)
         if running is None or running.done():
             # Reading the files of every process takes milliseconds; the loop has other things to do.
-            work = asyncio.to_thread(partial(self._exposition.render, openmetrics=openmetrics))
-            running = self._running[openmetrics] = asyncio.create_task(work)
+            work = partial(self._exposition.render, openmetrics=openmetrics)
+            running = self._running[openmetrics] = asyncio.get_running_loop().run_in_executor(None, work)
         # Whoever hangs up does not take it from the others.
         return await asyncio.shield(running)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from tollhouse_server.supervisor import ProcessPlan, ProcessStartFailed, Supervi
 from tollhouse_server.telemetry.declarations import money
 from tollhouse_server.telemetry.exposition import Exposition
 from tollhouse_server.telemetry.readings import Reading, publish
+from tollhouse_server.telemetry.server import _Renders as Renders
 from tollhouse_server.telemetry.server import serve_metrics
 
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
@@ -114,6 +116,67 @@ async def test_scrapes_at_once_all_get_the_same(tmp_path: Path) -> None:
 
     assert len({answer.partition(b"\r\n\r\n")[2] for answer in answers}) == 1
     assert b'department="sales"} 2.5' in answers[0]
+
+
+class SlowExposition(Exposition):
+    """One that has begun when it says so, and ends when it is let."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.renders = 0
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        self.renders += 1
+        self.has_begun.set()
+        assert self.may_end.wait(20)
+        return super().render(openmetrics=openmetrics)
+
+
+async def test_scrapes_at_once_cost_one(tmp_path: Path) -> None:
+    """Also where he hangs up for whom it was begun."""
+    publish(tmp_path, [Reading(declaration=money.DEPARTMENT_COST, values={("acme", "sales"): 2.5})])
+    exposition = SlowExposition(tmp_path)
+    async with serve_metrics(0, exposition) as port:
+        _, first = await sent(port, _REQUEST)
+        await asyncio.to_thread(exposition.has_begun.wait, 20)
+        others = [await sent(port, _REQUEST) for _ in range(5)]
+        first.transport.abort()
+        # Answered after all that came before it was heard.
+        await asked(port, _REQUEST.replace(b"metrics", b"healthz"))
+        exposition.may_end.set()
+        async with asyncio.timeout(20):
+            answers = [await reader.read() for reader, _ in others]
+        for _, writer in others:
+            writer.close()
+
+    assert exposition.renders == 1
+    assert all(answer.endswith(b'department="sales"} 2.5\n') for answer in answers)
+
+
+async def test_who_asks_no_more_takes_it_from_nobody(tmp_path: Path) -> None:
+    """A page whose server is told to end the handlers of those who hang up goes on for the others."""
+    exposition = SlowExposition(tmp_path)
+    renders = Renders(exposition)
+    first, second = (asyncio.create_task(renders.render(openmetrics=False)) for _ in range(2))
+    await asyncio.to_thread(exposition.has_begun.wait, 20)
+
+    first.cancel()
+    await asyncio.wait([first])
+    exposition.may_end.set()
+
+    assert (await second, first.cancelled(), exposition.renders) == (b"", True, 1)
+
+
+async def test_a_scrape_that_fails_is_told_to_who_asked_and_ends_nothing(tmp_path: Path) -> None:
+    """The next one is another."""
+    async with served(tmp_path) as port:
+        tmp_path.rmdir()  # noqa: ASYNC240 - it takes no time
+        failed = await asked(port)
+        tmp_path.mkdir()  # noqa: ASYNC240
+
+        assert failed.startswith(b"HTTP/1.1 500")
+        assert (await asked(port)).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_a_process_that_cannot_be_started_ends_no_supervisor(
