@@ -26,6 +26,7 @@ class OwnFiles:
         self._directory = directory
         self._pid = pid
         self._files: dict[str, _File] = {}
+        self._roomless: dict[str, _Roomless] = {}
         self._lock = threading.Lock()
 
     def __call__(  # noqa: PLR0917 - as prometheus_client calls it
@@ -41,36 +42,52 @@ class OwnFiles:
     ) -> "FileValue":
         """Return a value, 0 if its file does not have it yet."""
         name = f"{kind}_{multiprocess_mode}" if multiprocess_mode else kind
+        key = mmap_key(metric, sample, list(label_names), list(label_values), meaning)
         with self._lock:
-            file = self._files.get(name)
-            if file is None:
-                path = self._directory / f"{name}_{self._pid}.db"
-                file = self._files[name] = _File(str(path))
-            key = mmap_key(metric, sample, list(label_names), list(label_values), meaning)
-            return file.value(key, self._lock)
+            roomless = self._roomless.setdefault(name, _Roomless(self._lock))
+            if name not in self._files:
+                try:
+                    self._files[name] = _File(str(self._directory / f"{name}_{self._pid}.db"), roomless)
+                except OSError:
+                    # The disk is full already: no reason not to start.
+                    return roomless.value(key)
+            return self._files[name].value(key, self._lock)
+
+
+class _Roomless(dict[str, "FileValue"]):
+    """The values of a file, by their keys, that are in memory alone."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def value(self, key: str) -> "FileValue":
+        """Return one of them, which is made if there is none."""
+        if key not in self:
+            self[key] = FileValue(memoryview(bytearray(_CELL_BYTES)).cast("d"), self._lock)
+        return self[key]
 
 
 class _File(MmapedDict):
     """A file whose room on the disk is taken before a page of it is touched.
 
     prometheus_client makes it longer without writing; on a full disk the kernel then ends the process (SIGBUS) at the
-    next new series. Here a series for which there is no room is counted in memory alone, until there is.
+    next new series. Here a series for which there is no room is counted in memory alone, until another one finds room.
     """
 
-    def __init__(self, filename: str) -> None:
-        self._roomless: dict[str, FileValue] = {}
+    def __init__(self, filename: str, roomless: _Roomless) -> None:
+        """Open it, and take in what has waited for it; raise OSError without room."""
+        self._roomless = roomless
         with Path(filename).open("ab", buffering=0) as file:
             if file.tell() == 0:
                 _lengthen(file.fileno(), 0, _FIRST_BYTES)
         super().__init__(filename)  # type: ignore[no-untyped-call]
+        self._take_in()
 
     def value(self, key: str, lock: threading.Lock) -> "FileValue":
         """Return the value of an entry, which is made if there is none."""
-        if key in self._roomless:
-            return self._roomless[key]
-        if key not in self._positions and not self._has_room(key):
-            self._roomless[key] = FileValue(memoryview(bytearray(_CELL_BYTES)).cast("d"), lock)
-            return self._roomless[key]
+        if key in self._roomless or (key not in self._positions and not self._has_room(key)):
+            return self._roomless.value(key)
         return FileValue(self._cell(key), lock)
 
     def _cell(self, key: str) -> "memoryview[float]":

@@ -11,11 +11,21 @@ import pytest
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 
 # A limit on the size of files stands for the full disk: what would be longer is refused at the same place.
-_WORKER = """
+_COUNTING = """
 import resource, sys
 from prometheus_client import CollectorRegistry
 from tollhouse_server.telemetry.metrics import Metrics
 
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def full(most_bytes):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+
+def free():
+    full(soft)
+
+if sys.argv[1].startswith("from the start"):
+    full(0)
 metrics = Metrics(CollectorRegistry())
 metrics.process_started(role="worker")
 
@@ -23,15 +33,25 @@ def count(rpcs):
     for number in rpcs:
         metrics.call_started(rpc=f"X.Y{number}")
         metrics.call_finished(rpc=f"X.Y{number}", code="OK", seconds=0.01)
+"""
 
+_WORKER = f"""
+{_COUNTING}
 count(range(5))
-soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+full(1 << 16)
 count(range(900))
 if sys.argv[1] == "freed":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    free()
     count(range(1000))
     count(range(1000))
+"""
+
+_STARTER = f"""
+{_COUNTING}
+count(range(5))
+if sys.argv[1] == "from the start, freed":
+    free()
+    count(range(10))
 """
 
 _SUPERVISOR = """
@@ -45,7 +65,8 @@ exposition = Exposition(Path(sys.argv[1]))
 
 def seen():
     calls = exposition.values_of(CALLS)
-    return [sum(calls.values()), max(calls.values()), len(exposition.values_of(PROCESSES))]
+    drafts = [name for name in os.listdir(sys.argv[1]) if name.endswith(".draft")]
+    return [sum(calls.values()), max(calls.values(), default=0), len(exposition.values_of(PROCESSES)), drafts]
 
 told = [seen()]
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -83,18 +104,36 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("room", "highest"), [("none", 2.0), ("freed", 4.0)])
-def test_process_outlives_a_full_disk_and_goes_on_counting(directory: Path, room: str, highest: float) -> None:
-    """What has a place is counted on; what found none is counted from when there is room, nothing of it lost."""
+def test_process_outlives_a_full_disk_and_goes_on_counting(directory: Path) -> None:
+    """What has a place is counted on; what has none is in memory alone."""
+    code, _, pid = run(_WORKER, "none", directory=directory)
+
+    ((before, *_), _) = supervised(directory, pid, pid)
+
+    assert (code, before[1]) == (0, 2.0)
+    assert 5 * 2 < before[0] < 5 * 2 + 895
+
+
+def test_nothing_is_lost_that_was_counted_while_the_disk_was_full(directory: Path) -> None:
+    """What found no place is told of with all that it has counted, when there is room."""
+    code, _, pid = run(_WORKER, "freed", directory=directory)
+
+    ((before, *_), _) = supervised(directory, pid, pid)
+
+    assert (code, before[1]) == (0, 4.0)
     # Of the first five all, of the others with those before there was room again.
-    all_calls = 5 * 4 + 895 * 3 + 100 * 2
-    code, _, pid = run(_WORKER, room, directory=directory)
+    assert before[0] == 5 * 4 + 895 * 3 + 100 * 2
+
+
+@pytest.mark.parametrize(("room", "seen"), [("none", (0, 0, 0)), ("freed", (10 + 5, 2, 1))])
+def test_a_process_starts_on_a_full_disk(directory: Path, room: str, seen: tuple[int, int, int]) -> None:
+    """Without a file at all it counts in memory, and has counted from its start when there is room."""
+    code, _, pid = run(_STARTER, f"from the start, {room}", directory=directory)
 
     ((before, *_), _) = supervised(directory, pid, pid)
 
     assert code == 0
-    assert before[1] == highest
-    assert before[0] == all_calls or room == "none"
+    assert tuple(before[:3]) == seen
 
 
 def test_counts_of_a_dead_process_stay_where_the_disk_is_full(directory: Path) -> None:
@@ -105,4 +144,5 @@ def test_counts_of_a_dead_process_stay_where_the_disk_is_full(directory: Path) -
 
     assert full[:2] == freed[:2] == before[:2]
     assert (before[2], freed[2]) == (1, 0)
+    assert full[3] == []
     assert files == ["counter_0.db", "histogram_0.db"]
