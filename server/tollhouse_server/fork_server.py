@@ -97,7 +97,7 @@ class ForkServer:
 
     def __init__(self, metrics_environment: Mapping[str, str], *, log_path: Path | None = None) -> None:
         self._environment = {**environment_without_settings(), **metrics_environment}
-        self._log_path = log_path
+        self.log_path = log_path
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._asking = asyncio.Lock()
@@ -165,7 +165,7 @@ class ForkServer:
         with ExitStack() as opened:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             opened.enter_context(ours)
-            with theirs, self._log_path.open("ab") if self._log_path else nullcontext() as log:
+            with theirs, self.log_path.open("ab") if self.log_path else nullcontext() as log:
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "tollhouse_server", "fork-server"),
                     *("--control-fd", str(theirs.fileno()), "--parent-pid", str(os.getpid())),
@@ -250,25 +250,39 @@ def fork_on_demand(control_fd: int) -> Sequence[str] | None:
     setproctitle("tollhouse-server fork-server")
     control, children = socket.socket(fileno=control_fd), _Children(selectors.DefaultSelector())
     children.selector.register(control, selectors.EVENT_READ)
-    while True:
-        for key, _ in children.selector.select():
-            if key.fileobj is not control:
-                children.bury(key.fd)
-                continue
-            message, descriptors, _, _ = socket.recv_fds(control, _LONGEST_MESSAGE, 2)
-            if not message:
-                return None
-            parent_pid = os.getpid()
-            try:
-                pid, pidfd = children.fork(descriptors)
-            except OSError as error:
-                # Those that it has forked before go on.
-                control.send(str(-(error.errno or errno.EIO)).encode())
-                continue
-            if not pid:
-                control.close()
-                return _arguments(**json.loads(message), ready_fd=descriptors[0], parent_pid=parent_pid)
-            socket.send_fds(control, [str(pid).encode()], [pidfd])
+    with suppress(EOFError):
+        while True:
+            for key, _ in children.selector.select():
+                if key.fileobj is not control:
+                    children.bury(key.fd)
+                elif (arguments := _fork_for_one(control, children)) is not None:
+                    return arguments
+    return None
+
+
+def _fork_for_one(control: socket.socket, children: _Children) -> Sequence[str] | None:
+    """Fork a process for a message: return None, and in the child its arguments.
+
+    The message holds secrets. Nobody else has it, so it is gone in both when this returns.
+
+    Raises:
+        EOFError: there is nobody any more to send one.
+    """
+    message, descriptors, _, _ = socket.recv_fds(control, _LONGEST_MESSAGE, 2)
+    if not message:
+        raise EOFError
+    parent_pid = os.getpid()
+    try:
+        pid, pidfd = children.fork(descriptors)
+    except OSError as error:
+        # Those that it has forked before go on.
+        control.send(str(-(error.errno or errno.EIO)).encode())
+        return None
+    if not pid:
+        control.close()
+        return _arguments(**json.loads(message), ready_fd=descriptors[0], parent_pid=parent_pid)
+    socket.send_fds(control, [str(pid).encode()], [pidfd])
+    return None
 
 
 def _arguments(*, role: str, environment: Mapping[str, str], ready_fd: int, parent_pid: int) -> Sequence[str]:

@@ -38,13 +38,12 @@ class ProcessStartFailed(TollhouseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPlan:
-    """How the server's processes are started, and where they write: None is this process's stderr."""
+    """How the server's processes are started."""
 
     workers: int
     environment: Mapping[str, str] = field(repr=False)
     metrics_directory: Path
     drain_seconds: float
-    log_path: Path | None = None
 
     def roles(self) -> Sequence[str]:
         """Return the role of each process."""
@@ -178,7 +177,7 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-            raise ProcessStartFailed(role=role, log_hint=str(self._plan.log_path or "the output above"))
+            raise ProcessStartFailed(role=role, log_hint=str(self._fork_server.log_path or "the output above"))
         self._ready.add(index)
 
     async def _begin(self, role: str) -> tuple[ForkedProcess, int]:

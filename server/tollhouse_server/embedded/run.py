@@ -126,7 +126,6 @@ async def _processes(settings: Settings, parts: RunningStack, forks: ForkServer)
         environment=settings.environment(),
         metrics_directory=parts.directory.root / _METRICS,
         drain_seconds=settings.drain_seconds,
-        log_path=parts.directory.logs / _SERVER_LOG,
     )
     supervisor = Supervisor(plan, forks)
     async with serve_metrics(
