@@ -25,12 +25,10 @@ async def plan(session: AsyncSession, ways: Sequence[str]) -> int:
     dated = await store.dated_schedules(session)
     tenants = {schedule.tenant_id for schedule in dated}
     clocks, rows = await read_clocks(session, tenants), await periods_of(session, tenants)
-    due = [
-        one
-        for schedule in dated
-        for clock in [clocks[schedule.tenant_id]]
-        for one in _due(schedule, months_over(rows[schedule.tenant_id], clock, most=MOST_MONTHS_LATE), clock.now)
-    ]
+    due: list[store.Due] = []
+    for schedule in dated:
+        clock, periods = clocks[schedule.tenant_id], rows[schedule.tenant_id]
+        due += _due(schedule, months_over(periods, clock, most=MOST_MONTHS_LATE), clock.now)
     return planned + (await store.plan_dated(session, due, ways) if due else 0)
 
 

@@ -7,7 +7,7 @@ from tollhouse_server.telemetry.logging import write_event
 from tollhouse_server.telemetry.steps import UPSTREAM, CallNotes
 
 _log = logging.getLogger("tollhouse_server.calls")
-"""The name under which a level can be set for these lines alone."""
+"""Has a name of its own, so that a level can be set for these lines alone."""
 
 _DEFECTS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 _OURS = frozenset({"correlation_id", "trace_id", "tokens", "step_seconds"})
