@@ -5,11 +5,13 @@ line there is a Manner as JSON, which it takes on and says `ok`. It answers as G
 """
 
 import asyncio
+import base64
 import json
+import os
 import ssl
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 import httptools
@@ -26,17 +28,32 @@ _OPENAI_USAGE = {"prompt_tokens": 12, "completion_tokens": 310, "total_tokens": 
 class Manner:
     """How it answers: after what delay, in how many chunks where they stream, and how far apart these are.
 
-    A millisecond apart the client gets them one by one, as from a model.
+    A millisecond apart the client gets them one by one, as from a model. With `pictures` its unary answer has so many,
+    and no text.
     """
 
     delay_seconds: float = 0.0
     chunks: int = CHUNKS
     pause_seconds: float = 0.001
+    pictures: int = 0
+    picture_bytes: int = 0
 
 
 def _answer(text: str) -> bytes:
     candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
     return orjson.dumps({"candidates": [candidate], "usageMetadata": _USAGE, "modelVersion": "gemini-3.5-flash"})
+
+
+@cache
+def _pictures(count: int, size_bytes: int) -> bytes:
+    parts = [
+        {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(os.urandom(size_bytes)).decode()}}
+        for _ in range(count)
+    ]
+    candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}
+    return _whole(
+        orjson.dumps({"candidates": [candidate], "usageMetadata": _USAGE, "modelVersion": "gemini-3.5-flash"})
+    )
 
 
 def _completion(text: str) -> bytes:
@@ -89,6 +106,8 @@ class _Canned(asyncio.Protocol):
         if b":streamGenerateContent" in url:
             self._transport.write(_STREAM_HEAD)
             self._pieces(self._manner.chunks)
+        elif self._manner.pictures:
+            self._transport.write(_pictures(self._manner.pictures, self._manner.picture_bytes))
         else:
             self._transport.write(_OPENAI if url.endswith(b"/chat/completions") else UNARY)
 
