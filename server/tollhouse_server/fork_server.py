@@ -27,6 +27,13 @@ _LONGEST_MESSAGE, _LONGEST_STATUS = 2**17, 8
 _ANSWER_SECONDS = 60.0
 """How long it may take to load, and then to fork, at most."""
 
+_MALLOC = "glibc.malloc.mmap_threshold=1048576:glibc.malloc.trim_threshold=16777216:glibc.malloc.hugetlb=1"
+"""What is large has pages of its own, large ones, and gives them back; unless somebody has said something else.
+
+glibc itself maps nothing below the largest block that was ever freed: workers stayed 40 to 240 MB larger after some
+calls of 20 MB. And such a block in pages of 4 KiB is mostly page faults: 20 MB take 6 times as long to copy.
+"""
+
 _UNKNOWN_STATUS = -int(signal.SIGKILL)
 """Of a process whose parent was killed, too."""
 
@@ -96,7 +103,7 @@ class ForkServer:
     """
 
     def __init__(self, metrics_environment: Mapping[str, str], *, log_path: Path | None = None) -> None:
-        self._environment = {**environment_without_settings(), **metrics_environment}
+        self._environment = {"GLIBC_TUNABLES": _MALLOC, **environment_without_settings(), **metrics_environment}
         self.log_path = log_path
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
