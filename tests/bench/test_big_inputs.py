@@ -1,7 +1,8 @@
 """What large prompts and large answers take: memory of the worker, its event loop, and the patience of other tenants.
 
-Memory is the worker's most (VmHWM, reset before each round) beyond its least in the whole bench, by the bytes that
-came in or went out. The loop's longest block is the longest wait for a health check, which the worker answers from it.
+Memory is the worker's most (VmHWM, reset before each round) beyond what it had right before, and beyond its least in
+the whole bench, by the bytes that came in or went out; `kept_mb` is what it has more than that afterwards. The loop's
+longest block is the longest wait for a health check, which the worker answers from it.
 """
 
 import asyncio
@@ -133,12 +134,15 @@ async def _serving() -> AsyncIterator[_Big]:
 
 async def _memory_and_block(recorder: Recorder, big: _Big, case: Case, key: str, name: str, calls: int) -> None:
     big.rest_bytes = min(big.rest_bytes, big.memory_bytes("VmRSS"))
+    before = big.memory_bytes("VmRSS")
     (big.worker / "clear_refs").write_text(_RESET_PEAK)
     seen = await big.send(case, key, calls=calls)
     peak = big.memory_bytes("VmHWM")
+    payload_bytes = case.payload_bytes * calls
     found = {
-        "peak_by_payload": (peak - big.rest_bytes) / (case.payload_bytes * calls),
-        "left_by_payload": (big.memory_bytes("VmRSS") - big.rest_bytes) / (case.payload_bytes * calls),
+        "peak_by_payload": (peak - before) / payload_bytes,
+        "peak_over_least_by_payload": (peak - big.rest_bytes) / payload_bytes,
+        "kept_mb": (big.memory_bytes("VmRSS") - big.rest_bytes) / _MEGABYTE,
         "loop_blocked_ms": seen.blocked_ms,
         "call_ms": seen.p50_ms,
     }

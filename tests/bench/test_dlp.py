@@ -11,7 +11,7 @@ from tollhouse_server.dlp.answers import restoring
 from tollhouse_server.dlp.prompts import redacted_prompt
 from tollhouse_server.dlp.redaction import Findings, Redactor
 from tollhouse_server.dlp.tokens import Tokens
-from tollhouse_server.dlp.unhurried import unhurried
+from tollhouse_server.unhurried import unhurried
 
 from tests.bench.recorder import Recorder
 from tests.unit.dlp.builders import EVERYTHING, STAFF, policy, screen
