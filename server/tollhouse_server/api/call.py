@@ -13,7 +13,7 @@ class Call:
     `deadline` is a moment of `time.monotonic()`, in seconds. `domain` is the tenant that he may act in, or the
     platform: that of the scope on which his permission was found. Whoever does for him what cannot be undone asks
     `permit` right before. `peer` is the other end as gRPC names it; what proxies and the caller himself say of him is
-    not to be believed without more.
+    not to be believed without more. `size_bytes` is how large his message was.
     """
 
     rpc: str
@@ -22,6 +22,7 @@ class Call:
     deadline: float
     correlation_id: str
     permit: Permit = UNLIMITED
+    size_bytes: int = 0
     peer: str = ""
     forwarded_for: str | None = None
     user_agent: str = ""

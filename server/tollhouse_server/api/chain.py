@@ -1,5 +1,6 @@
 """What happens around every handler: observe, authenticate, authorise, validate, map errors. No transport in sight."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tollhouse_server.errors import (
 )
 from tollhouse_server.identity.directory import Directory
 from tollhouse_server.identity.principal import Principal
+from tollhouse_server.long_values import LONG_BYTES
 from tollhouse_server.names import domain_of, invalid
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
@@ -181,8 +183,8 @@ class Chain:
             CallFailed: with the status for the caller.
         """
         with self._passage(method, arrival) as passage:
-            request, call = await self._admit(passage)
-            answer: Message = await method.handler(request, call)  # type: ignore[misc]
+            # The request is its handler's alone, who lets go of a large one as soon as he can.
+            answer: Message = await method.handler(*await self._admit(passage))  # type: ignore[misc]
             return answer
 
     async def stream(self, method: Method, arrival: Arrival) -> AsyncIterator[Message]:
@@ -192,8 +194,7 @@ class Chain:
             CallFailed: with the status for the caller.
         """
         with self._passage(method, arrival) as passage:
-            request, call = await self._admit(passage)
-            async for message in method.handler(request, call):  # type: ignore[union-attr]
+            async for message in method.handler(*await self._admit(passage)):  # type: ignore[union-attr]
                 yield message
 
     def _passage(self, method: Method, arrival: Arrival) -> _Passage:
@@ -241,9 +242,12 @@ class Chain:
                 presented=arrival,
             )
         note(tenant=principal.tenant_id, credential_id=principal.credential_id)
-        request = _parsed(method.request_type, arrival.body)
+        request, size_bytes = _parsed(method.request_type, arrival.body), len(arrival.body)
         # What is read need not be kept: it may be large, and the call may wait.
         arrival.body = b""
+        if size_bytes > LONG_BYTES:
+            # 20 MB take milliseconds to parse, and as long again to read from the message.
+            await asyncio.sleep(0)
         rule = method.rule
         with step("authorize"):
             scope = principal.home if rule.permission is None else rule.scope(request, principal)
@@ -258,6 +262,7 @@ class Chain:
             deadline=deadline,
             correlation_id=passage.notes.correlation_id,
             permit=LivePermit(self._authorizer, known_at, partial(self._confirm, arrival, principal, rule, scope)),
+            size_bytes=size_bytes,
             peer=arrival.peer,
             forwarded_for=arrival.metadata.get("x-forwarded-for"),
             user_agent=arrival.metadata.get("user-agent", ""),

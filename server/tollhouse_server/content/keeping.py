@@ -9,6 +9,7 @@ from uuid import UUID
 from tollhouse_server.content.backlog import Backlog
 from tollhouse_server.content.terms import Caller, ContentPolicy, Keep, KeptCall
 from tollhouse_server.errors import ContentNotKept, TollhouseError
+from tollhouse_server.long_values import Json
 from tollhouse_server.telemetry.content_metrics import ContentMetrics
 from tollhouse_server.vault.tenant_keys import TenantKeys
 
@@ -86,18 +87,18 @@ class Recording:
         self._request_id = request_id
         self._method = method
         self._is_stream = method.startswith("stream")
-        self._pieces: list[bytes] = []
+        self._pieces: list[Json] = []
         self._answer_bytes = 0
         self._is_truncated = False
         self._is_closed = False
-        self._settled: tuple[UUID, str, datetime, bytes] | None = None
+        self._settled: tuple[UUID, str, datetime, Json] | None = None
 
     @property
     def wants_answer(self) -> bool:
         """Tell whether answers are to be added."""
         return self._policy.keep is Keep.PROMPTS_AND_ANSWERS
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: Json) -> None:
         """Add what its caller was just given: the answer, or a chunk of it, as JSON."""
         if self._is_truncated or self._answer_bytes + len(piece) > MOST_ANSWER_BYTES:
             self._is_truncated = True
@@ -105,7 +106,7 @@ class Recording:
         self._pieces.append(piece)
         self._answer_bytes += len(piece)
 
-    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: bytes) -> None:
+    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: Json) -> None:
         """Note that the call is booked, under which id, and what was sent."""
         self._settled = (attempt_id, model, settled_at, prompt)
         if self._is_closed:
@@ -136,7 +137,7 @@ class Recording:
         )
         self._keeping.take(call, must_keep=self._policy.must_keep)
 
-    def _answer(self) -> bytes | None:
+    def _answer(self) -> Json | None:
         if not self.wants_answer or not self._pieces:
             return None
-        return b"[" + b",".join(self._pieces) + b"]" if self._is_stream else self._pieces[0]
+        return b"[" + b",".join(map(bytes, self._pieces)) + b"]" if self._is_stream else self._pieces[0]

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from tollhouse_server.long_values import Json, LongJson, LongMedia
+
 LARGEST_INLINE_CHARACTERS: Final = 64 * 1024 * 4 // 3
 """Base64 of 64 KiB: longer media is known by its digest alone."""
 
@@ -17,7 +19,7 @@ _LEVEL: Final = 1
 _MEDIA_KEYS: Final = ("inlineData", "inline_data")
 
 
-def packed(json: bytes) -> tuple[bytes, int]:
+def packed(json: Json) -> tuple[bytes, int]:
     """Return JSON compressed, and how long it was without the media that is left out."""
     lean = _without_large_media(json)
     return zlib.compress(lean, _LEVEL), len(lean)
@@ -28,7 +30,9 @@ def unpacked(content: bytes) -> bytes:
     return zlib.decompress(content)
 
 
-def _without_large_media(json: bytes) -> bytes:
+def _without_large_media(json: Json) -> bytes:
+    if isinstance(json, LongJson):
+        return orjson.dumps(_lean(json.value), default=str)
     if len(json) <= LARGEST_INLINE_CHARACTERS or not any(f'"{key}"'.encode() in json for key in _MEDIA_KEYS):
         return json
     try:
@@ -49,16 +53,21 @@ def _lean(value: Any) -> Any:
 def _lean_member(name: str, member: Any) -> tuple[str, Any]:
     if name in _MEDIA_KEYS and isinstance(member, dict):
         content = member.get("data")
-        if isinstance(content, str) and len(content) > LARGEST_INLINE_CHARACTERS:
+        if isinstance(content, str | LongMedia) and len(content) > LARGEST_INLINE_CHARACTERS:
             return "omittedInlineData", _described(member, content)
     return name, _lean(member)
 
 
-def _described(blob: dict[str, Any], content: str) -> dict[str, Any]:
+def _described(blob: dict[str, Any], content: str | LongMedia) -> dict[str, Any]:
     """Return what tells this media from any other; of the text where it is not Base64."""
+    mime_type = blob.get("mimeType") or blob.get("mime_type")
+    if isinstance(content, LongMedia):
+        digest = hashlib.sha256()
+        for piece in content.raw:
+            digest.update(piece)
+        return {"mimeType": mime_type, "sizeBytes": content.size_bytes, "sha256": digest.hexdigest()}
     try:
         raw = base64.b64decode(content, altchars=b"-_" if "-" in content or "_" in content else None)
     except (binascii.Error, ValueError):
         raw = content.encode()
-    mime_type = blob.get("mimeType") or blob.get("mime_type")
     return {"mimeType": mime_type, "sizeBytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 from uuid import UUID
 
+from tollhouse_server.long_values import Json
 from tollhouse_server.names import DepartmentName, ProjectName
 
 DEFAULT_RETENTION_DAYS: Final = 30
@@ -73,8 +74,8 @@ class KeptCall:
     model: str
     settled_at: datetime
     retention_days: int
-    prompt: bytes = field(repr=False)
-    answer: bytes | None = field(repr=False)
+    prompt: Json = field(repr=False)
+    answer: Json | None = field(repr=False)
     answer_truncated: bool
 
     @property

@@ -11,8 +11,8 @@ from tollhouse_server.dlp.policy import DataPolicies, Direction, Screen
 from tollhouse_server.dlp.prompts import PromptBlocked, redacted_prompt
 from tollhouse_server.dlp.redaction import Blocked, Findings
 from tollhouse_server.dlp.tokens import Tokens
-from tollhouse_server.dlp.unhurried import unhurried
 from tollhouse_server.errors import DataPolicyBlocked, TollhouseError
+from tollhouse_server.unhurried import unhurried
 
 
 class DataGuard:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from tollhouse_server.long_values import LongMedia
+
 Path: TypeAlias = tuple[str | int, ...]
 
 # Not written by people, and changed they would be refused; signatures are random and would look like anything.
@@ -75,8 +77,10 @@ def _is_embedding(value: Sequence[Any]) -> bool:
 def _inline_text(value: Mapping[str, Any]) -> str | None:
     """Return the text of an inline part that has one; images, sound and documents are not looked into."""
     kind, encoded = value.get("mimeType"), value.get("data")
-    if not isinstance(kind, str) or not isinstance(encoded, str) or not _TEXT_MEDIA.match(kind):
+    if not isinstance(kind, str) or not isinstance(encoded, str | LongMedia) or not _TEXT_MEDIA.match(kind):
         return None
+    if isinstance(encoded, LongMedia):
+        return b"".join(encoded.raw).decode(errors="surrogateescape")
     try:
         padded = encoded + "=" * (-len(encoded) % 4)
         # Whatever its character set: what is not UTF-8 stays as it is, and comes out as it went in.

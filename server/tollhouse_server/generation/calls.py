@@ -26,7 +26,8 @@ class GenerationCall(NamedTuple):
     `resend_unknown` lets it go to another target after an attempt whose outcome is unknown, at the risk of two charges
     (None: as the policy says). `booked_labels` are what its records have where that is not `labels`: values beyond a
     bound are folded into one, and the call must be the same call when it is sent again. Each attempt asks `permit`
-    right before it is admitted, and before it is sent.
+    right before it is admitted, and before it is sent. `size_bytes` is how large the caller's message was;
+    of a large one `digest` is the fingerprint, once it is known.
     """
 
     scope: Scope
@@ -47,11 +48,18 @@ class GenerationCall(NamedTuple):
     on_device: OnDevice = OnDevice.ALLOWED
     permit: Permit = UNLIMITED
     correlation_id: str = ""
+    size_bytes: int = 0
+    digest: bytes = b""
 
     def fingerprint(self) -> bytes:
         """Return a digest of all that makes the call what it is: the same id with another digest is a mistake."""
+        if self.digest:
+            return self.digest
         parts = [self.method, self.tier, self.model, self.scope.project_id, self.region, dict(self.labels), self.body]
-        return hashlib.sha256(encoded(parts, sort_keys=True)).digest()
+        written, digest = encoded(parts, sort_keys=True), hashlib.sha256()
+        for piece in (written,) if isinstance(written, bytes) else written.pieces():
+            digest.update(piece)
+        return digest.digest()
 
 
 class TargetTried(NamedTuple):

@@ -16,6 +16,7 @@ from tollhouse_server.generation.departures import Departures
 from tollhouse_server.generation.detached import DetachedCalls
 from tollhouse_server.generation.guard import ContentGuard, admitted
 from tollhouse_server.generation.keeping import NOT_KEPT, Keeper, Record, record_of
+from tollhouse_server.generation.long_calls import LongCalls
 from tollhouse_server.generation.noting import (
     finish_reasons_of,
     model_version_of,
@@ -28,6 +29,7 @@ from tollhouse_server.generation.plans import Planner, Stop
 from tollhouse_server.generation.trials import Served, Stage, Trial
 from tollhouse_server.generation.way import Way
 from tollhouse_server.ledger.terms import RecordKind
+from tollhouse_server.long_values import LONG_BYTES
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.steps import note, step
 from tollhouse_server.traffic.places import Place
@@ -66,6 +68,7 @@ class Generation:
         self._settle_grace_seconds = settle_grace_seconds
         self.guard = guard
         self.keeper = keeper
+        self._long_calls = LongCalls()
 
     async def generate(self, call: GenerationCall) -> Answer:
         """Serve one unary call, from the request to the receipt.
@@ -97,6 +100,8 @@ class Generation:
             TollhouseError: as `generate`, of what comes before the ledger.
         """
         note_call(call)
+        if call.size_bytes > LONG_BYTES:
+            call = await self._long_calls.prepared(call)
         with step("route"):
             way = Way(call, self._planner.plan(call), record)
         return way, await self._departures.first(way)

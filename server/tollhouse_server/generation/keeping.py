@@ -9,6 +9,7 @@ from uuid import UUID
 from tollhouse_server.generation.calls import GenerationCall
 from tollhouse_server.generation.encoding import encoded
 from tollhouse_server.ledger.terms import Scope
+from tollhouse_server.long_values import Json
 from tollhouse_server.upstream.protocol import Method
 
 _KEPT: Final = frozenset({Method.GENERATE, Method.STREAM, Method.EMBED})
@@ -21,9 +22,9 @@ class CallRecording(Protocol):
     @property
     def wants_answer(self) -> bool: ...
 
-    def add(self, piece: bytes) -> None: ...
+    def add(self, piece: Json) -> None: ...
 
-    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: bytes) -> None: ...
+    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: Json) -> None: ...
 
     def close(self, *, is_whole: bool) -> None: ...
 
@@ -56,7 +57,7 @@ class Record:
         if self._wants_answer and self._recording is not None:
             self._recording.add(encoded(body))
 
-    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: bytes) -> None:
+    def settled(self, *, attempt_id: UUID, model: str, settled_at: datetime, prompt: Json) -> None:
         """Note that the call is booked, and what was sent."""
         if self._recording is not None:
             self._recording.settled(attempt_id=attempt_id, model=model, settled_at=settled_at, prompt=prompt)

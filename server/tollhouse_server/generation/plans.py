@@ -17,6 +17,7 @@ from tollhouse_server.generation.output_bounds import (
 )
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import Amounts, CallTerms, Shrunk
+from tollhouse_server.long_values import Json
 from tollhouse_server.pricing.ceiling import Ceiling, ceiling, ceiling_of_embedding
 from tollhouse_server.pricing.terms import ModelPrices, PriceBook
 from tollhouse_server.routing.catalogue import Capability, Catalogue, Model, Route, RouteRequest
@@ -55,7 +56,7 @@ class Stop(NamedTuple):
     prices: ModelPrices
     ceiling: Ceiling
     opening: Ceiling
-    body: bytes
+    body: Json
     request: Mapping[str, Any] = _NO_REQUEST
     asked_output_tokens: object = None
     least_output_tokens: int = 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tollhouse_server.long_values import LongMedia
 from tollhouse_server.pricing.skus import Modality
 
 # Images are scaled to fit 3,072 x 3,072 and cut into tiles of 256 to 768 pixels, 258 tokens each: at worst 12 x 2
@@ -97,7 +98,7 @@ def _kind(mime_type: str) -> str:
 
 def _inline(blob: Mapping[str, Any], *, is_high_resolution: bool) -> Medium:
     data = blob.get("data")
-    base64 = data if isinstance(data, str) else ""
+    base64: str | LongMedia = data if isinstance(data, str | LongMedia) else ""
     size = len(base64) * 3 // 4
     kind = _kind(str(blob.get("mimeType") or blob.get("mime_type") or ""))
     bound: int | None
@@ -120,8 +121,9 @@ def _pdf_tokens(size: int, *, is_high_resolution: bool) -> int:
     return pages * (PDF_TOKENS_PER_PAGE_HIGH if is_high_resolution else PDF_TOKENS_PER_PAGE)
 
 
-def _head(base64: str) -> bytes:
-    head = base64[: _HEADER_BYTES * 4 // 3]
+def _head(base64: str | LongMedia) -> bytes:
+    characters = _HEADER_BYTES * 4 // 3
+    head = base64[:characters] if isinstance(base64, str) else base64.head(characters)
     try:
         return urlsafe_b64decode(head) if "-" in head or "_" in head else b64decode(head)
     except Base64Error:

@@ -5,6 +5,9 @@ from typing import Any
 
 import orjson
 
+from tollhouse_server.long_values import LONG_BYTES
+from tollhouse_server.unhurried import unhurried
+from tollhouse_server.upstream import long_answers
 from tollhouse_server.upstream.http import HttpAnswer
 from tollhouse_server.upstream.protocol import Broken, Refused
 from tollhouse_server.upstream.refusal_bodies import read_refusal
@@ -17,13 +20,18 @@ _REDIRECTION = 300
 async def read_object(answer: HttpAnswer, *, secret: str = "") -> dict[str, Any]:
     """Return a unary answer; `secret` is what a refusal must not quote.
 
+    In a long one, long inline media are LongMedia.
+
     Raises:
         Refused: the status is no success.
         Broken: the answer is not a JSON object, or not whole.
     """
     if answer.status != _OK:
         await check_status(answer, secret=secret)
-    return parse(await answer.read())
+    pieces = await answer.collect()
+    if sum(map(len, pieces)) > LONG_BYTES:
+        return await unhurried(long_answers.parsed(pieces, parse))
+    return parse(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
 async def read_events(
@@ -80,7 +88,7 @@ def split(splitter: EventSplitter, piece: bytes) -> list[bytes]:
         raise Broken(str(error)) from None
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes | bytearray) -> dict[str, Any]:
     """Parse an answer that was sent as a success.
 
     Raises:

@@ -8,11 +8,12 @@ docs/decisions.
 import asyncio
 import select
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import httptools
 
+from tollhouse_server.long_values import LongJson
 from tollhouse_server.upstream.inflating import Inflating, inflating
 from tollhouse_server.upstream.protocol import Broken, TimedOut
 
@@ -39,12 +40,20 @@ class Connection(asyncio.Protocol):
         self._looks_at = 0.0
         self._alive = False
         self._under_way = False
+        self._rest: Iterator[bytes] | None = None
+        self._rest_bytes = 0
+        self._is_pushed_back = self._is_next_due = False
         self.idle_since = 0.0
 
     # -- what a caller does
 
-    def send(self, request: bytes, timeout_seconds: float, silence_seconds: float | None) -> None:
-        """Begin an exchange: from here on the request may have reached the server."""
+    def send(
+        self, request: bytes, timeout_seconds: float, silence_seconds: float | None, *, body: LongJson | None = None
+    ) -> None:
+        """Begin an exchange: from here on the request may have reached the server.
+
+        A long body follows a piece at a time, as fast as it is taken.
+        """
         self._under_way, self._complete = True, False
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
@@ -58,9 +67,13 @@ class Connection(asyncio.Protocol):
         self._timeout_seconds, self._silence_seconds = timeout_seconds, silence_seconds
         self._heard_at = now = self._loop.time()
         self._ends_at = now + timeout_seconds
-        self._unsent_bytes = len(request) if len(request) > _SMALL_REQUEST_BYTES else 0
+        size_bytes = len(request) if body is None else len(request) + len(body)
+        self._unsent_bytes = size_bytes if size_bytes > _SMALL_REQUEST_BYTES else 0
         self._watch_from(now)
         self._transport.write(request)
+        if body is not None:
+            self._rest, self._rest_bytes = body.pieces(), len(body)
+            self._send_next()
 
     async def head(self) -> None:
         """Wait for the status and the headers.
@@ -128,6 +141,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once."""
         self._stop_watching()
+        self._rest = None
         if self._alive:
             self._transport.abort()
 
@@ -155,8 +169,15 @@ class Connection(asyncio.Protocol):
             self._fail(Broken(f"the answer cannot be read: {error.__context__ or error}"))
         self._wake()
 
+    def pause_writing(self) -> None:
+        self._is_pushed_back = True
+
+    def resume_writing(self) -> None:
+        self._is_pushed_back = False
+        self._send_next()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._alive = False
+        self._alive, self._rest = False, None
         # Where we have given it up ourselves, its end is not the end of the answer.
         if not self._under_way or self._complete or self._error is not None:
             self._stop_watching()
@@ -220,7 +241,24 @@ class Connection(asyncio.Protocol):
 
     @property
     def _unsent(self) -> int:
-        return self._transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() + (self._rest_bytes if self._rest is not None else 0)
+
+    def _send_next(self) -> None:
+        """Send the next piece of a long body: one a turn of the loop, for a server that is near takes all at once."""
+        if self._rest is None or self._is_pushed_back or self._is_next_due:
+            return
+        piece = next(self._rest, None)
+        if piece is None:
+            self._rest = None
+            return
+        self._rest_bytes -= len(piece)
+        self._transport.write(piece)
+        self._is_next_due = True
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_next_due = False
+        self._send_next()
 
     async def _news(self) -> None:
         """Wait until something has come, if only the end; raise what is known to have broken."""

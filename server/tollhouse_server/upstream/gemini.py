@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tollhouse_server.long_values import Json
 from tollhouse_server.telemetry.steps import trace_headers
 from tollhouse_server.upstream import answers
 from tollhouse_server.upstream.http import HttpAnswer, Transport
@@ -43,7 +44,7 @@ class GeminiUpstream:
             async for chunk in answers.read_events(answer, secret=call.key.strip(), pause_seconds=call.pause_seconds):
                 yield chunk
 
-    def _exchange(self, call: UpstreamCall, method: str, body: bytes) -> AbstractAsyncContextManager[HttpAnswer]:
+    def _exchange(self, call: UpstreamCall, method: str, body: Json) -> AbstractAsyncContextManager[HttpAnswer]:
         where = call.destination
         return self._transport.exchange(
             "POST",
@@ -61,8 +62,14 @@ class GeminiUpstream:
         )
 
 
-def _body(call: UpstreamCall) -> bytes:
+def _body(call: UpstreamCall) -> Json:
     """Return the body; countTokens takes contents alone, or a whole request in a wrapper that names the model."""
-    if call.method is not Method.COUNT_TOKENS or orjson.loads(call.body).keys() <= _COUNTED_MEMBERS:
+    if call.method is not Method.COUNT_TOKENS:
         return call.body
-    return b'{"generateContentRequest":{"model":"models/%b",%b}' % (call.destination.model.encode(), call.body[1:])
+    shape = call.body if isinstance(call.body, bytes) else call.body.shape
+    if orjson.loads(shape).keys() <= _COUNTED_MEMBERS:
+        return call.body
+    opening = b'{"generateContentRequest":{"model":"models/%b",' % call.destination.model.encode()
+    if isinstance(call.body, bytes):
+        return opening + call.body[1:] + b"}"
+    return call.body.wrapped(opening, b"}")

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from tollhouse_server.long_values import Json
 from tollhouse_server.upstream.connection import MAX_ANSWER_BYTES, Connection
 from tollhouse_server.upstream.dialling import Origin, dial, parse_origin
 from tollhouse_server.upstream.protocol import Broken, NotSent
@@ -40,6 +41,9 @@ class HttpAnswer(Protocol):
             Broken: it did not come whole, or is larger than MAX_ANSWER_BYTES.
         """
 
+    async def collect(self) -> deque[bytes]:
+        """Return the whole body of a success in pieces, decompressed; raise as `read` does."""
+
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes, decompressed.
 
@@ -60,7 +64,7 @@ class Transport(Protocol):
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes = b"",
+        body: Json = b"",
         timeout_seconds: float,
         silence_seconds: float | None = None,
         egress_url: str = "",
@@ -89,7 +93,7 @@ class PooledTransport:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes = b"",
+        body: Json = b"",
         timeout_seconds: float,
         silence_seconds: float | None = None,
         egress_url: str = "",
@@ -183,7 +187,7 @@ class _Exchange:
         self,
         pool: _Pool,
         head: tuple[str, str, Mapping[str, str]],
-        body: bytes,
+        body: Json,
         patience: _Patience,
     ) -> None:
         self._pool = pool
@@ -193,7 +197,7 @@ class _Exchange:
 
     async def __aenter__(self) -> Self:
         origin = self._pool.origin
-        request = _head(origin, *self._head, body_bytes=len(self._body)) + self._body
+        head = _head(origin, *self._head, body_bytes=len(self._body))
         seconds, silence_seconds = self._patience
         if seconds <= 0:
             raise NotSent("no time is left")
@@ -205,7 +209,10 @@ class _Exchange:
             seconds -= loop.time() - started_at
             if not connection.is_open:
                 raise NotSent("the server closed a new connection")
-        connection.send(request, seconds, silence_seconds)
+        if isinstance(self._body, bytes):
+            connection.send(head + self._body, seconds, silence_seconds)
+        else:
+            connection.send(head, seconds, silence_seconds, body=self._body)
         try:
             await connection.head()
             if connection.status == _PROXY_WANTS_CREDENTIALS and origin.proxy:
@@ -231,15 +238,19 @@ class _Exchange:
         return self._connection.headers()
 
     async def read(self) -> bytes:
-        pieces, size = [], 0
+        pieces = await self.collect()
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        secrets = self._proxy_secrets
+        return _unquoted(body, secrets) if secrets else body
+
+    async def collect(self) -> deque[bytes]:
+        pieces, size = deque[bytes](), 0
         while piece := await self._connection.piece():
             pieces.append(piece)
             size += len(piece)
             if size > MAX_ANSWER_BYTES:
                 raise Broken(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        secrets = self._proxy_secrets
-        return _unquoted(body, secrets) if secrets else body
+        return pieces
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         if self._proxy_secrets:

@@ -38,7 +38,7 @@ class OpenAICompatibleUpstream:
         Raises:
             NotSent, Refused, Broken: see `protocol`; Refused also where the request cannot be expressed.
         """
-        request, model = _parsed(call.body), call.destination.model
+        request, model = _parsed(bytes(call.body)), call.destination.model
         if call.method is Method.COUNT_TOKENS:
             return {"totalTokens": await self._count(call, request)}
         if call.method is Method.EMBED:
@@ -56,7 +56,7 @@ class OpenAICompatibleUpstream:
             NotSent, Refused, Broken: see `protocol`; Refused also where the request cannot be expressed, Broken also
                 when the stream ends before the answer does.
         """
-        completion = openai_request.chat_completion(_parsed(call.body), call.destination.model, is_stream=True)
+        completion = openai_request.chat_completion(_parsed(bytes(call.body)), call.destination.model, is_stream=True)
         url, translation, is_said = _versioned(call, "chat/completions"), ChunkTranslation(), False
         async with self._exchange(call, url, completion, call.timeout_seconds) as answer:
             async for event in _events(answer):

@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
+from tollhouse_server.long_values import Json
+
 ATTEMPT_HEADER = "x-tollhouse-attempt-id"
 """Carries our attempt id upstream; the simulator's call log is matched with the ledger by it. Google ignores it."""
 
@@ -55,7 +57,7 @@ class UpstreamCall:
     attempt_id: UUID
     destination: Destination
     method: Method
-    body: bytes
+    body: Json
     timeout_seconds: float
     silence_seconds: float | None = None
     pause_seconds: float | None = None

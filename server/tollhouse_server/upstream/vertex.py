@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from tollhouse_server.long_values import Json
 from tollhouse_server.telemetry.steps import trace_headers
 from tollhouse_server.upstream import answers, vertex_bodies, vertex_embeddings
 from tollhouse_server.upstream.http import HttpAnswer, Transport
@@ -29,10 +30,10 @@ class VertexUpstream:
                 key gets no access token.
         """
         if call.method is Method.EMBED:
-            asked = vertex_embeddings.question(call.body, call.destination.model)
+            asked = vertex_embeddings.question(bytes(call.body), call.destination.model)
             return asked.answer(await self._unary(call, asked.method, asked.body))
         if call.method is Method.COUNT_TOKENS:
-            return await self._unary(call, call.method, vertex_bodies.counted(call.body))
+            return await self._unary(call, call.method, vertex_bodies.counted(bytes(call.body)))
         return await self._unary(call, call.method, vertex_bodies.generated(call.body, call.destination))
 
     async def stream(self, call: UpstreamCall) -> AsyncGenerator[dict[str, Any], None]:
@@ -46,12 +47,12 @@ class VertexUpstream:
             async for chunk in answers.read_events(answer, pause_seconds=call.pause_seconds):
                 yield chunk
 
-    async def _unary(self, call: UpstreamCall, method: str, body: bytes) -> dict[str, Any]:
+    async def _unary(self, call: UpstreamCall, method: str, body: Json) -> dict[str, Any]:
         async with self._answer(call, method, body) as answer:
             return await answers.read_object(answer)
 
     @asynccontextmanager
-    async def _answer(self, call: UpstreamCall, method: str, body: bytes) -> AsyncIterator[HttpAnswer]:
+    async def _answer(self, call: UpstreamCall, method: str, body: Json) -> AsyncIterator[HttpAnswer]:
         """Ask, and once more where a token was refused that had been held from before: with a new one it may do."""
         since, until = self._tokens.now, time.monotonic() + call.timeout_seconds
         token = await self._token(call, until)
@@ -70,7 +71,7 @@ class VertexUpstream:
         return await self._tokens.bearer(call.key, egress_url=call.destination.egress_url, timeout_seconds=seconds)
 
     def _exchange(
-        self, call: UpstreamCall, token: str, method: str, body: bytes, *, until: float
+        self, call: UpstreamCall, token: str, method: str, body: Json, *, until: float
     ) -> AbstractAsyncContextManager[HttpAnswer]:
         where = call.destination
         place = f"projects/{where.project}/locations/{where.region}/publishers/google"

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from tollhouse_server.long_values import Json
 from tollhouse_server.upstream.protocol import Destination
 
 _MOVED = (b'"cachedContent"', b'"modelSelectionConfig"', b'"outputMimeType"', b'"outputCompressionQuality"')
@@ -19,12 +20,13 @@ def counted(body: bytes) -> bytes:
     return orjson.dumps({name: value for name, value in inner.items() if name != "model"})
 
 
-def generated(body: bytes, where: Destination) -> bytes:
+def generated(body: Json, where: Destination) -> Json:
     """Return the body of generateContent for Vertex: the same bytes, unless they hold something that is moved."""
-    if not any(name in body for name in _MOVED):
+    shape = body if isinstance(body, bytes) else body.shape
+    if not any(name in shape for name in _MOVED):
         return body
     # Not orjson, which turns integers beyond 64 bits, in a tool's arguments say, into floating-point numbers.
-    request = json.loads(body)
+    request = json.loads(bytes(body))
     _name_cache(request, where)
     _move_configuration(request.get("generationConfig"))
     return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()

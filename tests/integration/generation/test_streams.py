@@ -11,6 +11,7 @@ import pytest
 from tollhouse_server.errors import NoUpstreamKey, UpstreamOutcomeUnknown
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.ledger.terms import RecordKind
+from tollhouse_server.long_values import Json
 from tollhouse_server.simulator.client import SimulatorClient
 from tollhouse_server.upstream.protocol import Method
 
@@ -169,8 +170,8 @@ class Kept:
     """Keeps every call, and has what was kept of one."""
 
     wants_answer: bool = True
-    pieces: list[bytes] = field(default_factory=list)
-    booked: list[tuple[UUID, bytes]] = field(default_factory=list)
+    pieces: list[Json] = field(default_factory=list)
+    booked: list[tuple[UUID, Json]] = field(default_factory=list)
     is_whole: bool | None = None
 
     def keeps(self, _tenant_id: str) -> bool:
@@ -181,11 +182,11 @@ class Kept:
         """Be the recording too."""
         return self
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: Json) -> None:
         """Take what the caller is given."""
         self.pieces.append(piece)
 
-    def settled(self, *, attempt_id: UUID, prompt: bytes, **_facts: object) -> None:
+    def settled(self, *, attempt_id: UUID, prompt: Json, **_facts: object) -> None:
         """Take what was sent."""
         self.booked.append((attempt_id, prompt))
 
@@ -207,7 +208,7 @@ async def test_what_was_heard_of_a_broken_stream_is_kept(
     record = await process.assert_in_suspense("BROKEN:")
     ((attempt_id, prompt),) = kept.booked
     assert attempt_id == record.attempt_id
-    assert orjson.loads(prompt)["contents"][0]["parts"] == [{"text": "[[tokens:160]]"}]
+    assert orjson.loads(bytes(prompt))["contents"][0]["parts"] == [{"text": "[[tokens:160]]"}]
     assert (len(kept.pieces), kept.is_whole) == (2, False)
 
 

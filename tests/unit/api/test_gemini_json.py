@@ -9,7 +9,9 @@ import orjson
 import pytest
 from google.protobuf import json_format
 from tollhouse.v1 import content_pb2, generation_pb2
-from tollhouse_server.api.gemini_json import Mapper
+from tollhouse_server.api.gemini_json import Mapper, fields
+from tollhouse_server.generation.encoding import encoded
+from tollhouse_server.long_values import LongJson
 
 from tests.recorded import RecordedExchange, recorded_exchanges
 
@@ -196,6 +198,21 @@ def test_the_mapping_agrees_with_protobufs_own_json_for_plain_messages(exchanges
         theirs = json_format.ParseDict(body, generation_pb2.GenerateContentResponse())
         assert ours == theirs
         assert json_format.MessageToDict(ours) == mapper.to_json(ours)
+
+
+def test_long_media_are_written_as_protobufs_own_json_has_them(
+    exchanges: list[RecordedExchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces, but not a character else; also where all that is bytes counts as long."""
+    monkeypatch.setattr(fields, "LONG_BYTES", 0)
+    mapper = Mapper()
+    bodies = [b for e in exchanges if e.status == 200 for b in e.responses if e.operation == "generateContent"]
+    messages = [mapper.to_message(body, generation_pb2.GenerateContentResponse) for body in bodies]
+
+    written = [encoded(mapper.to_json(message)) for message in messages]
+
+    assert sum(isinstance(one, LongJson) for one in written) > 10
+    assert [orjson.loads(bytes(one)) for one in written] == [json_format.MessageToDict(one) for one in messages]
 
 
 def test_canonical_names_leave_no_second_spelling_of_a_known_member(exchanges: list[RecordedExchange]) -> None:

@@ -15,6 +15,7 @@ from tollhouse_server.dlp.policy import Direction
 from tollhouse_server.dlp.prompts import redacted_prompt
 from tollhouse_server.dlp.redaction import Findings
 from tollhouse_server.dlp.tokens import Tokens
+from tollhouse_server.long_values import LongMedia
 
 from tests.unit.dlp.builders import EVERYTHING, policy, screen
 
@@ -203,3 +204,14 @@ def test_what_is_nobodys_text_is_never_changed() -> None:
     body = {"contents": [{"role": "user", "parts": [part, media]}]}
 
     assert done(redacted_prompt(body, PROMPT, Findings())).body is body
+
+
+def test_the_text_of_long_inline_parts_is_looked_into() -> None:
+    """Media that are not in base64 yet are text all the same, where their type says so."""
+    said = f"write to {EMAIL} ".encode()
+    body = {"inlineData": {"mimeType": "text/plain", "data": LongMedia((said[:9], said[9:]))}}
+
+    sent = done(redacted_prompt(body, PROMPT, Findings())).body
+
+    assert base64.b64decode(sent["inlineData"]["data"]) == b"write to [EMAIL_1] "
+    assert not list(leaves({"mimeType": "image/png", "data": LongMedia((said,))}))

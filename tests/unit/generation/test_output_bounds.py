@@ -67,7 +67,10 @@ def test_what_is_granted_fits_is_useful_and_is_what_is_sent(
     assert tokens is None or shrunk.ceiling.output_tokens <= tokens
     assert min(asked, USEFUL_TOKENS + aside) <= shrunk.max_output_tokens <= asked
     assert granted.ceiling.cost_nanos == shrunk.ceiling.cost_nanos
-    assert orjson.loads(granted.body)["generationConfig"] == {**config, "maxOutputTokens": shrunk.max_output_tokens}
+    assert orjson.loads(bytes(granted.body))["generationConfig"] == {
+        **config,
+        "maxOutputTokens": shrunk.max_output_tokens,
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_only_a_stream_whose_tokens_can_be_counted_as_they_come_is_held_for_in_s
     """Open thinking and tools at Google use tokens that nobody sees come: all is held for them at once."""
     stop = stop_of(config, **members)
 
-    sent = orjson.loads(stop.body)["generationConfig"]["maxOutputTokens"]
+    sent = orjson.loads(bytes(stop.body))["generationConfig"]["maxOutputTokens"]
     assert stop.opening.max_output_tokens == held_first
     assert bool(stop.step_tokens) == (held_first < stop.ceiling.max_output_tokens)
     assert sent == stop.ceiling.max_output_tokens

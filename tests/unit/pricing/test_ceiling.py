@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tollhouse_server.errors import ModelUnpriced, UsageMissing
+from tollhouse_server.long_values import LongMedia
 from tollhouse_server.pricing.ceiling import Ceiling, ModelBounds, ceiling, ceiling_of_embedding
+from tollhouse_server.pricing.media import media_of
 from tollhouse_server.pricing.price import price
 from tollhouse_server.pricing.terms import ModelPrices
 from tollhouse_server.pricing.usage import StreamUsage, Tokens, Usage
@@ -235,6 +237,19 @@ def test_media_without_a_bound_of_their_own_share_one_context() -> None:
 def test_sound_that_does_not_say_its_rate_may_fill_the_context() -> None:
     """The claimed type is not believed: a minute of silence fits into a few bytes of some formats."""
     assert bound(media_request("audio/mpeg", b"fLaC" + b"\0" * 1_000)).input_tokens >= 1_048_576
+
+
+@pytest.mark.parametrize("kind", ["audio/wav", "image/png", "application/pdf", "text/plain", "video/mp4"])
+def test_long_media_are_bounded_as_their_base64_is(kind: str) -> None:
+    """They are not in base64 when their price is worked out."""
+    wav = b"RIFF\x00\x00\x00\x00WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16) + b"\0" * 320_000
+    request = media_request(kind, wav)
+    (medium,) = media_of(request, is_high_resolution=False)
+    request["contents"][0]["parts"][0]["inlineData"]["data"] = LongMedia((wav,))
+
+    (long,) = media_of(request, is_high_resolution=False)
+
+    assert long == medium
 
 
 def test_a_wav_cannot_claim_a_rate_of_zero() -> None:

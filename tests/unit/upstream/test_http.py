@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tollhouse_server.generation.encoding import encoded
+from tollhouse_server.long_values import LongMedia, LongText
 from tollhouse_server.upstream import connection, http
 from tollhouse_server.upstream.http import Transport, open_transport
 from tollhouse_server.upstream.protocol import Broken, NotSent
 
 from tests.drivers.exchanges import ask, exchange
-from tests.drivers.wire import Wire, answer, answering, serving
+from tests.drivers.wire import Seen, Wire, answer, answering, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -44,6 +46,40 @@ async def test_a_request_goes_out_as_it_was_given(transport: Transport) -> None:
         "x-a": "b",
         "content-length": "5",
     }
+
+
+async def test_a_long_body_goes_out_in_pieces_as_it_was_given(transport: Transport) -> None:
+    """A server that takes its time gets all of it, and the connection carries the next request."""
+    raw = bytes(range(256)) * 30_000
+    body = encoded({"contents": [{"data": LongMedia((raw,))}], "text": LongText("é" * 300_000)})
+    seen: list[Seen | None] = []
+
+    async def script(wire: Wire) -> None:
+        while (one := await wire.request()) is not None:
+            seen.append(one)
+            await wire.say(answer(b"done"))
+
+    async with serving(script, limit=64 * 1024) as server:
+        answers = [await ask(transport, server.url, body=body), await ask(transport, server.url)]
+
+    assert [one and one.body for one in seen] == [bytes(body), b"{}"]
+    assert (answers, server.connections) == ([b"done", b"done"], 1)
+
+
+async def test_an_answer_before_the_end_of_a_long_body_ends_its_connection(transport: Transport) -> None:
+    """What is left of the body would be taken for the beginning of the next request."""
+    body = encoded({"data": LongMedia((bytes(30_000_000),))})
+
+    async def at_once(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await wire.say(answer(b"no", status="413 Too Large"))
+        await wire.reader.read()
+
+    async with serving(at_once) as server:
+        for _ in range(2):
+            assert await ask(transport, server.url, body=body) == b"no"
+
+    assert server.connections == 2
 
 
 async def test_exchanges_one_after_another_share_a_connection(transport: Transport) -> None:

@@ -12,7 +12,7 @@ WHERE = Destination(base_url="https://v", api_version="v1beta1", model="m", proj
 
 def moved(body: dict[str, Any]) -> Any:
     """Return a body as Vertex gets it."""
-    return json.loads(generated(json.dumps(body, separators=(",", ":")).encode(), WHERE))
+    return json.loads(bytes(generated(json.dumps(body, separators=(",", ":")).encode(), WHERE)))
 
 
 def test_a_body_with_nothing_to_move_is_sent_byte_for_byte() -> None:

@@ -23,6 +23,7 @@ from tollhouse_server.api.gemini_json.structs import (
     struct_to_json,
     value_to_json,
 )
+from tollhouse_server.long_values import LONG_BYTES, LongMedia
 
 Store = Callable[[Any, Any, int], bool]
 Render = Callable[[Any], Any]
@@ -41,8 +42,10 @@ def base64_to_bytes(text: str) -> bytes | None:
     return data if text.endswith(b2a_base64(data[tail:], newline=False).decode()) else None
 
 
-def bytes_to_base64(data: bytes) -> str:
-    """Encode to canonical base64."""
+def bytes_to_base64(data: bytes) -> str | LongMedia:
+    """Encode to canonical base64; what is long will be encoded when it is sent."""
+    if len(data) > LONG_BYTES:
+        return LongMedia((data,))
     return b2a_base64(data, newline=False).decode("ascii")
 
 
@@ -111,10 +114,13 @@ def string_rule(field: FieldDescriptor) -> Rule:
 
 
 def bytes_rule(field: FieldDescriptor) -> Rule:
-    """Rule of bytes, which JSON writes in base64."""
+    """Rule of bytes, which JSON writes in base64. What took LongMedia has to be spliced once it is written."""
     name = field.name
 
     def store(message: Any, value: Any, _depth: int) -> bool:
+        if type(value) is LongMedia:
+            setattr(message, name, value.marker)
+            return True
         data = base64_to_bytes(value) if type(value) is str else None
         if data is None:
             return False

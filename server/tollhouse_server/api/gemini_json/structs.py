@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import copysign, isfinite
 from typing import TYPE_CHECKING, Any
 
+from tollhouse_server.long_values import LongMedia
+
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
 
@@ -63,6 +65,8 @@ def fill_value(target: Value, value: Any, depth: int) -> None:
         _fill_list(target, value, depth)
     elif value is None:
         target.null_value = 0  # type: ignore[assignment]  # the only value of NullValue
+    elif kind is LongMedia:
+        target.string_value = str(value)
     else:
         raise ValueError(f"{kind.__name__} is not a JSON value")
 

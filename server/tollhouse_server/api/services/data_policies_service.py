@@ -32,8 +32,8 @@ from tollhouse_server.dlp.policy import DigestKey, Direction, screens_of
 from tollhouse_server.dlp.store import DataScope
 from tollhouse_server.dlp.tables import DataFindingRow, DataPolicyRow
 from tollhouse_server.dlp.trial import trial
-from tollhouse_server.dlp.unhurried import unhurried
 from tollhouse_server.names import DepartmentName, TenantName, invalid, parse_scope
+from tollhouse_server.unhurried import unhurried
 
 _SUFFIX = "/dataPolicy"
 

@@ -1,6 +1,6 @@
 """GenerationService: Gemini's messages in, Gemini's messages and the outcome out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -18,12 +18,14 @@ from tollhouse_server.api.call import Call
 from tollhouse_server.api.gemini_json import Mapper
 from tollhouse_server.api.outcomes import write_outcome
 from tollhouse_server.api.routing_messages import SAYS_NOTHING, asked_routing
+from tollhouse_server.api.splicing import Spliced
 from tollhouse_server.chargeback.label_bounds import LabelBounds
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.generation.calls import Answer, GenerationCall
 from tollhouse_server.generation.generate import Generation
 from tollhouse_server.generation.streaming import Streaming
 from tollhouse_server.ledger.terms import Scope
+from tollhouse_server.long_values import LongMedia, answered_media
 from tollhouse_server.names import ProjectName, invalid
 from tollhouse_server.tenancy.project_paths import ProjectPaths
 from tollhouse_server.upstream.protocol import Method
@@ -50,23 +52,26 @@ class GenerationService:
         self._label_bounds = label_bounds
         self._mapper = Mapper()
 
-    async def generate_content(self, request: GenerateContentRequest, call: Call) -> GenerateContentResponse:
+    # No frame but one may have the request while the call is under way: it may be large. So these do not wait.
+
+    def generate_content(self, request: GenerateContentRequest, call: Call) -> Awaitable[GenerateContentResponse]:
         """Serve a call and answer when it is booked."""
-        return await self._unary(Method.GENERATE, request, call, GenerateContentResponse)
+        return self._unary(Method.GENERATE, request, call, GenerateContentResponse)
 
-    async def count_tokens(self, request: CountTokensRequest, call: Call) -> CountTokensResponse:
+    def count_tokens(self, request: CountTokensRequest, call: Call) -> Awaitable[CountTokensResponse]:
         """Count tokens with the model itself; free, and booked as one request."""
-        return await self._unary(Method.COUNT_TOKENS, request, call, CountTokensResponse)
+        return self._unary(Method.COUNT_TOKENS, request, call, CountTokensResponse)
 
-    async def embed_content(self, request: EmbedContentRequest, call: Call) -> EmbedContentResponse:
+    def embed_content(self, request: EmbedContentRequest, call: Call) -> Awaitable[EmbedContentResponse]:
         """Embed one or several contents."""
-        return await self._unary(Method.EMBED, request, call, EmbedContentResponse)
+        return self._unary(Method.EMBED, request, call, EmbedContentResponse)
 
     async def stream_generate_content(
         self, request: GenerateContentRequest, call: Call
     ) -> AsyncIterator[GenerateContentResponse]:
         """Yield Gemini's chunks as they come, then one message with the outcome alone."""
         generation_call = await self._generation_call(Method.STREAM, request, call)
+        del request
         async for item in self._streaming.stream(generation_call):
             if isinstance(item, Answer):
                 yield self._response(item, GenerateContentResponse)
@@ -75,11 +80,15 @@ class GenerationService:
 
     async def _unary(self, method: Method, request: Any, call: Call, response: type[Response]) -> Response:
         generation_call = await self._generation_call(method, request, call)
+        del request
         return self._response(await self._generation.generate(generation_call), response)
 
     def _response(self, answer: Answer, response: type[Response]) -> Response:
         message: Any = self._mapper.to_message(answer.body, response)
         write_outcome(message.outcome, answer.outcome)
+        media = [found for blob in answered_media(answer.body) if type(found := blob.get("data")) is LongMedia]
+        if media:
+            message = Spliced(message.SerializeToString(), media)
         return cast(Response, message)
 
     async def _generation_call(self, method: Method, request: Any, call: Call) -> GenerationCall:
@@ -106,6 +115,7 @@ class GenerationService:
             deadline=call.deadline,
             permit=call.permit,
             correlation_id=call.correlation_id,
+            size_bytes=call.size_bytes,
         )
 
     def _body(self, request: Message) -> dict[str, Any]:
