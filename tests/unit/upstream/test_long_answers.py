@@ -103,12 +103,13 @@ async def test_long_media_come_as_bytes() -> None:
         "QQ==" * 40,
         "Q" * 121,
         "QUJD" * 20 + "Q===" + "QUJD" * 9,
+        "QUJD" * 7 + "QUI=" + "QUJD" * 9,
     ],
 )
 async def test_what_base64_would_not_be_encoded_back_to_stays_text(base64: str) -> None:
     """Its caller gets what Google has sent."""
     written = orjson.dumps(answer(picture(base64)))
 
-    found = await unhurried(long_answers.parsed(cut(written, [90, 40]), parse))
+    found = await unhurried(long_answers.parsed(cut(written, []), parse))
 
     assert list(media_of(found)) == [base64]
