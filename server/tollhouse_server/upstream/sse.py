@@ -7,8 +7,10 @@ class EventSplitter:
     """Cuts a byte stream into the data of its events, whatever the boundaries of the network's chunks."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
+        self._line: list[bytes] = []
+        self._data: list[bytes] = []
+        self._size_bytes = 0
+        self._is_begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes and return the data of every event that is now complete.
@@ -16,24 +18,40 @@ class EventSplitter:
         Raises:
             ValueError: an event is larger than 64 MiB.
         """
-        self._buffer += chunk.replace(b"\r", b"")
-        events = []
-        while (end := self._buffer.find(b"\n\n", self._searched)) >= 0:
-            events.append(_data_of(bytes(self._buffer[:end])))
-            del self._buffer[: end + 2]
-            self._searched = 0
-        # The next chunk may complete a separator whose first byte is already here.
-        self._searched = max(0, len(self._buffer) - 1)
-        if len(self._buffer) > _MAX_EVENT_BYTES:
+        # Line by line: to look for the two bytes of an empty line takes three times as long.
+        *lines, rest = chunk.replace(b"\r", b"").split(b"\n")
+        events: list[bytes] = []
+        if lines and self._line:
+            # Joined when its end has come: a large event comes in many pieces.
+            lines[0] = b"".join((*self._line, lines[0]))
+            self._line.clear()
+        for line in lines:
+            if line:
+                self._take(line)
+            else:
+                self._end(events)
+        if rest:
+            self._line.append(rest)
+        self._size_bytes = len(rest) if b"" in lines else self._size_bytes + len(chunk)
+        if self._size_bytes > _MAX_EVENT_BYTES:
             raise ValueError(f"an event is larger than {_MAX_EVENT_BYTES} bytes")
-        return [event for event in events if event]
+        return events
 
     @property
     def is_empty(self) -> bool:
         """Tell whether no half event is left over."""
-        return not self._buffer.strip()
+        return not self._is_begun and all(piece.isspace() for piece in self._line)
 
+    def _take(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            self._is_begun = True
+            self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
+        elif not line.isspace():
+            self._is_begun = True
 
-def _data_of(event: bytes) -> bytes:
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
+    def _end(self, events: list[bytes]) -> None:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data.clear()
+        self._is_begun = False
+        if data:
+            events.append(data)
