@@ -42,7 +42,7 @@ NOT_ON_THE_WAY = {
     "ledger/tick.py:Tick.run:": "once at the start of a process, and at its end",
     "ledger/tick.py:Tick._run_lane:e": "once at the start of a process, and at its end",
     "generation/steps.py:SteppedHold.secure_all": _SLOW_LISTENER,
-    "generation/streaming.py:ChunkPipe.put:": _SLOW_LISTENER,
+    "generation/streaming.py:ChunkPipe.has_room:": _SLOW_LISTENER,
     "generation/streaming.py:Passage.take:": _SLOW_LISTENER,
     "upstream/http.py:open_transport": "once at the start of a process, before it serves",
     "upstream/upstreams.py:open_upstreams": "once at the start of a process, before it serves",

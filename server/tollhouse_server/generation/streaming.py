@@ -7,11 +7,12 @@ of a stream that is held for in steps ends it before.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.generation.attempts import response_id_of
@@ -43,42 +44,50 @@ _CHUNKS_AHEAD = 64
 """Chunks kept for a slow reader before the upstream is made to wait for him."""
 
 
+Item: TypeAlias = Mapping[str, Any] | TollhouseError | None
+"""What goes through a pipe: a chunk, an error that the listener is to be told now, or None for the end."""
+
+
 class ChunkPipe:
-    """Carries chunks from a call to its RPC. When the listener has gone it swallows what still comes."""
+    """Carries chunks from a call to its RPC. When the listener has gone it swallows what still comes.
+
+    One call puts and one RPC takes, so a future does what asyncio.Queue has for many of both.
+    """
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Mapping[str, Any] | TollhouseError | None] = asyncio.Queue()
+        self._items: deque[Item] = deque()
+        self._listening: asyncio.Future[None] | None = None
         self._has_room = asyncio.Event()
         self._has_listener = True
 
     @property
     def is_full(self) -> bool:
         """Tell whether a slow listener is so far behind that the upstream should wait for him."""
-        return self._has_listener and self._queue.qsize() >= _CHUNKS_AHEAD
+        return len(self._items) >= _CHUNKS_AHEAD and self._has_listener
 
-    async def put(self, chunk: Mapping[str, Any]) -> None:
-        """Pass a chunk on; waits while a slow listener is too far behind."""
+    async def has_room(self) -> None:
+        """Wait while a slow listener is too far behind."""
         while self.is_full:
             self._has_room.clear()
             await self._has_room.wait()
-        self.put_at_once(chunk)
 
-    def put_at_once(self, item: Mapping[str, Any] | TollhouseError | None) -> None:
-        """Pass on a chunk, an error that the listener is to be told now, or None for the end; never waits."""
+    def put(self, item: Item) -> None:
+        """Pass something on; never waits."""
         if self._has_listener:
-            self._queue.put_nowait(item)
+            self._items.append(item)
+            self._wake()
 
     def abandon(self) -> None:
-        """Stop listening: whoever waits to put goes on at once."""
+        """Stop listening: whoever waits for room goes on at once."""
         self._has_listener = False
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        self._items.clear()
         self._has_room.set()
 
     def cut(self) -> None:
         """End the chunks at once, without those that nobody has taken yet: a shutdown waits for no listener."""
         self.abandon()
-        self._queue.put_nowait(None)
+        self._items.append(None)
+        self._wake()
 
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield chunks until the end.
@@ -86,11 +95,23 @@ class ChunkPipe:
         Raises:
             TollhouseError: one was put among them.
         """
-        while (item := await self._queue.get()) is not None:
+        items = self._items
+        while True:
+            while not items:
+                self._listening = asyncio.get_running_loop().create_future()
+                await self._listening
+            item = items.popleft()
             self._has_room.set()
+            if item is None:
+                return
             if isinstance(item, TollhouseError):
                 raise item
             yield item
+
+    def _wake(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None and not listening.done():
+            listening.set_result(None)
 
 
 class Streaming:
@@ -132,7 +153,7 @@ class Streaming:
             pipe.cut()
             raise
         finally:
-            pipe.put_at_once(None)
+            pipe.put(None)
 
     async def _pass_on(self, trial: Trial, *, pipe: ChunkPipe) -> Served:
         """Pass every chunk on and return what the stream came to.
@@ -189,11 +210,10 @@ class Passage:
             Broken: it is an error.
         """
         self._count(chunk)
-        steps = self._steps
-        if steps is None or not self._pipe.is_full or steps.is_whole or await steps.secure_all():
-            await self._pipe.put(chunk)
-        else:
-            self._pipe.put_at_once(chunk)
+        pipe, steps = self._pipe, self._steps
+        if pipe.is_full and (steps is None or steps.is_whole or await steps.secure_all()):
+            await pipe.has_room()
+        pipe.put(chunk)
 
     async def take_what_has_come(self, chunks: AsyncIterator[Mapping[str, Any]]) -> None:
         """Take the chunks that are here already, and end their stream: the more is seen, the less is guessed.
@@ -215,7 +235,7 @@ class Passage:
                 if (chunk := coming.result()) is None:
                     break
                 self._count(chunk)
-                self._pipe.put_at_once(chunk)
+                self._pipe.put(chunk)
                 coming = asyncio.ensure_future(anext(chunks, None))
         finally:
             coming.cancel()
@@ -248,7 +268,7 @@ class Passage:
         told = steps.cut_off(bill)
         if steps.is_store_lost:
             # The booking waits for the ledger, as long as it takes; the listener need not.
-            self._pipe.put_at_once(told)
+            self._pipe.put(told)
         return self._served(bill, cut_off=told)
 
     def _served(self, bill: Bill, *, cut_off: TollhouseError | None = None) -> Served:
@@ -285,17 +305,17 @@ class StreamProgress:
         self.chunks += 1
         self.response_id = response_id_of(chunk) or self.response_id
         self.model_version = model_version_of(chunk) or self.model_version
-        for candidate in _objects(chunk.get("candidates")):
-            index = candidate.get("index")
-            index = index if type(index) is int else 0
-            self._seen.add(index)
-            if candidate.get("finishReason"):
-                if index not in self._finished:
-                    self.finish_reasons += finish_reasons_of([candidate])
-                self._finished.add(index)
-        feedback = chunk.get("promptFeedback")
-        self._is_blocked = self._is_blocked or (isinstance(feedback, Mapping) and bool(feedback.get("blockReason")))
+        candidates = chunk.get("candidates")
+        for candidate in candidates if isinstance(candidates, list) else ():
+            if isinstance(candidate, dict):
+                self._add_candidate(candidate)
+        if feedback := chunk.get("promptFeedback"):
+            self._is_blocked = self._is_blocked or (isinstance(feedback, dict) and bool(feedback.get("blockReason")))
 
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    def _add_candidate(self, candidate: Mapping[str, Any]) -> None:
+        index = candidate.get("index")
+        index = index if type(index) is int else 0
+        self._seen.add(index)
+        if candidate.get("finishReason") and index not in self._finished:
+            self.finish_reasons += finish_reasons_of([candidate])
+            self._finished.add(index)
