@@ -18,13 +18,15 @@ from tollhouse_server.pricing.skus import Modality
 MAX_TOKENS = 2**27
 """A count above this, sixty times the largest context there is, is garbage: booked, it would close every budget."""
 
-_COUNTS = (
-    "promptTokenCount",
-    "candidatesTokenCount",
-    "thoughtsTokenCount",
-    "toolUsePromptTokenCount",
-    "cachedContentTokenCount",
-    "totalTokenCount",
+_COUNTS = frozenset(
+    {
+        "promptTokenCount",
+        "candidatesTokenCount",
+        "thoughtsTokenCount",
+        "toolUsePromptTokenCount",
+        "cachedContentTokenCount",
+        "totalTokenCount",
+    }
 )
 _TRAFFIC_TIERS = {"ON_DEMAND": "standard", "ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 _MODALITIES = frozenset(modality.value for modality in Modality)
@@ -108,7 +110,7 @@ def from_generate(
         UsageMissing: there is no report, no count in it, or a count that cannot be one.
     """
     report = usage_metadata or {}
-    if not any(name in report for name in _COUNTS):
+    if _COUNTS.isdisjoint(report):
         if blocked and usage_metadata is not None:
             return Usage(service_tier=_reported_tier(report))
         raise UsageMissing(detail="the answer reports no token counts")
@@ -165,13 +167,14 @@ class StreamUsage:
         """Take one chunk (or a whole answer) into account."""
         metadata = chunk.get("usageMetadata")
         # A later chunk without counts (Vertex sends only trafficType) does not undo an earlier one with counts.
-        if isinstance(metadata, dict) and (self._metadata is None or any(name in metadata for name in _COUNTS)):
+        if isinstance(metadata, dict) and (self._metadata is None or not _COUNTS.isdisjoint(metadata)):
             self._metadata = metadata
         images, grounding_queries = counts_of(chunk)
         self._images += images
         # Grounding metadata is cumulative within a candidate, so chunks repeat it.
         self._grounding_queries = max(self._grounding_queries, grounding_queries)
-        self._blocked = self._blocked or "blockReason" in _object(chunk.get("promptFeedback"))
+        if feedback := chunk.get("promptFeedback"):
+            self._blocked = self._blocked or "blockReason" in _object(feedback)
 
     def usage(self) -> Usage:
         """Return the usage so far.
@@ -192,11 +195,14 @@ def counts_of(body: Mapping[str, Any]) -> tuple[int, int]:
     """
     images = reported = called = 0
     for candidate in _objects(body.get("candidates")):
-        queries = _object(candidate.get("groundingMetadata")).get("webSearchQueries")
-        reported += sum(1 for query in queries if query) if isinstance(queries, list) else 0
+        if grounding := candidate.get("groundingMetadata"):
+            queries = _object(grounding).get("webSearchQueries")
+            reported += sum(1 for query in queries if query) if isinstance(queries, list) else 0
         for part in _objects(_object(candidate.get("content")).get("parts")):
-            images += "inlineData" in part and _is_image(part)
-            called += _searches(part) if "toolCall" in part else 0
+            if "inlineData" in part:
+                images += _is_image(part)
+            if "toolCall" in part:
+                called += _searches(part)
     return images, max(reported, called)
 
 

@@ -199,8 +199,12 @@ class Shape:
         name = field.name
 
         def store(message: Any, value: Any, depth: int) -> bool:
-            if type(value) is not list or not value or not all(type(element) is dict for element in value):
+            if type(value) is not list or not value:
                 return False
+            # A plain loop: every chunk of a stream has two such lists, and it takes a quarter of the time.
+            for element in value:
+                if type(element) is not dict:
+                    return False
             elements = getattr(message, name)
             for element in value:
                 shape.fill(elements.add(), element, depth + 2)
