@@ -75,8 +75,8 @@ def _whole(body: bytes) -> bytes:
 UNARY = _whole(_answer(_TEXT * 15))
 _OPENAI = _whole(_completion(_TEXT * 15))
 _EVENT = b"data: " + _answer(_TEXT) + b"\r\n\r\n"
-_STREAM_HEAD = _head(b"content-type: text/event-stream", b"transfer-encoding: chunked")
-_PIECE = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
+STREAM_HEAD = _head(b"content-type: text/event-stream", b"transfer-encoding: chunked")
+STREAM_PIECE = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
 
 
 class _Canned(asyncio.Protocol):
@@ -104,7 +104,7 @@ class _Canned(asyncio.Protocol):
 
     def _answer(self, url: bytes) -> None:
         if b":streamGenerateContent" in url:
-            self._transport.write(_STREAM_HEAD)
+            self._transport.write(STREAM_HEAD)
             self._pieces(self._manner.chunks)
         elif self._manner.pictures:
             self._transport.write(_pictures(self._manner.pictures, self._manner.picture_bytes))
@@ -115,7 +115,7 @@ class _Canned(asyncio.Protocol):
         if not left:
             self._transport.write(b"0\r\n\r\n")
             return
-        self._transport.write(_PIECE)
+        self._transport.write(STREAM_PIECE)
         asyncio.get_running_loop().call_later(self._manner.pause_seconds, self._pieces, left - 1)
 
 

@@ -70,7 +70,7 @@ class _TickAtOnce:
         return booked
 
 
-class _ServerAtOnce(asyncio.Transport):
+class ServerAtOnce(asyncio.Transport):
     """The other end of a connection, which answers what is written to it as soon as the event loop turns."""
 
     def __init__(self, connection: Connection) -> None:
@@ -100,7 +100,7 @@ class _Permitted:
 
 async def _dialled(*_: Any) -> Connection:
     connection = Connection()
-    connection.connection_made(_ServerAtOnce(connection))
+    connection.connection_made(ServerAtOnce(connection))
     return connection
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -124,6 +124,13 @@ class Echo:
             "governed_load", grpc_load(f"127.0.0.1:{self.port}", "none", callers=callers, seconds=seconds)
         )
         return per_call(told, family_seconds(self.pid) - before)
+
+    async def stream_micros(self, *, chunks: int, callers: int, seconds: float) -> float:
+        """Return what a stream of so many chunks, a millisecond apart, costs it."""
+        before = family_seconds(self.pid)
+        load = grpc_load(f"127.0.0.1:{self.port}", "none", callers=callers, seconds=seconds)
+        told = await send("governed_load", replace(load, metadata={"chunks": str(chunks)}))
+        return (family_seconds(self.pid) - before) / told.calls * 1e6
 
 
 @asynccontextmanager

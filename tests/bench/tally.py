@@ -34,6 +34,7 @@ class Told:
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     first_p50_ms: float = 0.0
+    first_p99_ms: float = 0.0
     spent_cpu_seconds: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -74,10 +75,14 @@ class Tally:
         told.seconds = time.perf_counter() - self._began_at
         told.spent_cpu_seconds = time.process_time() - self._began_cpu
         if len(self._taken_ms) > 1:
-            quantiles = statistics.quantiles(self._taken_ms, n=100)
-            told.p50_ms, told.p99_ms = quantiles[49], quantiles[98]
-            told.first_p50_ms = statistics.median(self._first_ms)
+            told.p50_ms, told.p99_ms = _middle_and_worst(self._taken_ms)
+            told.first_p50_ms, told.first_p99_ms = _middle_and_worst(self._first_ms)
         return told
+
+
+def _middle_and_worst(taken_ms: list[float]) -> tuple[float, float]:
+    quantiles = statistics.quantiles(taken_ms, n=100)
+    return quantiles[49], quantiles[98]
 
 
 def run_callers(send: Callable[[Load], Awaitable[Told]]) -> None:

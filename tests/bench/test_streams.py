@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.canned_gemini import Manner
 from tests.bench.governed import TRANSPORTS, Governed, governed, knows
-from tests.bench.loads import GEMINI_STREAM, STREAM, Canned, canned
+from tests.bench.loads import GEMINI_STREAM, STREAM, Canned, canned, echo
 from tests.bench.recorder import Recorder
 from tests.bench.rounds import ROUNDS, SECONDS, in_turns, setting
 
@@ -19,7 +19,11 @@ async def _first_chunk(recorder: Recorder, running: Governed, upstream: Canned, 
     await upstream.be(Manner(chunks=FEW))
     direct = await upstream.load(path=GEMINI_STREAM, callers=callers, seconds=SECONDS)
     told = await running.load(path=STREAM, callers=callers, seconds=SECONDS)
-    found = {"first_chunk_added_ms": told.first_p50_ms - direct.first_p50_ms, "first_chunk_ms": told.first_p50_ms}
+    found = {
+        "first_chunk_added_ms": told.first_p50_ms - direct.first_p50_ms,
+        "first_chunk_ms": told.first_p50_ms,
+        "first_chunk_added_p99_ms": told.first_p99_ms - direct.first_p99_ms,
+    }
     recorder.record_all(f"stream/{transport}/c{callers}", found)
 
 
@@ -34,6 +38,17 @@ async def _chunks(recorder: Recorder, running: Governed, upstream: Canned, trans
         assert told.messages >= told.calls * chunks
     found = {"cpu_us_per_chunk": (costs[1] - costs[0]) / (MANY - FEW), f"cpu_us_per_stream_of_{FEW}": costs[0]}
     recorder.record_all(f"stream/{transport}/c{callers}", found)
+
+
+async def test_what_a_chunk_costs_grpc_itself(recorder: Recorder) -> None:
+    """grpc.aio alone, a chunk each millisecond: the part that no server on it is without."""
+    async with echo() as server:
+        for callers in in_turns((1, 16)):
+            few, many = [
+                await server.stream_micros(chunks=chunks, callers=callers, seconds=SECONDS) for chunks in (FEW, MANY)
+            ]
+            recorder.record(f"stream/grpc_echo/c{callers}/cpu_us_per_chunk", (many - few) / (MANY - FEW))
+            assert many > few
 
 
 def _skip_unknown(transport: str, recorder: Recorder) -> None:
