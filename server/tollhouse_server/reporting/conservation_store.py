@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.reporting.detail_conservation_store import unequal_details
-from tollhouse_server.reporting.detail_rows import LABEL_DETAIL, PRICE_DETAIL
 from tollhouse_server.reporting.facts import ROLLUP_KEY, rollup_rows, rollup_sku_rows
+from tollhouse_server.reporting.kept_detail_store import LABEL_DETAIL, PRICE_DETAIL
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.rollup_store import (
     RolledDay,

@@ -7,7 +7,7 @@ from sqlalchemy import Row
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.reporting.detail_rows import Detail
+from tollhouse_server.reporting.kept_detail_store import Detail
 from tollhouse_server.reporting.periods import Period
 
 
@@ -46,4 +46,4 @@ SELECT * FROM (
         WHERE tenant_id = :tenant AND day_start >= :first AND day_start < :last
     ) AS both_sides GROUP BY {key}
 ) AS compared WHERE {unequal} ORDER BY {key}
-"""  # noqa: S608 - names of `detail_rows`
+"""  # noqa: S608 - names of `kept_detail_store`

@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.database.rows import run_sql, stream_sql
 from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
-from tollhouse_server.reporting.detail_rows import LABEL_DETAIL, PRICE_DETAIL, Detail
+from tollhouse_server.reporting.kept_detail_store import LABEL_DETAIL, PRICE_DETAIL, Detail
 from tollhouse_server.reporting.periods import Period
 from tollhouse_server.reporting.rollup_store import dropped_months, overlap
 

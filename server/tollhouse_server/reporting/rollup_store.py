@@ -15,8 +15,8 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import RecordsDropped, StoreUnavailable
 from tollhouse_server.ledger.windows import midnight
 from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
-from tollhouse_server.reporting.detail_rows import build_details
 from tollhouse_server.reporting.facts import rollup_rows, rollup_sku_rows
+from tollhouse_server.reporting.kept_detail_store import build_details
 from tollhouse_server.reporting.periods import Period, calendar_month, day_after
 from tollhouse_server.reporting.questions import Question
 from tollhouse_server.reporting.tables import EXPORT, ROLLUP, ROLLUP_DAY, ROLLUP_SKU
