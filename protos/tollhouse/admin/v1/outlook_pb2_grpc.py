@@ -85,7 +85,8 @@ class OutlookServiceServicer:
 
     def SetAlternativeCost(self, request, context):
         """SetAlternativeCost states from a day on what a unit of work costs without Tollhouse. The same cost of the same day is
-        replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`.
+        replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`. There is no
+        etag: all of it is written, so nothing of what was there can be lost but what was to be replaced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +101,8 @@ class OutlookServiceServicer:
 
     def RecordUnits(self, request, context):
         """RecordUnits says how many units of work a month had, for an alternative cost that does not count calls. What was
-        recorded before is replaced. Repeatable by `request_id`.
+        recorded before is replaced. Repeatable by `request_id`. There is no etag: what counts is the last number given, and
+        the audit log has the ones before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

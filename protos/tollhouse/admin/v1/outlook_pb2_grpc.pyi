@@ -43,13 +43,15 @@ class OutlookServiceStub:
     """
     SetAlternativeCost: _grpc.UnaryUnaryMultiCallable[_outlook_pb2.SetAlternativeCostRequest, _outlook_pb2.AlternativeCost]
     """SetAlternativeCost states from a day on what a unit of work costs without Tollhouse. The same cost of the same day is
-    replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`.
+    replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`. There is no
+    etag: all of it is written, so nothing of what was there can be lost but what was to be replaced.
     """
     ListAlternativeCosts: _grpc.UnaryUnaryMultiCallable[_outlook_pb2.ListAlternativeCostsRequest, _outlook_pb2.ListAlternativeCostsResponse]
     """ListAlternativeCosts returns what a tenant has stated, by name and day."""
     RecordUnits: _grpc.UnaryUnaryMultiCallable[_outlook_pb2.RecordUnitsRequest, _outlook_pb2.UnitCount]
     """RecordUnits says how many units of work a month had, for an alternative cost that does not count calls. What was
-    recorded before is replaced. Repeatable by `request_id`.
+    recorded before is replaced. Repeatable by `request_id`. There is no etag: what counts is the last number given, and
+    the audit log has the ones before.
     """
 
 @_typing.type_check_only
@@ -67,13 +69,15 @@ class OutlookServiceAsyncStub(OutlookServiceStub):
     """
     SetAlternativeCost: _aio.UnaryUnaryMultiCallable[_outlook_pb2.SetAlternativeCostRequest, _outlook_pb2.AlternativeCost]  # type: ignore[assignment]
     """SetAlternativeCost states from a day on what a unit of work costs without Tollhouse. The same cost of the same day is
-    replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`.
+    replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`. There is no
+    etag: all of it is written, so nothing of what was there can be lost but what was to be replaced.
     """
     ListAlternativeCosts: _aio.UnaryUnaryMultiCallable[_outlook_pb2.ListAlternativeCostsRequest, _outlook_pb2.ListAlternativeCostsResponse]  # type: ignore[assignment]
     """ListAlternativeCosts returns what a tenant has stated, by name and day."""
     RecordUnits: _aio.UnaryUnaryMultiCallable[_outlook_pb2.RecordUnitsRequest, _outlook_pb2.UnitCount]  # type: ignore[assignment]
     """RecordUnits says how many units of work a month had, for an alternative cost that does not count calls. What was
-    recorded before is replaced. Repeatable by `request_id`.
+    recorded before is replaced. Repeatable by `request_id`. There is no etag: what counts is the last number given, and
+    the audit log has the ones before.
     """
 
 class OutlookServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -106,7 +110,8 @@ class OutlookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_outlook_pb2.AlternativeCost, _abc.Awaitable[_outlook_pb2.AlternativeCost]]:
         """SetAlternativeCost states from a day on what a unit of work costs without Tollhouse. The same cost of the same day is
-        replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`.
+        replaced; another day adds to what was stated. Closed months stay as they are. Repeatable by `request_id`. There is no
+        etag: all of it is written, so nothing of what was there can be lost but what was to be replaced.
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +129,8 @@ class OutlookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_outlook_pb2.UnitCount, _abc.Awaitable[_outlook_pb2.UnitCount]]:
         """RecordUnits says how many units of work a month had, for an alternative cost that does not count calls. What was
-        recorded before is replaced. Repeatable by `request_id`.
+        recorded before is replaced. Repeatable by `request_id`. There is no etag: what counts is the last number given, and
+        the audit log has the ones before.
         """
 
 def add_OutlookServiceServicer_to_server(servicer: OutlookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
