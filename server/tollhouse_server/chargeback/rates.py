@@ -7,7 +7,7 @@ spared a rule from above gets another one of the opposite sign, which the statem
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -75,11 +75,21 @@ async def rate_entries(
 ) -> tuple[Entry, ...]:
     """Return the entries of every rule that is in force for a tenant on a day of the month."""
     days = tuple(day.date for day in days_of(month.period, month.zone))
-    rows = await rate_store.rules_in_force(session, tenant, days[0], days[-1])
-    rules = [rule_of(row) for row in rows]
+    rules = await _rules(session, tenant, month)
     # It takes the processor for as long as there are rules and facts; others must not wait for it.
     made = asyncio.to_thread(charges, rules, facts, days=days, tenant=tenant)
     return tuple(await kept_alive(session, made))
+
+
+async def steps_reach_beyond(session: AsyncSession, tenant: str, month: Month, departments: Collection[str]) -> bool:
+    """Tell whether steps reckon with what others than some departments, with all below them, have used in a month."""
+    rules = await _rules(session, tenant, month)
+    return any(rule.kind is RuleKind.STEPS and rule.department not in departments for rule in rules)
+
+
+async def _rules(session: AsyncSession, tenant: str, month: Month) -> list[ChargeRule]:
+    rows = await rate_store.rules_in_force(session, tenant, month.first_day, month.last_day)
+    return [rule_of(row) for row in rows]
 
 
 def charges(

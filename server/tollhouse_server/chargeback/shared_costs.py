@@ -63,6 +63,14 @@ async def shared_entries(
     return await kept_alive(session, asyncio.to_thread(entries))
 
 
+async def shares_reach_beyond(session: AsyncSession, tenant: str, month: Month) -> bool:
+    """Tell whether a cost of the month is spread by what departments have used."""
+    rows = await shared_cost_store.costs_of_month(session, tenant, month.first_day.replace(day=1))
+    return any(
+        row.method != Method.FIXED.value and not (row.method == Method.EVENLY.value and row.shares) for row in rows
+    )
+
+
 def cost_of(row: SharedCostRow) -> SharedCost:
     """Return the shared cost that a row keeps."""
     return SharedCost(

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -16,12 +17,13 @@ from tollhouse_server.chargeback.currencies import display_currency
 from tollhouse_server.chargeback.forecast_store import read_daily
 from tollhouse_server.chargeback.looking_ahead import is_running
 from tollhouse_server.chargeback.periods import calendar_month, month_of_row, month_without_row, running_month
-from tollhouse_server.chargeback.rates import rate_entries
+from tollhouse_server.chargeback.rates import rate_entries, steps_reach_beyond
+from tollhouse_server.chargeback.reaching import reach_of
 from tollhouse_server.chargeback.refusal_store import read_refused
 from tollhouse_server.chargeback.return_store import read_alternatives
 from tollhouse_server.chargeback.savings import savings
-from tollhouse_server.chargeback.shared_costs import shared_entries
-from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement, UsageFact
+from tollhouse_server.chargeback.shared_costs import shared_entries, shares_reach_beyond
+from tollhouse_server.chargeback.statement import Entry, EntryKind, PeriodState, Seal, Statement
 from tollhouse_server.chargeback.tables import BillingPeriodRow, SealedStatementRow
 from tollhouse_server.database.rows import kept_alive
 from tollhouse_server.ledger.terms import Window
@@ -30,6 +32,7 @@ from tollhouse_server.pricing.store import load
 from tollhouse_server.reconciliation.true_ups import TrueUp, true_up_entries
 from tollhouse_server.reporting.detail_store import PricedQuantity, read_label_costs, read_priced_quantities
 from tollhouse_server.reporting.periods import Period, days_of, month_of
+from tollhouse_server.reporting.questions import Reach
 from tollhouse_server.tenancy.store import Clock, get_tenant, read_clock
 
 
@@ -56,7 +59,8 @@ async def make_statement(session: AsyncSession, question: StatementQuestion) -> 
         if sealed is not None:
             return sealed_statement(row, sealed)
     state = PeriodState.OPEN if row is None else PeriodState(row.state)
-    books = await read_books(session, tenant, month, await read_clock(session, tenant))
+    clock = await read_clock(session, tenant)
+    books = await read_books(session, tenant, month, clock, department=_department(question.scope))
     # Adding up takes the processor for up to some seconds; others must not wait for it.
     return await kept_alive(session, asyncio.to_thread(compose, books, question.scope, state))
 
@@ -76,14 +80,25 @@ async def statement_month(session: AsyncSession, question: StatementQuestion) ->
     return (await month_without_row(session, name, clock) if row is None else month_of_row(row)), row
 
 
-async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Clock) -> MonthBooks:
-    """Read a tenant's month: everything that its statements and those of its departments are made from."""
+async def read_books(
+    session: AsyncSession, tenant: str, month: Month, clock: Clock, *, department: str = ""
+) -> MonthBooks:
+    """Read a tenant's month: everything that its statements and those of its departments are made from.
+
+    With a department it is what the statement of that one alone is made from.
+    """
     period, windows = month.period, [Window.FISCAL_MONTH.value]
     if clock.fiscal_month_start_day == 1 or not month.is_fiscal:
         windows = [Window.MONTH.value, *(windows if clock.fiscal_month_start_day == 1 else [])]
     await usage_store.make_room_for_sums(session)
-    quantities = await read_priced_quantities(session, tenant, period)
-    cells, days = await usage_store.read_cells(session, tenant, period, days_of(period, month.zone))
+    departments = await usage_store.read_departments(session, tenant)
+    alternatives = await read_alternatives(session, tenant, month.name)
+    reach = None
+    if department:
+        stated: dict[str, Any] = {"departments": departments, "alternatives": alternatives}
+        reach = await reach_of(session, tenant, month, department, **stated)
+    quantities = await read_priced_quantities(session, tenant, period, reach)
+    cells, days = await usage_store.read_cells(session, tenant, period, days_of(period, month.zone), reach)
     books = MonthBooks(
         tenant=tenant,
         display_name=(await get_tenant(session, TenantName(tenant))).display_name or tenant,
@@ -91,26 +106,31 @@ async def read_books(session: AsyncSession, tenant: str, month: Month, clock: Cl
         read_at=clock.now,
         cells=cells,
         days=days,
-        skus=await usage_store.read_sku_cells(session, tenant, period),
-        labels=await read_label_costs(session, tenant, period),
+        skus=await usage_store.read_sku_cells(session, tenant, period, reach),
+        labels=await read_label_costs(session, tenant, period, reach),
         saved=await _saved(session, quantities, period),
         avoided_nanos=await usage_store.read_avoided(session, tenant, period),
         price_versions=_versions(quantities),
         limits=await usage_store.read_money_limits(session, tenant, windows=windows),
-        departments=await usage_store.read_departments(session, tenant),
+        departments=departments,
         currency=await display_currency(session, tenant, month),
-        alternatives=await read_alternatives(session, tenant, month.name),
+        alternatives=alternatives,
         refused=await read_refused(session, tenant, month),
-        daily=await read_daily(session, tenant, clock) if is_running(month, clock.now) else (),
+        daily=await read_daily(session, tenant, clock, reach) if is_running(month, clock.now) else (),
     )
-    return replace(books, entries=await _entries(session, tenant, month, books.facts()))
+    return replace(books, entries=await _entries(session, books, reach))
 
 
-async def read_running(session: AsyncSession, tenant: str, clock: Clock) -> MonthBooks:
-    """Return of the month that runs what a forecast is made from: its cost, the days before, and what is added."""
+async def read_running(session: AsyncSession, tenant: str, clock: Clock, *, department: str = "") -> MonthBooks:
+    """Return of the month that runs what a forecast is made from: its cost, the days before, and what is added.
+
+    With a department it is what the forecast of that one alone is made from.
+    """
     name = PeriodName(tenant, await running_month(session, tenant, clock))
     month = await month_without_row(session, name, clock)
-    cells, days = await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone))
+    departments = await usage_store.read_departments(session, tenant)
+    reach = await reach_of(session, tenant, month, department, departments=departments) if department else None
+    cells, days = await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone), reach)
     books = MonthBooks(
         tenant=tenant,
         display_name=tenant,
@@ -119,17 +139,24 @@ async def read_running(session: AsyncSession, tenant: str, clock: Clock) -> Mont
         cells=cells,
         days=days,
         skus=(),
-        departments=await usage_store.read_departments(session, tenant),
-        daily=await read_daily(session, tenant, clock),
+        departments=departments,
+        daily=await read_daily(session, tenant, clock, reach),
     )
-    return replace(books, entries=await _entries(session, tenant, month, books.facts()))
+    return replace(books, entries=await _entries(session, books, reach))
 
 
-async def _entries(session: AsyncSession, tenant: str, month: Month, facts: Sequence[UsageFact]) -> tuple[Entry, ...]:
-    """Return all entries of a tenant's month, in the order in which they are stated."""
+async def _entries(session: AsyncSession, books: MonthBooks, reach: Reach | None) -> tuple[Entry, ...]:
+    """Return all entries of a month that depend on what is within reach, in the order in which they are stated."""
+    tenant, month = books.tenant, books.month
+    facts = used = books.facts()
+    if reach is not None and await steps_reach_beyond(session, tenant, month, reach.departments):
+        cells, _ = await usage_store.read_cells(session, tenant, month.period, days_of(month.period, month.zone))
+        facts = used = replace(books, cells=cells).facts()
+    elif reach is not None and await shares_reach_beyond(session, tenant, month):
+        used = tuple(await usage_store.read_use(session, tenant, month.period))
     return (
         *await rate_entries(session, tenant, month, facts),
-        *await shared_entries(session, tenant, month, facts),
+        *await shared_entries(session, tenant, month, used),
         *await adjustment_entries(session, tenant, month.name),
         *map(_true_up, await true_up_entries(session, tenant, month.period)),
     )

@@ -8,11 +8,12 @@ from sqlalchemy import ColumnElement, Select, Subquery, Text, cast, func, or_, s
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.chargeback.cells import MEASURES, Cell, DayCell, Department, MoneyLimit, SkuCell
+from tollhouse_server.chargeback.statement import UsageFact
 from tollhouse_server.database.rows import run_sql
-from tollhouse_server.names import LimitName, TenantName
+from tollhouse_server.names import DepartmentName, LimitName, TenantName
 from tollhouse_server.reporting.facts import is_part_of_report, key_columns, sku_facts, usage_facts
 from tollhouse_server.reporting.periods import Day, Period
-from tollhouse_server.reporting.questions import Question
+from tollhouse_server.reporting.questions import Question, Reach
 from tollhouse_server.reporting.rollup_store import read_plan
 from tollhouse_server.reporting.sums import Dimension
 
@@ -31,8 +32,21 @@ async def make_room_for_sums(session: AsyncSession) -> None:
     await run_sql(session, settings)
 
 
+async def read_paths(session: AsyncSession, tenant: str, period: Period, department: str) -> list[tuple[str, ...]]:
+    """Return the ways of everything in a period that a department is on, be it as the last one.
+
+    Raises:
+        RecordsDropped: the period takes records that were dropped after an export.
+    """
+    scope = DepartmentName(tenant, department)
+    question = Question(scope=scope, period=period, dimensions=(Dimension.DEPARTMENT_PATH,))
+    facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
+    query = select(*_read([facts.c.department_path])).distinct()
+    return [tuple(text.split("/")) async for (text,) in _stream(session, query)]
+
+
 async def read_cells(
-    session: AsyncSession, tenant: str, period: Period, days: Sequence[Day]
+    session: AsyncSession, tenant: str, period: Period, days: Sequence[Day], reach: Reach | None = None
 ) -> tuple[list[Cell], list[DayCell]]:
     """Return the sums of a month by department, project, tier and model, and by day and department.
 
@@ -42,7 +56,12 @@ async def read_cells(
         RecordsDropped: the month takes records that were dropped after an export.
     """
     question = Question(
-        scope=TenantName(tenant), period=period, dimensions=(Dimension.DAY, *_PLACE), days=tuple(days), detailed=True
+        scope=TenantName(tenant),
+        period=period,
+        dimensions=(Dimension.DAY, *_PLACE),
+        days=tuple(days),
+        detailed=True,
+        reach=reach,
     )
     facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
     day, *place = keys = [facts.c[name] for name in key_columns(question.dimensions) if name != "department"]
@@ -59,6 +78,37 @@ async def read_cells(
         else:
             day_cells.append(DayCell(dates[number - 1], paths[path], *map(int, counted)))
     return cells, day_cells
+
+
+async def read_use(session: AsyncSession, tenant: str, period: Period) -> list[UsageFact]:
+    """Return what each department by itself has used in a period, of the rows that `read_cells` returns: no days.
+
+    Raises:
+        RecordsDropped: the period takes records that were dropped after an export.
+    """
+    question = Question(scope=TenantName(tenant), period=period, dimensions=_PLACE)
+    facts = union_all(*usage_facts(question, await read_plan(session, question))).subquery("facts")
+    keys = [facts.c[name] for name in key_columns(_PLACE) if name != "department"]
+    tokens = facts.c.input_tokens + facts.c.output_tokens
+    used = {"calls": facts.c.calls, "cost_nanos": facts.c.cost_nanos, "tokens": tokens}
+    sums = [func.sum(value).label(name) for name, value in used.items()]
+    cells = select(*keys, *sums).group_by(*keys).having(_is_stated(facts)).subquery("cells")
+    path = cells.c.department_path
+    query = select(*_read([path]), *(_exact(func.sum(cells.c[name])) for name in used)).group_by(path)
+    paths = _Paths()
+    return [
+        UsageFact(
+            department_path=paths[text],
+            project="",
+            tier="",
+            model="",
+            calls=int(calls),
+            cost_nanos=int(cost_nanos),
+            daily_nanos={},
+            tokens=int(tokens),
+        )
+        async for text, calls, cost_nanos, tokens in _stream(session, query)
+    ]
 
 
 def _is_stated(facts: Subquery) -> ColumnElement[bool]:
@@ -86,9 +136,11 @@ def _daily(text: str, dates: Sequence[date]) -> dict[date, int]:
     return {dates[day - 1]: nanos for day, nanos in zip(numbers[::2], numbers[1::2], strict=True)}
 
 
-async def read_sku_cells(session: AsyncSession, tenant: str, period: Period) -> list[SkuCell]:
+async def read_sku_cells(
+    session: AsyncSession, tenant: str, period: Period, reach: Reach | None = None
+) -> list[SkuCell]:
     """Return the priced lines of a month, and what they leave unexplained of its cost; they add up to it."""
-    question = Question(scope=TenantName(tenant), period=period, dimensions=(*_PLACE, Dimension.SKU))
+    question = Question(scope=TenantName(tenant), period=period, dimensions=(*_PLACE, Dimension.SKU), reach=reach)
     facts = sku_facts(question, await read_plan(session, question))
     if not facts:
         return []

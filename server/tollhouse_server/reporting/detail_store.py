@@ -10,6 +10,7 @@ from tollhouse_server.database.rows import run_sql, stream_sql
 from tollhouse_server.reporting.coverage import ReadingPlan, plan_reading
 from tollhouse_server.reporting.kept_detail_store import LABEL_DETAIL, PRICE_DETAIL, Detail
 from tollhouse_server.reporting.periods import Period
+from tollhouse_server.reporting.questions import Reach
 from tollhouse_server.reporting.rollup_store import dropped_months, overlap
 
 
@@ -38,15 +39,19 @@ class PricedQuantity:
     cost_nanos: int
 
 
-async def read_label_costs(session: AsyncSession, tenant: str, period: Period) -> list[LabelCost]:
+async def read_label_costs(
+    session: AsyncSession, tenant: str, period: Period, reach: Reach | None = None
+) -> list[LabelCost]:
     """Return the costs by label of a period, without the part whose records were dropped before details were kept."""
     return [
         LabelCost(department_path=path, label=label, value=value, calls=int(calls), cost_nanos=int(cost_nanos))
-        async for path, label, value, calls, cost_nanos in _read(session, tenant, period, LABEL_DETAIL)
+        async for path, label, value, calls, cost_nanos in _read(session, tenant, period, LABEL_DETAIL, reach)
     ]
 
 
-async def read_priced_quantities(session: AsyncSession, tenant: str, period: Period) -> list[PricedQuantity]:
+async def read_priced_quantities(
+    session: AsyncSession, tenant: str, period: Period, reach: Reach | None = None
+) -> list[PricedQuantity]:
     """Return quantities by price of a period, without the part whose records were dropped before details were kept."""
     return [
         PricedQuantity(
@@ -60,24 +65,28 @@ async def read_priced_quantities(session: AsyncSession, tenant: str, period: Per
             cost_nanos=int(cost_nanos),
         )
         async for path, model, service_tier, price_version, sku, nanos_per_million, quantity, cost_nanos in _read(
-            session, tenant, period, PRICE_DETAIL
+            session, tenant, period, PRICE_DETAIL, reach
         )
     ]
 
 
-async def _read(session: AsyncSession, tenant: str, period: Period, detail: Detail) -> AsyncIterator[Any]:
+async def _read(
+    session: AsyncSession, tenant: str, period: Period, detail: Detail, reach: Reach | None
+) -> AsyncIterator[Any]:
     """Yield the sums of a period, each with the way to its department, by key and sums as digits."""
     plan = await _plan(session, tenant, period)
-    values: dict[str, object] = {"tenant": tenant}
+    within, reached = _within(detail, reach)
+    values = {"tenant": tenant, **reached}
     sources = []
     for number, stretch in enumerate(plan.rolled_up):
         values |= {f"day{number}": stretch.start, f"days{number}": stretch.end}
         days = f"day_start >= :day{number} AND day_start < :days{number}"
-        sources.append(f"SELECT {detail.columns} FROM {detail.table} WHERE tenant_id = :tenant AND {days}")  # noqa: S608
+        kept = f"{detail.table} WHERE tenant_id = :tenant AND {days} AND {within}"
+        sources.append(f"SELECT {detail.columns} FROM {kept}")  # noqa: S608 - names of this module
     for number, stretch in enumerate(plan.records):
         values |= {f"start{number}": stretch.start, f"end{number}": stretch.end}
         fresh = detail.rows.replace(":start", f":start{number}").replace(":end", f":end{number}")
-        sources.append(f"SELECT {detail.columns} FROM ({fresh}) AS fresh{number}")  # noqa: S608 - names of this module
+        sources.append(f"SELECT {detail.columns} FROM ({fresh}) AS fresh{number} WHERE {within}")  # noqa: S608
     if not sources:
         return
     # A thousand departments have some hundred thousand of them: an array or a numeric in each costs more than all else.
@@ -90,6 +99,17 @@ async def _read(session: AsyncSession, tenant: str, period: Period, detail: Deta
         if (path := paths.get(text)) is None:
             path = paths[text] = tuple(text.split("/")) if text else ()
         yield path, *others_and_sums
+
+
+def _within(detail: Detail, reach: Reach | None) -> tuple[str, dict[str, object]]:
+    """Return the condition that a row is within reach, and its values."""
+    if reach is None:
+        return "true", {}
+    is_of_department, departments = "department_path && CAST(:departments AS text[])", list(reach.departments)
+    if "label" not in detail.key_columns:
+        return is_of_department, {"departments": departments}
+    has_label = "label || '=' || value = ANY (CAST(:labels AS text[]))"
+    return f"({is_of_department} OR {has_label})", {"departments": departments, "labels": list(reach.labels)}
 
 
 async def _plan(session: AsyncSession, tenant: str, period: Period) -> ReadingPlan:

@@ -53,7 +53,7 @@ def usage_facts(question: Question, plan: ReadingPlan) -> list[Select[Any]]:
     """Return queries that together tell each thing once; their columns are the question's keys, and those of Sums."""
     records = [
         _record_facts(_splits(RECORD, question), detailed=question.detailed).where(
-            *in_scope(RECORD, question.scope), *_within(RECORD.c.settled_at, stretch)
+            *_asked(RECORD, question), *_within(RECORD.c.settled_at, stretch)
         )
         for stretch in plan.records
     ]
@@ -68,7 +68,7 @@ def sku_facts(question: Question, plan: ReadingPlan) -> list[Select[Any]]:
     """
     splits = {name: value for name, value in _splits(RECORD, question).items() if name != "sku"}
     records = [
-        record_parts(splits, [*in_scope(RECORD, question.scope), *_within(RECORD.c.settled_at, stretch)])
+        record_parts(splits, [*_asked(RECORD, question), *_within(RECORD.c.settled_at, stretch)])
         for stretch in plan.records
     ]
     return [*records, *(_rollup_parts(question, stretch) for stretch in plan.rolled_up)]
@@ -99,7 +99,7 @@ def _rollup_facts(question: Question, stretch: Period) -> Select[Any]:
         literal(0, Integer).label("suspense_calls"),
         literal(0, BigInteger).label("suspense_nanos"),
         rollup.is_booked,
-    ).where(*in_scope(ROLLUP, question.scope), *_within(rollup.day_start, stretch))
+    ).where(*_asked(ROLLUP, question), *_within(rollup.day_start, stretch))
 
 
 def _open_suspense_facts(question: Question) -> Select[Any]:
@@ -123,7 +123,7 @@ def _open_suspense_facts(question: Question) -> Select[Any]:
         .select_from(SUSPENSE.join(RECORD, is_open))
         .where(
             record.kind == RecordKind.SUSPENSE.value,
-            *in_scope(RECORD, question.scope),
+            *_asked(RECORD, question),
             *_within(record.settled_at, question.period),
         )
     )
@@ -162,7 +162,7 @@ def _rollup_parts(question: Question, stretch: Period) -> Select[Any]:
         rollup.quantity,
         rollup.cost_nanos.label("part_nanos"),
         rollup.calls.label("part_calls"),
-    ).where(*in_scope(ROLLUP_SKU, question.scope), *_within(rollup.day_start, stretch))
+    ).where(*_asked(ROLLUP_SKU, question), *_within(rollup.day_start, stretch))
 
 
 # --- roll-ups as they are made ----------------------------------------------------------------------------------------
@@ -251,6 +251,16 @@ def _details() -> Splits:
 
 def _count(*path: str) -> ColumnElement[int]:
     return func.coalesce(cast(RECORD.c.usage[path].as_string(), BigInteger), 0)
+
+
+def _asked(table: TableClause, question: Question) -> list[ColumnElement[bool]]:
+    conditions = in_scope(table, question.scope)
+    if question.reach is not None:
+        row, reach = table.c, question.reach
+        conditions.append(
+            or_(row.department_path.overlap(list(reach.departments)), row.project_id.in_(list(reach.projects)))
+        )
+    return conditions
 
 
 def in_scope(table: TableClause, scope: Scope) -> list[ColumnElement[bool]]:

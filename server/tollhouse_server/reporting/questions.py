@@ -10,10 +10,23 @@ from tollhouse_server.reporting.sums import Dimension, Group, Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """A part of a tenant's rows: with one of `departments` on their way, of one of `projects`, or with one of `labels`.
+
+    Departments and projects are ids, labels `key=value`; only what is split by label knows of these.
+    """
+
+    departments: tuple[str, ...]
+    projects: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is to be added up, and by what it is split. `days` are the calendar days of the period, for DAY.
 
-    `detailed` asks for cached, tool-use and thinking tokens too, which are read from each record's usage.
+    `detailed` asks for cached, tool-use and thinking tokens too, which are read from each record's usage. `reach`
+    leaves a part of the scope's rows.
     """
 
     scope: Scope
@@ -21,6 +34,7 @@ class Question:
     dimensions: tuple[Dimension, ...] = ()
     days: tuple[Day, ...] = ()
     detailed: bool = False
+    reach: Reach | None = None
 
     def undivided(self) -> "Question":
         """Return the same question without any split."""

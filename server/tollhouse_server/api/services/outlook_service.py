@@ -54,7 +54,8 @@ class OutlookService:
         scope = await self._scope(request.parent, call)
         department = scope.department if isinstance(scope, DepartmentName) else ""
         async with self._database.within(call.domain, begin=begin_snapshot) as session:
-            books = await read_running(session, scope.tenant, await read_clock(session, scope.tenant))
+            clock = await read_clock(session, scope.tenant)
+            books = await read_running(session, scope.tenant, clock, department=department)
         terms = ForecastTerms(
             confidence_percent=request.confidence_percent or CONFIDENCE_PERCENT,
             reserve_percent=request.reserve_percent if request.HasField("reserve_percent") else RESERVE_PERCENT,
