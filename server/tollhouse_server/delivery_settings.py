@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from tollhouse_server.setting_values import Port, check_token_url, decoded
@@ -50,6 +50,10 @@ class DeliverySettings(BaseSettings):
 
     smtp_recipient_domains: Annotated[tuple[str, ...], NoDecode] = ()
     """The only domains that statements are sent to, a JSON list; none of them means all."""
+
+    smtp_max_message_bytes: Annotated[int, Field(gt=0)] = 25_000_000
+    """How large an e-mail may be as it is sent, a third more than its documents: many receivers take no larger ones,
+    and it is in memory as a whole. A larger one is not sent, and says so."""
 
     @field_validator("smtp_recipient_domains", mode="before")
     @classmethod

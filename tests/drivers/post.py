@@ -37,6 +37,12 @@ class Post:
         self.later: list[str] = []
         self.hangs_up_at = ""
         self.thinks_seconds = 0.0
+        self.controller: Controller | None = None
+
+    def takes_bytes(self, most: int) -> None:
+        """Announce from now on that no message may be larger."""
+        assert self.controller is not None
+        self.controller.SMTP_kwargs["data_size_limit"] = most
 
     async def handle_RCPT(  # noqa: N802
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
@@ -109,7 +115,7 @@ def open_post(
         options |= {"ssl_context": context, "auth_require_tls": False} if security == "tls" else {}
     controller = _OnFreePort(handler, hostname="127.0.0.1", port=0, **options)
     controller.start()
-    handler.port = controller.port
+    handler.port, handler.controller = controller.port, controller
     try:
         yield handler
     finally:

@@ -27,7 +27,7 @@ from tollhouse_server.documents.document import Document
 from tollhouse_server.documents.folder import write_files
 from tollhouse_server.documents.formats import file_name, format_of
 from tollhouse_server.documents.language import language_of
-from tollhouse_server.documents.mail import HandOverUnknown, MailServer, Taken, message_of, send
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, MailTooLarge, Taken, message_of, send
 from tollhouse_server.documents.planning import plan
 from tollhouse_server.documents.tables import DeliveryRow, DeliveryScheduleRow
 from tollhouse_server.documents.ways import Ways
@@ -103,6 +103,8 @@ class Deliveries:
         except _OvertakenError:
             # Whoever has it now tells what becomes of it.
             _log.warning("delivery_overtaken", delivery=str(claim.name), attempt=claim.attempt)
+        except MailTooLarge as error:
+            await self._failed(claim, str(error), for_good=True)
         except TollhouseError as error:
             await self._failed(claim, error.message(), refused=row.refused)
         except OSError as error:
@@ -157,7 +159,7 @@ class Deliveries:
         self.ways.check(to_folder=to_folder, to_bucket=to_bucket, recipients=recipients, field="recipients")
         async with self.database.within(row.tenant_id, begin=begin_snapshot) as session:
             statement = await make_statement(session, StatementQuestion(scope=_scope(schedule), month=row.month))
-        documents = await asyncio.to_thread(_documents, statement, schedule)
+        documents = await asyncio.to_thread(_documents, statement, schedule, self.ways.mail if recipients else None)
         # Only ids: whoever makes a schedule has no say in where the files are.
         place = (row.tenant_id, row.schedule_id, row.month)
         if to_folder and self.ways.folder is not None:
@@ -230,8 +232,18 @@ def _message(
     )
 
 
-def _documents(statement: Statement, schedule: DeliveryScheduleRow) -> list[Document]:
-    return [_document(statement, wanted, schedule.language) for wanted in schedule.formats]
+def _documents(statement: Statement, schedule: DeliveryScheduleRow, mail: MailServer | None) -> list[Document]:
+    """Return the documents of a schedule.
+
+    Raises:
+        MailTooLarge: they are for an e-mail, and do not fit into it; further ones are not made.
+    """
+    documents: list[Document] = []
+    for wanted in schedule.formats:
+        documents.append(_document(statement, wanted, schedule.language))
+        if mail is not None:
+            mail.check_size(documents)
+    return documents
 
 
 def _document(statement: Statement, wanted: str, language: str) -> Document:

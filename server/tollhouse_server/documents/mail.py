@@ -26,6 +26,20 @@ _REPLY_SECONDS: Final = 120.0
 _REFUSALS: Final = (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, smtplib.SMTPNotSupportedError)
 
 
+_LINE_BYTES: Final = (57, 78)
+"""How many bytes of a document a line of the message has, and how long it is with its end (RFC 2045, section 6.8)."""
+
+
+class MailTooLarge(OSError):
+    """An e-mail is larger than it may be: trying again does not help."""
+
+    def __init__(self, size_bytes: int, most_bytes: int, whose: str) -> None:
+        super().__init__(
+            f"the e-mail would have {size_bytes:,} bytes, of which {whose} takes {most_bytes:,}; have the statement "
+            "delivered to a folder or into a bucket, or fewer formats of it"
+        )
+
+
 class HandOverUnknown(OSError):
     """The connection ended while a message was handed over: the server has it, or has it not."""
 
@@ -45,6 +59,18 @@ class MailServer:
     password: str = field(default="", repr=False)
     ca_file: Path | None = None
     domains: tuple[str, ...] = ()
+    max_message_bytes: int = 25_000_000
+
+    def check_size(self, documents: Sequence[Document]) -> None:
+        """Make sure that documents fit into an e-mail.
+
+        Raises:
+            MailTooLarge: they do not.
+        """
+        content, line = _LINE_BYTES
+        size = sum(-(-len(document.content) // content) * line for document in documents)
+        if size > self.max_message_bytes:
+            raise MailTooLarge(size, self.max_message_bytes, "this deployment")
 
     def without_secrets(self, text: str) -> str:
         """Return a text without the password, also as a server has it that repeats what was said to it."""
@@ -89,6 +115,7 @@ def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -
 
     Raises:
         HandOverUnknown: the connection ended between the message and the server's answer.
+        MailTooLarge: the server has said that it takes no message of this size.
         OSError: the server cannot be reached or trusted, or takes the message for none of the recipients; nobody has
             got it (SMTPException is one).
     """
@@ -99,6 +126,7 @@ def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -
             connection.starttls(context=trust)
         if server.user:
             connection.login(server.user, server.password)
+        _check_size(connection, message)
         refused = _handed_over(connection, message, recipients)
         # It is taken: whatever becomes of the farewell must not look like a failure.
         with suppress(OSError):
@@ -114,6 +142,17 @@ def _told(refused: Mapping[str, tuple[int, bytes]]) -> str:
     return "; ".join(
         f"not taken for {address}: {code} {said.decode(errors='replace')}" for address, (code, said) in refused.items()
     )
+
+
+def _check_size(connection: "_Connection", message: EmailMessage) -> None:
+    connection.ehlo_or_helo_if_needed()
+    # Absent or 0: it has not said what it takes (RFC 1870).
+    said = connection.esmtp_features.get("size", "")
+    most = int(said) if said.isdecimal() else 0
+    parts = (str(part.get_payload()) for part in message.walk() if not part.is_multipart())
+    size = sum(len(text) + text.count("\n") for text in parts) if most else 0
+    if size > most:
+        raise MailTooLarge(size, most, "the mail server")
 
 
 def _handed_over(

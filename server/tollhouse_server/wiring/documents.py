@@ -40,6 +40,7 @@ def _mail_server(settings: Settings) -> MailServer | None:
         password=_secret(settings.smtp_password, settings.smtp_password_file),
         ca_file=settings.smtp_ca_file,
         domains=settings.smtp_recipient_domains,
+        max_message_bytes=settings.smtp_max_message_bytes,
     )
 
 

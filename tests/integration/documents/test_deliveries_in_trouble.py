@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,29 @@ async def test_an_e_mail_is_not_handed_over_by_who_has_lost_it_to_another(
     overtaken.set()
 
     assert (delivered, await loss, len(handler.messages)) == (1, 0, 1)
+
+
+async def test_a_statement_that_is_too_large_for_e_mail_says_so_at_once_and_goes_into_the_folder(
+    books: Books, chargeback: ChargebackService, post: tuple[Post, MailServer], tmp_path: Path
+) -> None:
+    """It is not tried again for two days: it would not get smaller."""
+    handler, server = post
+    ways = Ways(folder=tmp_path, mail=replace(server, max_message_bytes=2_000))
+    service = service_of(books, ways)
+    await service.create_delivery_schedule(schedule(recipients=[CFO], formats=["html", "json"]), by(ROBOT))
+    await closed(books, chargeback)
+
+    delivered = await Deliveries(books.database, ways).deliver_due()
+
+    (failed,) = await listed(service, state=pb.Delivery.STATE_FAILED)
+    assert (delivered, handler.messages, failed.attempts) == (1, [], 1)
+    assert failed.fault.startswith("the e-mail would have ")
+    assert "of which this deployment takes 2,000; have the statement delivered to a folder" in failed.fault
+    assert len(_written(tmp_path)) == 2
+
+
+def _written(folder: Path) -> list[Path]:
+    return list(folder.rglob("statement-*"))
 
 
 async def test_what_was_planned_waits_while_its_tenant_is_deleted(

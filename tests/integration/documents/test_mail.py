@@ -6,11 +6,13 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from tollhouse_server.documents.mail import HandOverUnknown, MailServer, Taken, message_of, send
+from tollhouse_server.documents.document import Document
+from tollhouse_server.documents.mail import HandOverUnknown, MailServer, MailTooLarge, Taken, message_of, send
 
 from tests.drivers.authority import Authority, Identity
 from tests.drivers.post import PASSWORD, USER, Post, open_post
@@ -180,6 +182,34 @@ def test_a_server_that_answers_by_the_byte_is_left(monkeypatch: pytest.MonkeyPat
 
         over.set()
         dripping.join()
+
+
+def test_a_server_that_takes_no_such_message_is_not_sent_it() -> None:
+    """It has said so in its greeting: nothing of the message goes out, and who waits is told what would help."""
+    large = Document(file_name="statement.csv", media_type="text/csv", content=bytes(100_000))
+    with open_post() as post:
+        post.takes_bytes(100_000)
+        server = plain(post.port)
+        message = message_of(key="k", server=server, recipients=[CFO], subject="s", text="t", documents=[large])
+
+        with pytest.raises(
+            MailTooLarge, match="the mail server takes 100,000; have the statement delivered to a folder"
+        ):
+            send(server, message, [CFO])
+        post.takes_bytes(140_000)
+        send(server, message, [CFO])
+
+    assert len(post.messages) == 1
+
+
+def test_documents_that_are_too_large_for_e_mail_are_refused_by_their_size_in_it() -> None:
+    """A document is a third larger in a message."""
+    server = MailServer(host="h", port=1, sender="a@host.example", max_message_bytes=1_368_500)
+    halves = [Document(file_name=name, media_type="text/csv", content=bytes(500_000)) for name in ("a", "b")]
+
+    server.check_size(halves)
+    with pytest.raises(MailTooLarge, match=r"would have 1,368,[0-9]{3} bytes.* fewer formats"):
+        replace(server, max_message_bytes=1_368_000).check_size(halves)
 
 
 def test_a_sender_with_a_name_has_an_id_of_his_domain() -> None:
