@@ -14,7 +14,7 @@ class SickStore:
 
     `ails` is a status, with a body that repeats the access key as real ones do, or one of: `cut` (hangs up within the
     body), `hangs up` (behind it), `hangs`, `nonsense` (no HTTP), `a page` (200 with HTML), `slow` (takes the body in
-    pieces, a pause before each).
+    pieces, a pause before each). From the PUT with the number `hangs_from` on it hangs, too.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class SickStore:
         self.puts: list[str] = []
         self.taken: dict[str, bytes] = {}
         self.pause_seconds = 0.0
+        self.hangs_from = 0
         self.over = threading.Event()
 
     @property
@@ -57,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         body = self._body()
-        if store.ails == "hangs":
+        if store.ails == "hangs" or 0 < store.hangs_from <= len(store.puts):
             store.over.wait(60)
             self._hang_up()
         elif store.ails == "hangs up":
