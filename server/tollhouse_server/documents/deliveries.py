@@ -104,7 +104,7 @@ class Deliveries:
             # Whoever has it now tells what becomes of it.
             _log.warning("delivery_overtaken", delivery=str(claim.name), attempt=claim.attempt)
         except MailTooLarge as error:
-            await self._failed(claim, str(error), for_good=True)
+            await self._failed(claim, str(error), refused=row.refused, for_good=True)
         except TollhouseError as error:
             await self._failed(claim, error.message(), refused=row.refused)
         except OSError as error:
