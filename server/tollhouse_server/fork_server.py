@@ -103,7 +103,9 @@ class ForkServer:
     """
 
     def __init__(self, metrics_environment: Mapping[str, str], *, log_path: Path | None = None) -> None:
-        self._environment = {"GLIBC_TUNABLES": _MALLOC, **environment_without_settings(), **metrics_environment}
+        self._environment = {**environment_without_settings(), **metrics_environment}
+        # Not the first: glibc moves it, and setproctitle looks for the title's place before the first variable.
+        self._environment.setdefault("GLIBC_TUNABLES", _MALLOC)
         self.log_path = log_path
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None

@@ -137,7 +137,7 @@ async def test_beside_the_peers(recorder: Recorder, transport: str) -> None:
 
 def _suite(transport: str) -> str:
     """Where ratios stand: those of the default transport without its name."""
-    return "ratio" if transport == "envoy" else f"ratio_{transport}"
+    return "ratio" if transport == "grpcio" else f"ratio_{transport}"
 
 
 async def _beside(recorder: Recorder, ours: Governed, peer: RunningPeer, transport: str, name: str) -> None:

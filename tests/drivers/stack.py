@@ -23,7 +23,7 @@ from tests.drivers.places import servers_place
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-_TRANSPORT = os.environ.get("TOLLHOUSE_TESTS_TRANSPORT", "auto")
+_TRANSPORT = os.environ.get("TOLLHOUSE_TESTS_TRANSPORT", "grpcio")
 _PORTS = ("GRPC", "METRICS", "SIMULATOR", "POSTGRES", "VAULT")
 
 
