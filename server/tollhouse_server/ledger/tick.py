@@ -44,13 +44,14 @@ under high load, when it makes a quarter more calls a second (docs/decisions/001
 _SLOW_SECONDS = 0.025
 """A lane that is busy for so long is no reason for the other one to wait: its connection may hang."""
 
-_BUSY_TURN_SECONDS = 0.0003
-"""A turn of the event loop that takes longer has served several calls: the next ones will bring more works."""
+_BUSY_TURN_SECONDS = 0.00001
+"""A turn of the event loop that does nothing takes 2 us: one that takes longer has served somebody, and the works of
+those whom it served come next."""
 
 _LONGEST_GATHERING_SECONDS = 0.006
-"""What a tick waits for them at most. Measured with 64 callers of a worker without time to spare, two turns each on a
-machine that was busy otherwise: 11 and 12 % less of its processor time for a call, 28 and 20 % less of PostgreSQL's;
-with one caller no difference that was larger than the noise."""
+"""What a tick waits for them at most. With 64 callers of a worker without time to spare ticks carry 15 works then, for
+a third less of PostgreSQL's time for a call; 10 ms would save the worker more, but callers of one that is half busy
+would wait 3 ms longer (docs/decisions/0015)."""
 
 _RETRY_AT_ONCE = (
     asyncpg.DeadlockDetectedError,
