@@ -79,8 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
         while left > 0:
             if self.server.store.ails == "slow":
                 self.server.store.over.wait(self.server.store.pause_seconds)
-            pieces.append(self.rfile.read(min(left, _SLOW_BYTES)))
-            left -= len(pieces[-1])
+            piece = self.rfile.read(min(left, _SLOW_BYTES))
+            if not piece:
+                raise ConnectionResetError("it was killed while it wrote")
+            pieces.append(piece)
+            left -= len(piece)
         return b"".join(pieces)
 
     def _answer(self, status: int, body: bytes, etag: str = "") -> None:
