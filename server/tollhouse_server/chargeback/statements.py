@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -95,8 +94,7 @@ async def read_books(
     alternatives = await read_alternatives(session, tenant, month.name)
     reach = None
     if department:
-        stated: dict[str, Any] = {"departments": departments, "alternatives": alternatives}
-        reach = await reach_of(session, tenant, month, department, **stated)
+        reach = await reach_of(session, tenant, month, department, departments=departments, alternatives=alternatives)
     quantities = await read_priced_quantities(session, tenant, period, reach)
     cells, days = await usage_store.read_cells(session, tenant, period, days_of(period, month.zone), reach)
     books = MonthBooks(

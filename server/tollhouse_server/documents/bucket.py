@@ -37,6 +37,11 @@ class Bucket:
     region: str = "auto"
     prefix: str = ""
 
+    def longest(self, documents: Sequence[Document]) -> timedelta:
+        """Return how long it may take to put documents, one after the other."""
+        size_bytes = sum(len(document.content) for document in documents)
+        return len(documents) * _TIMEOUT + timedelta(seconds=size_bytes / _SLOWEST_BYTES_A_SECOND)
+
     async def put(self, place: Sequence[str], documents: Sequence[Document]) -> None:
         """Put documents at a place made of ids. Each is whole or not there, and again the same.
 
@@ -44,7 +49,7 @@ class Bucket:
             BucketFailed: one was not taken.
         """
         for document in documents:
-            store = self._opened(_TIMEOUT + timedelta(seconds=len(document.content) / _SLOWEST_BYTES_A_SECOND))
+            store = self._opened(self.longest([document]))
             key = "/".join((*self.prefix.strip("/").split("/"), *place, document.file_name)).lstrip("/")
             try:
                 # Not in parts: one request is signed with the digest of all that it carries.

@@ -137,8 +137,9 @@ class Deliveries:
 
     def _told(self, *texts: str) -> str:
         """Return what others have said as it may be shown and stored: no secrets, no NUL, not too long."""
-        said = "; ".join(text for text in texts if text)
-        return self.ways.without_secrets(said).replace("\0", "")[:_FAULT_MOST]
+        said = [self.ways.without_secrets(text).replace("\0", "") for text in texts if text]
+        # Each has its share of the room: a long one leaves what comes behind it.
+        return "; ".join(one[: _FAULT_MOST // len(said)] for one in said)[:_FAULT_MOST]
 
     async def _change(self, claim: Claim, **values: object) -> None:
         """Write to a delivery that is still the claimer's.
@@ -165,6 +166,9 @@ class Deliveries:
         if to_folder and self.ways.folder is not None:
             await asyncio.to_thread(write_files, self.ways.folder, place, documents)
         elif to_bucket and self.ways.bucket is not None:
+            # From here on it is nobody else's for as long as that may take.
+            until = datetime.now(UTC) + _LEASE + self.ways.bucket.longest(documents)
+            await self._change(claim, next_attempt_at=until)
             await self.ways.bucket.put(place, documents)
         elif self.ways.mail is not None:
             message = _message(self.ways.mail, row, schedule, statement, documents)

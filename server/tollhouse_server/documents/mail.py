@@ -25,9 +25,9 @@ _REPLY_SECONDS: Final = 120.0
 
 _REFUSALS: Final = (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, smtplib.SMTPNotSupportedError)
 
-
-_LINE_BYTES: Final = (57, 78)
-"""How many bytes of a document a line of the message has, and how long it is with its end (RFC 2045, section 6.8)."""
+_CONTENT_BYTES_A_LINE: Final = 57
+_LINE_BYTES: Final = 78
+"""How long a line of the message is, with its end, that has so much of a document (RFC 2045, section 6.8)."""
 
 
 class MailTooLarge(OSError):
@@ -62,15 +62,18 @@ class MailServer:
     max_message_bytes: int = 25_000_000
 
     def check_size(self, documents: Sequence[Document]) -> None:
-        """Make sure that documents fit into an e-mail.
+        """Make sure that an e-mail has room for documents, before it is made: what else it has `send` counts.
 
         Raises:
-            MailTooLarge: they do not.
+            MailTooLarge: it has not.
         """
-        content, line = _LINE_BYTES
-        size = sum(-(-len(document.content) // content) * line for document in documents)
-        if size > self.max_message_bytes:
-            raise MailTooLarge(size, self.max_message_bytes, "this deployment")
+        lines = sum(-(-len(document.content) // _CONTENT_BYTES_A_LINE) for document in documents)
+        self.check_message(lines * _LINE_BYTES)
+
+    def check_message(self, size_bytes: int) -> None:
+        """Make sure that an e-mail of a size may be sent; raise MailTooLarge."""
+        if size_bytes > self.max_message_bytes:
+            raise MailTooLarge(size_bytes, self.max_message_bytes, "this deployment")
 
     def without_secrets(self, text: str) -> str:
         """Return a text without the password, also as a server has it that repeats what was said to it."""
@@ -115,7 +118,7 @@ def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -
 
     Raises:
         HandOverUnknown: the connection ended between the message and the server's answer.
-        MailTooLarge: the server has said that it takes no message of this size.
+        MailTooLarge: it is larger than it may be, or than the server has said that it takes.
         OSError: the server cannot be reached or trusted, or takes the message for none of the recipients; nobody has
             got it (SMTPException is one).
     """
@@ -126,7 +129,7 @@ def send(server: MailServer, message: EmailMessage, recipients: Sequence[str]) -
             connection.starttls(context=trust)
         if server.user:
             connection.login(server.user, server.password)
-        _check_size(connection, message)
+        _check_size(server, connection, message)
         refused = _handed_over(connection, message, recipients)
         # It is taken: whatever becomes of the farewell must not look like a failure.
         with suppress(OSError):
@@ -144,14 +147,14 @@ def _told(refused: Mapping[str, tuple[int, bytes]]) -> str:
     )
 
 
-def _check_size(connection: "_Connection", message: EmailMessage) -> None:
+def _check_size(server: MailServer, connection: "_Connection", message: EmailMessage) -> None:
+    size = len(message.as_bytes(policy=message.policy.clone(linesep="\r\n")))
+    server.check_message(size)
     connection.ehlo_or_helo_if_needed()
     # Absent or 0: it has not said what it takes (RFC 1870).
     said = connection.esmtp_features.get("size", "")
     most = int(said) if said.isdecimal() else 0
-    parts = (str(part.get_payload()) for part in message.walk() if not part.is_multipart())
-    size = sum(len(text) + text.count("\n") for text in parts) if most else 0
-    if size > most:
+    if 0 < most < size:
         raise MailTooLarge(size, most, "the mail server")
 
 

@@ -196,7 +196,13 @@ def test_a_server_that_takes_no_such_message_is_not_sent_it() -> None:
             MailTooLarge, match="the mail server takes 100,000; have the statement delivered to a folder"
         ):
             send(server, message, [CFO])
+        # The document alone has 136,890 there.
+        post.takes_bytes(137_000)
+        with pytest.raises(MailTooLarge, match="the mail server takes 137,000"):
+            send(server, message, [CFO])
         post.takes_bytes(140_000)
+        with pytest.raises(MailTooLarge, match="this deployment takes 137,000"):
+            send(replace(server, max_message_bytes=137_000), message, [CFO])
         send(server, message, [CFO])
 
     assert len(post.messages) == 1
