@@ -48,8 +48,8 @@ class Settings(DeliverySettings, BaseSettings):
     state_dir: Path = Path(".tollhouse")
     """Where the embedded parts keep their data."""
 
-    transport: Literal["auto", "envoy", "grpcio"] = "grpcio"
-    """What serves gRPC in the workers: gRPC for Python, or Envoy with the worker in it (the extra `envoy`). `auto` is
+    transport: Literal["auto", "envoy", "grpcio"] = "auto"
+    """What serves gRPC in the workers: Envoy with the worker in it (the extra `envoy`), or gRPC for Python. `auto` is
     Envoy where all is installed that it needs; `tollhouse-server doctor` says which it is, and why."""
 
     bind_address: str = "127.0.0.1"

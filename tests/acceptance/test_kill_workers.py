@@ -29,7 +29,7 @@ CALLERS = 10
 CALLS_PER_CONNECTION = 4
 RESEARCH = "tenants/demo/departments/research"
 TIERS = ("ultra", "pro", "flash", "flash-lite")
-SETTINGS = {"worker_dead_after_seconds": 4, "drain_seconds": 3}
+SETTINGS = {"transport": "auto", "worker_dead_after_seconds": 4, "drain_seconds": 3}
 GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 """What callers may see of a server that is killed in their face."""
 

@@ -48,7 +48,7 @@ class Installation:
     """One state directory on fixed ports, and the server that runs on it, if one does."""
 
     def __init__(self, directory: Path) -> None:
-        self.environment = stack_environment(directory / "state")
+        self.environment = stack_environment(directory / "state", transport="auto")
         self._stack: RunningStack | None = None
 
     def running(self) -> RunningStack:

@@ -21,7 +21,7 @@ from tollhouse_server.settings import Settings
 from tests.bench.costs import family_seconds
 from tests.bench.loads import UNARY, Canned, grpc_load, per_call, send
 from tests.bench.machine import measured_cores, other_cores, pin
-from tests.bench.rounds import setting
+from tests.bench.rounds import TRANSPORT, setting
 from tests.bench.tally import Told
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
@@ -131,7 +131,7 @@ def disk_place() -> Iterator[Path]:
 
 @asynccontextmanager
 async def governed(
-    upstream: Canned, *, transport: str = "grpcio", workers: int = 1, **settings: object
+    upstream: Canned, *, transport: str = TRANSPORT, workers: int = 1, **settings: object
 ) -> AsyncIterator[Governed]:
     """Run a server whose calls go to `upstream`, with budgets that a bench does not use up."""
     if transport != "grpcio" or "transport" in Settings.model_fields:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from tollhouse_server.transport_choice import chosen
+
 Item = TypeVar("Item")
 
 
@@ -15,6 +17,9 @@ def setting(name: str, default: str) -> str:
 ROUNDS = int(setting("BENCH_ROUNDS", "3"))
 SECONDS = float(setting("BENCH_SECONDS", "1"))
 SIZES = [int(one) for one in setting("BENCH_SIZES", "10,1000").split(",")]
+TRANSPORT = setting("BENCH_TRANSPORT", chosen("auto").transport)
+"""That of benches which are not about transports: what serves by default."""
+
 RECORDS = [int(one) for one in setting("BENCH_RECORDS", "0,100000").split(",")]
 
 

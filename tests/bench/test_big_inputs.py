@@ -20,11 +20,10 @@ from tests.bench.canned_gemini import Manner
 from tests.bench.governed import Governed, governed
 from tests.bench.loads import Canned, canned, grpc_load, line_of, send, started
 from tests.bench.recorder import Recorder
-from tests.bench.rounds import SECONDS, in_turns, setting
+from tests.bench.rounds import SECONDS, TRANSPORT, in_turns
 from tests.drivers.callers import bearer
 from tests.drivers.command_line import CommandLine, administrators
 
-TRANSPORT = setting("BENCH_TRANSPORT", "grpcio")
 CALLS = (1, 4)
 SMALL_CALLERS = 4
 _MEGABYTE = 1_000_000

@@ -24,7 +24,7 @@ from tests.bench.loads import Canned, canned, http_load, per_call, send
 from tests.bench.machine import measured_cores, pin
 from tests.bench.peers import NOT_HAD, PEERS, Peer, Start
 from tests.bench.recorder import Recorder
-from tests.bench.rounds import SECONDS, in_turns
+from tests.bench.rounds import SECONDS, TRANSPORT, in_turns
 from tests.drivers.stack import free_ports
 
 CALLERS = 64
@@ -137,7 +137,7 @@ async def test_beside_the_peers(recorder: Recorder, transport: str) -> None:
 
 def _suite(transport: str) -> str:
     """Where ratios stand: those of the default transport without its name."""
-    return "ratio" if transport == "grpcio" else f"ratio_{transport}"
+    return "ratio" if transport == TRANSPORT else f"ratio_{transport}"
 
 
 async def _beside(recorder: Recorder, ours: Governed, peer: RunningPeer, transport: str, name: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.bench.governed import Governed, governed
 from tests.bench.loads import STREAM, canned
 from tests.bench.recorder import Recorder
-from tests.bench.rounds import setting
+from tests.bench.rounds import TRANSPORT, setting
 
 SOAK_SECONDS = float(setting("BENCH_SOAK_SECONDS", "0"))
 WARM_SHARE = 1 / 6
@@ -46,7 +46,7 @@ async def test_hours_at_capacity(recorder: Recorder) -> None:
     settled = [memory for gone, memory in seen if gone >= SOAK_SECONDS * WARM_SHARE] or [seen[-1][1]]
     part = max(1, len(settled) // 4)
     first, last = statistics.median(settled[:part]), statistics.median(settled[-part:])
-    key = f"soak/{SOAK_SECONDS:.0f}_seconds"
+    key = f"soak/{TRANSPORT}/{SOAK_SECONDS:.0f}_seconds"
     recorder.record(f"{key}/calls", calls)
     recorder.record(f"{key}/lost", calls - booked)
     recorder.record(f"{key}/rss_mb", *(memory / 1e6 for memory in settled))

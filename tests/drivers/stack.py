@@ -23,7 +23,7 @@ from tests.drivers.places import servers_place
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 60.0
-_TRANSPORT = os.environ.get("TOLLHOUSE_TESTS_TRANSPORT", "grpcio")
+_TRANSPORT = os.environ.get("TOLLHOUSE_TESTS_TRANSPORT")
 _PORTS = ("GRPC", "METRICS", "SIMULATOR", "POSTGRES", "VAULT")
 
 
@@ -156,11 +156,12 @@ def stack_environment(state_dir: Path, **settings: object) -> dict[str, str]:
         **inherited(),
         "PYTHONPATH": os.pathsep.join(sys.path),
         "TOLLHOUSE_LOG_FORMAT": "json",
-        # One run of the suite is on one transport; the tests of transports themselves (integration/api) are on all.
-        "TOLLHOUSE_TRANSPORT": _TRANSPORT,
+        # Who starts a server for a test of its own wants one that starts quickly, unless he names another transport.
+        "TOLLHOUSE_TRANSPORT": "grpcio",
         **ports,
         "TOLLHOUSE_STATE_DIR": str(state_dir),
         **chosen,
+        **({"TOLLHOUSE_TRANSPORT": _TRANSPORT} if _TRANSPORT else {}),
     }
 
 
@@ -201,9 +202,10 @@ def stack_directory() -> Iterator[Path]:
 def running_stack() -> Iterator[RunningStack]:
     """A server that the acceptance tests of one process share; a test that harms it must start its own.
 
-    It has one worker: what a test has seen a change do, the next call sees too. Tests of several start their own.
+    It serves as one does by default, and has one worker: what a test has seen a change do, the next call sees too.
+    Tests of several start their own.
     """
-    with servers_place("stack") as directory, running_stack_in(directory, workers=1) as stack:
+    with servers_place("stack") as directory, running_stack_in(directory, workers=1, transport="auto") as stack:
         yield stack
 
 
