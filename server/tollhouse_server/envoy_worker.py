@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tollhouse_server.api.transports import envoy_life
-from tollhouse_server.processes import tune_garbage_collection
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.settings import Settings
 from tollhouse_server.wiring.worker import BuildTransport, Worker, open_worker
 

@@ -1,8 +1,8 @@
 """The processes that a supervisor starts: what a worker and the housekeeper do from their start to their end."""
 
 import asyncio
-import gc
 
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.parent import KILL_AFTER_DRAIN_SECONDS, say_ready
 from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import stop_on_signals
@@ -28,10 +28,3 @@ async def keep_house(settings: Settings, ready_fd: int) -> None:
     async with open_housekeeper(settings):
         say_ready(ready_fd)
         await stop.wait()
-
-
-def tune_garbage_collection() -> None:
-    """Leave what was built at the start alone, and look at the rest more seldom: it cost a tenth of a call."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.generation.attempts import Attempts
 from tollhouse_server.generation.calls import GenerationCall
 from tollhouse_server.generation.departures import Departures
@@ -30,7 +31,6 @@ from tollhouse_server.ledger.terms import Reservation, Settlement
 from tollhouse_server.ledger.works import ReserveWork
 from tollhouse_server.pricing.book import packaged_prices
 from tollhouse_server.pricing.terms import PriceBook
-from tollhouse_server.processes import tune_garbage_collection
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.steps import CallNotes, noting
 from tollhouse_server.telemetry.tracecontext import trace_context

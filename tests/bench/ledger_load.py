@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from uuid import UUID, uuid4
 
 import uvloop
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.ledger.ledger import new_attempt_id
 from tollhouse_server.ledger.terms import CallTerms, Scope
-from tollhouse_server.processes import tune_garbage_collection
 
 from tests.drivers.ledger import LedgerProcess, ledger_process, settled, terms
 

@@ -14,9 +14,9 @@ from unittest.mock import patch
 import uvloop
 from tollhouse.v1.generation_pb2 import GenerateContentResponse
 from tollhouse_server.api.gemini_json import Mapper
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.generation.calls import Answer
 from tollhouse_server.generation.streaming import Streaming
-from tollhouse_server.processes import tune_garbage_collection
 from tollhouse_server.telemetry.steps import CallNotes, noting
 from tollhouse_server.telemetry.tracecontext import trace_context
 from tollhouse_server.upstream import http

@@ -19,8 +19,8 @@ import orjson
 import uvloop
 from google import genai
 from google.genai import types
+from tollhouse_server.garbage_collection import tune_garbage_collection
 from tollhouse_server.ledger.ledger import new_attempt_id
-from tollhouse_server.processes import tune_garbage_collection
 from tollhouse_server.upstream.gemini import GeminiUpstream
 from tollhouse_server.upstream.http import PooledTransport
 from tollhouse_server.upstream.protocol import Destination, Method, UpstreamCall

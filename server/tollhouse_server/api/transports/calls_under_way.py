@@ -11,6 +11,11 @@ from tollhouse_server.api.transports.framing import Receive
 LOOK_SECONDS: Final = 0.1
 """How often it is looked whether callers have hung up, and how old a call is then at the least."""
 
+_LONGEST_LOOK_SECONDS: Final = 1.0
+_LOOKS_AT_AN_AGE: Final = 4
+"""A call is looked at again when it is a quarter older: one of half a minute costs forty questions of some 15 us then,
+not three hundred."""
+
 
 class Ending(enum.Enum):
     """Why a call was ended before its handler had ended."""
@@ -38,6 +43,7 @@ class CallUnderWay:
         "is_answered",
         "is_asked",
         "is_read",
+        "look_at",
     )
 
     def __init__(self, receive: Receive) -> None:
@@ -47,6 +53,7 @@ class CallUnderWay:
         self._task = task
         self._timer: asyncio.TimerHandle | None = None
         self.began_at = time.monotonic()
+        self.look_at = self.began_at + LOOK_SECONDS
         self.is_read = self.is_asked = self.has_begun = self.is_answered = self._is_over = False
         self.ending: Ending | None = None
 
@@ -72,9 +79,11 @@ class CallUnderWay:
             self._timer.cancel()
         self._is_over = True
 
-    def ask_if_hung_up(self) -> None:
+    def ask_if_hung_up(self, now: float) -> None:
         """Ask Envoy, which answers a read past the end of a request at once, and for a caller who is gone with that."""
         self.is_asked = True
+        age = now - self.began_at
+        self.look_at = now + min(_LONGEST_LOOK_SECONDS, max(LOOK_SECONDS, age / _LOOKS_AT_AN_AGE))
         asked = self._receive()
         # pyvoy's answer is a future, which somebody owns, and not a coroutine that a task would be needed for.
         if isinstance(asked, asyncio.Future):
@@ -114,10 +123,13 @@ class CallsUnderWay:
         """End the calls whose callers have hung up, for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            young = time.monotonic() - LOOK_SECONDS
-            for call in self._calls:
-                if call.is_read and not call.is_asked and call.began_at < young:
-                    call.ask_if_hung_up()
+            self.look(time.monotonic())
+
+    def look(self, now: float) -> None:
+        """Ask about those whose time has come; `now` is of `time.monotonic()`."""
+        for call in self._calls:
+            if call.is_read and not call.is_asked and call.look_at <= now:
+                call.ask_if_hung_up(now)
 
     async def end(self, within_seconds: float) -> None:
         """Wait for the end of all, and end those that take longer."""

@@ -1,0 +1,10 @@
+"""When Python looks for garbage: a module of its own, so that a worker inside Envoy loads no supervisor for it."""
+
+import gc
+
+
+def tune_garbage_collection() -> None:
+    """Leave what was built at the start alone, and look at the rest more seldom: it cost a tenth of a call."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
