@@ -20,7 +20,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
-from tollhouse_server.transport_choice import chosen
+from tollhouse_server.transport_choice import advice, chosen
 from tollhouse_server.wiring import outside
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +46,7 @@ async def serve(settings: Settings) -> None:
             environment=served.environment(),
             metrics_directory=Path(directory),
             drain_seconds=served.drain_seconds,
+            worker_advice=advice(choice.transport),
         )
         async with ForkServer(prepare_directory(plan.metrics_directory)) as fork_server:
             await _supervise(plan, fork_server, served, stop)

@@ -21,19 +21,23 @@ from tollhouse_server.telemetry.supervision import ProcessReadings
 _log = structlog.get_logger(__name__)
 
 _READY_SECONDS = 60.0
+_LAST_WORDS_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _STEADY_SECONDS = 30.0
 
 
 @dataclass(eq=False, kw_only=True)
 class ProcessStartFailed(TollhouseError):
-    """A process of the server ended before it was ready."""
+    """A process of the server did not become ready. `how` says what it did instead."""
 
     role: str
+    how: str
     log_hint: str
+    advice: str = ""
 
     def message(self) -> str:
-        return f"The {self.role} process did not become ready; {self.log_hint} says why."
+        said = f"The {self.role} process {self.how}; if it could say why, {self.log_hint} has it. {self.advice}"
+        return said.rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,8 @@ class ProcessPlan:
     environment: Mapping[str, str] = field(repr=False)
     metrics_directory: Path
     drain_seconds: float
+    worker_advice: str = ""
+    """What to try where no worker becomes ready."""
 
     def roles(self) -> Sequence[str]:
         """Return the role of each process."""
@@ -171,13 +177,15 @@ class Supervisor:
         except OSError as error:
             # Want of files, processes or memory passes; the processes that live go on meanwhile.
             _log.error("process_not_started", role=role, error=type(error).__name__, errno=error.errno)
-            raise ProcessStartFailed(role=role, log_hint="the line above") from error
+            raise ProcessStartFailed(role=role, how="could not be started", log_hint="the line above") from error
         self._processes[index] = process
         if not await _is_ready(readable):
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise ProcessStartFailed(role=role, log_hint=str(self._fork_server.log_path or "the output above"))
+            raise ProcessStartFailed(
+                role=role,
+                how=await _ended(process),
+                log_hint=str(self._fork_server.log_path or "the output above"),
+                advice=self._plan.worker_advice if role == "worker" else "",
+            )
         self._ready.add(index)
 
     async def _begin(self, role: str) -> tuple[ForkedProcess, int]:
@@ -212,6 +220,18 @@ async def _is_ready(readable: int) -> bool:
             return False
         finally:
             transport.close()
+
+
+async def _ended(process: ForkedProcess) -> str:
+    """End a process that is not ready, and return how it has ended by itself, if it has."""
+    try:
+        code = await asyncio.wait_for(process.wait(), _LAST_WORDS_SECONDS)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return f"was not ready within {_READY_SECONDS:.0f} s"
+    return f"ended with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
 
 def _name(roles: Sequence[str], index: int) -> str:

@@ -60,6 +60,13 @@ def chosen(wanted: Literal["auto", "envoy", "grpcio"]) -> Choice:
         return Choice(transport="grpcio", why=f"Envoy would need {missing.what}")
 
 
+def advice(transport: Transport) -> str:
+    """Return what to try where no worker becomes ready."""
+    if transport == "envoy":
+        return "TOLLHOUSE_TRANSPORT=grpcio serves where Envoy cannot run."
+    return ""
+
+
 def installed_envoy() -> InstalledEnvoy:
     """Return where everything is.
 

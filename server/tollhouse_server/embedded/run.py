@@ -23,7 +23,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.supervisor import ProcessPlan, Supervisor, stop_on_signals
 from tollhouse_server.telemetry.multiprocess import prepare_directory
 from tollhouse_server.telemetry.server import serve_metrics
-from tollhouse_server.transport_choice import chosen
+from tollhouse_server.transport_choice import advice, chosen
 from tollhouse_server.wiring import outside
 
 RUN_FILE = "run.json"
@@ -126,6 +126,7 @@ async def _processes(settings: Settings, parts: RunningStack, forks: ForkServer)
         environment=settings.environment(),
         metrics_directory=parts.directory.root / _METRICS,
         drain_seconds=settings.drain_seconds,
+        worker_advice=advice(chosen(settings.transport).transport),
     )
     supervisor = Supervisor(plan, forks)
     async with serve_metrics(
