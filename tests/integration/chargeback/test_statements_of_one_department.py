@@ -1,6 +1,7 @@
 """A department's statement is read by itself, without the thousands beside it; it is the one of a reading of all."""
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import asyncpg
@@ -40,13 +41,15 @@ class Moved(Company):
 
 _RULE = """
 INSERT INTO charge_rule (tenant_id, rule_id, scope, selector, kind, rate_millionths, amount_nanos, steps, reason,
-    starts_on, creator) VALUES ('acme', $1, $2, $3, $4, $5, $6, $7, 'because', '2026-01-01', 'finance')
+    starts_on, ends_on, creator)
+VALUES ('acme', $1, $2, $3, $4, $5, $6, $7, 'because', '2026-01-01', $8, 'finance')
 """
 _OF_PLACES = (
     ("overhead", "tenants/acme", "", "PERCENT", 70_000, 0, "[]"),
     ("flash", "tenants/acme/departments/d0", "tiers/flash", "PERCENT", -3_333, 0, "[]"),
     ("fee", "tenants/acme/departments/d1", "", "FIXED", 0, 7_919, "[]"),
     ("steps", "tenants/acme/departments/d3", "", "STEPS", 0, 0, "[[1000, 12345]]"),
+    ("until-the-12th", "tenants/acme", "tiers/pro", "PERCENT", 90_001, 0, "[]", date(2026, 5, 12)),
 )
 _STEPS_OF_ALL = ("all", "tenants/acme", "tiers/pro", "STEPS", 0, 0, "[[1000, 54321]]")
 
@@ -71,6 +74,11 @@ _OTHERS = (
     " ('acme', 'project', '2026-01-01', 'projects/p1-a', 'page', 17, 'GIVEN', 'finance')",
     "INSERT INTO unit_count (tenant_id, alternative_cost_id, month, units)"
     " VALUES ('acme', 'given', '2026-05', 5), ('acme', 'project', '2026-05', 7)",
+    'INSERT INTO usage_limit (tenant_id, name, scope, metric, "window", amount, selector) VALUES'
+    " ('acme', 'all', 'tenants/acme', 'COST', 'MONTH', 1000, ''),"
+    " ('acme', 'moved', 'tenants/acme/departments/d1', 'COST', 'MONTH', 1000, ''),"
+    " ('acme', 'flash', 'tenants/acme/departments/d0', 'COST', 'MONTH', 1000, 'tiers/flash'),"
+    " ('acme', 'one', 'tenants/acme/departments/d1/projects/p1-a', 'COST', 'MONTH', 1000, '')",
 )
 
 _EXTRA: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
@@ -91,7 +99,7 @@ async def database(request: pytest.FixtureRequest, fresh_database: TestDatabase)
     for seed, company in enumerate((ACME, Moved(tenant="acme", departments=9))):
         await company.call(root, shapes(), calls=400, seed=seed)
     rules, costs = _EXTRA[request.param]
-    await root.executemany(_RULE, [*_OF_PLACES, *rules])
+    await root.executemany(_RULE, [(*rule, None)[:8] for rule in (*_OF_PLACES, *rules)])
     await root.executemany(_COST, [*_STATED_SHARES, *costs])
     for statement in _OTHERS:
         await root.execute(statement)
@@ -124,7 +132,8 @@ async def test_the_statement_of_a_department_is_that_of_a_reading_of_all(databas
             made = await make_statement(session, StatementQuestion(scope=scope, month=MONTH))
 
         assert canonical_json(made) == canonical_json(compose(books, scope, PeriodState.OPEN)), scope
-        assert made.entries
+        assert "tenants/acme/chargeRules/until-the-12th" in {one.rule for one in made.entries}
+        assert bool(made.budgets) == (scope.department in {"d0", "d1"})
 
 
 async def test_only_what_a_department_needs_is_read(database: Database) -> None:
