@@ -1,0 +1,41 @@
+"""Migrations beside traffic: a migration that has to wait for a table keeps nobody else from it for long."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import asyncpg
+from alembic import command
+from tollhouse_server.database.migrate import config_for, upgrade
+
+from tests.drivers.postgres import TestDatabase
+
+BEFORE_IT = "0047"
+"""The next migration drops a column of `upstream_use`."""
+
+_WAITS = "SELECT count(*) FROM pg_locks WHERE relation = 'upstream_use'::regclass AND NOT granted"
+_COLUMN = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'upstream_use'::regclass AND attname = 'suspense_nanos'"
+
+
+async def test_whoever_comes_after_a_waiting_migration_is_served_before_it(fresh_database: TestDatabase) -> None:
+    """A long reading has the table: the migration waits, lets others pass, and is done when the reading ends."""
+    await asyncio.to_thread(command.downgrade, config_for(fresh_database.owner_dsn), BEFORE_IT)
+    async with AsyncExitStack() as stack:
+        long_reader, other = [await asyncpg.connect(fresh_database.root_dsn) for _ in range(2)]
+        stack.push_async_callback(other.close)
+        await long_reader.execute("BEGIN; LOCK TABLE upstream_use IN ACCESS SHARE MODE")
+
+        migrating = asyncio.create_task(asyncio.to_thread(upgrade, fresh_database.owner_dsn))
+        # Whatever goes wrong here, the thread ends: the reading goes first.
+        stack.push_async_callback(asyncio.wait, [migrating])
+        stack.push_async_callback(long_reader.close)
+        async with asyncio.timeout(30):
+            while not await long_reader.fetchval(_WAITS):  # noqa: ASYNC110 - PostgreSQL tells nobody
+                await asyncio.sleep(0.01)
+        served = await asyncio.wait_for(other.fetchval("SELECT count(*) FROM upstream_use"), 20)
+
+        assert served == 0
+        assert not migrating.done()
+
+        await long_reader.execute("COMMIT")
+        await migrating
+        assert await other.fetchval(_COLUMN) == 0
