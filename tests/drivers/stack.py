@@ -198,17 +198,6 @@ def stack_directory() -> Iterator[Path]:
         yield directory
 
 
-@pytest.fixture(scope="session")
-def running_stack() -> Iterator[RunningStack]:
-    """A server that the acceptance tests of one process share; a test that harms it must start its own.
-
-    It serves as one does by default, and has one worker: what a test has seen a change do, the next call sees too.
-    Tests of several start their own.
-    """
-    with servers_place("stack") as directory, running_stack_in(directory, workers=1, transport="auto") as stack:
-        yield stack
-
-
 @pytest.fixture
 def two_workers(stack_directory: Path) -> Iterator[RunningStack]:
     """A server of two workers for one test."""
