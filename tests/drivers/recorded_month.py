@@ -7,11 +7,12 @@ import gzip
 import json
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,7 +37,8 @@ _COLUMNS = (
 )
 
 
-def recorded_usages() -> list[Usage]:
+@cache
+def recorded_usages() -> Sequence[Usage]:
     """Return what every recorded answer with a report of its usage has used."""
     usages = []
     with gzip.open(RECORDED, "rt") as exchanges:
@@ -45,7 +47,7 @@ def recorded_usages() -> list[Usage]:
             if isinstance(response, dict):
                 with suppress(UsageMissing):
                     usages.append(from_generate_body(response))
-    return usages
+    return tuple(usages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Shape:
     lines: str
 
 
-def shapes(at: datetime = MAY) -> list[Shape]:
+@cache
+def shapes(at: datetime = MAY) -> Sequence[Shape]:
     """Return every recorded use on every model that has a price for it, on the standard and the cheaper tiers."""
     book = PriceBook(1, packaged_prices().lists)
     models = sorted({one.model for one in book.lists()})
@@ -72,7 +75,7 @@ def shapes(at: datetime = MAY) -> list[Shape]:
                 numbers = (usage.input_tokens, usage.output_tokens, usage.images, priced.cost_nanos)
                 lines = json.dumps([asdict(line) for line in priced.lines])
                 found.append(Shape(model, numbers, json.dumps(asdict(usage)), lines))
-    return found
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +109,7 @@ class Company:
                 )
 
     async def call(
-        self, connection: "asyncpg.Connection[Any]", known: list[Shape], *, calls: int, seed: int = 1
+        self, connection: "asyncpg.Connection[Any]", known: Sequence[Shape], *, calls: int, seed: int = 1
     ) -> None:
         """Write a month of calls, some refused, some corrected."""
         chance = random.Random(seed)
@@ -115,7 +118,7 @@ class Company:
             rows = [self._row(chance, known, paths) for _ in range(min(_BATCH, calls - first))]
             await connection.copy_records_to_table("usage_record", records=rows, columns=list(_COLUMNS))
 
-    def _row(self, chance: random.Random, known: list[Shape], paths: list[tuple[str, ...]]) -> tuple[object, ...]:
+    def _row(self, chance: random.Random, known: Sequence[Shape], paths: list[tuple[str, ...]]) -> tuple[object, ...]:
         shape, path = chance.choice(known), chance.choice(paths)
         *tokens, cost = shape.numbers
         lines, labels = shape.lines, "{}"
