@@ -5,6 +5,9 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+
+from tests.drivers.units import SharedServers
 
 pytest_plugins = [
     "tests.drivers.postgres",
@@ -21,6 +24,12 @@ def pytest_configure() -> None:
     """Let properties take their time: how long an example takes is the machine's affair, which others use too."""
     settings.register_profile("tollhouse", deadline=None)
     settings.load_profile("tollhouse")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedServers | None:
+    """Give modules that share a server to one process."""
+    return SharedServers(config, log) if config.option.dist == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True)

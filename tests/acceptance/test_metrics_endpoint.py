@@ -18,24 +18,23 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.drivers.callers import bearer, generation_stub, prompt
-from tests.drivers.places import servers_place
 from tests.drivers.prometheus import program
-from tests.drivers.stack import RunningStack, running_stack_in
+from tests.drivers.stack import RunningStack
 
 _CALLS = 12
 
 
 @pytest.fixture(scope="module")
-def used_stack() -> Iterator[RunningStack]:
+def used_stack(two_workers: RunningStack) -> RunningStack:
     """A server of two workers that has answered a dozen calls and refused one."""
-    with servers_place("stack") as directory, running_stack_in(directory, workers=2) as stack:
-        for _ in range(_CALLS):
-            # A channel each, so that both workers get some.
-            with generation_stub(stack) as stub:
-                stub.GenerateContent(prompt("Hello"), metadata=bearer(stack.demo_api_key), timeout=20)
-        with generation_stub(stack) as stub, pytest.raises(grpc.RpcError):
-            stub.GenerateContent(prompt("x", tier="no-such"), metadata=bearer(stack.demo_api_key), timeout=20)
-        yield stack
+    stack = two_workers
+    for _ in range(_CALLS):
+        # A channel each, so that both workers get some.
+        with generation_stub(stack) as stub:
+            stub.GenerateContent(prompt("Hello"), metadata=bearer(stack.demo_api_key), timeout=20)
+    with generation_stub(stack) as stub, pytest.raises(grpc.RpcError):
+        stub.GenerateContent(prompt("x", tier="no-such"), metadata=bearer(stack.demo_api_key), timeout=20)
+    return stack
 
 
 def samples(stack: RunningStack) -> dict[str, float]:

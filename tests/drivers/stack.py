@@ -196,10 +196,3 @@ def stack_directory() -> Iterator[Path]:
     """A directory that PostgreSQL's account may enter, removed at the end."""
     with servers_place("stack") as directory:
         yield directory
-
-
-@pytest.fixture
-def two_workers(stack_directory: Path) -> Iterator[RunningStack]:
-    """A server of two workers for one test."""
-    with running_stack_in(stack_directory, workers=2) as stack:
-        yield stack
