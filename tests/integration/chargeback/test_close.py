@@ -30,7 +30,8 @@ from tests.drivers.pages import all_pages
 from tests.drivers.receipts import KEY, KeyInMemory
 from tests.integration.api.callers import PAGES, ROBOT, by
 
-MAY = datetime(2026, 5, 15, tzinfo=UTC)
+MAY = datetime(2026, 5, 29, tzinfo=UTC)
+"""Near the end of the month: each day from the first record on is rolled up."""
 NAME = "tenants/acme/periods/2026-05"
 ANN, BOB = (replace(ROBOT, principal_id=name) for name in ("ann", "bob"))
 CRM = in_project("crm", "sales")
@@ -325,7 +326,7 @@ async def test_a_closed_statement_is_checked_and_recomputed_without_the_server(
         assert set(wrong(tmp_path)) > {"cost from records", "cost by model from records", "lines from records"}
         (tmp_path / "records.csv").write_bytes(records.replace(b'""search""', b'""found""'))
         assert wrong(tmp_path) == ["cost by label from records"]
-        (tmp_path / "records.csv").write_bytes(records.replace(b"2026-05-15T", b"2026-05-16T"))
+        (tmp_path / "records.csv").write_bytes(records.replace(b"2026-05-29T", b"2026-05-30T"))
         assert wrong(tmp_path) == ["cost by day from records"]
         changed = (await exported(service, parent)).replace(b'"cost_nanos":60', b'"cost_nanos":61')
         (tmp_path / "statement.json").write_bytes(changed)
