@@ -81,7 +81,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(server_forks: Forks) -> Iterator[Scene]:
+def scene(server_forks: Forks, tollhouse_forks: Forks) -> Iterator[Scene]:
     """A server on debug level that was told every kind of secret, and that met every kind of trouble."""
     token = f"canary-access-token-{os.urandom(8).hex()}"
     with (
@@ -97,7 +97,7 @@ def scene(server_forks: Forks) -> Iterator[Scene]:
         parts = _with_wrapped_ids(parts, canaries)
         with running_deployment(parts, administrator_key=administrator_key) as deployment:
             found = Scene(parts, deployment.gateway, echo, collector, canaries)
-            _play(found)
+            _play(found, tollhouse_forks)
             yield found
 
 
@@ -148,13 +148,13 @@ def _with_wrapped_ids(parts: Parts, canaries: dict[str, str]) -> Parts:
     return replace(parts, environment=environment)
 
 
-def _play(scene: Scene) -> None:
+def _play(scene: Scene, tollhouse_forks: Forks) -> None:
     """Add accounts and keys of every kind, have each of them fail, and look everywhere."""
     with grpc.insecure_channel(scene.gateway.grpc) as channel:
         _add_accounts(scene, accounts_grpc.AccountServiceStub(channel), keys_grpc.UpstreamKeyServiceStub(channel))
         _be_refused(scene, keys_grpc.UpstreamKeyServiceStub(channel))
         _rotate_in_vain(scene, keys_grpc.UpstreamKeyServiceStub(channel))
-    _use_command_line(scene)
+    _use_command_line(scene, tollhouse_forks)
     with generation_stub(scene.gateway) as stub:
         _call(scene, stub)
     _await_rotation_errors(scene)
@@ -251,10 +251,10 @@ def _rotate_in_vain(scene: Scene, stub: keys_grpc.UpstreamKeyServiceStub) -> Non
     scene.note("answers", stub.RevokeUpstreamKey(keys.RevokeUpstreamKeyRequest(name=revoked), metadata=scene.metadata))
 
 
-def _use_command_line(scene: Scene) -> None:
+def _use_command_line(scene: Scene, tollhouse_forks: Forks) -> None:
     home = scene.parts.directory / "home"
     home.mkdir()
-    tollhouse = administrators(scene.gateway, home)
+    tollhouse = administrators(scene.gateway, home, tollhouse_forks)
     secret = scene.canary("typed")
     for account in ("gemini-s400", "no-such-account"):
         ended = tollhouse("upstream-keys", "add", "typed", "-a", account, "--verbose", "-o", "json", stdin=secret)

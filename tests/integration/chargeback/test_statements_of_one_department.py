@@ -1,5 +1,6 @@
 """A department's statement is read by itself, without the thousands beside it; it is the one of a reading of all."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -25,7 +26,7 @@ from tollhouse_server.reporting.rollup_store import build_next_day
 from tollhouse_server.reporting.store import begin_snapshot
 from tollhouse_server.tenancy.store import read_clock
 
-from tests.drivers.postgres import TestDatabase
+from tests.drivers.postgres import Preparation, TestDatabase
 from tests.drivers.recorded_month import MAY, Company, shapes
 
 ACME = Company(tenant="acme", departments=9)
@@ -45,13 +46,13 @@ INSERT INTO charge_rule (tenant_id, rule_id, scope, selector, kind, rate_million
 VALUES ('acme', $1, $2, $3, $4, $5, $6, $7, 'because', '2026-01-01', $8, 'finance')
 """
 _OF_PLACES = (
-    ("overhead", "tenants/acme", "", "PERCENT", 70_000, 0, "[]"),
-    ("flash", "tenants/acme/departments/d0", "tiers/flash", "PERCENT", -3_333, 0, "[]"),
-    ("fee", "tenants/acme/departments/d1", "", "FIXED", 0, 7_919, "[]"),
-    ("steps", "tenants/acme/departments/d3", "", "STEPS", 0, 0, "[[1000, 12345]]"),
+    ("overhead", "tenants/acme", "", "PERCENT", 70_000, 0, "[]", None),
+    ("flash", "tenants/acme/departments/d0", "tiers/flash", "PERCENT", -3_333, 0, "[]", None),
+    ("fee", "tenants/acme/departments/d1", "", "FIXED", 0, 7_919, "[]", None),
+    ("steps", "tenants/acme/departments/d3", "", "STEPS", 0, 0, "[[1000, 12345]]", None),
     ("until-the-12th", "tenants/acme", "tiers/pro", "PERCENT", 90_001, 0, "[]", date(2026, 5, 12)),
 )
-_STEPS_OF_ALL = ("all", "tenants/acme", "tiers/pro", "STEPS", 0, 0, "[[1000, 54321]]")
+_STEPS_OF_ALL = ("all", "tenants/acme", "tiers/pro", "STEPS", 0, 0, "[[1000, 54321]]", None)
 
 _COST = """
 INSERT INTO shared_cost (tenant_id, cost_id, display_name, kind, amount_nanos, method, shares, reason, starts_on,
@@ -88,25 +89,41 @@ _EXTRA: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 
 
-@pytest.fixture(params=_EXTRA, ids=str)
-async def database(request: pytest.FixtureRequest, fresh_database: TestDatabase) -> Any:
-    """A month in which a department was moved, a third of it rolled up, with entries of every kind."""
-    database = Database(fresh_database.app_dsn)
+async def with_a_month(place: TestDatabase) -> None:
+    """Prepare a month in which a department was moved, a third of it rolled up, with entries of every kind."""
+    database = Database(place.app_dsn)
     async with database.transaction() as session:
         await seed_prices(session)
-    root = await asyncpg.connect(fresh_database.root_dsn)
+    root = await asyncpg.connect(place.root_dsn)
     await ACME.found(root)
     for seed, company in enumerate((ACME, Moved(tenant="acme", departments=9))):
         await company.call(root, shapes(), calls=400, seed=seed)
-    rules, costs = _EXTRA[request.param]
-    await root.executemany(_RULE, [(*rule, None)[:8] for rule in (*_OF_PLACES, *rules)])
-    await root.executemany(_COST, [*_STATED_SHARES, *costs])
+    await root.executemany(_RULE, _OF_PLACES)
+    await root.executemany(_COST, _STATED_SHARES)
     for statement in _OTHERS:
         await root.execute(statement)
     await root.close()
     for _ in range(10):
         async with database.transaction() as session:
             await build_next_day(session, "acme", MAY.replace(month=7))
+    await database.close()
+
+
+@pytest.fixture
+def preparation() -> Preparation:
+    """What all of these tests start from."""
+    return with_a_month
+
+
+@pytest.fixture(params=_EXTRA, ids=str)
+async def database(request: pytest.FixtureRequest, fresh_database: TestDatabase) -> AsyncIterator[Database]:
+    """The month, with the entries of the parameter."""
+    rules, costs = _EXTRA[request.param]
+    root = await asyncpg.connect(fresh_database.root_dsn)
+    await root.executemany(_RULE, rules)
+    await root.executemany(_COST, costs)
+    await root.close()
+    database = Database(fresh_database.app_dsn)
     yield database
     await database.close()
 
