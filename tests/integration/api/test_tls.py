@@ -250,10 +250,12 @@ async def test_a_certificate_says_nothing_after_its_end(plane: Plane, tmp_path: 
     ca = {"tls_client_ca_file": tmp_path / "ca.pem", "tls_client_auth": "required"}
     async with serving(plane, tmp_path, **ca) as guarded:
         await bind(plane, subject="crm-service")
+        issued_at = time.time()
         identity = guarded.authority.issue("crm-service", hours=1)
         assert await guarded.call(identity) == "crm-service None"
 
-        guarded.server._holders = Holders(lambda: time.time() + 3599)
+        # A certificate's times are whole seconds.
+        guarded.server._holders = Holders(lambda: issued_at + 3598)
         before = await guarded.call(identity)
         guarded.server._holders = Holders(lambda: time.time() + 3601)
         after = await guarded.call(identity)
