@@ -11,8 +11,15 @@ _ACCEPTANCE = PurePosixPath("tests/acceptance")
 _ON_TWO_WORKERS = frozenset({"test_canary_tenants", "test_hard_budget", "test_metrics_endpoint"})
 _ON_THEIR_OWN = frozenset(
     {
-        *("test_canaries", "test_faults", "test_kill_workers", "test_month_report", "test_nano", "test_nano_tier"),
-        *("test_operations", "test_parts_down", "test_prometheus", "test_start_and_stop", "test_tracing"),
+        *("test_broken_envoy", "test_canaries", "test_faults", "test_kill_workers", "test_month_report", "test_nano"),
+        *(
+            "test_nano_tier",
+            "test_operations",
+            "test_parts_down",
+            "test_prometheus",
+            "test_start_and_stop",
+            "test_tracing",
+        ),
     }
 )
 
