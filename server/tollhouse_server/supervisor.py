@@ -230,7 +230,7 @@ async def _ended(process: ForkedProcess) -> str:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        return f"was not ready within {_READY_SECONDS:.0f} s"
+        return "did not become ready"
     return f"ended with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
 

