@@ -4,17 +4,15 @@ import asyncio
 from collections.abc import Iterable
 from uuid import uuid4
 
-from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.access import store as access
 from tollhouse_server.access.tables import RoleGrantRow
 from tollhouse_server.database.engine import Database, store_errors
 from tollhouse_server.database.epochs import Topic, bump
-from tollhouse_server.database.integrity import LOCK_NOT_AVAILABLE, refusal_of
 from tollhouse_server.database.migrate import upgrade
 from tollhouse_server.database.rows import change
-from tollhouse_server.errors import ResourceNotFound, StoreUnavailable
+from tollhouse_server.errors import ResourceNotFound
 from tollhouse_server.identity import store as identity
 from tollhouse_server.identity.keys import digest, make_key
 from tollhouse_server.identity.tables import ApiKeyRow
@@ -30,19 +28,14 @@ _ADMINISTRATORS_ROLE = "platform-admin"
 
 
 async def migrate(owner_dsn: str) -> None:
-    """Bring the schema up to date; what was applied before an error stays, and the rest is applied the next time.
+    """Bring the schema up to date.
 
     Raises:
         StoreUnavailable: PostgreSQL cannot be reached, or others use a table all the time.
     """
-    try:
-        with store_errors():
-            # In a thread: alembic runs an event loop of its own.
-            await asyncio.to_thread(upgrade, owner_dsn)
-    except DBAPIError as error:
-        if refusal_of(error)[0] != LOCK_NOT_AVAILABLE:
-            raise
-        raise StoreUnavailable(detail="a table that is to be migrated is in use by long transactions") from error
+    with store_errors():
+        # In a thread: alembic runs an event loop of its own.
+        await asyncio.to_thread(upgrade, owner_dsn)
 
 
 async def seed_catalogue(database: Database, accounts: Iterable[AccountRow], addresses: Addresses) -> None:

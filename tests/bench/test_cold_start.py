@@ -8,7 +8,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
 from tests.bench.governed import disk_place
 from tests.bench.recorder import Recorder
-from tests.bench.rounds import setting
+from tests.bench.rounds import TRANSPORT, setting
 from tests.drivers.callers import bearer, generation_stub, prompt
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
@@ -25,7 +25,7 @@ def _first_call_ms(stack: RunningStack, stub: GenerationServiceStub) -> float:
 def _start(directory: Path) -> dict[str, float]:
     """Start a server, call it once, and stop it."""
     began_at = time.perf_counter()
-    stack = start_stack(stack_environment(directory / "state", workers=1))
+    stack = start_stack(stack_environment(directory / "state", workers=1, transport=TRANSPORT))
     try:
         stack.wait_until_ready()
         ready_seconds = time.perf_counter() - began_at
@@ -43,6 +43,6 @@ def test_from_the_command_to_the_first_answer(recorder: Recorder) -> None:
     for _ in range(STARTS):
         with disk_place() as directory:
             for name in ("new", "again"):
-                recorder.record_all(f"cold_start/{name}", _start(directory))
+                recorder.record_all(f"cold_start/{TRANSPORT}/{name}", _start(directory))
 
-    assert len(recorder.found["cold_start/again/ready_s"]) >= STARTS
+    assert len(recorder.found[f"cold_start/{TRANSPORT}/again/ready_s"]) >= STARTS

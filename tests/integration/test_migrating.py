@@ -2,13 +2,15 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from unittest.mock import Mock
 
 import asyncpg
 import pytest
 from alembic import command
 from sqlalchemy.exc import DBAPIError
-from tollhouse_server import bootstrap
+from tollhouse_server.database.engine import Database
 from tollhouse_server.database.migrate import config_for, upgrade
+from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 
 from tests.drivers.postgres import TestDatabase
@@ -48,25 +50,16 @@ async def test_whoever_comes_after_a_waiting_migration_is_served_before_it(fresh
 async def test_a_table_that_others_use_all_the_time_is_one_error_that_says_so(
     fresh_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the migration raises after its last try."""
-
-    def in_vain(dsn: str) -> None:
-        async def try_once() -> None:
-            holder, waiter = [await asyncpg.connect(dsn) for _ in range(2)]
-            try:
-                await holder.execute("BEGIN; LOCK TABLE upstream_use IN ACCESS SHARE MODE")
-                await waiter.execute("SET lock_timeout = '1ms'; LOCK TABLE upstream_use IN ACCESS EXCLUSIVE MODE")
-            except asyncpg.LockNotAvailableError as refused:
-                driver = Exception()
-                driver.__cause__ = refused
-                raise DBAPIError("LOCK TABLE", None, driver) from driver
-            finally:
-                await holder.close()
-                await waiter.close()
-
-        asyncio.run(try_once())
-
-    monkeypatch.setattr(bootstrap, "upgrade", in_vain)
+    """What the last try of the migration raises is told as a fact."""
+    holder, database = await asyncpg.connect(fresh_database.root_dsn), Database(fresh_database.app_dsn)
+    await holder.execute("SELECT pg_advisory_lock(1)")
+    with pytest.raises(DBAPIError) as refused:
+        async with database.transaction() as session:
+            await run_sql(session, "SET LOCAL lock_timeout = '1ms'")
+            await run_sql(session, "SELECT pg_advisory_xact_lock(1)")
+    await database.close()
+    await holder.close()
+    monkeypatch.setattr(command, "upgrade", Mock(side_effect=refused.value))
 
     with pytest.raises(StoreUnavailable, match="in use by long transactions"):
-        await bootstrap.migrate(fresh_database.owner_dsn)
+        upgrade(fresh_database.owner_dsn)

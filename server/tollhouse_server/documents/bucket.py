@@ -38,7 +38,7 @@ class Bucket:
     prefix: str = ""
 
     def longest(self, documents: Sequence[Document]) -> timedelta:
-        """Return how long it may take to put documents, one after the other."""
+        """Return how long it may take to put documents, one after the other; what is tried again comes to it."""
         size_bytes = sum(len(document.content) for document in documents)
         return len(documents) * _TIMEOUT + timedelta(seconds=size_bytes / _SLOWEST_BYTES_A_SECOND)
 
