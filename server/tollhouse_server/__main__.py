@@ -1,16 +1,15 @@
 """`tollhouse-server`: parse arguments, load settings, run what was asked for."""
 
 import argparse
-import gc
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import uvloop
 
 from tollhouse_server.errors import TollhouseError
+from tollhouse_server.garbage_collection import without_garbage_collection
 from tollhouse_server.parent import end_with_parent
 from tollhouse_server.settings import Settings, load_settings
 from tollhouse_server.telemetry.logging import configure_logging
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.parent_pid:
         end_with_parent(options.parent_pid)
     try:
-        with _without_garbage_collection():
+        with without_garbage_collection():
             command = _command(options, settings)
         uvloop.run(command)
     except TollhouseError as error:
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fork_on_demand(options: argparse.Namespace) -> int:
     """Load everything, and be the fork server; or one of the processes that it has forked, until its end."""
     end_with_parent(options.parent_pid)
-    with _without_garbage_collection():
+    with without_garbage_collection():
         from tollhouse_server import fork_server, processes  # noqa: F401, PLC0415
     arguments = fork_server.fork_on_demand(options.control_fd)
     return 0 if arguments is None else main(arguments)
@@ -76,16 +75,6 @@ def _command(options: argparse.Namespace, settings: Settings) -> Coroutine[Any, 
                 "create-administrator-key": serving.print_administrator_key,
                 "doctor": serving.diagnose,
             }[command](settings)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Modules are no garbage: to look for some while they are loaded costs a sixth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _parser() -> argparse.ArgumentParser:

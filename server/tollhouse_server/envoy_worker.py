@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tollhouse_server.api.transports import envoy_life
-from tollhouse_server.garbage_collection import tune_garbage_collection
-from tollhouse_server.settings import Settings
-from tollhouse_server.wiring.worker import BuildTransport, Worker, open_worker
+from tollhouse_server.garbage_collection import tune_garbage_collection, without_garbage_collection
+
+with without_garbage_collection():
+    from tollhouse_server.api.transports import envoy_life
+    from tollhouse_server.settings import Settings
+    from tollhouse_server.wiring.worker import BuildTransport, Worker, open_worker
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

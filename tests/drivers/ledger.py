@@ -28,16 +28,21 @@ SCOPE = Scope(
 
 @dataclass(slots=True)
 class CountingObserver:
-    """Counts ticks."""
+    """Counts ticks, and the works of each."""
 
-    finished: int = 0
+    works: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def finished(self) -> int:
+        """Return how many ticks were committed."""
+        return len(self.works)
 
     def tick_finished(self, *, seconds: float, works: int) -> None:
         """Count one commit."""
         assert seconds >= 0
         assert works > 0
-        self.finished += 1
+        self.works.append(works)
 
     def tick_failed(self, *, cause: str) -> None:
         """Note one failure."""

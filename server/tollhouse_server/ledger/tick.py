@@ -53,6 +53,10 @@ _LONGEST_GATHERING_SECONDS = 0.006
 a third less of PostgreSQL's time for a call; 10 ms would save the worker more, but callers of one that is half busy
 would wait 3 ms longer (docs/decisions/0015)."""
 
+_WORTH_A_TICK = 8
+"""Works for which it waits no longer: most of a tick's own price is shared by then, and whoever waits on for more has
+them all come back at once."""
+
 _RETRY_AT_ONCE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
@@ -175,6 +179,17 @@ class Tick:
         share = -(-len(self._queue) // self._lanes)
         return self._queue.take(min(_MAX_BATCH, max(_WORTH_SHARING, share)))
 
+    async def _gather(self) -> None:
+        """Let a busy event loop go on until enough has queued; where it is idle this is one turn of it."""
+        began_at = now = time.perf_counter()
+        turn_seconds = math.inf
+        while turn_seconds > _BUSY_TURN_SECONDS and now - began_at < _LONGEST_GATHERING_SECONDS:
+            await asyncio.sleep(0)
+            if len(self._queue) >= _WORTH_A_TICK:
+                return
+            turned_at = time.perf_counter()
+            turn_seconds, now = turned_at - now, turned_at
+
     async def _carry(self, lane: Lane) -> None:
         """Carry a share of the queue to its end, if need be in parts.
 
@@ -185,7 +200,7 @@ class Tick:
         self._busy_lanes += 1
         slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._note_slow, lane)
         try:
-            await _gather()
+            await self._gather()
             undone.append(self._take())
             while undone:
                 await self._carry_first(lane, undone)
@@ -258,16 +273,6 @@ class Tick:
         for reservation in for_nobody:
             self.submit_settle(reservation, NOT_SENT)
         self._observer.tick_finished(seconds=time.perf_counter() - started_at, works=len(batch))
-
-
-async def _gather() -> None:
-    """Let a busy event loop go on for a while; where it is idle this is one turn of it."""
-    began_at = now = time.perf_counter()
-    turn_seconds = math.inf
-    while turn_seconds > _BUSY_TURN_SECONDS and now - began_at < _LONGEST_GATHERING_SECONDS:
-        await asyncio.sleep(0)
-        turned_at = time.perf_counter()
-        turn_seconds, now = turned_at - now, turned_at
 
 
 def _is_a_works_own(error: Exception) -> bool:
