@@ -4,6 +4,7 @@ Nobody is looked up: whoever brings any authorization, or a certificate, is let 
 """
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tollhouse.v1 import content_pb2, generation_pb2
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.chain import Arrival, Chain, Method
 from tollhouse_server.api.transports import envoy_life
+from tollhouse_server.api.transports.calls_under_way import CallUnderWay
 from tollhouse_server.api.transports.grpcio import GrpcioServer
 from tollhouse_server.background import background
 from tollhouse_server.errors import CredentialsInvalid
@@ -99,6 +101,9 @@ class Handlers:
                 raise ZeroDivisionError
             case "cancel":
                 raise asyncio.CancelledError
+            case "kept":
+                gc.collect()
+                return answer(str(sum(isinstance(one, CallUnderWay) for one in gc.get_objects())))
             case "ended":
                 return answer(" ".join(self.ended))
         return answer(text)

@@ -202,7 +202,9 @@ async def _send_one_of_many(call: CallUnderWay, send: Send, message: bytes) -> N
         await send(_HEAD)
     try:
         await send({"type": "http.response.body", "body": framed(message), "more_body": True})
-    except OSError:
+    except OSError as error:
+        # pyvoy (1.3) raises one object for all: each time it would hold on to the frames of one call more, for ever.
+        error.__traceback__ = None
         raise HungUp from None
 
 

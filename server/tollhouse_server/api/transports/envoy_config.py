@@ -19,6 +19,12 @@ _METADATA_HEADROOM_KIB: Final = 64
 _BODY_HEADROOM_BYTES: Final = 1024 * 1024
 _MAX_HEADERS: Final = 1000
 _MAX_CONNECTIONS: Final = 20_000
+# One connection has many callers, who may give up early (a prompt that is still being typed, the slower of two calls).
+# Envoy would close it, with all calls on it, once most of the first 500 had hung up within two seconds; and its codec
+# when a thousand had at any time and more than 33 in a second since. The limits are on what would keep a worker busy.
+_MOST_EARLY_HANG_UPS: Final = 2**31
+_RESETS_AT_ONCE: Final = 5_000
+_RESETS_PER_SECOND: Final = 1_000
 _LOG_FORMAT: Final = '{"level": "%l", "logger": "envoy.%n", "event": "%j"}'
 
 
@@ -52,6 +58,14 @@ def configuration(settings: Settings, *, module: Path, app: str, place: Path) ->
                         "@type": f"{_TYPE}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
                         "max_active_downstream_connections": _MAX_CONNECTIONS,
                     },
+                }
+            ]
+        },
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "tollhouse",
+                    "static_layer": {"overload.premature_reset_total_stream_count": _MOST_EARLY_HANG_UPS},
                 }
             ]
         },
@@ -120,6 +134,8 @@ def _connection_manager(settings: Settings, module: Path, app: str) -> dict[str,
                 "max_concurrent_streams": settings.max_concurrent_streams,
                 "initial_stream_window_size": _STREAM_WINDOW_BYTES,
                 "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+                "stream_reset_burst": _RESETS_AT_ONCE,
+                "stream_reset_rate": _RESETS_PER_SECOND,
                 "connection_keepalive": _KEEPALIVE,
             },
             "http_filters": [_peer_header(), _python(module, app)],

@@ -167,6 +167,17 @@ def test_a_stream_ends_when_its_caller_hangs_up_between_messages(stub: Generatio
     until(lambda: "between" in ended(stub))
 
 
+def test_nothing_is_kept_of_streams_whose_callers_have_hung_up(stub: GenerationServiceStub) -> None:
+    """In the midst of what is sent to them."""
+    for number in range(100):
+        call = stub.StreamGenerateContent(prompt(f"2000 end midst-{number}"), metadata=KEY)
+        next(call)
+        call.cancel()
+    until(lambda: sum(name.startswith("midst") for name in ended(stub)) == 100)
+
+    assert int(text_of(stub.GenerateContent(prompt("kept"), metadata=KEY))) < 10
+
+
 def test_a_caller_whose_connection_breaks_has_hung_up(server: Running, stub: GenerationServiceStub) -> None:
     """His calls end as if he had cancelled each."""
     with grpc.insecure_channel(server.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -184,6 +195,18 @@ def test_a_handler_knows_who_calls_from_where(server: Running, stub: GenerationS
     assert peer.startswith("ipv4:127.0.0.1:") and peer != f"ipv4:127.0.0.1:{server.port}"
     assert agent.startswith("grpc-python/")
     assert forwarded == "203.0.113.7"
+
+
+def test_many_who_hang_up_soon_end_nobody_elses_call(stub: GenerationServiceStub) -> None:
+    """A service whose own callers are in a hurry has one connection for all of them."""
+    patient = stub.GenerateContent.future(prompt("sleep 5"), metadata=KEY, timeout=30)
+    for _ in range(12):
+        hurried = [stub.GenerateContent.future(prompt("wait in-vain"), metadata=KEY) for _ in range(100)]
+        time.sleep(0.1)
+        for call in hurried:
+            call.cancel()
+
+    assert text_of(patient.result()) == "sleep 5"
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
