@@ -8,11 +8,13 @@ from contextlib import contextmanager
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Modules are no garbage: to look for some while they are loaded costs a sixth of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def tune_garbage_collection() -> None:

@@ -118,6 +118,9 @@ class Handlers:
                 raise CredentialsInvalid
             if then == "wait":
                 await asyncio.sleep(60)
+        except GeneratorExit:
+            name = f"{name}-cut"
+            raise
         finally:
             self.ended.append(name)
 

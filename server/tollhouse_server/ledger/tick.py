@@ -49,13 +49,12 @@ _BUSY_TURN_SECONDS = 0.00001
 those whom it served come next."""
 
 _LONGEST_GATHERING_SECONDS = 0.006
-"""What a tick waits for them at most. With 64 callers of a worker without time to spare ticks carry 15 works then, for
-a third less of PostgreSQL's time for a call; 10 ms would save the worker more, but callers of one that is half busy
-would wait 3 ms longer (docs/decisions/0015)."""
+"""What a tick waits for them at most. With 10 ms callers of a worker that is half busy would wait 3 ms longer
+(docs/decisions/0015)."""
 
-_WORTH_A_TICK = 8
-"""Works for which it waits no longer: most of a tick's own price is shared by then, and whoever waits on for more has
-them all come back at once."""
+_WORTH_A_TICK = 16
+"""Works for which a tick waits no longer. Callers of one tick are sent on, and so answered, together: the more works it
+waits for, the more they move in waves (docs/decisions/0015)."""
 
 _RETRY_AT_ONCE = (
     asyncpg.DeadlockDetectedError,

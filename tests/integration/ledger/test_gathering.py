@@ -4,13 +4,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import pytest
 from tollhouse_server.ledger.terms import Reservation
 
-from tests.drivers.ledger import LedgerProcess, terms
+from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, terms
+from tests.drivers.postgres import TestDatabase
 
-CALLS = 30
+CALLS = 40
 TURN_SECONDS = 0.0001
 TRIES = 20
+ENOUGH = 16
+
+
+@pytest.fixture
+async def process(fresh_database: TestDatabase, view: LedgerView) -> AsyncIterator[LedgerProcess]:
+    """One running ledger with one lane, whose memory is warm."""
+    async with ledger_process(fresh_database.app_dsn, lanes=1) as process:
+        await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=5))
+        yield process
 
 
 async def one_a_turn(process: LedgerProcess) -> AsyncIterator["asyncio.Task[Reservation]"]:
@@ -32,18 +43,22 @@ async def works_of_the_first_tick(process: LedgerProcess) -> int:
     return process.observer.works[before]
 
 
-async def test_a_tick_in_a_busy_loop_waits_for_some_works_and_not_for_all(process: LedgerProcess) -> None:
-    """It goes with 8; where something else took the processor for six milliseconds meanwhile, with fewer."""
-    await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=5))
+async def seconds_of_a_reservation(process: LedgerProcess) -> float:
+    """Return what a call waits that comes alone."""
+    began_at = time.perf_counter()
+    reservation = await process.ledger.reserve(terms(), timeout_seconds=5)
+    seconds = time.perf_counter() - began_at
+    await process.ledger.release(reservation)
+    return seconds
 
+
+async def test_a_tick_in_a_busy_loop_waits_for_some_works_and_not_for_all(process: LedgerProcess) -> None:
+    """Half of the tries may be disturbed: whatever else takes the processor for six milliseconds ends the wait."""
     found = [await works_of_the_first_tick(process) for _ in range(TRIES)]
 
-    assert sorted(found)[TRIES // 2] in (8, 9), found
+    assert sorted(found)[TRIES // 2] == ENOUGH, found
 
 
 async def test_a_tick_in_an_idle_loop_waits_for_nobody(process: LedgerProcess) -> None:
-    """A call alone is carried at once."""
-    before = process.observer.finished
-    await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=5))
-
-    assert process.observer.works[before:] == [1, 1]
+    """The quickest of some took less than a tick waits in a busy loop."""
+    assert min([await seconds_of_a_reservation(process) for _ in range(TRIES)]) < 0.006

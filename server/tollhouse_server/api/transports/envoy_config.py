@@ -20,11 +20,12 @@ _BODY_HEADROOM_BYTES: Final = 1024 * 1024
 _MAX_HEADERS: Final = 1000
 _MAX_CONNECTIONS: Final = 20_000
 # One connection has many callers, who may give up early (a prompt that is still being typed, the slower of two calls).
-# Envoy would close it, with all calls on it, once most of the first 500 had hung up within two seconds; and its codec
-# when a thousand had at any time and more than 33 in a second since. The limits are on what would keep a worker busy.
-_MOST_EARLY_HANG_UPS: Final = 2**31
-_RESETS_AT_ONCE: Final = 5_000
-_RESETS_PER_SECOND: Final = 1_000
+# Envoy closes it, with all calls on it, once 250 have done so within two seconds and without an answer, or later half
+# of all; its codec (nghttp2) takes 1,000 resets at once and 33 a second beyond. Of the two the codec's bound remains,
+# at a third of what a worker serves: streams that are reset at once take no place of `max_concurrent_streams`.
+_EARLY_HANG_UPS: Final = 2**31
+_RESETS_AT_ONCE: Final = 2_000
+_RESETS_PER_SECOND: Final = 500
 _LOG_FORMAT: Final = '{"level": "%l", "logger": "envoy.%n", "event": "%j"}'
 
 
@@ -65,7 +66,7 @@ def configuration(settings: Settings, *, module: Path, app: str, place: Path) ->
             "layers": [
                 {
                     "name": "tollhouse",
-                    "static_layer": {"overload.premature_reset_total_stream_count": _MOST_EARLY_HANG_UPS},
+                    "static_layer": {"overload.premature_reset_total_stream_count": _EARLY_HANG_UPS},
                 }
             ]
         },
@@ -134,6 +135,7 @@ def _connection_manager(settings: Settings, module: Path, app: str) -> dict[str,
                 "max_concurrent_streams": settings.max_concurrent_streams,
                 "initial_stream_window_size": _STREAM_WINDOW_BYTES,
                 "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+                # New in Envoy 1.39.
                 "stream_reset_burst": _RESETS_AT_ONCE,
                 "stream_reset_rate": _RESETS_PER_SECOND,
                 "connection_keepalive": _KEEPALIVE,
