@@ -119,7 +119,7 @@ class Handlers:
             if then == "wait":
                 await asyncio.sleep(60)
         except GeneratorExit:
-            name = f"{name}-cut"
+            self.ended.append(f"cut-{name}")
             raise
         finally:
             self.ended.append(name)
