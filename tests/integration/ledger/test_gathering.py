@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from tollhouse_server.ledger import tick
 from tollhouse_server.ledger.terms import Reservation
 
 from tests.drivers.ledger import LedgerProcess, LedgerView, ledger_process, terms
@@ -12,22 +13,25 @@ from tests.drivers.postgres import TestDatabase
 
 CALLS = 40
 TURN_SECONDS = 0.0001
-TRIES = 20
+TRIES = 3
 ENOUGH = 16
 
 
 @pytest.fixture
-async def process(fresh_database: TestDatabase, view: LedgerView) -> AsyncIterator[LedgerProcess]:
-    """One running ledger with one lane, whose memory is warm."""
+async def process(
+    fresh_database: TestDatabase, view: LedgerView, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[LedgerProcess]:
+    """One running ledger with one lane, whose memory is warm, and whose ticks would wait a minute for nothing."""
+    monkeypatch.setattr(tick, "_LONGEST_GATHERING_SECONDS", 60.0)
     async with ledger_process(fresh_database.app_dsn, lanes=1) as process:
-        await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=5))
+        await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=20))
         yield process
 
 
 async def one_a_turn(process: LedgerProcess) -> AsyncIterator["asyncio.Task[Reservation]"]:
     """Start calls in an event loop that is busy: one in each turn, which takes a tenth of a millisecond."""
     for _ in range(CALLS):
-        yield asyncio.create_task(process.ledger.reserve(terms(), timeout_seconds=5))
+        yield asyncio.create_task(process.ledger.reserve(terms(), timeout_seconds=20))
         busy_until = time.perf_counter() + TURN_SECONDS
         while time.perf_counter() < busy_until:
             pass
@@ -43,22 +47,14 @@ async def works_of_the_first_tick(process: LedgerProcess) -> int:
     return process.observer.works[before]
 
 
-async def seconds_of_a_reservation(process: LedgerProcess) -> float:
-    """Return what a call waits that comes alone."""
-    began_at = time.perf_counter()
-    reservation = await process.ledger.reserve(terms(), timeout_seconds=5)
-    seconds = time.perf_counter() - began_at
-    await process.ledger.release(reservation)
-    return seconds
-
-
 async def test_a_tick_in_a_busy_loop_waits_for_some_works_and_not_for_all(process: LedgerProcess) -> None:
-    """Half of the tries may be disturbed: whatever else takes the processor for six milliseconds ends the wait."""
-    found = [await works_of_the_first_tick(process) for _ in range(TRIES)]
-
-    assert sorted(found)[TRIES // 2] == ENOUGH, found
+    """Enough of them end the wait, though the loop is still busy."""
+    assert [await works_of_the_first_tick(process) for _ in range(TRIES)] == [ENOUGH] * TRIES
 
 
 async def test_a_tick_in_an_idle_loop_waits_for_nobody(process: LedgerProcess) -> None:
-    """The quickest of some took less than a tick waits in a busy loop."""
-    assert min([await seconds_of_a_reservation(process) for _ in range(TRIES)]) < 0.006
+    """A call alone is carried, though nobody comes after it."""
+    before = process.observer.finished
+    await process.ledger.release(await process.ledger.reserve(terms(), timeout_seconds=20))
+
+    assert process.observer.works[before:] == [1, 1]
