@@ -3,7 +3,8 @@
 The section `buckets` of a report is a list, an entry for each account and model (empty: all models) in use:
     {"account", "model", "cooling_seconds", "used": {metric: amount}, "leaving": {metric: amount},
      "wanted": {metric: amount}, "peak": calls, "limits": {metric: amount}, "shares": {metric: amount},
-     "learned": {metric: [amount, age in seconds]}}
+     "learned": {metric: [amount, age in seconds]},
+     "takes": [calls at a time or null, seconds since one was served or null], null for all models}
 """
 
 import time
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tollhouse_server.telemetry.metrics import Metrics
-from tollhouse_server.traffic.buckets import Buckets
+from tollhouse_server.traffic.buckets import Bucket, Buckets
 from tollhouse_server.traffic.caps import Cap, Caps
+from tollhouse_server.traffic.congestion import Learned
 from tollhouse_server.traffic.report_store import LIVING_SECONDS, DayCount, Exchange, HeardReport
 from tollhouse_server.traffic.shares import Claim, allotments, expected, share_of
 from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, NAMES, REQUESTS, WINDOW_SECONDS
@@ -66,7 +68,13 @@ class BucketReports:
             "limits": {NAMES[cap.metric]: cap.limit for cap in caps.in_force},
             "shares": {NAMES[cap.metric]: cap.share for cap in caps.in_force},
             "learned": {NAMES[metric]: [amount, now - at] for metric, amount, at in caps.learned()},
+            "takes": self._learned(self._buckets.bucket(account_id, model), now)[:2] if model else None,
         }
+
+    def _learned(self, bucket: Bucket, now: float) -> Learned:
+        """Return what this process has learned of an upstream that does not say what it takes."""
+        window = bucket.caps.window
+        return bucket.congestion.learned(demand=_demand(IN_FLIGHT, window.sums, bucket.wanted, window.peak), now=now)
 
     def _tell_metrics(self, account_id: str, model: str, caps: Caps, cooling_seconds: float) -> None:
         label = model or "all"
@@ -133,6 +141,9 @@ class BucketReports:
         for key, said in entries.items():
             if self._buckets.knows(key[0]):
                 self._learn(key, said, now)
+        for bucket in self._buckets:
+            others = list(_learned_elsewhere(entries.get((bucket.account_id, bucket.model), ())))
+            bucket.congestion.heard(self._learned(bucket, now), others, now=now)
         self._left_before, self._left_to_others = self._left_to_others, {}
         for account_id, model, caps in self._buckets.parts():
             said = entries.get((account_id, model), [])
@@ -179,6 +190,18 @@ def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[
             used, leaving = entry["used"].get(name, 0), entry.get("leaving", {}).get(name, 0)
             demand = _demand(metric, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
             yield report.process_key, Claim(used, demand, entry["shares"].get(name, used), leaving)
+
+
+def _learned_elsewhere(said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[Learned]:
+    """Yield what other living processes have learned of what the upstream takes."""
+    for report, entry in said:
+        # Servers of before 22 November 2026 do not say it.
+        if report.age_seconds <= LIVING_SECONDS and (takes := entry.get("takes")) is not None:
+            limit, served_seconds_ago = takes
+            if served_seconds_ago is not None:
+                served_seconds_ago += report.age_seconds
+            demand = _demand(IN_FLIGHT, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
+            yield Learned(limit, served_seconds_ago, demand)
 
 
 def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:

@@ -77,7 +77,17 @@ class Bucket:
         """Tell whether a department must leave the room that there is to others for the moment."""
         if room >= UNPACED_ROOM or not self.pace.is_greedy(taker):
             return False
-        return room < KEPT_ROOM or self.pace.until > now
+        return self.is_kept(room) or self.pace.until > now
+
+    def is_kept(self, room: float) -> bool:
+        """Tell whether what there is, `room` of the share, is kept from greedy departments.
+
+        Of a share that is still to grow nothing is: it grows only as far as it is used.
+        """
+        if room >= KEPT_ROOM:
+            return False
+        rooms = [caps.room_of_part() for caps in (self.caps, self.over_all) if caps is not None]
+        return min(rooms) < KEPT_ROOM
 
     def take(self, taker: Taker, amounts: list[int], now: float) -> tuple[Slot, Slot | None]:
         """Count a call that begins."""

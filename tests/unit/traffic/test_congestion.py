@@ -1,19 +1,23 @@
 """An upstream that only says when it is overloaded: what it takes is learned, in virtual time."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.traffic.breakers import Breakers, BreakerSnapshot, State
-from tollhouse_server.traffic.congestion import UNLIMITED, Congestion
+from tollhouse_server.traffic.bucket_reports import SECTION
+from tollhouse_server.traffic.congestion import UNLIMITED, Congestion, Learned
+from tollhouse_server.traffic.report_store import HeardReport
 from tollhouse_server.traffic.traffic import Traffic
+from tollhouse_server.traffic.usage_window import IN_FLIGHT
 
 from tests.unit.traffic import virtual_time
 from tests.unit.traffic.calls import MODEL, request
 from tests.unit.traffic.virtual_time import now
-from tests.unit.traffic.virtual_traffic import in_virtual_time, traffic_of
+from tests.unit.traffic.virtual_traffic import hear, in_virtual_time, report_of, traffic_of
 
 CALL_SECONDS = 0.2
 REFUSAL_SECONDS = 0.005
@@ -54,12 +58,12 @@ class Upstream:
             place.overloaded()
         await self.call(traffic, goes_first=True)
 
-    async def crowd(self, *among: Traffic, rate: float, seconds: float) -> None:
-        """Let calls come for so long, by turns to each of these processes."""
+    async def crowd(self, *among: Traffic, rate: float, seconds: float, dice: random.Random | None = None) -> None:
+        """Let calls come for so long to these processes, by turns, or by chance where there are dice."""
         async with asyncio.TaskGroup() as group:
             for number in range(int(rate * seconds)):
-                group.create_task(self.call(among[number % len(among)]))
-                await asyncio.sleep(1 / rate)
+                group.create_task(self.call(dice.choice(among) if dice else among[number % len(among)]))
+                await asyncio.sleep(dice.expovariate(rate) if dice else 1 / rate)
 
 
 def since(moments: Sequence[float], moment: float) -> int:
@@ -98,6 +102,73 @@ async def test_processes_that_share_an_upstream_come_to_equal_numbers() -> None:
     limits = [one.buckets.bucket("acme", MODEL).congestion.limit for one in (first, second)]
     assert max(limits) <= 1.6 * min(limits)
     assert since(upstream.served, ended_at - 30) >= 0.9 * 30 * 16 / CALL_SECONDS
+
+
+@in_virtual_time
+async def test_processes_that_talk_all_get_their_part_of_a_few_calls_at_a_time() -> None:
+    """One that comes to a single call by chance would stay there: the others take the room that it would need."""
+    processes, upstream, limits = [traffic_of() for _ in range(4)], Upstream(capacity=12), list[list[float]]()
+    said: dict[int, HeardReport] = {}
+
+    async def talk() -> None:
+        while True:
+            for number, traffic in enumerate(processes):
+                said[number] = report_of(str(number), traffic)
+                hear(str(number), traffic, *(report for other, report in said.items() if other != number))
+                await asyncio.sleep(1 / len(processes))
+            limits.append([one.buckets.bucket("acme", MODEL).congestion.limit for one in processes])
+
+    talking = asyncio.get_running_loop().create_task(talk())
+    await upstream.crowd(*processes, rate=200, seconds=120, dice=random.Random(2))
+    talking.cancel()
+
+    assert sum(max(one) > 3 * min(one) for one in limits) <= 0.05 * len(limits)
+    assert len(upstream.served) >= 0.9 * 120 * 12 / CALL_SECONDS
+
+
+def test_who_has_no_use_for_more_neither_gives_nor_takes() -> None:
+    """Nor does one whom nothing has limited yet."""
+    short, content, free = (Learned(limit, 0.1, demand) for limit, demand in ((2.0, 9), (8.0, 3), (None, 50)))
+
+    limits = []
+    for own, others in ((short, [content, free]), (content, [short, free]), (free, [short, content])):
+        congestion = Congestion()
+        congestion.limit = own.limit or UNLIMITED
+        congestion.heard(own, others, now=100.0)
+        limits.append(congestion.limit)
+
+    assert limits == [2.0, 8.0, UNLIMITED]
+
+
+def test_a_refusal_is_about_the_load_as_long_as_others_are_served() -> None:
+    """A process that gets no room itself would take the upstream for ill, and send nothing."""
+    alone, among = Congestion(), Congestion()
+    among.heard(Learned(None, None, 3), [Learned(7.0, 1.0, 9), Learned(7.0, None, 9)], now=100.0)
+
+    assert not alone.refused(others=0, begun_at=100.0, now=101.0)
+    assert among.refused(others=0, begun_at=100.0, now=101.0)
+    assert not among.refused(others=0, begun_at=110.0, now=111.0)
+
+
+@in_virtual_time
+async def test_a_report_says_what_was_learned_and_one_of_before_that_says_nothing_is_understood() -> None:
+    """Servers of two versions talk to each other while one replaces the other."""
+    congestion = (traffic := traffic_of()).buckets.bucket("acme", MODEL).congestion
+    congestion.limit = 4.0
+    traffic.buckets.bucket("acme", MODEL).wanted[IN_FLIGHT] = 9
+    entry = {"account": "acme", "model": MODEL, "cooling_seconds": 0, "used": {}, "leaving": {}, "peak": 9}
+    entry |= {"wanted": {}, "limits": {}, "shares": {}, "learned": {}}
+
+    before, since = (
+        HeardReport(process_key="b", age_seconds=1.0, sections={SECTION: [one]})
+        for one in (entry, entry | {"takes": [8.0, 1.0]})
+    )
+    hear("a", traffic, before)
+    assert congestion.limit == 4.0
+    hear("a", traffic, since)
+    assert 4.0 < congestion.limit < 8.0
+    later = now() + 3.5
+    assert not congestion.refused(others=3, begun_at=later, now=later), "five seconds and a half after it was served"
 
 
 @in_virtual_time

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.routing.targets import AccountLimit, AccountMetric
-from tollhouse_server.traffic.bucket_reports import SECTION
-from tollhouse_server.traffic.report_store import Exchange, HeardReport
+from tollhouse_server.traffic.report_store import HeardReport
 from tollhouse_server.traffic.traffic import Traffic
 
 from tests.unit.traffic.calls import account, request
 from tests.unit.traffic.virtual_time import now
-from tests.unit.traffic.virtual_traffic import in_virtual_time, limit, traffic_of
+from tests.unit.traffic.virtual_traffic import hear, in_virtual_time, limit, report_of, traffic_of
 
 A_MINUTE = 600
 PLACES = 16
@@ -32,14 +31,11 @@ class Process:
 
     def say(self, name: str) -> None:
         """Report."""
-        section = self.traffic.bucket_reports.section()
-        self.said = HeardReport(process_key=name, age_seconds=0.0, sections={SECTION: section})
+        self.said = report_of(name, self.traffic)
 
     def hear(self, name: str, other: "Process") -> None:
         """Take note of what the other one has reported."""
-        reports = [other.said] if other.said is not None else []
-        self.traffic.bucket_reports.heard(Exchange(process_key=name, reports=reports, requests_today={}))
-        self.traffic.wake()
+        hear(name, self.traffic, *([other.said] if other.said is not None else []))
 
     async def come(
         self, rate: float, seconds: float, *, department: str = "sales", dice: random.Random | None = None
@@ -67,16 +63,19 @@ class Process:
 
 
 @asynccontextmanager
-async def two(of: AccountLimit) -> AsyncIterator[tuple[Process, Process]]:
-    """Run two processes that share one account and report half a second apart."""
+async def two(of: AccountLimit, *, gap_seconds: float = 0.5) -> AsyncIterator[tuple[Process, Process]]:
+    """Run two processes that share one account; the second reports so long after the first."""
     first, second = Process(traffic_of(account(of))), Process(traffic_of(account(of)))
 
     async def talk() -> None:
         while True:
-            for name, process, other in (("first", first, second), ("second", second, first)):
+            for name, process, other, seconds in (
+                ("first", first, second, gap_seconds),
+                ("second", second, first, 1.0 - gap_seconds),
+            ):
                 process.say(name)
                 process.hear(name, other)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(seconds)
 
     talking = asyncio.get_running_loop().create_task(talk())
     await asyncio.sleep(3)
@@ -117,6 +116,24 @@ async def test_a_department_that_is_paced_does_not_keep_its_process_small() -> N
 
         counts = [one.begun_between(began_at + 75, began_at + 105) for one in (first, second)]
         assert min(counts) >= 0.75 * max(counts)
+
+
+@in_virtual_time
+async def test_what_is_kept_from_a_greedy_department_does_not_keep_its_process_small() -> None:
+    """Beside a process whose only department is never paced, it comes to half as much and not to an eighth."""
+    async with two(limit(2 * A_MINUTE), gap_seconds=0.1) as (first, second):
+        for process in (first, second):
+            await process.come(rate=9, seconds=1, department="quiet")
+        dice = random.Random(1)
+        await first.come(rate=30, seconds=70, department="quiet", dice=dice)
+        began_at = now()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.come(rate=30, seconds=130, department="quiet", dice=dice))
+            group.create_task(second.come(rate=30, seconds=130, department="loud", dice=dice))
+
+        counts = [one.begun_between(began_at + 65, began_at + 125) for one in (first, second)]
+        assert min(counts) >= 0.4 * max(counts)
+        assert sum(counts) >= 0.9 * 2 * A_MINUTE
 
 
 @in_virtual_time

@@ -10,7 +10,9 @@ from prometheus_client import CollectorRegistry
 from tollhouse_server.routing.targets import Account, AccountLimit, AccountMetric
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers
+from tollhouse_server.traffic.bucket_reports import SECTION
 from tollhouse_server.traffic.places import Place
+from tollhouse_server.traffic.report_store import Exchange, HeardReport
 from tollhouse_server.traffic.terms import PlaceRequest
 from tollhouse_server.traffic.traffic import Traffic
 from tollhouse_server.traffic.verdicts import Verdict
@@ -53,6 +55,17 @@ def traffic_of(
 
 def limit(amount: int, metric: AccountMetric = A_MINUTE, model: str = MODEL) -> AccountLimit:
     return AccountLimit(metric=metric, amount=amount, model=model)
+
+
+def report_of(name: str, traffic: Traffic) -> HeardReport:
+    """Return what a process says."""
+    return HeardReport(process_key=name, age_seconds=0.0, sections={SECTION: traffic.bucket_reports.section()})
+
+
+def hear(name: str, traffic: Traffic, *reports: HeardReport) -> None:
+    """Let a process take note of what others have said."""
+    traffic.bucket_reports.heard(Exchange(process_key=name, reports=reports, requests_today={}))
+    traffic.wake()
 
 
 async def places(traffic: Traffic, count: int, wanted: PlaceRequest | None = None) -> list[Place]:
