@@ -40,8 +40,8 @@ class Cap:
 
     @property
     def part(self) -> float:
-        """Return what this process could have: an even part, where it does not have more already."""
-        return max(self.share, self.limit / self.processes)
+        """Return what this process could have: an even part, where it does not have more already; never 0."""
+        return max(self.share, self.limit / self.processes, 1.0)
 
     def admits_alone(self, used: int, need: int) -> bool:
         """Say whether a call that is larger than the whole share may go, because the account has room for it.
