@@ -4,7 +4,7 @@ The section `buckets` of a report is a list, an entry for each account and model
     {"account", "model", "cooling_seconds", "used": {metric: amount}, "leaving": {metric: amount},
      "wanted": {metric: amount}, "peak": calls, "limits": {metric: amount}, "shares": {metric: amount},
      "learned": {metric: [amount, age in seconds]},
-     "takes": [calls at a time or null, seconds since one was served or null], null for all models}
+     "takes": calls at a time that were learned, or null}
 """
 
 import time
@@ -15,14 +15,12 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.buckets import Bucket, Buckets
 from tollhouse_server.traffic.caps import Cap, Caps
 from tollhouse_server.traffic.congestion import Learned
+from tollhouse_server.traffic.demand import DAY_MINUTES_AHEAD
 from tollhouse_server.traffic.report_store import LIVING_SECONDS, DayCount, Exchange, HeardReport
-from tollhouse_server.traffic.shares import Claim, allotments, expected, share_of
+from tollhouse_server.traffic.shares import Claim, allotments, share_of
 from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, NAMES, REQUESTS, WINDOW_SECONDS
 
 SECTION = "buckets"
-
-_DAY_MINUTES_AHEAD = 30
-"""What a process is thought to want of a day's requests: those of so many minutes like the last."""
 
 Key = tuple[str, str]
 Entry = Mapping[str, Any]
@@ -37,8 +35,6 @@ class BucketReports:
         self._clock = clock
         self._sent: dict[tuple[str, str, str], int] = {}
         self._elsewhere_today: dict[Key, int] = {}
-        self._left_to_others: dict[tuple[Key, int], Mapping[str, int]] = {}
-        self._left_before: Mapping[tuple[Key, int], Mapping[str, int]] = {}
 
     # --- what we say ---
 
@@ -46,6 +42,8 @@ class BucketReports:
         """Return the section `buckets`, and set the gauges that say the same."""
         self._buckets.apply_time()
         now = self._clock()
+        for bucket in self._buckets:
+            bucket.demand.pass_time(now)
         entries = []
         for account_id, model, caps in self._buckets.parts():
             caps.window.advance(int(now))
@@ -68,13 +66,8 @@ class BucketReports:
             "limits": {NAMES[cap.metric]: cap.limit for cap in caps.in_force},
             "shares": {NAMES[cap.metric]: cap.share for cap in caps.in_force},
             "learned": {NAMES[metric]: [amount, now - at] for metric, amount, at in caps.learned()},
-            "takes": self._learned(self._buckets.bucket(account_id, model), now)[:2] if model else None,
+            "takes": _learned(self._buckets.bucket(account_id, model)).limit if model else None,
         }
-
-    def _learned(self, bucket: Bucket, now: float) -> Learned:
-        """Return what this process has learned of an upstream that does not say what it takes."""
-        window = bucket.caps.window
-        return bucket.congestion.learned(demand=_demand(IN_FLIGHT, window.sums, bucket.wanted, window.peak), now=now)
 
     def _tell_metrics(self, account_id: str, model: str, caps: Caps, cooling_seconds: float) -> None:
         label = model or "all"
@@ -95,7 +88,7 @@ class BucketReports:
         return max(0.0, self._buckets.bucket(account_id, model).cooling_until - now)
 
     def _wanted(self, account_id: str, model: str) -> list[int]:
-        """Return what waiting calls would take."""
+        """Return what calls would take that wait, or went without a place of late."""
         if model:
             return self._buckets.bucket(account_id, model).wanted
         wanted = [bucket.wanted for bucket in self._buckets if bucket.account_id == account_id]
@@ -143,8 +136,7 @@ class BucketReports:
                 self._learn(key, said, now)
         for bucket in self._buckets:
             others = list(_learned_elsewhere(entries.get((bucket.account_id, bucket.model), ())))
-            bucket.congestion.heard(self._learned(bucket, now), others, now=now)
-        self._left_before, self._left_to_others = self._left_to_others, {}
+            bucket.congestion.heard(_learned(bucket), others)
         for account_id, model, caps in self._buckets.parts():
             said = entries.get((account_id, model), [])
             for cap in caps.in_force:
@@ -174,11 +166,9 @@ class BucketReports:
         cap.processes = 1 + len(claims)
         window, metric = caps.window, cap.metric
         demand = _demand(metric, window.sums, self._wanted(*key), window.peak)
-        left, limit = self._left_before.get((key, metric), {}), max(0, cap.limit - gone)
-        others = claims if metric == IN_FLIGHT else expected(claims, left)
+        limit = max(0, cap.limit - gone)
         own = Claim(window.sums[metric], demand, cap.share, window.leaving()[metric])
-        allotted = allotments({**others, process_key: own}, limit)
-        self._left_to_others[key, metric] = allotted
+        allotted = allotments({**claims, process_key: own}, limit)
         cap.share = share_of(process_key, allotted[process_key], claims, limit)
 
 
@@ -192,16 +182,18 @@ def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[
             yield report.process_key, Claim(used, demand, entry["shares"].get(name, used), leaving)
 
 
+def _learned(bucket: Bucket) -> Learned:
+    """Return what this process has learned of an upstream that does not say what it takes."""
+    window = bucket.caps.window
+    return bucket.congestion.learned(_demand(IN_FLIGHT, window.sums, bucket.wanted, window.peak))
+
+
 def _learned_elsewhere(said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[Learned]:
-    """Yield what other living processes have learned of what the upstream takes."""
+    """Yield what other living processes have learned of it; servers of before 22 November 2026 do not say it."""
     for report, entry in said:
-        # Servers of before 22 November 2026 do not say it.
-        if report.age_seconds <= LIVING_SECONDS and (takes := entry.get("takes")) is not None:
-            limit, served_seconds_ago = takes
-            if served_seconds_ago is not None:
-                served_seconds_ago += report.age_seconds
+        if report.age_seconds <= LIVING_SECONDS:
             demand = _demand(IN_FLIGHT, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
-            yield Learned(limit, served_seconds_ago, demand)
+            yield Learned(entry.get("takes"), demand)
 
 
 def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
@@ -215,7 +207,7 @@ def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int
 def _demand(metric: int, used: Sequence[int], wanted: Sequence[int], peak: int) -> int:
     """Return what a process wants in all: as much as it used, and what waits."""
     if metric == DAY:
-        return used[DAY] + max(wanted[DAY], used[REQUESTS] * _DAY_MINUTES_AHEAD)
+        return used[DAY] + max(wanted[DAY], used[REQUESTS] * DAY_MINUTES_AHEAD)
     if metric == IN_FLIGHT:
         return peak + wanted[IN_FLIGHT]
     return used[metric] + wanted[metric]

@@ -13,6 +13,7 @@ from tollhouse_server.routing.targets import Account
 from tollhouse_server.traffic.caps import Caps
 from tollhouse_server.traffic.congestion import Congestion
 from tollhouse_server.traffic.days import PacificDay
+from tollhouse_server.traffic.demand import Demand
 from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM, Pace, Taker
 from tollhouse_server.traffic.quota_failures import learned_limits
 from tollhouse_server.traffic.usage_window import DAY, IMAGES, IN_FLIGHT, METRICS, SPEND, TOKENS, Slot
@@ -37,13 +38,13 @@ class Bucket:
         "congestion",
         "cooling_steps",
         "cooling_until",
+        "demand",
         "deviation_seconds",
         "groups",
         "model",
         "over_all",
         "pace",
         "seconds",
-        "wanted",
     )
 
     def __init__(self, account_id: str, model: str, days: PacificDay) -> None:
@@ -59,8 +60,7 @@ class Bucket:
         """How long served calls take, smoothed."""
         self.deviation_seconds = 0.0
         """By how much they differ from that."""
-        self.wanted = [0] * len(METRICS)
-        """What waiting calls would take; a share is asked for it."""
+        self.demand = Demand()
         self.groups: dict[Any, None] = {}
         """The groups of waiters that can go here; see queue.py."""
 
@@ -77,17 +77,7 @@ class Bucket:
         """Tell whether a department must leave the room that there is to others for the moment."""
         if room >= UNPACED_ROOM or not self.pace.is_greedy(taker):
             return False
-        return self.is_kept(room) or self.pace.until > now
-
-    def is_kept(self, room: float) -> bool:
-        """Tell whether what there is, `room` of the share, is kept from greedy departments.
-
-        Of a share that is still to grow nothing is: it grows only as far as it is used.
-        """
-        if room >= KEPT_ROOM:
-            return False
-        rooms = [caps.room_of_part() for caps in (self.caps, self.over_all) if caps is not None]
-        return min(rooms) < KEPT_ROOM
+        return room < KEPT_ROOM or self.pace.until > now
 
     def take(self, taker: Taker, amounts: list[int], now: float) -> tuple[Slot, Slot | None]:
         """Count a call that begins."""
@@ -155,6 +145,11 @@ class Bucket:
         else:
             self.seconds = seconds
         self.cooling_steps = 0
+
+    @property
+    def wanted(self) -> list[int]:
+        """Return what calls would take that wait or went without a place, in the order of `METRICS`."""
+        return self.demand.amounts(self.seconds)
 
     @property
     def most_seconds(self) -> float:

@@ -38,11 +38,6 @@ class Cap:
         self.processes = 1
         self.elsewhere = 0
 
-    @property
-    def part(self) -> float:
-        """Return what this process could have: an even part, where it does not have more already; never 0."""
-        return max(self.share, self.limit / self.processes, 1.0)
-
     def admits_alone(self, used: int, need: int) -> bool:
         """Say whether a call that is larger than the whole share may go, because the account has room for it.
 
@@ -128,17 +123,14 @@ class Caps:
                 room = (share - used) / share
         return room
 
-    def room_of_part(self) -> float:
-        """Return which part is free of what this process could have, while its share has not grown to that."""
-        sums = self.window.sums
-        return min((1.0 - sums[cap.metric] / cap.part for cap in self.in_force), default=1.0)
-
     def pace_seconds(self, amounts: list[int]) -> float:
         """Return how long such calls are apart when they use what is scarce evenly, without what is kept for others."""
         sums = self.window.sums
         return max(
             (
-                amounts[cap.metric] * WINDOW_SECONDS[cap.metric] / (cap.part * (1.0 - KEPT_ROOM))
+                amounts[cap.metric]
+                * WINDOW_SECONDS[cap.metric]
+                / (max(cap.share, cap.limit / cap.processes) * (1.0 - KEPT_ROOM))
                 for cap in self.in_force
                 if cap.metric in _PACED and cap.share > sums[cap.metric] > cap.share * (1.0 - UNPACED_ROOM)
             ),

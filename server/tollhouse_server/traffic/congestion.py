@@ -21,21 +21,15 @@ _GROWTH_PER_SECOND_SQUARED = 0.25
 _LONGEST_STEP_SECONDS = 1.0
 _SERVING_SECONDS = 60.0
 """An upstream that has served a call of late is up."""
-_SERVING_ELSEWHERE_SECONDS = 5.0
-"""The same, of other processes' calls: they say it once a second, and some calls take longer than that."""
 _FORGOTTEN_SECONDS = 600.0
 _NEARER_PER_REPORT = 0.5
 """By which part of what lies between it and the others a process comes nearer to them: reports cross, so not by all."""
 
 
 class Learned(NamedTuple):
-    """What a process has learned of an upstream: how many calls at a time (None: no limit), and when one was served.
-
-    `demand` is how many calls at a time it has use for.
-    """
+    """How many calls at a time an upstream takes of a process, None: no limit; and how many it has use for."""
 
     limit: float | None
-    served_seconds_ago: float | None
     demand: int
 
     @property
@@ -47,7 +41,7 @@ class Learned(NamedTuple):
 class Congestion:
     """What one upstream takes, as far as this process knows: `limit` calls at a time."""
 
-    __slots__ = ("_cut_at", "_grown_at", "_served_at", "_served_begun_at", "_served_elsewhere_at", "limit")
+    __slots__ = ("_cut_at", "_grown_at", "_served_at", "_served_begun_at", "limit")
 
     def __init__(self) -> None:
         self.limit = UNLIMITED
@@ -55,7 +49,6 @@ class Congestion:
         self._grown_at = 0.0
         self._served_at = float("-inf")
         self._served_begun_at = float("-inf")
-        self._served_elsewhere_at = float("-inf")
 
     def room(self, in_flight: int) -> float:
         """Return which part is free, and 0 when no further call fits."""
@@ -67,11 +60,10 @@ class Congestion:
         """Note a refusal for overload of a call begun at `begun_at` beside which `others` are in flight.
 
         True says that the load explains it. False says that the upstream has served none since it was last sent fewer,
-        nor others of late, so that it may as well be down.
+        so that it may as well be down.
         """
         is_same_overload = begun_at < self._cut_at
         is_up = self._served_begun_at > self._cut_at and now - self._served_at < _SERVING_SECONDS
-        is_up = is_up or now - self._served_elsewhere_at < _SERVING_ELSEWHERE_SECONDS
         if is_same_overload:
             # Sent before it was known; what is left when all of them are gone is what the upstream takes.
             self.limit = max(1.0, min(self.limit, float(others)))
@@ -94,18 +86,15 @@ class Congestion:
             self.limit += (_GROWTH_PER_SECOND + _GROWTH_PER_SECOND_SQUARED * calm_seconds) * seconds
         self._grown_at = now
 
-    def learned(self, *, demand: int, now: float) -> Learned:
+    def learned(self, demand: int) -> Learned:
         """Return what to tell the others, of a process that has use for `demand` calls at a time."""
-        served_seconds_ago = None if self._served_at == float("-inf") else now - self._served_at
-        return Learned(None if self.limit == UNLIMITED else self.limit, served_seconds_ago, demand)
+        return Learned(None if self.limit == UNLIMITED else self.limit, demand)
 
-    def heard(self, own: Learned, others: Sequence[Learned], *, now: float) -> None:
+    def heard(self, own: Learned, others: Sequence[Learned]) -> None:
         """Come nearer to what others have learned, if one is short as they are; who is not keeps what he has.
 
         What those that are short have together stays nearly the same.
         """
-        served_seconds_ago = (one.served_seconds_ago for one in others if one.served_seconds_ago is not None)
-        self._served_elsewhere_at = max(self._served_elsewhere_at, now - min(served_seconds_ago, default=float("inf")))
         if own.is_short:
             limits = [one.limit for one in (own, *others) if one.limit is not None and one.is_short]
             self.limit += (sum(limits) / len(limits) - self.limit) * _NEARER_PER_REPORT

@@ -8,7 +8,7 @@ from tollhouse_server.errors import TargetsUnhealthy, TollhouseError, UpstreamEx
 from tollhouse_server.routing.targets import Target
 from tollhouse_server.traffic.breakers import BreakerKey, Breakers
 from tollhouse_server.traffic.buckets import Bucket, Buckets
-from tollhouse_server.traffic.pace import UNPACED_ROOM, Taker
+from tollhouse_server.traffic.pace import KEPT_ROOM, UNPACED_ROOM, Taker
 
 _NEVER = float("inf")
 
@@ -98,7 +98,7 @@ class Outlets(dict[tuple[str, str, str], Outlet]):
                 room_at = min(room_at, barred_until)
             elif (room := bucket.room(second, amounts)) and bucket.holds_back(taker, room, now):
                 is_held_back = True
-                room_at = min(room_at, second + 1.0 if bucket.is_kept(room) else bucket.pace.until)
+                room_at = min(room_at, bucket.pace.until if room >= KEPT_ROOM else second + 1.0)
             else:
                 short_of.append(bucket)
                 room_at = min(room_at, bucket.frees_at(second, amounts))

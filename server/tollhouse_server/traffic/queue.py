@@ -148,7 +148,12 @@ class Queue:
         heappush(self._deadlines, (waiter.gives_up_at, waiter.number, waiter))
 
     def remove(self, waiter: Waiter) -> None:
-        """Take a waiter out, wherever he stands."""
+        """Take a waiter out who goes without a place, wherever he stands."""
+        self._take_out(waiter)
+        for bucket in waiter.group.buckets:
+            bucket.demand.turn_away(waiter.amounts)
+
+    def _take_out(self, waiter: Waiter) -> None:
         flow, group = waiter.flow, waiter.group
         del flow.waiters[waiter]
         self._depths[flow.priority].moved(flow, len(flow.waiters) + 1, len(flow.waiters))
@@ -181,7 +186,7 @@ class Queue:
         group.waiting += by
         for bucket in group.buckets:
             for metric, amount in enumerate(waiter.amounts):
-                bucket.wanted[metric] += by * amount
+                bucket.demand.waiting[metric] += by * amount
 
     def order(self) -> Order:
         """Return all groups in the order of whose turn it is, for one round of `next`."""
@@ -225,7 +230,7 @@ class Queue:
         flow = waiter.flow
         priority = flow.priority
         waiter.group.lines[flow].note_turn()
-        self.remove(waiter)
+        self._take_out(waiter)
         self._virtual_time[priority] = max(self._virtual_time[priority], flow.starts_at)
         flow.starts_at += 1.0 / flow.weight
         self._turns_given += 1

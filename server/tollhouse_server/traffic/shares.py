@@ -1,9 +1,10 @@
 """How processes share an account's limit: computed alike by everybody from what all have said, without a coordinator.
 
-Max-min fair by demand: a process gets what it wants as long as others do not want what is left, and nobody gets less
-than another because he wanted more. What was used in the running window cannot be given back before the window has
-passed over it, so that what is divided is the room that there is and that which the next second brings. A share that
-somebody still holds is not taken before he has given it up: the sum stays within the limit while shares move.
+Max-min fair by demand: a process comes to what it wants as long as others do not want what is left, and nobody comes to
+less than another because he wanted more. What was used in the running window cannot be given back before the window
+has passed over it. So who has more than his part goes on with half of what comes free to him until he is down to it;
+who has less takes what there is. A share that somebody still holds is not taken before he has given it up: the sum
+stays within the limit while shares move.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,17 @@ from typing import NamedTuple
 _FLOOR = 0.25
 """Of an even part, what a process without demand may begin with at once."""
 
+_GIVEN_UP = 0.55
+"""Of what comes free to a process that has too much. With all of it its callers would wait until it is down to its
+part; it is a little more than half, since the others hear of it a second later."""
+
 _HALVINGS = 40
 
 
 class Claim(NamedTuple):
     """What a process has used in the running window, wants in all, and may use by the share that it holds.
 
-    `leaving` is what of the used will be free in a second: whoever holds it must not have it again before the others.
+    `leaving` is what of the used will be free in a second.
     """
 
     used: float
@@ -26,38 +31,40 @@ class Claim(NamedTuple):
     share: float
     leaving: float = 0.0
 
+    @property
+    def held(self) -> float:
+        """What nobody else may take."""
+        return max(self.used, self.share)
+
 
 def share_of(process: str, allotment: int, claims: Mapping[str, Claim], limit: int) -> int:
     """Return what `process` may use of its allotment from now on: what nobody else holds."""
-    held_elsewhere = sum(max(claim.used, claim.share) for key, claim in claims.items() if key != process)
+    held_elsewhere = sum(claim.held for key, claim in claims.items() if key != process)
     return int(max(0, min(allotment, limit - held_elsewhere)))
 
 
-def expected(claims: Mapping[str, Claim], allotted: Mapping[str, int]) -> Mapping[str, Claim]:
-    """Return the claims as they will be when all have heard of the room that was left to them the last time.
-
-    Until then it looks free, and who divided it anew would keep half of what he has given up.
-    """
-    return {
-        key: claim._replace(used=max(claim.used, min(allotted.get(key, 0), claim.demand)))
+def allotments(claims: Mapping[str, Claim], limit: int) -> dict[str, int]:
+    """Return what each process may have next on its way to its part of `limit`, in whole numbers."""
+    parts = fair_parts(claims, limit)
+    short = {key: max(parts[key] - claim.held, 0.0) for key, claim in claims.items()}
+    free = max(limit - sum(claim.held for claim in claims.values()), 0.0)
+    reach = min(1.0, free / max(sum(short.values()), free, 1.0))
+    steps = {
+        key: claim.held + short[key] * reach if short[key] else max(parts[key], claim.used - claim.leaving * _GIVEN_UP)
         for key, claim in claims.items()
     }
+    return _whole(steps, short)
 
 
-def allotments(claims: Mapping[str, Claim], limit: int) -> dict[str, int]:
-    """Divide `limit` among processes, in whole numbers; the sum is `limit` unless more than that stays in use."""
+def fair_parts(claims: Mapping[str, Claim], limit: int) -> dict[str, float]:
+    """Divide `limit` by what all want; what nobody wants is divided evenly."""
     floor = limit * _FLOOR / len(claims)
-    kept = {key: claim.used - claim.leaving for key, claim in claims.items()}
-    more = {key: max(claim.demand, floor) - kept[key] for key, claim in claims.items()}
-    more = {key: max(amount, 0.0) for key, amount in more.items()}
-    free = limit - sum(kept.values())
-    spare = free - sum(more.values())
+    wanted = {key: max(claim.demand, floor) for key, claim in claims.items()}
+    spare = limit - sum(wanted.values())
     if spare >= 0:
-        parts = {key: kept[key] + more[key] + spare / len(claims) for key in claims}
-    else:
-        level = _level(more, free)
-        parts = {key: kept[key] + min(level, more[key]) for key in claims}
-    return _whole(parts, claims, limit)
+        return {key: amount + spare / len(claims) for key, amount in wanted.items()}
+    level = _level(wanted, limit)
+    return {key: min(level, amount) for key, amount in wanted.items()}
 
 
 def _level(wanted: Mapping[str, float], free: float) -> float:
@@ -72,13 +79,10 @@ def _level(wanted: Mapping[str, float], free: float) -> float:
     return low
 
 
-def _whole(parts: Mapping[str, float], claims: Mapping[str, Claim], limit: int) -> dict[str, int]:
-    """Round down, and give what that leaves to those who want more than that: a limit of one belongs to somebody."""
-    whole = {key: int(part + 1e-6) for key, part in parts.items()}
-    left = limit - sum(whole.values())
-    for key in sorted(claims, key=lambda key: (whole[key] >= claims[key].demand, whole[key], -claims[key].demand, key)):
-        if left <= 0:
-            break
+def _whole(steps: Mapping[str, float], short: Mapping[str, float]) -> dict[str, int]:
+    """Round down, and give what that leaves to those who are shortest: a limit of one belongs to somebody."""
+    whole = {key: int(step + 1e-6) for key, step in steps.items()}
+    left = int(sum(steps.values()) + 1e-6) - sum(whole.values())
+    for key in sorted(steps, key=lambda key: (-short[key], whole[key], key))[: max(left, 0)]:
         whole[key] += 1
-        left -= 1
     return whole

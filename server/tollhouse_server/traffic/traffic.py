@@ -140,7 +140,7 @@ class Traffic:
         if (refusal := self.outlets.refusal(request.targets, now, gives_up_at)) is not None:
             raise refusal
         key = _group_key(request.targets)
-        self._refuse_if_hopeless(request, key, now, gives_up_at)
+        self._refuse_if_hopeless(request, amounts, key, now, gives_up_at)
         answer: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
         waiter = Waiter(request, amounts, answer, enqueued_at=now, gives_up_at=gives_up_at)
         if not self.queue.length:
@@ -165,7 +165,9 @@ class Traffic:
         needed_seconds = max(call_seconds, _SHORTEST_CALL_SECONDS) + _ANSWER_SECONDS
         return request.deadline - min((request.deadline - now) * _MOST_OF_DEADLINE, needed_seconds)
 
-    def _refuse_if_hopeless(self, request: PlaceRequest, key: GroupKey, now: float, gives_up_at: float) -> None:
+    def _refuse_if_hopeless(
+        self, request: PlaceRequest, amounts: list[int], key: GroupKey, now: float, gives_up_at: float
+    ) -> None:
         """Tell a caller at once whose turn will not come in time: his next attempt should come when it can work."""
         group = self.queue.groups.get(key) if not request.goes_first else None
         line = self.queue.line(request, group) if group is not None else None
@@ -179,6 +181,8 @@ class Traffic:
         wait_seconds = self._wait_seconds(line, group, now)
         if wait_seconds is not None and wait_seconds > patience_seconds and line.ends_at > now + patience_seconds / 2:
             self._metrics.call_shed(priority=request.priority.name)
+            for bucket in group.buckets:
+                bucket.demand.turn_away(amounts)
             raise Overloaded(
                 priority=request.priority.name,
                 waiting=self.queue.length,

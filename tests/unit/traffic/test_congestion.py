@@ -128,26 +128,16 @@ async def test_processes_that_talk_all_get_their_part_of_a_few_calls_at_a_time()
 
 def test_who_has_no_use_for_more_neither_gives_nor_takes() -> None:
     """Nor does one whom nothing has limited yet."""
-    short, content, free = (Learned(limit, 0.1, demand) for limit, demand in ((2.0, 9), (8.0, 3), (None, 50)))
+    short, content, free = (Learned(limit, demand) for limit, demand in ((2.0, 9), (8.0, 3), (None, 50)))
 
     limits = []
     for own, others in ((short, [content, free]), (content, [short, free]), (free, [short, content])):
         congestion = Congestion()
         congestion.limit = own.limit or UNLIMITED
-        congestion.heard(own, others, now=100.0)
+        congestion.heard(own, others)
         limits.append(congestion.limit)
 
     assert limits == [2.0, 8.0, UNLIMITED]
-
-
-def test_a_refusal_is_about_the_load_as_long_as_others_are_served() -> None:
-    """A process that gets no room itself would take the upstream for ill, and send nothing."""
-    alone, among = Congestion(), Congestion()
-    among.heard(Learned(None, None, 3), [Learned(7.0, 1.0, 9), Learned(7.0, None, 9)], now=100.0)
-
-    assert not alone.refused(others=0, begun_at=100.0, now=101.0)
-    assert among.refused(others=0, begun_at=100.0, now=101.0)
-    assert not among.refused(others=0, begun_at=110.0, now=111.0)
 
 
 @in_virtual_time
@@ -155,20 +145,18 @@ async def test_a_report_says_what_was_learned_and_one_of_before_that_says_nothin
     """Servers of two versions talk to each other while one replaces the other."""
     congestion = (traffic := traffic_of()).buckets.bucket("acme", MODEL).congestion
     congestion.limit = 4.0
-    traffic.buckets.bucket("acme", MODEL).wanted[IN_FLIGHT] = 9
+    traffic.buckets.bucket("acme", MODEL).demand.waiting[IN_FLIGHT] = 9
     entry = {"account": "acme", "model": MODEL, "cooling_seconds": 0, "used": {}, "leaving": {}, "peak": 9}
     entry |= {"wanted": {}, "limits": {}, "shares": {}, "learned": {}}
 
     before, since = (
         HeardReport(process_key="b", age_seconds=1.0, sections={SECTION: [one]})
-        for one in (entry, entry | {"takes": [8.0, 1.0]})
+        for one in (entry, entry | {"takes": 8.0})
     )
     hear("a", traffic, before)
     assert congestion.limit == 4.0
     hear("a", traffic, since)
     assert 4.0 < congestion.limit < 8.0
-    later = now() + 3.5
-    assert not congestion.refused(others=3, begun_at=later, now=later), "five seconds and a half after it was served"
 
 
 @in_virtual_time

@@ -109,11 +109,3 @@ async def test_who_is_held_back_goes_on_when_it_is_time_though_nothing_else_happ
     await traffic.place(request(department="loud"))
 
     assert 0.5 <= now() - began_at <= 2
-
-
-@in_virtual_time
-async def test_a_limit_of_nothing_has_no_part_that_could_be_in_use() -> None:
-    """An operator may set an account's limit to zero: what is paced goes by it all the same."""
-    traffic = traffic_of(account(limit(0)))
-
-    assert traffic.buckets.caps("acme", MODEL).room_of_part() == 1.0

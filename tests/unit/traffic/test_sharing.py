@@ -115,12 +115,14 @@ async def test_a_department_that_is_paced_does_not_keep_its_process_small() -> N
             group.create_task(second.come(rate=30, seconds=150))
 
         counts = [one.begun_between(began_at + 75, began_at + 105) for one in (first, second)]
-        assert min(counts) >= 0.75 * max(counts)
+        assert counts[1] >= 0.75 * counts[0]
+        counts = [one.begun_between(began_at + 135, began_at + 215) for one in (first, second)]
+        assert min(counts) >= 0.9 * max(counts)
 
 
 @in_virtual_time
-async def test_what_is_kept_from_a_greedy_department_does_not_keep_its_process_small() -> None:
-    """Beside a process whose only department is never paced, it comes to half as much and not to an eighth."""
+async def test_a_process_that_tells_most_callers_at_once_to_come_back_gets_its_part() -> None:
+    """Though hardly anybody waits in it, and its greedy department leaves a tenth of its share to others."""
     async with two(limit(2 * A_MINUTE), gap_seconds=0.1) as (first, second):
         for process in (first, second):
             await process.come(rate=9, seconds=1, department="quiet")
@@ -132,8 +134,8 @@ async def test_what_is_kept_from_a_greedy_department_does_not_keep_its_process_s
             group.create_task(second.come(rate=30, seconds=130, department="loud", dice=dice))
 
         counts = [one.begun_between(began_at + 65, began_at + 125) for one in (first, second)]
-        assert min(counts) >= 0.4 * max(counts)
-        assert sum(counts) >= 0.9 * 2 * A_MINUTE
+        assert min(counts) >= 0.8 * max(counts)
+        assert sum(counts) >= 0.85 * 2 * A_MINUTE
 
 
 @in_virtual_time
