@@ -9,6 +9,7 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextvars import Context
 from typing import cast
 
 import httptools
@@ -37,6 +38,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._nobodys = Context()
         self._looks_at = 0.0
         self._alive = False
         self._under_way = False
@@ -285,7 +287,7 @@ class Connection(asyncio.Protocol):
     def _watch_from(self, now: float) -> None:
         """Have `_watch` look when the time is up, or before: a timer that is set stays, be it from another exchange.
 
-        To set and end one for each exchange cost 5 us.
+        To set and end one for each exchange cost 5 us. It keeps no context variables of the call that it was set in.
         """
         ends_at = self._ends_at
         if self._silence_seconds is not None:
@@ -295,7 +297,7 @@ class Connection(asyncio.Protocol):
                 return
             self._timer.cancel()
         self._looks_at = ends_at
-        self._timer = self._loop.call_at(ends_at, self._watch)
+        self._timer = self._loop.call_at(ends_at, self._watch, context=self._nobodys)
 
     def _watch(self) -> None:
         """Look whether the time is up; the timer runs on while bytes come, which is cheaper than a new one for each."""

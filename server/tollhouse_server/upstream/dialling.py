@@ -5,6 +5,7 @@ import base64
 import re
 import socket
 import ssl
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -114,7 +115,8 @@ async def dial(origin: Origin, context: ssl.SSLContext, seconds: float) -> Conne
     """
     try:
         async with asyncio.timeout(min(seconds, _DIAL_SECONDS)):
-            return await _dial(origin, context)
+            # A transport keeps the context variables that it was made among for its life: not those of this call.
+            return await asyncio.get_running_loop().create_task(_dial(origin, context), context=Context())
     except (OSError, TimeoutError, UnicodeError) as error:
         raise NotSent(
             f"no connection to {'the egress proxy' if origin.proxy else 'the upstream'}: {_say(error)}"
