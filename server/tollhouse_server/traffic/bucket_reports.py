@@ -15,12 +15,14 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.buckets import Bucket, Buckets
 from tollhouse_server.traffic.caps import Cap, Caps
 from tollhouse_server.traffic.congestion import Learned
-from tollhouse_server.traffic.demand import DAY_MINUTES_AHEAD
 from tollhouse_server.traffic.report_store import LIVING_SECONDS, DayCount, Exchange, HeardReport
 from tollhouse_server.traffic.shares import Claim, allotments, share_of
 from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, NAMES, REQUESTS, WINDOW_SECONDS
 
 SECTION = "buckets"
+
+_DAY_MINUTES_AHEAD = 30
+"""What a process is thought to want of a day's requests: those of so many minutes like the last."""
 
 Key = tuple[str, str]
 Entry = Mapping[str, Any]
@@ -205,9 +207,9 @@ def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int
 
 
 def _demand(metric: int, used: Sequence[int], wanted: Sequence[int], peak: int) -> int:
-    """Return what a process wants in all: as much as it used, and what waits."""
+    """Return what a process wants in all: as much as it used, and what waits or went without a place."""
     if metric == DAY:
-        return used[DAY] + max(wanted[DAY], used[REQUESTS] * DAY_MINUTES_AHEAD)
+        return used[DAY] + max(wanted[DAY], used[REQUESTS] * _DAY_MINUTES_AHEAD)
     if metric == IN_FLIGHT:
         return peak + wanted[IN_FLIGHT]
     return used[metric] + wanted[metric]

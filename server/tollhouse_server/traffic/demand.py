@@ -1,20 +1,16 @@
 """What calls would take of a bucket that wait for a place in it, or went without one: a share is asked for it.
 
-Those who were told to come back count as well, for as long as they would have counted had they been served. A process
-that has little, and so lets hardly anybody wait, would otherwise seem to want little, and keep it.
+Those who were told to come back count as well, as many as in a minute. A process that has little, and so lets hardly
+anybody wait, would otherwise seem to want little, and keep it.
 """
 
 from collections.abc import Sequence
 from math import exp
 
-from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, METRICS, REQUESTS, WINDOW_SECONDS
+from tollhouse_server.traffic.usage_window import IN_FLIGHT, METRICS
 
-DAY_MINUTES_AHEAD = 30
-"""What a process is thought to want of a day's requests: those of so many minutes like the last."""
-
-_COUNTED_SECONDS = {**WINDOW_SECONDS, DAY: DAY_MINUTES_AHEAD * WINDOW_SECONDS[REQUESTS]}
-
-
+_COUNTED_SECONDS = 60.0
+_UNKNOWN_CALL_SECONDS = 1.0
 _REMEMBERED_SECONDS = 10.0
 """Where hardly anybody waits, in some seconds nobody is turned away."""
 
@@ -48,8 +44,9 @@ class Demand:
             self._gone = [0] * len(METRICS)
 
     def amounts(self, call_seconds: float) -> list[int]:
-        """Return what all of them would take, of calls under way by how long one usually takes."""
+        """Return what all of them would take, of calls under way by how long one usually takes (0: not known yet)."""
+        at_a_time = call_seconds or _UNKNOWN_CALL_SECONDS
         return [
-            waiting + int(per_second * (call_seconds if metric == IN_FLIGHT else _COUNTED_SECONDS[metric]))
+            waiting + int(per_second * (at_a_time if metric == IN_FLIGHT else _COUNTED_SECONDS))
             for metric, (waiting, per_second) in enumerate(zip(self.waiting, self._gone_per_second, strict=True))
         ]

@@ -148,7 +148,7 @@ class Queue:
         heappush(self._deadlines, (waiter.gives_up_at, waiter.number, waiter))
 
     def remove(self, waiter: Waiter) -> None:
-        """Take a waiter out who goes without a place, wherever he stands."""
+        """Take a waiter out, wherever he stands, and count him as one who went without a place."""
         self._take_out(waiter)
         for bucket in waiter.group.buckets:
             bucket.demand.turn_away(waiter.amounts)

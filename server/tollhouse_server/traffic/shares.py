@@ -2,7 +2,7 @@
 
 Max-min fair by demand: a process comes to what it wants as long as others do not want what is left, and nobody comes to
 less than another because he wanted more. What was used in the running window cannot be given back before the window
-has passed over it. So who has more than his part goes on with half of what comes free to him until he is down to it;
+has passed over it. So who has more than his part goes on with some half of what comes free to him until he is there;
 who has less takes what there is. A share that somebody still holds is not taken before he has given it up: the sum
 stays within the limit while shares move.
 """
@@ -44,16 +44,18 @@ def share_of(process: str, allotment: int, claims: Mapping[str, Claim], limit: i
 
 
 def allotments(claims: Mapping[str, Claim], limit: int) -> dict[str, int]:
-    """Return what each process may have next on its way to its part of `limit`, in whole numbers."""
-    parts = fair_parts(claims, limit)
-    short = {key: max(parts[key] - claim.held, 0.0) for key, claim in claims.items()}
-    free = max(limit - sum(claim.held for claim in claims.values()), 0.0)
-    reach = min(1.0, free / max(sum(short.values()), free, 1.0))
-    steps = {
-        key: claim.held + short[key] * reach if short[key] else max(parts[key], claim.used - claim.leaving * _GIVEN_UP)
-        for key, claim in claims.items()
-    }
-    return _whole(steps, short)
+    """Return what each process may have next on its way to its part of `limit`.
+
+    It does not depend on what those who are short hold: who works it out again, before he has heard that others have
+    taken what was theirs, gets the same.
+    """
+    parts = _whole(fair_parts(claims, limit), claims)
+    ahead = {key: claim for key, claim in claims.items() if claim.held >= parts[key]}
+    short = {key: parts[key] for key in claims if key not in ahead}
+    free = limit - sum(claim.held for claim in ahead.values())
+    level = _level(short, free, at_least={key: claims[key].used for key in short})
+    steps = {key: max(parts[key], int(claim.used - claim.leaving * _GIVEN_UP)) for key, claim in ahead.items()}
+    return steps | {key: int(min(part, max(claims[key].used, level)) + 1e-6) for key, part in short.items()}
 
 
 def fair_parts(claims: Mapping[str, Claim], limit: int) -> dict[str, float]:
@@ -63,26 +65,27 @@ def fair_parts(claims: Mapping[str, Claim], limit: int) -> dict[str, float]:
     spare = limit - sum(wanted.values())
     if spare >= 0:
         return {key: amount + spare / len(claims) for key, amount in wanted.items()}
-    level = _level(wanted, limit)
+    level = _level(wanted, limit, at_least={})
     return {key: min(level, amount) for key, amount in wanted.items()}
 
 
-def _level(wanted: Mapping[str, float], free: float) -> float:
-    """Return the height to which all are filled, up to what they want, to sum to `free`."""
+def _level(wanted: Mapping[str, float], free: float, *, at_least: Mapping[str, float]) -> float:
+    """Return the height to which all are filled, up to what they want, to sum to `free`, or more where all have it."""
     low, high = 0.0, max(free, 0.0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if sum(min(middle, amount) for amount in wanted.values()) > free:
+        if sum(max(at_least.get(key, 0.0), min(middle, amount)) for key, amount in wanted.items()) > free:
             high = middle
         else:
             low = middle
     return low
 
 
-def _whole(steps: Mapping[str, float], short: Mapping[str, float]) -> dict[str, int]:
-    """Round down, and give what that leaves to those who are shortest: a limit of one belongs to somebody."""
-    whole = {key: int(step + 1e-6) for key, step in steps.items()}
-    left = int(sum(steps.values()) + 1e-6) - sum(whole.values())
-    for key in sorted(steps, key=lambda key: (-short[key], whole[key], key))[: max(left, 0)]:
+def _whole(parts: Mapping[str, float], claims: Mapping[str, Claim]) -> dict[str, int]:
+    """Round down, and give what that leaves to those who want more than that: a limit of one belongs to somebody."""
+    whole = {key: int(part + 1e-6) for key, part in parts.items()}
+    left = round(sum(parts.values())) - sum(whole.values())
+    order = sorted(claims, key=lambda key: (whole[key] >= claims[key].demand, whole[key], -claims[key].demand, key))
+    for key in order[: max(left, 0)]:
         whole[key] += 1
     return whole

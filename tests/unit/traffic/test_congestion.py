@@ -17,7 +17,7 @@ from tollhouse_server.traffic.usage_window import IN_FLIGHT
 from tests.unit.traffic import virtual_time
 from tests.unit.traffic.calls import MODEL, request
 from tests.unit.traffic.virtual_time import now
-from tests.unit.traffic.virtual_traffic import hear, in_virtual_time, report_of, traffic_of
+from tests.unit.traffic.virtual_traffic import hear, in_virtual_time, places, report_of, traffic_of
 
 CALL_SECONDS = 0.2
 REFUSAL_SECONDS = 0.005
@@ -141,20 +141,24 @@ def test_who_has_no_use_for_more_neither_gives_nor_takes() -> None:
 
 
 @in_virtual_time
-async def test_a_report_says_what_was_learned_and_one_of_before_that_says_nothing_is_understood() -> None:
+async def test_a_report_says_what_was_learned_and_neither_the_dead_nor_older_servers_are_asked() -> None:
     """Servers of two versions talk to each other while one replaces the other."""
     congestion = (traffic := traffic_of()).buckets.bucket("acme", MODEL).congestion
     congestion.limit = 4.0
     traffic.buckets.bucket("acme", MODEL).demand.waiting[IN_FLIGHT] = 9
+    await places(traffic, 1)
+    (said,) = (one for one in traffic.bucket_reports.section() if one["model"])
+    assert said["takes"] == 4.0
     entry = {"account": "acme", "model": MODEL, "cooling_seconds": 0, "used": {}, "leaving": {}, "peak": 9}
     entry |= {"wanted": {}, "limits": {}, "shares": {}, "learned": {}}
 
-    before, since = (
-        HeardReport(process_key="b", age_seconds=1.0, sections={SECTION: [one]})
-        for one in (entry, entry | {"takes": 8.0})
+    before, dead, since = (
+        HeardReport(process_key="b", age_seconds=age_seconds, sections={SECTION: [one]})
+        for one, age_seconds in ((entry, 1.0), (entry | {"takes": 8.0}, 6.0), (entry | {"takes": 8.0}, 1.0))
     )
-    hear("a", traffic, before)
-    assert congestion.limit == 4.0
+    for nothing in (before, dead):
+        hear("a", traffic, nothing)
+        assert congestion.limit == 4.0
     hear("a", traffic, since)
     assert 4.0 < congestion.limit < 8.0
 

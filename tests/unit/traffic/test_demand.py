@@ -14,8 +14,8 @@ from tests.unit.traffic.virtual_traffic import in_virtual_time, limit, places, s
 CALL_SECONDS = 2.0
 
 
-def test_those_turned_away_count_as_long_as_if_they_had_been_served() -> None:
-    """Ten calls a second, each of 7 tokens and 100 nano-dollars, want what they would use of each window."""
+def test_those_turned_away_count_as_many_as_in_a_minute() -> None:
+    """Ten calls a second, each of 7 tokens and 100 nano-dollars, want what they would use in a minute."""
     demand, call = Demand(), [1] * len(METRICS)
     call[TOKENS], call[SPEND] = 7, 100
     demand.waiting = list(call)
@@ -28,9 +28,10 @@ def test_those_turned_away_count_as_long_as_if_they_had_been_served() -> None:
     wanted = demand.amounts(CALL_SECONDS)
     assert wanted[REQUESTS] == pytest.approx(1 + 10 * 60, rel=0.01)
     assert wanted[TOKENS] == pytest.approx(7 + 70 * 60, rel=0.01)
-    assert wanted[SPEND] == pytest.approx(100 + 1000 * 600, rel=0.01)
-    assert wanted[DAY] == pytest.approx(1 + 10 * 60 * 30, rel=0.01)
+    assert wanted[SPEND] == pytest.approx(100 + 1000 * 60, rel=0.01)
+    assert wanted[DAY] == pytest.approx(1 + 10 * 60, rel=0.01)
     assert wanted[IN_FLIGHT] == pytest.approx(1 + 10 * CALL_SECONDS, abs=1)
+    assert demand.amounts(0.0)[IN_FLIGHT] == pytest.approx(1 + 10, abs=1)
 
     for second in range(61, 361):
         demand.pass_time(float(second))
@@ -54,8 +55,14 @@ async def test_who_leaves_the_queue_without_a_place_is_counted_and_who_gets_one_
 
     assert bucket.demand.waiting[REQUESTS] == 0
     assert bucket.wanted[REQUESTS] > 0
+    for _ in range(300):
+        await asyncio.sleep(1)
+        bucket.demand.pass_time(now())
+    await places(traffic, 10)
     served = await start(traffic)
-    await asyncio.sleep(70)
     bucket.demand.pass_time(now())
-    assert served.done()
+    assert bucket.wanted[REQUESTS] == 1
+    while not served.done():
+        await asyncio.sleep(1)
+        bucket.demand.pass_time(now())
     assert bucket.wanted[REQUESTS] == 0
