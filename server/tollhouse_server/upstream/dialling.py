@@ -115,12 +115,23 @@ async def dial(origin: Origin, context: ssl.SSLContext, seconds: float) -> Conne
     """
     try:
         async with asyncio.timeout(min(seconds, _DIAL_SECONDS)):
-            # A transport keeps the context variables that it was made among for its life: not those of this call.
-            return await asyncio.get_running_loop().create_task(_dial(origin, context), context=Context())
+            return await _among_no_variables(origin, context)
     except (OSError, TimeoutError, UnicodeError) as error:
         raise NotSent(
             f"no connection to {'the egress proxy' if origin.proxy else 'the upstream'}: {_say(error)}"
         ) from error
+
+
+async def _among_no_variables(origin: Origin, context: ssl.SSLContext) -> Connection:
+    """A transport keeps the context variables that it was made among for its life: not those of the call that dials."""
+    dialling = asyncio.create_task(_dial(origin, context), context=Context())
+    try:
+        return await dialling
+    except asyncio.CancelledError:
+        # It may have been opened in the very moment in which the caller went.
+        if not dialling.cancelled() and dialling.exception() is None:
+            dialling.result().close()
+        raise
 
 
 def _say(error: Exception) -> str:

@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import gc
 import gzip
-import weakref
 import zlib
 from collections.abc import AsyncIterator
-from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -23,13 +20,6 @@ from tests.drivers.wire import Seen, Wire, answer, answering, serving
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 NOBODY = "http://127.0.0.1:9"
-
-
-class _Notes:
-    """What belongs to one call."""
-
-
-_NOTES: ContextVar[_Notes | None] = ContextVar("notes", default=None)
 
 
 @pytest.fixture
@@ -56,27 +46,6 @@ async def test_a_request_goes_out_as_it_was_given(transport: Transport) -> None:
         "x-a": "b",
         "content-length": "5",
     }
-
-
-@pytest.mark.parametrize("calls", [1, 2])
-async def test_a_connection_that_is_kept_keeps_nothing_of_the_calls_before(transport: Transport, calls: int) -> None:
-    """What a call notes hangs on a context variable: an idle connection must not keep it for minutes."""
-    notes = [_Notes() for _ in range(calls)]
-    kept = [weakref.ref(one) for one in notes]
-
-    async def call(note: _Notes, seconds: float) -> None:
-        _NOTES.set(note)
-        assert await ask(transport, server.url, timeout_seconds=seconds) == b"body"
-
-    async with answering(answer(b"body")) as server:
-        while notes:
-            # A shorter time than before sets the timer anew.
-            await asyncio.create_task(call(notes.pop(), 10.0 + len(notes)))
-        await asyncio.sleep(0)
-        gc.collect()
-
-        assert [one() for one in kept] == [None] * calls
-        assert len(server.seen) == calls
 
 
 async def test_a_long_body_goes_out_in_pieces_as_it_was_given(transport: Transport) -> None:
