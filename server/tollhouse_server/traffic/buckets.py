@@ -93,7 +93,8 @@ class Bucket:
             seconds = self.caps.pace_seconds(amounts)
             if self.over_all is not None:
                 seconds = max(seconds, self.over_all.pace_seconds(amounts))
-            pace.until = max(pace.until, now) + seconds / pace.greedy_part
+            # Who comes late, for a timer or a busy loop, is not late for the next as well.
+            pace.until = max(pace.until + seconds / pace.greedy_part, now)
         pace.took(taker, int(now))
 
     def correct(self, slots: tuple[Slot, Slot | None], *, tokens: int, images: int, nanos: int) -> None:

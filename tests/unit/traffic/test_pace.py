@@ -3,7 +3,9 @@
 import asyncio
 
 from tollhouse_server.errors import DeadlineTooShort, Overloaded
+from tollhouse_server.routing.priorities import Priority
 from tollhouse_server.traffic.traffic import Traffic
+from tollhouse_server.traffic.usage_window import METRICS
 
 from tests.unit.traffic.calls import MODEL, account, request
 from tests.unit.traffic.virtual_time import now
@@ -109,3 +111,23 @@ async def test_who_is_held_back_goes_on_when_it_is_time_though_nothing_else_happ
     await traffic.place(request(department="loud"))
 
     assert 0.5 <= now() - began_at <= 2
+
+
+@in_virtual_time
+async def test_a_greedy_department_whose_calls_come_a_little_late_gets_no_less_for_it() -> None:
+    """Timers fire late, and a busy loop later: a tenth of each pause would be a tenth of all its calls."""
+    traffic = traffic_of(account(limit(1200)))
+    bucket, amounts = traffic.buckets.bucket("acme", MODEL), [1] * len(METRICS)
+    loud, quiet = (Priority.DEFAULT, "acme", "loud"), (Priority.DEFAULT, "acme", "quiet")
+    bucket.take(quiet, amounts, now())
+    for _ in range(700):
+        bucket.take(loud, amounts, now())
+
+    began_at = moment = bucket.pace.until
+    taken = 0
+    while moment < began_at + 10:
+        moment = max(moment, bucket.pace.until) + 0.005
+        bucket.take(loud, amounts, moment)
+        taken += 1
+
+    assert taken >= 0.98 * 10 * 0.9 * 1200 / 60
