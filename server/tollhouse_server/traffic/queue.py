@@ -56,6 +56,11 @@ class Group:
         self.turns: tuple[list[tuple[float, int, Flow]], ...] = tuple([] for _ in Priority)
         self.waiting = 0
 
+    def turn_away(self, amounts: list[int]) -> None:
+        """Count a call that goes without a place at any of the targets."""
+        for bucket in self.buckets:
+            bucket.demand.turn_away(amounts)
+
 
 class Waiter:
     """A call that waits. `answer` is whatever its owner waits on; this module does not look at it."""
@@ -150,8 +155,7 @@ class Queue:
     def remove(self, waiter: Waiter) -> None:
         """Take a waiter out, wherever he stands, and count him as one who went without a place."""
         self._take_out(waiter)
-        for bucket in waiter.group.buckets:
-            bucket.demand.turn_away(waiter.amounts)
+        waiter.group.turn_away(waiter.amounts)
 
     def _take_out(self, waiter: Waiter) -> None:
         flow, group = waiter.flow, waiter.group

@@ -181,8 +181,7 @@ class Traffic:
         wait_seconds = self._wait_seconds(line, group, now)
         if wait_seconds is not None and wait_seconds > patience_seconds and line.ends_at > now + patience_seconds / 2:
             self._metrics.call_shed(priority=request.priority.name)
-            for bucket in group.buckets:
-                bucket.demand.turn_away(amounts)
+            group.turn_away(amounts)
             raise Overloaded(
                 priority=request.priority.name,
                 waiting=self.queue.length,
