@@ -119,11 +119,16 @@ async def mixed(rig: Rig, target: Driven, dice: random.Random) -> None:
 
 
 async def upstream_faults(rig: Rig, target: Driven, dice: random.Random) -> None:
-    """Refusals with a fall-back, connections that break, answers that are none."""
+    """Refusals with a fall-back, connections that break, answers that are none.
+
+    The quota of a 429 is learned, and kept to: it has room for all that comes after.
+    """
     await rig.simulator.set_pace(latency_ms=10, tokens_per_second=5000)
     async with callers(rig.stack, rig.key, 1) as (caller,):
         for kind in ("429", "503", "400", "reset", "garbage", "truncate"):
-            await rig.simulator.add_fault(kind, count=2, after_chunks=1 if kind == "truncate" else 0)
+            await rig.simulator.add_fault(
+                kind, count=2, after_chunks=1 if kind == "truncate" else 0, requests_per_minute=100_000
+            )
             await all_of(
                 (caller.unary(prompt(kind), seconds=_SECONDS), caller.streamed(prompt(kind), seconds=_SECONDS))
             )

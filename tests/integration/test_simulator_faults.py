@@ -179,6 +179,7 @@ async def test_a_cut_stream_ends_between_two_events_without_a_finish_reason(
         ({"kind": "403", "reason": "leaked"}, 403, "reported as leaked"),
         ({"kind": "401"}, 401, "ACCESS_TOKEN_EXPIRED"),
         ({"kind": "429", "retry_delay_seconds": 3.5}, 429, '"retryDelay":"3.5s"'),
+        ({"kind": "429", "requests_per_minute": 600}, 429, '"quotaValue":"600"'),
         ({"kind": "429", "retry_delay_seconds": None}, 429, "Please try again later."),
     ],
 )

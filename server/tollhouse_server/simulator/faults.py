@@ -25,6 +25,7 @@ class FaultPlan:
     key (stored as its id), project, region, model, method: None matches every call.
     reason: why a 403, `suspended` or `leaked`.
     retry_delay_seconds: what a 429 says in RetryInfo; None = a 429 without any details, as Vertex sends them.
+    requests_per_minute: the quota that a 429 says was met; whoever believes it sends no more than that.
     count: how many calls it still hits (None = no end); rate: chance per call in 0..1, drawn from `seed`.
     after_chunks: how many chunks leave before hang, reset, truncate, cut or garbage; 0 = not one whole chunk.
     delay_seconds: for slow, before the first byte and after each chunk; for hang, how long (0 = until hang-up).
@@ -40,6 +41,7 @@ class FaultPlan:
     rate: float = 1.0
     seed: int = 0
     retry_delay_seconds: float | None = 1.0
+    requests_per_minute: int = 10
     after_chunks: int = 0
     delay_seconds: float = 0.0
     served: bool = True
@@ -60,6 +62,8 @@ class FaultPlan:
                 continue
             if not isinstance(given, (int, float)) or given < 0:
                 raise ValueError(f"{name} must be a number and not negative")
+        if not isinstance(self.requests_per_minute, int) or self.requests_per_minute < 1:
+            raise ValueError("requests_per_minute must be a whole number and at least 1")
         if self.count is not None and not isinstance(self.count, int):
             raise ValueError("count must be a whole number or null")
         self._random = random.Random(self.seed)  # noqa: S311 - reproducible on purpose
@@ -107,7 +111,11 @@ class FaultPlan:
         if self.retry_delay_seconds is None:
             return errors.resource_exhausted()
         return errors.quota_exceeded(
-            model=model, retry_delay_seconds=self.retry_delay_seconds, service=service, location=caller.region
+            model=model,
+            retry_delay_seconds=self.retry_delay_seconds,
+            quota_value=self.requests_per_minute,
+            service=service,
+            location=caller.region,
         )
 
 
