@@ -1,10 +1,14 @@
 """A worker inside Envoy: the application that Envoy loads once a process has become it."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from tollhouse_server.garbage_collection import tune_garbage_collection, without_garbage_collection
+
+# structlog loads rich where it is installed, for tracebacks at terminals: 4 MB in each worker, and none has a terminal.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
 # pyvoy loads this module by its name: nothing of ours runs before it that could do so. To load all takes 2.4 to 2.6 s
 # of a core, and took 3.0 to 3.3.

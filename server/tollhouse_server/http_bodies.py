@@ -1,9 +1,12 @@
 """What others answer over HTTP, read no further than anybody can use it."""
 
-import aiohttp
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
-async def body_of(answer: aiohttp.ClientResponse, *, most_bytes: int) -> bytes:
+async def body_of(answer: "aiohttp.ClientResponse", *, most_bytes: int) -> bytes:
     """Return the body of an answer, cut off after `most_bytes`.
 
     Raises:

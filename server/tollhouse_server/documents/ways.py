@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tollhouse_server.documents.bucket import Bucket
 from tollhouse_server.documents.mail import MailServer
 from tollhouse_server.errors import DeliveryNotSetUp
 from tollhouse_server.names import invalid
+
+if TYPE_CHECKING:
+    from tollhouse_server.documents.bucket import Bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,7 @@ class Ways:
     """What a deployment has to deliver with; None where it has no such way."""
 
     folder: Path | None = None
-    bucket: Bucket | None = None
+    bucket: "Bucket | None" = None
     mail: MailServer | None = None
 
     def check(

@@ -28,8 +28,8 @@ class Way:
         """Whether an attempt of this call has claimed its request id."""
         self._failures: list[Outage] = []
         self._unknown: list[tuple[UUID, Broken]] = []
-        self._closed: set[Target] = set()
-        self._overloaded: set[Target] = set()
+        self._closed: frozenset[Target] = frozenset()
+        self._overloaded: frozenset[Target] = frozenset()
         self._served_rank = 0
         self._is_over = False
 
@@ -88,15 +88,15 @@ class Way:
         if not may_go_elsewhere(outage):
             self._is_over = True
         if is_overload:
-            self._overloaded.add(target)
+            self._overloaded |= {target}
         elif not is_exhausted and not has_other_key:
-            self._closed.add(target)
+            self._closed |= {target}
 
     def note_unknown(self, target: Target, attempt_id: UUID, failure: Broken) -> None:
         """Note an attempt whose outcome is not known; the call may go on only where its caller lets it be sent anew."""
         self._unknown.append((attempt_id, failure))
         self._note(target, attempt_id, "UNKNOWN")
-        self._closed.add(target)
+        self._closed |= {target}
         if isinstance(failure, BrokenMidStream) or not self.plan.resend_unknown:
             self._is_over = True
 

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 import structlog
 
 from tollhouse_server.errors import IdentityProviderUnavailable
 from tollhouse_server.http_bodies import body_of
 from tollhouse_server.identity.signatures import PublicKey, public_keys
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _log = structlog.get_logger(__name__)
 
@@ -150,14 +152,19 @@ class Issuers:
             known.answered.set()
 
     async def _fetch(self, issuer: str) -> Mapping[str, PublicKey]:
+        import aiohttp  # noqa: PLC0415 - 5 MB, which a worker whose deployment has no issuers is spared
+
         connector = aiohttp.TCPConnector(ssl=self._rules.tls or True)
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         jar = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as session:
-            document = await _read(session, issuer.rstrip("/") + "/.well-known/openid-configuration")
-            if document.get("issuer") != issuer:
-                raise _IssuerError("its discovery document is another issuer's")
-            keys = public_keys(await _read(session, self._key_url(issuer, document.get("jwks_uri"))))
+        try:
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as session:
+                document = await _read(session, issuer.rstrip("/") + "/.well-known/openid-configuration")
+                if document.get("issuer") != issuer:
+                    raise _IssuerError("its discovery document is another issuer's")
+                keys = public_keys(await _read(session, self._key_url(issuer, document.get("jwks_uri"))))
+        except aiohttp.ClientError as error:
+            raise _IssuerError(type(error).__name__) from error
         if not keys:
             raise _IssuerError("it has no key that can be used")
         return keys
@@ -176,8 +183,8 @@ class Issuers:
         return url
 
 
-async def _read(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    """Return the JSON object at an address."""
+async def _read(session: "aiohttp.ClientSession", url: str) -> dict[str, Any]:
+    """Return the JSON object at an address; raises aiohttp.ClientError where it cannot be had."""
     try:
         async with session.get(url, allow_redirects=False, headers={"accept": "application/json"}) as response:
             if response.status != 200:
@@ -186,7 +193,7 @@ async def _read(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
         if len(body) > _MAX_BYTES:
             raise _IssuerError(f"it answered with more than {_MAX_BYTES} bytes")
         document = orjson.loads(body)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except (TimeoutError, OSError, ValueError) as error:
         raise _IssuerError(type(error).__name__) from error
     if not isinstance(document, dict):
         raise _IssuerError("it answered with no JSON object")

@@ -9,7 +9,6 @@ from typing import Final
 import structlog
 
 from tollhouse_server.errors import StoreUnavailable, TollhouseError, VaultUnavailable
-from tollhouse_server.operations.checks.registry import checks_for
 from tollhouse_server.operations.checks.scrape import NoMetrics
 from tollhouse_server.operations.checks.terms import Check, Finding, Outcome, Result, Surroundings, failure, skipped
 
@@ -31,6 +30,9 @@ class Diagnosis:
 
     async def run(self, *, prefixes: tuple[str, ...] = (), probes: bool = False) -> Sequence[Result]:
         """Make the checks whose names begin with one of `prefixes`, all without any; results in a fixed order."""
+        # With what only they need: 5 MB, which most workers are never asked for.
+        from tollhouse_server.operations.checks.registry import checks_for  # noqa: PLC0415
+
         async with self._running, self._surroundings(probes) as surroundings:
             wanted = [one for one in checks_for(surroundings) if not prefixes or one.name.startswith(prefixes)]
             return await run_checks(wanted, surroundings)

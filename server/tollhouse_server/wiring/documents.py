@@ -1,13 +1,16 @@
 """What a deployment has to deliver statements with."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from tollhouse_server.documents.bucket import Bucket
 from tollhouse_server.documents.mail import MailServer
 from tollhouse_server.documents.ways import Ways
 from tollhouse_server.settings import Settings
+
+if TYPE_CHECKING:
+    from tollhouse_server.documents.bucket import Bucket
 
 
 def ways_of(settings: Settings) -> Ways:
@@ -15,9 +18,12 @@ def ways_of(settings: Settings) -> Ways:
     return Ways(folder=settings.delivery_dir, bucket=_bucket(settings), mail=_mail_server(settings))
 
 
-def _bucket(settings: Settings) -> Bucket | None:
+def _bucket(settings: Settings) -> "Bucket | None":
     if settings.delivery_bucket is None:
         return None
+    # 4 MB, for whoever has one.
+    from tollhouse_server.documents.bucket import Bucket  # noqa: PLC0415
+
     return Bucket(
         endpoint=settings.delivery_bucket_endpoint,
         name=settings.delivery_bucket,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -35,7 +34,9 @@ class Scrape:
             if self._read is None:
                 try:
                     self._read = await asyncio.to_thread(_parsed, await self._body())
-                except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, OSError) as error:
+                except NoMetrics as error:
+                    self._read = error
+                except (TimeoutError, ValueError, LookupError, OSError) as error:
                     self._read = NoMetrics(f"{type(error).__name__}")
         if isinstance(self._read, NoMetrics):
             raise self._read
@@ -51,10 +52,15 @@ class Scrape:
         return found[0].value if found else None
 
     async def _body(self) -> str:
+        import aiohttp  # noqa: PLC0415 - 5 MB, which a worker that nobody asks how it is has no use for
+
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url) as answer:
-            answer.raise_for_status()
-            return await answer.text()
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url) as answer:
+                answer.raise_for_status()
+                return await answer.text()
+        except aiohttp.ClientError as error:
+            raise NoMetrics(f"{type(error).__name__}") from error
 
 
 def _parsed(text: str) -> Mapping[str, Sequence[Sample]]:
