@@ -87,10 +87,14 @@ def total_nanos(bills: Iterable[Bill]) -> int:
 
 
 def _tokens(usage: Mapping[str, Any], *, has_cached_price: bool) -> Counter[str]:
-    prompt = _by_modality(usage, "promptTokensDetails", "promptTokenDetails")
+    # A server that speaks OpenAI's protocol tells no modalities: it has text alone.
+    details = ("promptTokensDetails", "promptTokenDetails", "candidatesTokensDetails")
+    if not any(name in usage for name in details):
+        prompt, output = Counter(text=usage["promptTokenCount"]), Counter(text=usage.get("candidatesTokenCount", 0))
+    else:
+        prompt, output = _by_modality(usage, *details[:2]), _by_modality(usage, details[2])
     cached = _by_modality(usage, "cacheTokensDetails") if has_cached_price else Counter[str]()
     tool_use = _by_modality(usage, "toolUsePromptTokensDetails")
-    output = _by_modality(usage, "candidatesTokensDetails")
     tokens: Counter[str] = Counter()
     for modality in _MODALITIES:
         tokens[f"input_{modality}"] = prompt[modality] - cached[modality] + tool_use[modality]

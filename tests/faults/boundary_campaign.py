@@ -23,6 +23,7 @@ _SCENARIO_SECONDS = 45.0
 _ROUNDS = 3
 _STOP_SECONDS = DEAD_AFTER_SECONDS * 1.5
 
+_LAPSED = "needs a permit that lapses while the ledger admits the call; the campaign `revocation` is about those"
 _SLOW_LISTENER = "needs a listener who is far behind: HTTP/2's own window takes the whole stream of a test"
 
 NOT_ON_THE_WAY = {
@@ -47,6 +48,14 @@ NOT_ON_THE_WAY = {
     "upstream/http.py:open_transport": "once at the start of a process, before it serves",
     "upstream/upstreams.py:open_upstreams": "once at the start of a process, before it serves",
     "database/engine.py:Database.close": "at the end of a process, after the last settlement",
+    "database/engine.py:Database.within": "administrators' RPCs",
+    "generation/attempts.py:Attempts.open:await2": _LAPSED,
+    "generation/attempts.py:_confirm": _LAPSED,
+    "upstream/dialling.py:_dial:await3": "needs a proxy before an upstream on TLS",
+    "upstream/dialling.py:_tunnel": "needs a proxy before an upstream on TLS",
+    "upstream/http.py:_Exchange.pieces:await1": "needs a proxy that answers with an error",
+    "upstream/openai_compatible.py:OpenAICompatibleUpstream.call:await2": "no model of the tier embeds",
+    "upstream/tokens.py:AccessTokens.close": "at the end of a process, after the last settlement",
     "ledger/ledger.py:Ledger.release": "the server has no caller of it: what was not sent is settled as NOT_SENT",
     "ledger/threshold_store.py:raise_above_hold": "needs an upstream that writes more than it was allowed",
     "ledger/transaction.py:TickTransaction._raise_alerts:await2": "as raise_above_hold",

@@ -27,6 +27,7 @@ from tests.drivers.forks import Forks
 from tests.drivers.places import servers_place
 from tests.drivers.referee import Finding, Referee
 from tests.drivers.stack import RunningStack
+from tests.faults import neighbour
 
 DEAD_AFTER_SECONDS = 1.0
 SETTINGS = {
@@ -110,7 +111,8 @@ class Driven:
 class Rig:
     """A deployment whose server processes are started one by one.
 
-    `poor_key` is of a department whose budget is used up, `tight_key` of one with as much as a test leaves.
+    `poor_key` is of a department whose budget is used up, `tight_key` of one with as much as a test leaves,
+    `neighbour_key` of another company (`neighbour.py`).
     """
 
     parts: Parts
@@ -122,6 +124,7 @@ class Rig:
     group: asyncio.TaskGroup
     poor_key: str = ""
     tight_key: str = ""
+    neighbour_key: str = ""
     driven: list[Driven] = field(default_factory=list)
     noted: list[Finding] = field(default_factory=list)
     """What somebody has noticed on the way; goes into the next verdict."""
@@ -240,7 +243,8 @@ def running_forks(parts: Parts, *places: str) -> Iterator[RunningStack]:
     metrics = parts.directory / "metrics"
     metrics.mkdir()
     output = parts.directory / "driven.out"
-    environment = {**parts.environment, **SETTINGS, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    addresses = neighbour.addresses(parts.endpoints[2].base_url)
+    environment = {**parts.environment, **SETTINGS, **addresses, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.worker", *places],
@@ -338,13 +342,17 @@ async def _found(rig: Rig) -> None:
         first = await rig.start("worker")
         demo_key = await asyncio.to_thread(set_up, rig.stack)
         poor_key, tight_key = await asyncio.to_thread(_add_limits, rig.stack)
+        account_key = await neighbour.service_account(rig.simulator)
+        neighbour_key = await asyncio.to_thread(neighbour.settle, rig.stack, account_key)
         await rig.root.execute(_RAISES)
         # At the end of its scale from the first call on: it refuses nobody, and alerts.
         await rig.root.execute(_SOFTEN)
-        keys = {"demo_api_key": demo_key, "poor_api_key": poor_key, "tight_api_key": tight_key}
-        rig.stack.run = {**rig.stack.run, **keys}
+        keys = {"poor_api_key": poor_key, "tight_api_key": tight_key, "neighbour_api_key": neighbour_key}
+        rig.stack.run = {**rig.stack.run, "demo_api_key": demo_key, **keys}
         await rig.end(first)
-    rig.poor_key, rig.tight_key = (str(rig.stack.run[f"{name}_api_key"]) for name in ("poor", "tight"))
+    rig.poor_key, rig.tight_key, rig.neighbour_key = (
+        str(rig.stack.run[f"{name}_api_key"]) for name in ("poor", "tight", "neighbour")
+    )
 
 
 def _add_limits(stack: RunningStack) -> tuple[str, str]:

@@ -19,12 +19,15 @@ from tollhouse.v1 import generation_pb2 as g
 from tests.drivers.administration import nanos_of
 from tests.drivers.callers import prompt
 from tests.drivers.load import Caller, callers
+from tests.faults import neighbour
 from tests.faults.rig import Driven, Rig
 
 _SECONDS = 5.0
 _MODEL = "gemini-3.5-flash"
 _TIERS = ("pro", "flash", "flash-lite")
 _REFUSING_MODEL = "gemini-2.5-flash-lite"
+_LONG = "A long way to go. " * 20_000
+"""More than a call may have without being cut in pieces: 360 kB."""
 
 _CLAIM = """
 INSERT INTO request_key (tenant_id, request_id, day, fingerprint, attempt_id)
@@ -248,6 +251,40 @@ async def sweep(rig: Rig, target: Driven, dice: random.Random) -> None:
         await asyncio.sleep(0.05)
 
 
+async def elsewhere(rig: Rig, target: Driven, dice: random.Random) -> None:
+    """Another company's calls: on Vertex AI, where a token is refused once, and on a server of its own; a long prompt.
+
+    All of them go past a guard, and are kept.
+    """
+    await rig.simulator.set_pace(latency_ms=10, tokens_per_second=5000)
+    vertex = g.RoutingOptions(kinds=[g.UPSTREAM_KIND_VERTEX])
+    text = [c.Content(role="user", parts=[c.Part(text="How many tolls?")])]
+    items = [g.EmbedContentItem(content=content) for content in text]
+    far = c.GenerationConfig(max_output_tokens=65_536, thinking_config=c.ThinkingConfig(thinking_budget=0))
+    async with callers(rig.stack, rig.neighbour_key, 2) as (one, two):
+        for refusals in (0, 1):
+            await rig.simulator.add_fault("401", project=neighbour.PROJECT, count=refusals)
+            await all_of(
+                (
+                    one.unary(prompt("Tell toll@example.com", routing=vertex), seconds=_SECONDS),
+                    two.streamed(prompt("Tell toll@example.com", routing=vertex), seconds=_SECONDS),
+                )
+            )
+        await rig.simulator.clear_faults()
+        await rig.simulator.set_pace(latency_ms=10, tokens_per_second=0)
+        await all_of(
+            (
+                one.unary(g.EmbedContentRequest(tier="embedding", requests=items, routing=vertex), seconds=_SECONDS),
+                two.unary(g.CountTokensRequest(model=_MODEL, contents=text, routing=vertex), seconds=_SECONDS),
+                one.unary(prompt(_LONG, routing=vertex), seconds=_SECONDS),
+                two.unary(prompt("[[tokens:65500]]", routing=vertex, generation_config=far), seconds=_SECONDS),
+                two.unary(prompt("At home", tier=neighbour.TIER), seconds=_SECONDS),
+                one.streamed(prompt("At home", tier=neighbour.TIER), seconds=_SECONDS),
+                two.unary(g.CountTokensRequest(tier=neighbour.TIER, contents=text), seconds=_SECONDS),
+            )
+        )
+
+
 SCENARIOS = (
     Scenario("mixed", mixed),
     Scenario("upstream-faults", upstream_faults),
@@ -258,4 +295,5 @@ SCENARIOS = (
     Scenario("late", late),
     Scenario("drain", drain, ends_it=True),
     Scenario("sweep", sweep, role="housekeeper"),
+    Scenario("elsewhere", elsewhere),
 )
