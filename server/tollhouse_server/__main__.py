@@ -44,7 +44,11 @@ def _fork_on_demand(options: argparse.Namespace) -> int:
     """Load everything, and be the fork server; or one of the processes that it has forked, until its end."""
     end_with_parent(options.parent_pid)
     with without_garbage_collection():
+        # And what not every process needs: of what is loaded here those that are forked have one copy.
+        import protovalidate  # noqa: F401, PLC0415
+
         from tollhouse_server import fork_server, processes  # noqa: F401, PLC0415
+        from tollhouse_server.operations.checks import registry  # noqa: F401, PLC0415
     arguments = fork_server.fork_on_demand(options.control_fd)
     return 0 if arguments is None else main(arguments)
 

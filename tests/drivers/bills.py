@@ -15,6 +15,7 @@ from typing import Any
 import tollhouse_server.pricing
 from tollhouse_server.simulator.client import ServedCall
 
+_ON_OWN_SERVERS = "gemma"
 _MODALITIES = ("text", "image", "video", "audio", "document")
 _SHORTHANDS = {
     "input": tuple(f"input_{modality}" for modality in _MODALITIES),
@@ -71,7 +72,11 @@ class ListPriceBook:
     def bill(self, call: ServedCall) -> Bill:
         """Return what a served call cost, by SKU."""
         prices = self.at(call.model, datetime.fromtimestamp(call.served_at_ms / 1000, UTC))
-        tokens = _tokens(call.usage, has_cached_price="cached_text" in prices.dollars)
+        usage = call.usage
+        if call.model.startswith(_ON_OWN_SERVERS):
+            # OpenAI's protocol, in which such servers answer, tells no modalities: there is text alone.
+            usage = {**_as_text(usage), **usage}
+        tokens = _tokens(usage, has_cached_price="cached_text" in prices.dollars)
         sent = sum(count for sku, count in tokens.items() if sku.startswith(("input", "cached")))
         is_long = prices.long_above_tokens is not None and sent > prices.long_above_tokens
         return {
@@ -87,14 +92,10 @@ def total_nanos(bills: Iterable[Bill]) -> int:
 
 
 def _tokens(usage: Mapping[str, Any], *, has_cached_price: bool) -> Counter[str]:
-    # A server that speaks OpenAI's protocol tells no modalities: it has text alone.
-    details = ("promptTokensDetails", "promptTokenDetails", "candidatesTokensDetails")
-    if not any(name in usage for name in details):
-        prompt, output = Counter(text=usage["promptTokenCount"]), Counter(text=usage.get("candidatesTokenCount", 0))
-    else:
-        prompt, output = _by_modality(usage, *details[:2]), _by_modality(usage, details[2])
+    prompt = _by_modality(usage, "promptTokensDetails", "promptTokenDetails")
     cached = _by_modality(usage, "cacheTokensDetails") if has_cached_price else Counter[str]()
     tool_use = _by_modality(usage, "toolUsePromptTokensDetails")
+    output = _by_modality(usage, "candidatesTokensDetails")
     tokens: Counter[str] = Counter()
     for modality in _MODALITIES:
         tokens[f"input_{modality}"] = prompt[modality] - cached[modality] + tool_use[modality]
@@ -103,6 +104,11 @@ def _tokens(usage: Mapping[str, Any], *, has_cached_price: bool) -> Counter[str]
     tokens["thoughts"] = int(usage.get("thoughtsTokenCount", 0))
     assert sum(tokens.values()) == usage.get("totalTokenCount", usage["promptTokenCount"])
     return tokens
+
+
+def _as_text(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    counts = {"prompt": usage["promptTokenCount"], "candidates": usage.get("candidatesTokenCount", 0)}
+    return {f"{name}TokensDetails": [{"modality": "TEXT", "tokenCount": count}] for name, count in counts.items()}
 
 
 def _by_modality(usage: Mapping[str, Any], *names: str) -> Counter[str]:

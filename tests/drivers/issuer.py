@@ -26,7 +26,7 @@ def new_key(kind: str = "ES256", key_id: str = "first") -> SigningKey:
 
 @dataclass(slots=True)
 class Issuer:
-    """The issuer as it is now. `status` other than 200, `hangs`, `location` and `padding` spoil its answers."""
+    """The issuer as it is now; `status` other than 200, `hangs`, `hangs_up`, `location` and `padding` spoil answers."""
 
     url: str = ""
     keys: list[SigningKey] = field(default_factory=lambda: [new_key()])
@@ -37,6 +37,7 @@ class Issuer:
     location: str = ""
     padding: int = 0
     hangs: bool = False
+    hangs_up: bool = False
     asked: int = 0
     patient: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -47,7 +48,7 @@ class Issuer:
 
     def recover(self) -> None:
         """Answer rightly again."""
-        self.status, self.location, self.padding, self.hangs = 200, "", 0, False
+        self.status, self.location, self.padding, self.hangs, self.hangs_up = 200, "", 0, False, False
         self.jwks_uri, self.named, self.further = None, None, []
 
     def claims(self, **changes: Any) -> dict[str, Any]:
@@ -90,6 +91,8 @@ async def serving_issuer() -> AsyncIterator[Issuer]:
         issuer.asked += 1
         if issuer.hangs:
             await issuer.patient.wait()
+        if issuer.hangs_up and request.transport is not None:
+            request.transport.abort()
         path = request.query.get("of", request.path)
         if issuer.location and "of" not in request.query:
             raise web.HTTPFound(f"{issuer.location}?of={path}")

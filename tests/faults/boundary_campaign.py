@@ -48,7 +48,7 @@ NOT_ON_THE_WAY = {
     "upstream/http.py:open_transport": "once at the start of a process, before it serves",
     "upstream/upstreams.py:open_upstreams": "once at the start of a process, before it serves",
     "database/engine.py:Database.close": "at the end of a process, after the last settlement",
-    "database/engine.py:Database.within": "administrators' RPCs",
+    "database/engine.py:Database.within": "RPCs that generate nothing, and the log of refusals",
     "generation/attempts.py:Attempts.open:await2": _LAPSED,
     "generation/attempts.py:_confirm": _LAPSED,
     "upstream/dialling.py:_dial:await3": "needs a proxy before an upstream on TLS",

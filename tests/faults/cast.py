@@ -1,12 +1,15 @@
 """The processes that take part now; who has died is replaced."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
+from tollhouse.v1 import generation_pb2 as g
 
 from tests.drivers.callers import prompt
 from tests.drivers.load import callers
 from tests.drivers.referee import Finding
+from tests.faults import neighbour
 from tests.faults.rig import Driven, Rig
 from tests.faults.scenarios import all_of, note
 
@@ -44,16 +47,22 @@ class Cast:
             await self.rig.end(driven)
 
     async def next_calls(self, about: str, count: int = 3) -> list[Finding]:
-        """Make calls that must succeed; return those that did not."""
+        """Make calls that must succeed, and one on each way that only the neighbour goes; return those that did not."""
         await self.rig.simulator.set_pace(latency_ms=1, tokens_per_second=0)
+        ways = neighbour.ways(f"And there, {about}?")
+        return await self._refused(self.rig.neighbour_key, ways, about) + await self._refused(
+            self.rig.key, [prompt(f"And now, {about}?")] * count, about
+        )
+
+    async def _refused(self, key: str, calls: Sequence[g.GenerateContentRequest], about: str) -> list[Finding]:
         refused: list[Finding] = []
-        waiting = iter(range(count))
-        async with callers(self.rig.stack, self.rig.key, min(count, _CONNECTIONS)) as among:
+        waiting, count = iter(calls), len(calls)
+        async with callers(self.rig.stack, key, min(count, _CONNECTIONS)) as among:
 
             async def keep_calling(number: int) -> None:
-                for _ in waiting:
+                for call in waiting:
                     try:
-                        outcome = await among[number].unary(prompt(f"And now, {about}?"), seconds=_NEXT_SECONDS)
+                        outcome = await among[number].unary(call, seconds=_NEXT_SECONDS)
                         note(self.rig, outcome)
                     except grpc.aio.AioRpcError as error:
                         detail = f"{error.code().name}: {str(error.details())[:200]}"

@@ -1,7 +1,7 @@
 """A second company, whose calls go where others do not: to Vertex AI, to a server of its own, past its policies."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grpc
 from tollhouse.admin.v1 import accounts_pb2 as accounts
@@ -14,18 +14,25 @@ from tollhouse.admin.v1 import tenants_pb2 as tenants
 from tollhouse.admin.v1 import tenants_pb2_grpc as tenants_grpc
 from tollhouse.admin.v1 import upstream_keys_pb2 as keys
 from tollhouse.admin.v1 import upstream_keys_pb2_grpc as keys_grpc
+from tollhouse.v1 import generation_pb2 as g
 from tollhouse_server.simulator.client import SimulatorClient
 
 from tests.drivers.administration import Administration
-from tests.drivers.callers import bearer
+from tests.drivers.callers import bearer, prompt
 from tests.drivers.stack import RunningStack
 
 PROJECT = "neighbour-project"
 REGION = "europe-west4"
 TIER = "nano"
 """Models for servers of one's own."""
+VERTEX = g.RoutingOptions(kinds=[g.UPSTREAM_KIND_VERTEX])
 
 _TENANT = "tenants/neighbour"
+
+
+def ways(text: str) -> Sequence[g.GenerateContentRequest]:
+    """Return a request for each upstream that only this company has."""
+    return [prompt(text, routing=VERTEX), prompt(text, tier=TIER)]
 
 
 def addresses(simulator: str) -> Mapping[str, str]:
@@ -42,7 +49,7 @@ async def service_account(simulator: SimulatorClient) -> str:
     return json.dumps(await simulator.issue_service_account_key(PROJECT, email=email))
 
 
-def settle(stack: RunningStack, service_account_key: str) -> str:
+def add_company(stack: RunningStack, service_account_key: str) -> str:
     """Create the company with accounts, policies and a caller; return the caller's key."""
     metadata = bearer(stack.admin_api_key)
     kinds = accounts.Account.Upstream

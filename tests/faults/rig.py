@@ -343,7 +343,7 @@ async def _found(rig: Rig) -> None:
         demo_key = await asyncio.to_thread(set_up, rig.stack)
         poor_key, tight_key = await asyncio.to_thread(_add_limits, rig.stack)
         account_key = await neighbour.service_account(rig.simulator)
-        neighbour_key = await asyncio.to_thread(neighbour.settle, rig.stack, account_key)
+        neighbour_key = await asyncio.to_thread(neighbour.add_company, rig.stack, account_key)
         await rig.root.execute(_RAISES)
         # At the end of its scale from the first call on: it refuses nobody, and alerts.
         await rig.root.execute(_SOFTEN)

@@ -75,6 +75,11 @@ def note(rig: Rig, outcome: g.Outcome) -> None:
     rig.referee.receipts[outcome.receipt.attempt_id] = nanos_of(outcome.cost)
 
 
+async def noted(rig: Rig, call: Awaitable[g.Outcome]) -> None:
+    """Make a call and keep its receipt."""
+    note(rig, await call)
+
+
 async def all_of(calls: Iterable[Awaitable[Any]]) -> None:
     """Make calls at once, whatever becomes of them."""
 
@@ -251,35 +256,41 @@ async def sweep(rig: Rig, target: Driven, dice: random.Random) -> None:
         await asyncio.sleep(0.05)
 
 
+async def _both_ways(rig: Rig, one: Caller, two: Caller, request: g.GenerateContentRequest) -> None:
+    await all_of(
+        (
+            noted(rig, one.unary(request, seconds=_SECONDS)),
+            noted(rig, two.streamed(request, seconds=_SECONDS)),
+        )
+    )
+
+
 async def elsewhere(rig: Rig, target: Driven, dice: random.Random) -> None:
     """Another company's calls: on Vertex AI, where a token is refused once, and on a server of its own; a long prompt.
 
-    All of them go past a guard, and are kept.
+    All of them go past a guard, and those that generate are kept.
     """
     await rig.simulator.set_pace(latency_ms=10, tokens_per_second=5000)
-    vertex = g.RoutingOptions(kinds=[g.UPSTREAM_KIND_VERTEX])
+    vertex = neighbour.VERTEX
     text = [c.Content(role="user", parts=[c.Part(text="How many tolls?")])]
     items = [g.EmbedContentItem(content=content) for content in text]
     far = c.GenerationConfig(max_output_tokens=65_536, thinking_config=c.ThinkingConfig(thinking_budget=0))
     async with callers(rig.stack, rig.neighbour_key, 2) as (one, two):
-        for refusals in (0, 1):
-            await rig.simulator.add_fault("401", project=neighbour.PROJECT, count=refusals)
-            await all_of(
-                (
-                    one.unary(prompt("Tell toll@example.com", routing=vertex), seconds=_SECONDS),
-                    two.streamed(prompt("Tell toll@example.com", routing=vertex), seconds=_SECONDS),
-                )
-            )
+        await _both_ways(rig, one, two, prompt("Tell toll@example.com", routing=vertex))
+        await rig.simulator.add_fault("401", project=neighbour.PROJECT, count=1)
+        await _both_ways(rig, one, two, prompt("Tell toll@example.com", routing=vertex))
         await rig.simulator.clear_faults()
         await rig.simulator.set_pace(latency_ms=10, tokens_per_second=0)
         await all_of(
             (
                 one.unary(g.EmbedContentRequest(tier="embedding", requests=items, routing=vertex), seconds=_SECONDS),
                 two.unary(g.CountTokensRequest(model=_MODEL, contents=text, routing=vertex), seconds=_SECONDS),
-                one.unary(prompt(_LONG, routing=vertex), seconds=_SECONDS),
-                two.unary(prompt("[[tokens:65500]]", routing=vertex, generation_config=far), seconds=_SECONDS),
-                two.unary(prompt("At home", tier=neighbour.TIER), seconds=_SECONDS),
-                one.streamed(prompt("At home", tier=neighbour.TIER), seconds=_SECONDS),
+                noted(rig, one.unary(prompt(_LONG, routing=vertex), seconds=_SECONDS)),
+                noted(
+                    rig,
+                    two.unary(prompt("[[tokens:65500]]", routing=vertex, generation_config=far), seconds=_SECONDS),
+                ),
+                _both_ways(rig, two, one, prompt("At home", tier=neighbour.TIER)),
                 two.unary(g.CountTokensRequest(tier=neighbour.TIER, contents=text), seconds=_SECONDS),
             )
         )

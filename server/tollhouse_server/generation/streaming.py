@@ -54,7 +54,7 @@ class ChunkPipe:
     """
 
     def __init__(self) -> None:
-        # Lists are short here, and a deque or an event takes 0.7 kB from the first, of each stream that is open.
+        # Lists are short here as a rule; a deque or an event takes 0.7 kB from the first, of each stream that is open.
         self._items: list[Item] = []
         self._listening: asyncio.Future[None] | None = None
         self._waiting_for_room: asyncio.Future[None] | None = None

@@ -152,7 +152,7 @@ class Issuers:
             known.answered.set()
 
     async def _fetch(self, issuer: str) -> Mapping[str, PublicKey]:
-        import aiohttp  # noqa: PLC0415 - 5 MB, which a worker whose deployment has no issuers is spared
+        import aiohttp  # noqa: PLC0415 - loaded before, where there are issuers; see wiring/identity.py
 
         connector = aiohttp.TCPConnector(ssl=self._rules.tls or True)
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
@@ -184,7 +184,7 @@ class Issuers:
 
 
 async def _read(session: "aiohttp.ClientSession", url: str) -> dict[str, Any]:
-    """Return the JSON object at an address; raises aiohttp.ClientError where it cannot be had."""
+    """Return the JSON object at an address; raises _IssuerError or aiohttp.ClientError where it cannot be had."""
     try:
         async with session.get(url, allow_redirects=False, headers={"accept": "application/json"}) as response:
             if response.status != 200:

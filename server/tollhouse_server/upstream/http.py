@@ -213,7 +213,6 @@ class _Exchange:
             connection.send(head + self._body, seconds, silence_seconds)
         else:
             connection.send(head, seconds, silence_seconds, body=self._body)
-        self._body = b""
         try:
             await connection.head()
             if connection.status == _PROXY_WANTS_CREDENTIALS and origin.proxy:

@@ -187,6 +187,10 @@ def hanging(acme: IdentityPlane) -> None:
     acme.issuer.hangs = True
 
 
+def hanging_up(acme: IdentityPlane) -> None:
+    acme.issuer.hangs_up = True
+
+
 def redirecting(acme: IdentityPlane) -> None:
     acme.issuer.location = f"{acme.issuer.url}/elsewhere"
 
@@ -208,7 +212,7 @@ def keyless(acme: IdentityPlane) -> None:
     acme.issuer.further = [{"kty": "oct", "k": "c2VjcmV0", "kid": "first"}, {"kty": 5}, {"key_ops": 5}, {"kty": "RSA"}]
 
 
-TROUBLES = [down, hanging, redirecting, endless, elsewhere, another, keyless]
+TROUBLES = [down, hanging, hanging_up, redirecting, endless, elsewhere, another, keyless]
 
 
 async def test_an_issuer_in_trouble_turns_nobody_away_as_unknown(acme: IdentityPlane) -> None:

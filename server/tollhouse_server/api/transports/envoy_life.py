@@ -9,15 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias
 
-from tollhouse_server.api.transports.envoy import EnvoyServer, Send
+from tollhouse_server.api.transports.envoy import EnvoyServer, Scope, Send
 from tollhouse_server.api.transports.envoy_process import Envoy
 from tollhouse_server.api.transports.framing import Receive
 from tollhouse_server.errors import TollhouseError
 from tollhouse_server.parent import KILL_AFTER_DRAIN_SECONDS, say_ready
 from tollhouse_server.settings import Settings, load_settings
 from tollhouse_server.telemetry.logging import configure_logging
-
-Scope: TypeAlias = MutableMapping[str, Any]
 
 
 class Served(Protocol):

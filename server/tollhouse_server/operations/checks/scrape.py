@@ -52,7 +52,7 @@ class Scrape:
         return found[0].value if found else None
 
     async def _body(self) -> str:
-        import aiohttp  # noqa: PLC0415 - 5 MB, which a worker that nobody asks how it is has no use for
+        import aiohttp  # noqa: PLC0415 - loaded before, with the checks; see diagnosis.py
 
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
         try:
