@@ -37,7 +37,7 @@ class Diagnosis:
 
 
 def _load_checks() -> Callable[[Surroundings], Iterable[Check]]:
-    """Return what names the checks: 5 MB and a quarter of a second, which a worker that nobody asks is spared."""
+    """Return what names the checks: 5 MB and a tenth of a second, which a worker that nobody asks is spared."""
     from tollhouse_server.operations.checks.registry import checks_for  # noqa: PLC0415
 
     return checks_for
