@@ -11,6 +11,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 SERVER_NAMES = (x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1")))
 
 
@@ -31,16 +42,24 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Signs certificates."""
+    """Signs certificates.
+
+    A thorough one's say all that RFC 5280 asks for (section 4.2.1), without which Python 3.13 believes nobody.
+    """
 
     certificate: x509.Certificate
     key: EllipticCurvePrivateKey
+    is_thorough: bool = True
 
     @classmethod
-    def new(cls) -> Self:
+    def new(cls, *, is_thorough: bool = True) -> Self:
         key = generate_private_key(SECP256R1())
         name = _name("tests' authority")
-        return cls(_builder(name, name, key, hours=1, is_authority=True).sign(key, hashes.SHA256()), key)
+        builder = _builder(name, name, key, hours=1, is_authority=True)
+        if is_thorough:
+            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            builder = builder.add_extension(_SIGNS, critical=True)
+        return cls(builder.sign(key, hashes.SHA256()), key, is_thorough)
 
     @property
     def pem(self) -> bytes:
@@ -51,6 +70,9 @@ class Authority:
         """Return a certificate, with a key of its own, that expires in `hours`."""
         key = generate_private_key(SECP256R1())
         builder = _builder(_name(common_name), self.certificate.subject, key, hours=hours)
+        if self.is_thorough:
+            signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+            builder = builder.add_extension(signer, critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         made = builder.sign(self.key, hashes.SHA256())

@@ -27,7 +27,10 @@ class Cast:
 
     def one(self, role: str) -> Driven:
         """Return a process of a role."""
-        return self.playing["housekeeper" if role == "housekeeper" else "worker-1"]
+        return self.playing[self._name(role)]
+
+    def _name(self, role: str) -> str:
+        return "housekeeper" if role == "housekeeper" else "worker-1"
 
     async def complete(self) -> None:
         """See to it that all are there and serve."""
@@ -40,6 +43,10 @@ class Cast:
         """Kill one and start another."""
         await self.rig.end(self.playing[name])
         await self.complete()
+
+    async def renew(self, role: str) -> None:
+        """Put a new process in the place of the one of a role."""
+        await self.replace(self._name(role))
 
     async def dismiss(self) -> None:
         """Kill all."""

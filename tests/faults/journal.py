@@ -26,8 +26,9 @@ class Journal:
         return cls(path, {result["case"]: result for result in map(json.loads, lines)})
 
     def has_passed(self, case: str) -> bool:
-        """Tell whether a case was run and nothing was wrong."""
-        return not self.results.get(case, {"findings": ["never run"]})["findings"]
+        """Tell whether a case was run, its fault came to pass, and nothing was wrong."""
+        result = self.results.get(case)
+        return result is not None and not result["findings"] and bool(result.get("struck", True))
 
     def of(self, campaign: str) -> list[Mapping[str, Any]]:
         """Return the results of one campaign."""

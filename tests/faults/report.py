@@ -26,7 +26,7 @@ def table(journal: Journal) -> str:
         for result in results:
             sums.update({name: result[name] for name in _MEASURES if name in result})
         came_to = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sums.items())
-        passed = len(results) - failed
+        passed = sum(journal.has_passed(result["case"]) for result in results)
         lines.append(f"{campaign:<12} {len(results):>6} {passed:>7} {failed:>7} {idle:>11} {hours:>6.2f}  {came_to}")
     lines += [f"  FAILED {result['case']}" for result in journal.results.values() if result["findings"]]
     return "\n".join([*lines, f"results: {journal.path}", ""])

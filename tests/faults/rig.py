@@ -168,7 +168,8 @@ class Rig:
         self.stack.process.stdin.flush()
         driven = await asyncio.wait_for(opened, _READY_SECONDS)
         server.close()
-        await asyncio.to_thread(Path(path).unlink)
+        # Python 3.13 takes the file away with the server.
+        await asyncio.to_thread(lambda: Path(path).unlink(missing_ok=True))
         self.driven.append(driven)
         self.group.create_task(driven.listen())
         return driven
