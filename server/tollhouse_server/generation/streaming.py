@@ -75,19 +75,19 @@ class ChunkPipe:
         """Pass something on; never waits."""
         if self._has_listener:
             self._items.append(item)
-            self._wake()
+            _resume(self._listening)
 
     def abandon(self) -> None:
         """Stop listening: whoever waits for room goes on at once."""
         self._has_listener = False
         self._items.clear()
-        self._tell_of_room()
+        _resume(self._waiting_for_room)
 
     def cut(self) -> None:
         """End the chunks at once, without those that nobody has taken yet: a shutdown waits for no listener."""
         self.abandon()
         self._items.append(None)
-        self._wake()
+        _resume(self._listening)
 
     async def chunks(self) -> AsyncIterator[Mapping[str, Any]]:
         """Yield chunks until the end.
@@ -101,23 +101,17 @@ class ChunkPipe:
                 self._listening = asyncio.get_running_loop().create_future()
                 await self._listening
             item = items.pop(0)
-            if self._waiting_for_room is not None:
-                self._tell_of_room()
+            _resume(self._waiting_for_room)
             if item is None:
                 return
             if isinstance(item, TollhouseError):
                 raise item
             yield item
 
-    def _tell_of_room(self) -> None:
-        waiting, self._waiting_for_room = self._waiting_for_room, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
 
-    def _wake(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None and not listening.done():
-            listening.set_result(None)
+def _resume(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 class Streaming:
