@@ -90,6 +90,9 @@ def test_ctrl_c_stops_everything_and_the_next_run_has_the_data(installation: Ins
     assert {process.pid for process in processes} > set(before.pids.values())
     assert keys_of(after) == keys_of(before)
     assert after.records_labelled("case", "before Ctrl-C") == ["SETTLED"]
+    # Each worker said in its last report that others may have its share of accounts' limits.
+    said_goodbye = after.query("SELECT sections ? 'leaves' AS leaves FROM process_report ORDER BY reported_at DESC")
+    assert sum(row["leaves"] for row in said_goodbye) == 2
 
 
 def test_a_run_after_kill_9_has_the_data(installation: Installation) -> None:

@@ -22,18 +22,19 @@ class Log:
             raise StoreUnavailable(detail="gone")
         self.was_written = True
 
-    publish = write
+    publish = say_goodbye = write
 
 
-@pytest.mark.parametrize("failing", range(5))
+@pytest.mark.parametrize("failing", range(6))
 async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(failing: int) -> None:
-    """Uses of keys, findings, refused spend, refusals: each stands for itself."""
-    logs = [Log(fails=number == failing) for number in range(5)]
-    key_use, findings, refused_spend, refusals, last_use = cast(Any, logs)
+    """Uses of keys, findings, refused spend, refusals, use of accounts: each stands for itself."""
+    logs = [Log(fails=number == failing) for number in range(6)]
+    key_use, findings, refused_spend, refusals, last_use, reports = cast(Any, logs)
     worker = Worker(
         port=0,
         server=cast(Any, None),
         calls=cast(Any, None),
+        reports=reports,
         ledger=cast(Any, None),
         key_use=key_use,
         findings=findings,
@@ -45,4 +46,4 @@ async def test_what_cannot_be_written_at_the_end_keeps_nothing_else_from_it(fail
 
     await worker._write_what_waits()
 
-    assert [log.was_written for log in logs] == [number != failing for number in range(5)]
+    assert [log.was_written for log in logs] == [number != failing for number in range(6)]

@@ -15,7 +15,7 @@ from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.traffic.buckets import Bucket, Buckets
 from tollhouse_server.traffic.caps import Cap, Caps
 from tollhouse_server.traffic.congestion import Learned
-from tollhouse_server.traffic.report_store import LIVING_SECONDS, DayCount, Exchange, HeardReport
+from tollhouse_server.traffic.report_store import DayCount, Exchange, HeardReport
 from tollhouse_server.traffic.shares import Claim, allotments, share_of
 from tollhouse_server.traffic.usage_window import DAY, IN_FLIGHT, NAMES, REQUESTS, WINDOW_SECONDS
 
@@ -178,7 +178,7 @@ def _claims(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[
     """Yield what other living processes claim."""
     name = NAMES[metric]
     for report, entry in said:
-        if report.age_seconds <= LIVING_SECONDS:
+        if report.is_living:
             used, leaving = entry["used"].get(name, 0), entry.get("leaving", {}).get(name, 0)
             demand = _demand(metric, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
             yield report.process_key, Claim(used, demand, entry["shares"].get(name, used), leaving)
@@ -193,7 +193,7 @@ def _learned(bucket: Bucket) -> Learned:
 def _learned_elsewhere(said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[Learned]:
     """Yield what other living processes have learned of it; servers of before 22 November 2026 do not say it."""
     for report, entry in said:
-        if report.age_seconds <= LIVING_SECONDS:
+        if report.is_living:
             demand = _demand(IN_FLIGHT, _amounts(entry["used"]), _amounts(entry["wanted"]), entry.get("peak", 0))
             yield Learned(entry.get("takes"), demand)
 
@@ -201,9 +201,8 @@ def _learned_elsewhere(said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[Le
 def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
     """Return what the dead have used, each until the window that it was in has passed."""
     name, kept_seconds = NAMES[metric], WINDOW_SECONDS[metric] + 1.0
-    return sum(
-        entry["used"].get(name, 0) for report, entry in said if LIVING_SECONDS < report.age_seconds <= kept_seconds
-    )
+    dead = (entry for report, entry in said if not report.is_living and report.age_seconds <= kept_seconds)
+    return sum(entry["used"].get(name, 0) for entry in dead)
 
 
 def _demand(metric: int, used: Sequence[int], wanted: Sequence[int], peak: int) -> int:

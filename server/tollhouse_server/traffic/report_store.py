@@ -13,6 +13,9 @@ from tollhouse_server.database.rows import run_sql
 LIVING_SECONDS: Final = 5.0
 """A process that has said nothing for so long is taken for dead."""
 
+LEAVES: Final = "leaves"
+"""The section of a process's last report. What it says otherwise holds as a dead process's does."""
+
 READ_SECONDS: Final = 660.0
 """What a dead process used counts for as long as the longest window is."""
 
@@ -41,7 +44,8 @@ SELECT
 
 _LIVING = """
 SELECT process_key, reported_at, sections FROM process_report
-WHERE reported_at > clock_timestamp() - make_interval(secs => :seconds) ORDER BY process_key
+WHERE reported_at > clock_timestamp() - make_interval(secs => :seconds) AND NOT jsonb_exists(sections, :leaves)
+ORDER BY process_key
 """
 
 _FORGET_REPORTS = "DELETE FROM process_report WHERE reported_at < clock_timestamp() - make_interval(secs => :seconds)"
@@ -66,6 +70,11 @@ class HeardReport:
     process_key: str
     age_seconds: float
     sections: Mapping[str, Any]
+
+    @property
+    def is_living(self) -> bool:
+        """Tell whether it may still use what it has a share of."""
+        return self.age_seconds <= LIVING_SECONDS and LEAVES not in self.sections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +127,7 @@ async def exchange(
 
 async def list_living(session: AsyncSession) -> Sequence[ProcessReport]:
     """Return the last reports of the processes that live."""
-    found = await run_sql(session, _LIVING, {"seconds": LIVING_SECONDS})
+    found = await run_sql(session, _LIVING, {"seconds": LIVING_SECONDS, "leaves": LEAVES})
     return [
         ProcessReport(process_key=row.process_key, reported_at=row.reported_at, sections=_json(row.sections))
         for row in found

@@ -58,6 +58,8 @@ class Reports:
         self._sections: dict[str, Section] = {}
         self._listeners: list[Callable[[Exchange], None]] = []
         self._forgot_at = clock()
+        # Two at once would count what was used since the last one twice.
+        self._exchanging = asyncio.Lock()
 
     def contribute(self, name: str, section: Section) -> None:
         """Have `section()` under `name` in every report."""
@@ -73,19 +75,29 @@ class Reports:
         Raises:
             StoreUnavailable: PostgreSQL is gone; what was counted goes out with the next report.
         """
-        sections = {name: section() for name, section in self._sections.items()}
-        counts = self._tally.unsent()
-        async with self._database.transaction() as session:
-            heard = await report_store.exchange(
-                session,
-                process_key=self.process_key,
-                sections=sections,
-                counts=counts,
-                today=self._tally.today,
-            )
-        self._tally.sent(counts, heard)
+        async with self._exchanging:
+            sections = {name: section() for name, section in self._sections.items()}
+            counts = self._tally.unsent()
+            async with self._database.transaction() as session:
+                heard = await report_store.exchange(
+                    session,
+                    process_key=self.process_key,
+                    sections=sections,
+                    counts=counts,
+                    today=self._tally.today,
+                )
+            self._tally.sent(counts, heard)
         for listener in self._listeners:
             listener(heard)
+
+    async def say_goodbye(self) -> None:
+        """Say for the last time what this process has used, and that others may have its shares at once.
+
+        Raises:
+            StoreUnavailable: PostgreSQL is gone; others take the process for dead after some seconds.
+        """
+        self.contribute(report_store.LEAVES, lambda: True)
+        await self.exchange()
 
     async def run(self) -> None:
         """Exchange reports for ever."""

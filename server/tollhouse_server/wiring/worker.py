@@ -42,6 +42,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.vitals import Vitals
+from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
@@ -82,6 +83,7 @@ class Worker:
     port: int
     server: Transport
     calls: DetachedCalls
+    reports: Reports
     ledger: LedgerParts
     key_use: KeyUse
     findings: FindingLog
@@ -113,7 +115,7 @@ class Worker:
         refusals, last_use = self.audit.refusals, self.identity.last_use
         for write in (
             *(self.key_use.publish, self.findings.write, self.refused_spend.write),
-            *(refusals.write, last_use.publish),
+            *(refusals.write, last_use.publish, self.reports.say_goodbye),
         ):
             with postponing(f"{write.__qualname__} at the end"):
                 await write()
@@ -182,6 +184,7 @@ async def open_worker(settings: Settings, build: BuildTransport = GrpcioServer) 
             port=await server.start(),
             server=server,
             calls=calls,
+            reports=traffic.reports,
             ledger=ledger,
             key_use=key_use,
             findings=findings,

@@ -134,6 +134,33 @@ async def test_a_dead_process_is_forgotten_when_its_window_has_passed(
     assert living.share(REQUESTS) == 100
 
 
+async def test_a_process_that_says_goodbye_leaves_its_share_to_others_at_once(process: Callable[..., Process]) -> None:
+    """One that takes its place would otherwise wait until it is taken for dead; what it used counts on."""
+    leaving, staying = process("a", limit(100), limit(100, OF_A_DAY)), process("b", limit(100), limit(100, OF_A_DAY))
+    await settle(leaving, staying)
+    used = await leaving.take_all(10)
+
+    await leaving.reports.say_goodbye()
+    # What its round says once more before the process ends changes nothing.
+    await leaving.reports.exchange()
+    await staying.reports.exchange()
+
+    assert staying.share(REQUESTS) == 100 - used
+    assert staying.share(OF_A_DAY) == 100 - used
+
+
+async def test_two_reports_at_once_count_a_days_requests_once(process: Callable[..., Process]) -> None:
+    """A process says goodbye while its round may be under way."""
+    before = process("a", limit(100, OF_A_DAY))
+    await before.take_all(10)
+    await asyncio.gather(before.reports.exchange(), before.reports.say_goodbye(), before.reports.exchange())
+
+    after = process("b", limit(100, OF_A_DAY))
+    await settle(after)
+
+    assert after.share(OF_A_DAY) == 90
+
+
 async def test_requests_of_a_day_are_counted_over_processes_and_restarts(
     process: Callable[..., Process], database: Database
 ) -> None:
