@@ -1,7 +1,7 @@
 """A worker: serves calls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,7 +42,6 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.vitals import Vitals
-from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
@@ -50,7 +49,6 @@ from tollhouse_server.vault.tenant_keys import TenantKeys
 from tollhouse_server.wiring.audit import AuditParts, open_audit
 from tollhouse_server.wiring.content import ContentParts, open_content, open_tenant_keys
 from tollhouse_server.wiring.documents import ways_of
-from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
 from tollhouse_server.wiring.operations import diagnosis_of
@@ -72,25 +70,21 @@ _KNOWING = 3
 _GAUGE_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0
 
+Write: TypeAlias = Callable[[], Awaitable[object]]
 BuildTransport: TypeAlias = Callable[[Chain, Sequence[Method], Settings, Metrics], Transport]
 """Builds what calls arrive by. Raises InvalidRequest: the certificate's files cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A worker that serves. `port` is where it listens."""
+    """A worker that serves. `port` is where it listens; `last_writes` write what is otherwise written now and then."""
 
     port: int
     server: Transport
     calls: DetachedCalls
-    reports: Reports
     ledger: LedgerParts
-    key_use: KeyUse
-    findings: FindingLog
-    refused_spend: RefusedSpend
     content: ContentParts
-    audit: AuditParts
-    identity: IdentityParts
+    last_writes: Sequence[Write]
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, let those under way end, make every settlement durable, and say goodbye.
@@ -111,12 +105,8 @@ class Worker:
             _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
 
     async def _write_what_waits(self) -> None:
-        """Write what is otherwise written now and then; what cannot be written keeps nothing else from it."""
-        refusals, last_use = self.audit.refusals, self.identity.last_use
-        for write in (
-            *(self.key_use.publish, self.findings.write, self.refused_spend.write),
-            *(refusals.write, last_use.publish, self.reports.say_goodbye),
-        ):
+        """Do the last writes; what cannot be written keeps nothing else from it."""
+        for write in self.last_writes:
             with postponing(f"{write.__qualname__} at the end"):
                 await write()
 
@@ -184,14 +174,12 @@ async def open_worker(settings: Settings, build: BuildTransport = GrpcioServer) 
             port=await server.start(),
             server=server,
             calls=calls,
-            reports=traffic.reports,
             ledger=ledger,
-            key_use=key_use,
-            findings=findings,
-            refused_spend=refused_spend,
             content=content,
-            audit=audit,
-            identity=knowledge.identity,
+            last_writes=(
+                *(key_use.publish, findings.write, refused_spend.write, audit.refusals.write),
+                *(knowledge.identity.last_use.publish, traffic.reports.say_goodbye),
+            ),
         )
 
 
