@@ -164,19 +164,11 @@ def test_a_backend_reports_for_its_device_with_the_command_line(
     assert (listed["state"], "lastReportTime" in listed) == ("STATE_ACTIVE", True)
 
 
-def test_a_thousand_receipts_are_answered_in_well_under_a_second(
-    tollhouse: CommandLine, app: App, tmp_path: Path
-) -> None:
-    """The best of three reports: this machine may have other things to do."""
+def test_a_report_of_a_thousand_receipts_is_taken_whole(tollhouse: CommandLine, app: App, tmp_path: Path) -> None:
+    """Three in turn; what one costs is looked at where only its own time counts (test_on_device_service)."""
     phone = app.device("phone")
     register(tollhouse, app, phone, tmp_path)
-    seconds = []
 
     for _ in range(3):
-        receipts = [phone.signed() for _ in range(1_000)]
-        started = time.perf_counter()
-        answer = app.report(*receipts)
-        seconds.append(time.perf_counter() - started)
+        answer = app.report(*(phone.signed() for _ in range(1_000)))
         assert answer.accepted.receipts == 1_000
-
-    assert min(seconds) < 1.0, seconds

@@ -100,15 +100,15 @@ def test_reporting_a_call_and_a_scrape_are_cheap(registry: CollectorRegistry, me
     usage = Usage(prompt=Count(100), candidates=Count(7))
     rounds = 2000
 
-    started_at = time.perf_counter()
+    started_at = time.process_time()
     for _ in range(rounds):
         metrics.call_started(rpc="GenerationService.GenerateContent")
         metrics.call_settled(tier="pro", model="gemini-x", usage=usage, cost_nanos=5)
         metrics.call_finished(rpc="GenerationService.GenerateContent", code="OK", seconds=0.1)
-    each_seconds = (time.perf_counter() - started_at) / rounds
-    started_at = time.perf_counter()
+    each_seconds = (time.process_time() - started_at) / rounds
+    started_at = time.process_time()
     generate_latest(registry)
-    scrape_seconds = time.perf_counter() - started_at
+    scrape_seconds = time.process_time() - started_at
 
     assert each_seconds < 0.000_2
     assert scrape_seconds < 0.1
