@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +65,21 @@ def pin(pids: Iterable[int], on: Sequence[int]) -> None:
 
     BENCH_PIN=no leaves that to the kernel: where others have the cores, the one that was chosen may be the busier one.
     """
-    for pid in pids if setting("BENCH_PIN", "yes") == "yes" else ():
+    for thread in _threads(pids) if setting("BENCH_PIN", "yes") == "yes" else ():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, on)
+
+
+def never_interrupt(pids: Iterable[int]) -> None:
+    """Let no thread of these processes interrupt a running one because it has woken up, as `chrt --batch 0` does."""
+    for thread in _threads(pids):
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _threads(pids: Iterable[int]) -> Iterator[int]:
+    for pid in pids:
         with suppress(psutil.NoSuchProcess):
             first = psutil.Process(pid)
             for one in [first, *first.children(recursive=True)]:
-                _pin_threads(one.pid, on)
-
-
-def _pin_threads(pid: int, on: Sequence[int]) -> None:
-    for thread in Path(f"/proc/{pid}/task").glob("*"):
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread.name), on)
+                yield from (int(thread.name) for thread in Path(f"/proc/{one.pid}/task").glob("*"))
