@@ -20,20 +20,14 @@ from tollhouse_server.settings import Settings
 
 from tests.bench.costs import family_seconds
 from tests.bench.loads import UNARY, Canned, grpc_load, per_call, send
-from tests.bench.machine import measured_cores, never_interrupt, other_cores, pin
+from tests.bench.machine import SCHEDULING, measured_cores, never_interrupt, other_cores, pin
 from tests.bench.rounds import TRANSPORT, setting
 from tests.bench.tally import Told
 from tests.drivers.stack import RunningStack, stack_environment, start_stack
 
 TRANSPORTS = ("grpcio", "envoy")
-_IN_BATCHES = setting("BENCH_SCHEDULING", "other") == "batch"
 _PLENTY_NANOS = 10**15
 _RAISE = "UPDATE usage_limit SET amount = $1; UPDATE epoch SET value = value + 1 WHERE topic = 'limits'"
-
-
-def named(transport: str) -> str:
-    """Return what figures of a transport are called in this run."""
-    return f"{transport}_batch" if _IN_BATCHES else transport
 
 
 def knows(transport: str) -> bool:
@@ -159,7 +153,7 @@ def _pin(running: Governed) -> None:
     pids = running.stack.pids
     pin([pid for pid in pids.values() if pid not in running.workers], other_cores())
     pin(running.workers, measured_cores(len(running.workers)))
-    if _IN_BATCHES:
+    if SCHEDULING == "batch":
         never_interrupt(running.workers)
 
 

@@ -12,6 +12,9 @@ import psutil
 
 from tests.bench.rounds import setting
 
+SCHEDULING = setting("BENCH_SCHEDULING", "other")
+if SCHEDULING not in ("other", "batch"):
+    raise ValueError(f"BENCH_SCHEDULING is other or batch, not {SCHEDULING}")
 ROOT_DIRECTORY = Path(__file__).parents[2]
 
 
@@ -24,6 +27,7 @@ class Machine:
     memory_gb: int
     kernel: str
     python: str
+    scheduling: str
 
 
 def machine() -> Machine:
@@ -35,6 +39,7 @@ def machine() -> Machine:
         memory_gb=round(psutil.virtual_memory().total / 2**30),
         kernel=platform.release(),
         python=platform.python_version(),
+        scheduling=SCHEDULING,
     )
 
 

@@ -7,7 +7,7 @@ more than either. A benchmark holds only that every call was answered and is boo
 import pytest
 
 from tests.bench.canned_gemini import Manner
-from tests.bench.governed import TRANSPORTS, Governed, governed, knows, named
+from tests.bench.governed import TRANSPORTS, Governed, governed, knows
 from tests.bench.loads import Canned, Echo, canned, echo
 from tests.bench.recorder import Recorder
 from tests.bench.rounds import ROUNDS, SECONDS, in_turns
@@ -36,11 +36,11 @@ async def test_a_governed_call(recorder: Recorder, transport: str) -> None:
     async with canned() as upstream, echo() as beside, governed(upstream, transport=transport) as running:
         await running.load(callers=64, seconds=SECONDS)
         for _ in range(ROUNDS):
-            recorder.record_all(f"idle/{named(transport)}", await running.idle(SECONDS))
+            recorder.record_all(f"idle/{transport}", await running.idle(SECONDS))
         for callers in in_turns(CALLERS):
-            await _round(recorder, running, beside, named(transport), callers)
+            await _round(recorder, running, beside, transport, callers)
         for delay in in_turns(DELAYS_MS):
-            await _added(recorder, running, upstream, named(transport), delay)
+            await _added(recorder, running, upstream, transport, delay)
         booked = await running.records()
 
     assert booked > 0
@@ -80,8 +80,8 @@ async def test_two_workers(recorder: Recorder, transport: str) -> None:
             await each.load(callers=64, seconds=SECONDS)
         for name in in_turns(list(running)):
             found = await running[name].measure(callers=64, seconds=SECONDS)
-            recorder.record_all(f"workers/{named(transport)}/{name}", found)
-    speeds = [recorder.found[f"workers/{named(transport)}/{name}/calls_per_s"] for name in ("w2", "w1")]
-    recorder.record_ratios(f"workers/{named(transport)}/w2/ratio_to_w1", *speeds)
+            recorder.record_all(f"workers/{transport}/{name}", found)
+    speeds = [recorder.found[f"workers/{transport}/{name}/calls_per_s"] for name in ("w2", "w1")]
+    recorder.record_ratios(f"workers/{transport}/w2/ratio_to_w1", *speeds)
 
     assert speeds[0]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.bench.canned_gemini import Manner
-from tests.bench.governed import TRANSPORTS, Governed, governed, knows, named
+from tests.bench.governed import TRANSPORTS, Governed, governed, knows
 from tests.bench.loads import GEMINI_STREAM, STREAM, Canned, canned, echo
 from tests.bench.recorder import Recorder
 from tests.bench.rounds import ROUNDS, SECONDS, in_turns, setting
@@ -66,8 +66,8 @@ async def test_first_chunks_and_all_others(recorder: Recorder, transport: str) -
     async with canned() as upstream, governed(upstream, transport=transport) as running:
         await running.load(path=STREAM, callers=16, seconds=SECONDS)
         for callers in in_turns((1, 16)):
-            await _first_chunk(recorder, running, upstream, named(transport), callers)
-            await _chunks(recorder, running, upstream, named(transport), callers)
+            await _first_chunk(recorder, running, upstream, transport, callers)
+            await _chunks(recorder, running, upstream, transport, callers)
         booked = await running.records()
 
     assert booked > 0
@@ -90,5 +90,5 @@ async def test_a_thousand_streams_at_once(recorder: Recorder, transport: str) ->
                 most = max(most, running.memory_bytes())
             told = await load
             found = {"rss_mb": most / _MEGABYTE, "more_mb": (most - before) / _MEGABYTE, "streams": float(told.calls)}
-            recorder.record_all(f"stream_memory/{named(transport)}/{STREAMS}_at_once", found)
+            recorder.record_all(f"stream_memory/{transport}/{STREAMS}_at_once", found)
             assert told.calls >= STREAMS

@@ -61,6 +61,13 @@ class Authority:
             builder = builder.add_extension(_SIGNS, critical=True)
         return cls(builder.sign(key, hashes.SHA256()), key, is_thorough)
 
+    def intermediate(self) -> Self:
+        """Return an authority that this one has signed."""
+        key = generate_private_key(SECP256R1())
+        builder = _builder(_name("an intermediate"), self.certificate.subject, key, hours=1, is_authority=True)
+        builder = builder.add_extension(_SIGNS, critical=True)
+        return type(self)(builder.sign(self.key, hashes.SHA256()), key)
+
     @property
     def pem(self) -> bytes:
         """The authority's own certificate."""

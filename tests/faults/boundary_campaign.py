@@ -21,7 +21,7 @@ from tests.faults.strikes import FAULTS, KILL, STOP
 CAMPAIGN = "boundaries"
 _SCENARIO_SECONDS = 45.0
 _ROUNDS = 3
-_LAST_TRIAL = 2
+_LAST_TRIAL = 2  # The third.
 _STOP_SECONDS = DEAD_AFTER_SECONDS * 1.5
 
 _LAPSED = "needs a permit that lapses while the ledger admits the call; the campaign `revocation` is about those"
@@ -227,7 +227,7 @@ async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = ()
         has_struck, wrong = await run_case(cast, case)
         seconds = round(time.monotonic() - started_at, 2)
         journal.add(CAMPAIGN, case.name, wrong, struck=has_struck, seconds=seconds, seed=seed, hit=case.hit)
-        mark = "FAILED" if wrong else "ok" if has_struck else "ok, not struck"
+        mark = "FAILED" if wrong else "ok" if has_struck else "not struck"
         place = f"{case.scenario.name}, hit {case.hit}, seed {seed}"
         say(f"  {number}/{len(waiting)} {case.name} ({place}): {mark} {seconds} s")
         if wrong:

@@ -42,8 +42,8 @@ _GONE = (
 # Until the transaction ends, however it ends; then the connection is again what it said when it opened.
 _SET_TENANT = text(f"SELECT set_config('{TENANT_SETTING}', :tenant, true), set_config('{ACTOR_SETTING}', :actor, true)")
 
-_CLOSE_SECONDS = 0.3
-"""PostgreSQL takes a millisecond for it. A process that ends has several databases, closed one after another."""
+_CLOSE_SECONDS = 0.5
+"""On one machine a connection takes a millisecond. A process that ends has several databases, closed in turn."""
 
 _LONGEST_PAUSE = "15s"
 """Between two statements of a transaction: a process that stands still must not keep others from what it has locked."""

@@ -30,15 +30,16 @@ class DetachedCalls:
         self._tasks.add(self._group.create_task(self._carry(call, result, notes)))
         return result
 
-    async def drain(self, timeout_seconds: float) -> None:
-        """Wait for the calls to end; those that have not by then are cancelled and go to suspense."""
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Wait for the calls to end, and tell if all did; those that have not are cancelled and go to suspense."""
         if not self._tasks:
-            return
+            return True
         _, pending = await asyncio.wait(self._tasks, timeout=timeout_seconds)
         for task in pending:
             task.cancel()
         if pending:
             await asyncio.wait(pending)
+        return not pending
 
     async def _carry(self, call: Coroutine[Any, Any, T], result: "asyncio.Future[T]", notes: CallNotes | None) -> None:
         try:

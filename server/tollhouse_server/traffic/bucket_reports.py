@@ -163,7 +163,7 @@ class BucketReports:
             # Who has ended today is seen in the day's count alone.
             gone = max(0, self._elsewhere_today.get(key, 0) - used_by_living)
         else:
-            gone = _used_by_dead(cap.metric, said)
+            gone = _used_by_gone(cap.metric, said)
         cap.elsewhere = used_by_living + gone
         cap.processes = 1 + len(claims)
         window, metric = caps.window, cap.metric
@@ -198,11 +198,11 @@ def _learned_elsewhere(said: Sequence[tuple[HeardReport, Entry]]) -> Iterator[Le
             yield Learned(entry.get("takes"), demand)
 
 
-def _used_by_dead(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
-    """Return what the dead have used, each until the window that it was in has passed."""
+def _used_by_gone(metric: int, said: Sequence[tuple[HeardReport, Entry]]) -> int:
+    """Return what those have used that are gone, each until the window that it was in has passed."""
     name, kept_seconds = NAMES[metric], WINDOW_SECONDS[metric] + 1.0
-    dead = (entry for report, entry in said if not report.is_living and report.age_seconds <= kept_seconds)
-    return sum(entry["used"].get(name, 0) for entry in dead)
+    gone = (entry for report, entry in said if not report.is_living and report.age_seconds <= kept_seconds)
+    return sum(entry["used"].get(name, 0) for entry in gone)
 
 
 def _demand(metric: int, used: Sequence[int], wanted: Sequence[int], peak: int) -> int:

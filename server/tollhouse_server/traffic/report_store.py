@@ -14,7 +14,7 @@ LIVING_SECONDS: Final = 5.0
 """A process that has said nothing for so long is taken for dead."""
 
 LEAVES: Final = "leaves"
-"""The section of a process's last report. What it says otherwise holds as a dead process's does."""
+"""This section stands in the report of a process that takes no calls any more: it claims no share."""
 
 READ_SECONDS: Final = 660.0
 """What a dead process used counts for as long as the longest window is."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from tollhouse_server.database.engine import Database
+from tollhouse_server.database.engine import Database, store_errors
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.traffic import report_store
 from tollhouse_server.traffic.report_store import DayCount, Exchange
@@ -17,6 +17,7 @@ from tollhouse_server.traffic.report_store import DayCount, Exchange
 _log = structlog.get_logger(__name__)
 
 _FORGET_SECONDS = 60.0
+_GOODBYE_SECONDS = 2.0
 
 Section = Callable[[], Any]
 
@@ -94,10 +95,13 @@ class Reports:
         """Say for the last time what this process has used, and that others may have its shares at once.
 
         Raises:
-            StoreUnavailable: PostgreSQL is gone; others take the process for dead after some seconds.
+            StoreUnavailable: PostgreSQL is gone, or takes its time; others hear it from the round, or take the process
+                for dead after some seconds.
         """
         self.contribute(report_store.LEAVES, lambda: True)
-        await self.exchange()
+        with store_errors():
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self.exchange()
 
     async def run(self) -> None:
         """Exchange reports for ever."""

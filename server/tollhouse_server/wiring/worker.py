@@ -42,6 +42,7 @@ from tollhouse_server.settings import Settings
 from tollhouse_server.telemetry.metrics import Metrics
 from tollhouse_server.telemetry.observing import Observer
 from tollhouse_server.telemetry.vitals import Vitals
+from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.upstream.protocol import Upstream
 from tollhouse_server.upstream.upstreams import open_upstreams
 from tollhouse_server.vault.client import VaultClient
@@ -49,6 +50,7 @@ from tollhouse_server.vault.tenant_keys import TenantKeys
 from tollhouse_server.wiring.audit import AuditParts, open_audit
 from tollhouse_server.wiring.content import ContentParts, open_content, open_tenant_keys
 from tollhouse_server.wiring.documents import ways_of
+from tollhouse_server.wiring.identity import IdentityParts
 from tollhouse_server.wiring.knowledge import Knowledge, open_knowledge
 from tollhouse_server.wiring.ledger import LedgerParts, open_ledger
 from tollhouse_server.wiring.operations import diagnosis_of
@@ -84,6 +86,7 @@ class Worker:
     calls: DetachedCalls
     ledger: LedgerParts
     content: ContentParts
+    reports: Reports
     last_writes: Sequence[Write]
 
     async def drain(self, seconds: float) -> None:
@@ -97,10 +100,14 @@ class Worker:
         try:
             async with asyncio.timeout(seconds + _SETTLE_SECONDS):
                 await self.server.stop(seconds)
-                await self.calls.drain(max(0.0, ends_at - loop.time()))
+                all_ended = await self.calls.drain(max(0.0, ends_at - loop.time()))
                 await self.ledger.say_goodbye()
                 await self._write_what_waits()
                 await self.content.writer.drain(_SETTLE_SECONDS)
+                if all_ended:
+                    # Calls that were cut are under way for their upstreams for some seconds more.
+                    with postponing("the last report"):
+                        await self.reports.say_goodbye()
         except TimeoutError:
             _log.error("drain_cut_short", in_flight=self.ledger.ledger.in_flight)
 
@@ -176,11 +183,19 @@ async def open_worker(settings: Settings, build: BuildTransport = GrpcioServer) 
             calls=calls,
             ledger=ledger,
             content=content,
-            last_writes=(
-                *(key_use.publish, findings.write, refused_spend.write, audit.refusals.write),
-                *(knowledge.identity.last_use.publish, traffic.reports.say_goodbye),
-            ),
+            reports=traffic.reports,
+            last_writes=last_writes(key_use, findings, refused_spend, audit, knowledge.identity),
         )
+
+
+def last_writes(
+    key_use: KeyUse, findings: FindingLog, refused_spend: RefusedSpend, audit: AuditParts, identity: IdentityParts
+) -> Sequence[Write]:
+    """Return what writes at a worker's end what is otherwise written now and then."""
+    return (
+        *(key_use.publish, findings.write, refused_spend.write),
+        *(audit.refusals.write, identity.last_use.publish),
+    )
 
 
 def _chain(settings: Settings, knowledge: Knowledge, metrics: Metrics, audit: AuditParts, observer: Observer) -> Chain:

@@ -306,7 +306,7 @@ async def test_a_project_that_is_not_there_is_an_error_of_the_whole_report(repor
         )
 
 
-async def test_a_thousand_receipts_are_taken_in_well_under_a_second(reporting: Reporting) -> None:
+async def test_a_thousand_receipts_take_well_under_a_second_of_processor_time(reporting: Reporting) -> None:
     """In CPU time: this machine may have other things to do."""
     phone = await reporting.device("phone")
     receipts = [phone.signed() for _ in range(1_000)]

@@ -11,7 +11,7 @@ from tollhouse_server.database.rows import run_sql
 from tollhouse_server.errors import StoreUnavailable
 from tollhouse_server.routing.targets import AccountLimit, AccountMetric
 from tollhouse_server.telemetry.metrics import Metrics
-from tollhouse_server.traffic import report_store
+from tollhouse_server.traffic import report_store, reports
 from tollhouse_server.traffic.breakers import Breakers
 from tollhouse_server.traffic.reports import Reports
 from tollhouse_server.traffic.traffic import Traffic
@@ -147,6 +147,18 @@ async def test_a_process_that_says_goodbye_leaves_its_share_to_others_at_once(pr
 
     assert staying.share(REQUESTS) == 100 - used
     assert staying.share(OF_A_DAY) == 100 - used
+
+
+async def test_a_goodbye_does_not_wait_for_a_round_that_hangs(
+    process: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL may stand still, or another's lock be in the way; others take the process for dead by themselves."""
+    monkeypatch.setattr(reports, "_GOODBYE_SECONDS", 0.05)
+    leaving = process("a", limit(100))
+
+    async with leaving.reports._exchanging, asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable):
+            await leaving.reports.say_goodbye()
 
 
 async def test_two_reports_at_once_count_a_days_requests_once(process: Callable[..., Process]) -> None:

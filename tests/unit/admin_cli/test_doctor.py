@@ -1,10 +1,12 @@
 """`tollhouse doctor`: what it checks from this side, what the server says of itself, and how it is told."""
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -249,13 +251,38 @@ def test_certificates_are_judged_by_their_dates_and_names(
     assert words in told["seen"]
 
 
-def test_a_certificate_that_grpc_takes_is_fine(run: Run, home: Path, protected: Callable[..., None]) -> None:
-    """Private authorities leave out what RFC 5280 asks for; Python 3.13 by itself would refuse it, no call does."""
-    authority = Authority.new(is_thorough=False)
-    (home / "ca.pem").write_bytes(authority.pem)
-    protected(*authority.server(hours=24 * 90).write(home, "server"), home / "ca.pem")
+@pytest.mark.parametrize("authority", ["sloppy", "intermediate"])
+def test_a_certificate_that_grpc_takes_is_fine(
+    run: Run,
+    home: Path,
+    protected: Callable[[Path, Path, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    authority: str,
+) -> None:
+    """Python 3.13 by itself wants all that RFC 5280 asks of an authority, an older one its root; gRPC wants neither."""
+    monkeypatch.setattr(ssl, "create_default_context", as_python_3_13 if authority == "sloppy" else as_python_3_11)
+    signs = Authority.new(is_thorough=False) if authority == "sloppy" else Authority.new().intermediate()
+    (home / "ca.pem").write_bytes(signs.pem)
+    protected(*signs.server(hours=24 * 90).write(home, "server"), home / "ca.pem")
 
     findings = found(run, "--timeout", "5")
 
     assert findings["cli.certificate"]["outcome"] == "ok", findings["cli.certificate"]
     assert findings["cli.credential"]["outcome"] == "ok"
+
+
+_default_context = ssl.create_default_context
+
+
+def as_python_3_13(**options: Any) -> ssl.SSLContext:
+    """Return a context as strict as that of Python 3.13."""
+    context = _default_context(**options)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def as_python_3_11(**options: Any) -> ssl.SSLContext:
+    """Return a context that wants the root, as that of Python 3.11 does."""
+    context = _default_context(**options)
+    context.verify_flags &= ~ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
