@@ -21,7 +21,8 @@ from tests.faults.strikes import FAULTS, KILL, STOP
 CAMPAIGN = "boundaries"
 _SCENARIO_SECONDS = 45.0
 _ROUNDS = 3
-_LAST_TRIAL = 2  # The third.
+_ON_A_NEW_PROCESS = 2
+_SCENARIOS = {scenario.name: scenario for scenario in SCENARIOS}
 _STOP_SECONDS = DEAD_AFTER_SECONDS * 1.5
 
 _LAPSED = "needs a permit that lapses while the ledger admits the call; the campaign `revocation` is about those"
@@ -66,12 +67,16 @@ NOT_ON_THE_WAY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One fault at one side of one boundary, under the scenario that leads there."""
+    """One fault at one side of one boundary, under the first of the scenarios that lead there.
+
+    That one may not pass it again, where something is done only once (an alert) or only for a while after something
+    else (a look before a plan). Then the others are tried.
+    """
 
     boundary: Boundary
     side: str
     fault: str
-    scenario: Scenario
+    scenarios: Sequence[Scenario]
     hit: int
     seed: int
 
@@ -81,13 +86,13 @@ class Case:
         return f"{self.boundary.name} {self.side} {self.fault}"
 
 
-Reached = Mapping[str, tuple[Scenario, int]]
-"""`boundary side` -> the first scenario that passes it, and how often."""
+Reached = Mapping[str, Mapping[str, int]]
+"""`boundary side` -> how often each scenario has passed it, by name."""
 
 
 async def explore(cast: Cast, seed: int) -> Reached:
     """Run every scenario without a fault and note what each passes."""
-    reached: dict[str, tuple[Scenario, int]] = {}
+    reached: dict[str, dict[str, int]] = {}
     rounds = [(trial, scenario) for trial in range(_ROUNDS) for scenario in SCENARIOS]
     for trial, scenario in rounds:
         # What a scenario meets depends on the moment: what was missed is looked for again.
@@ -98,7 +103,7 @@ async def explore(cast: Cast, seed: int) -> Reached:
         # A process that ends with its scenario can say only before what it has passed: it is asked all along.
         passed = await _watched(cast.rig, target, scenario, seed + trial)
         for point, times in passed.items():
-            reached.setdefault(point, (scenario, times))
+            reached.setdefault(point, {}).setdefault(scenario.name, times)
         await cast.complete()
         wrong = await cast.next_calls(scenario.name) + await cast.rig.verdict()
         say(f"  {scenario.name}: passes {len(passed)} points, {len(wrong)} findings without a fault")
@@ -142,11 +147,11 @@ def cases(reached: Reached, seed: int, only: Sequence[str]) -> Iterator[Case]:
             found = reached.get(f"{boundary.name} {side}")
             if found is None or excuse(boundary) is not None:
                 continue
-            scenario, times = found
+            scenarios, times = [_SCENARIOS[name] for name in found], next(iter(found.values()))
             for fault in FAULTS:
                 own_seed = zlib.crc32(f"{seed} {boundary.name} {side} {fault}".encode())
                 hit = 1 + random.Random(own_seed).randrange(max(1, min(times, 4)))
-                case = Case(boundary=boundary, side=side, fault=fault, scenario=scenario, hit=hit, seed=own_seed)
+                case = Case(boundary=boundary, side=side, fault=fault, scenarios=scenarios, hit=hit, seed=own_seed)
                 if all(word in case.name for word in only):
                     yield case
 
@@ -154,19 +159,20 @@ def cases(reached: Reached, seed: int, only: Sequence[str]) -> Iterator[Case]:
 def case_at(kind: str, place: str, side: str, fault: str, scenario: Scenario) -> Case:
     """Return a case at the first boundary of a kind (await, enter, exit, next) in a file or function."""
     first = next(one for one in all_boundaries() if one.kind == kind and one.name.startswith(place))
-    return Case(boundary=first, side=side, fault=fault, scenario=scenario, hit=1, seed=1)
+    return Case(boundary=first, side=side, fault=fault, scenarios=[scenario], hit=1, seed=1)
 
 
 async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     """Run one case; return whether the fault struck, and what is wrong."""
     rig = cast.rig
-    has_struck, findings = False, list[Finding]()
-    for trial, hit in enumerate((case.hit, 1, 1)):
+    first, *others = case.scenarios
+    has_struck, findings = await _strike(cast, case, first, case.hit, 0)
+    for trial, scenario in enumerate((first, first, *others), start=1):
         if not has_struck and not findings:
-            if trial == _LAST_TRIAL:
+            if trial == _ON_A_NEW_PROCESS:
                 # Some ways are gone once in a process's life: it keeps what it has opened or read there.
-                await cast.renew(case.scenario.role)
-            has_struck, findings = await _strike(cast, case, hit, trial)
+                await cast.renew(scenario.role)
+            has_struck, findings = await _strike(cast, case, scenario, 1, trial)
     refused = await cast.next_calls(case.name)
     if refused:
         # What it left in flight is booked only when it is dead.
@@ -174,17 +180,17 @@ async def run_case(cast: Cast, case: Case) -> tuple[bool, list[Finding]]:
     return has_struck, findings + refused + await rig.verdict()
 
 
-async def _strike(cast: Cast, case: Case, hit: int, trial: int) -> tuple[bool, list[Finding]]:
-    """Lay the trap and run the scenario; return whether the fault struck."""
+async def _strike(cast: Cast, case: Case, scenario: Scenario, hit: int, trial: int) -> tuple[bool, list[Finding]]:
+    """Lay the trap and run a scenario; return whether the fault struck."""
     await cast.complete()
-    target = cast.one(case.scenario.role)
+    target = cast.one(scenario.role)
     await target.arm(name=case.boundary.name, side=case.side, hit=hit, fault=case.fault)
     findings = []
     try:
         async with asyncio.TaskGroup() as group:
             aftermath = group.create_task(_aftermath(cast, target, case))
             # Another try is another load: a request id that was used is used up.
-            load = case.scenario.run(cast.rig, target, random.Random(f"{case.seed} {trial}"))
+            load = scenario.run(cast.rig, target, random.Random(f"{case.seed} {trial}"))
             await asyncio.wait_for(load, _SCENARIO_SECONDS)
             if not target.struck.is_set():
                 aftermath.cancel()
@@ -228,7 +234,7 @@ async def run(rig: Rig, journal: Journal, *, seed: int, only: Sequence[str] = ()
         seconds = round(time.monotonic() - started_at, 2)
         journal.add(CAMPAIGN, case.name, wrong, struck=has_struck, seconds=seconds, seed=seed, hit=case.hit)
         mark = "FAILED" if wrong else "ok" if has_struck else "not struck"
-        place = f"{case.scenario.name}, hit {case.hit}, seed {seed}"
+        place = f"{case.scenarios[0].name}, hit {case.hit}, seed {seed}"
         say(f"  {number}/{len(waiting)} {case.name} ({place}): {mark} {seconds} s")
         if wrong:
             await cast.replace("worker-1")

@@ -40,12 +40,11 @@ Run = Callable[[Rig, Driven, random.Random], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A load for one process: `role` says which kind is watched and struck; `ends_it`: it is gone afterwards."""
+    """A load for one process: `role` says which kind is watched and struck."""
 
     name: str
     run: Run
     role: str = "worker"
-    ends_it: bool = False
 
 
 async def one_call(rig: Rig, caller: Caller, dice: random.Random, **fields: Any) -> None:
@@ -304,7 +303,7 @@ SCENARIOS = (
     Scenario("statement-errors", statement_errors),
     Scenario("steps", steps),
     Scenario("late", late),
-    Scenario("drain", drain, ends_it=True),
+    Scenario("drain", drain),
     Scenario("sweep", sweep, role="housekeeper"),
     Scenario("elsewhere", elsewhere),
 )
