@@ -57,16 +57,16 @@ class Authority:
         name = _name("tests' authority")
         builder = _builder(name, name, key, hours=1, is_authority=True)
         if is_thorough:
-            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            builder = builder.add_extension(_SIGNS, critical=True)
+            builder = _may_sign(builder, key)
         return cls(builder.sign(key, hashes.SHA256()), key, is_thorough)
 
     def intermediate(self) -> Self:
         """Return an authority that this one has signed."""
         key = generate_private_key(SECP256R1())
         builder = _builder(_name("an intermediate"), self.certificate.subject, key, hours=1, is_authority=True)
-        builder = builder.add_extension(_SIGNS, critical=True)
-        return type(self)(builder.sign(self.key, hashes.SHA256()), key)
+        if self.is_thorough:
+            builder = _names_signer(_may_sign(builder, key), self.key)
+        return type(self)(builder.sign(self.key, hashes.SHA256()), key, self.is_thorough)
 
     @property
     def pem(self) -> bytes:
@@ -78,8 +78,7 @@ class Authority:
         key = generate_private_key(SECP256R1())
         builder = _builder(_name(common_name), self.certificate.subject, key, hours=hours)
         if self.is_thorough:
-            signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-            builder = builder.add_extension(signer, critical=False)
+            builder = _names_signer(builder, self.key)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         made = builder.sign(self.key, hashes.SHA256())
@@ -110,3 +109,13 @@ def _builder(
         .not_valid_after(now + timedelta(hours=hours))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     )
+
+
+def _may_sign(builder: x509.CertificateBuilder, key: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return builder.add_extension(identifier, critical=False).add_extension(_SIGNS, critical=True)
+
+
+def _names_signer(builder: x509.CertificateBuilder, signer: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    return builder.add_extension(identifier, critical=False)
