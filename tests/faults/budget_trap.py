@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 
 import asyncpg
+from tollhouse_server.database.roles import ALL_TENANTS, TENANT_SETTING
 
-# Deferred: it runs as the transaction commits, and reads what is about to be committed. A transaction that is rolled
-# back takes its note along, so what stands here was committed.
+# Deferred: it runs as the transaction commits, and reads what is about to be committed, of whichever tenant. A
+# transaction that is rolled back takes its note along, so what stands here was committed.
 _TRAP = (
     "CREATE TABLE budget_watch (limit_id bigint PRIMARY KEY, commits bigint NOT NULL, most bigint NOT NULL)",
     "CREATE TABLE budget_passed (limit_id bigint, held bigint, settled bigint, amount bigint, at timestamptz)",
-    """
+    f"""
 CREATE FUNCTION budget_trap() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 DECLARE
     committed counter;
     allowed bigint;
 BEGIN
+    PERFORM set_config('{TENANT_SETTING}', '{ALL_TENANTS}', true);
     SELECT * INTO committed FROM counter
     WHERE tenant_id = NEW.tenant_id AND limit_id = NEW.limit_id AND window_start = NEW.window_start;
     SELECT amount INTO allowed FROM usage_limit
@@ -25,7 +27,7 @@ BEGIN
     INSERT INTO budget_watch AS w VALUES (NEW.limit_id, 1, committed.held + committed.settled)
     ON CONFLICT (limit_id) DO UPDATE SET commits = w.commits + 1, most = greatest(w.most, excluded.most);
     RETURN NULL;
-END $$""",
+END $$""",  # noqa: S608 - constants
     """
 CREATE CONSTRAINT TRIGGER budget_trap AFTER INSERT OR UPDATE ON counter DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION budget_trap()""",
