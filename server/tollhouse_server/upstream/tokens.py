@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import orjson
-
 from tollhouse_server.upstream.http import Transport
+from tollhouse_server.upstream.keys import UnusableKeyError, is_json, service_account
 from tollhouse_server.upstream.protocol import Broken, NotSent, Refused
 from tollhouse_server.upstream.refusal_bodies import read_refusal
 
@@ -74,7 +73,7 @@ class AccessTokens:
             Refused: the key is no service account's, names a token server that is not allowed, or was refused (401).
             NotSent: the token server cannot be reached, or has a trouble of its own.
         """
-        if not _is_json(key):
+        if not is_json(key):
             return key.strip()
         entry = self._entry(key)
         now = self._clock()
@@ -103,7 +102,7 @@ class AccessTokens:
         A token can be revoked while its key is in order; but one obtained after `used_since`, for the very call that
         was refused, says that the key is not.
         """
-        entry = self._entries.get(_digest(key)) if _is_json(key) else None
+        entry = self._entries.get(_digest(key)) if is_json(key) else None
         if entry is None:
             return False
         if entry.token is None or entry.token.value != token:
@@ -173,25 +172,18 @@ class AccessTokens:
         return _token(status, body, asked_at)
 
 
-def _is_json(key: str) -> bool:
-    return key.lstrip().startswith("{")
-
-
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
 def _account(key: str, token_urls: Collection[str]) -> Mapping[str, Any]:
     try:
-        account = orjson.loads(key)
-    except orjson.JSONDecodeError:
-        raise _refused("the key is neither a token nor JSON") from None
-    needed = ("client_email", "private_key", "token_uri")
-    if account.get("type") != "service_account" or not all(isinstance(account.get(name), str) for name in needed):
-        raise _refused("the key is not a service account's")
+        account = service_account(key)
+    except UnusableKeyError as error:
+        raise _refused(str(error)) from None
     if account["token_uri"] not in token_urls:
         raise _refused("the key names a token server that the settings do not allow")
-    return account  # type: ignore[no-any-return]
+    return account
 
 
 def _assertion(account: Mapping[str, Any], issued_at: int) -> str:

@@ -243,6 +243,28 @@ async def test_an_upstream_key_goes_to_vault_and_nowhere_else(plane: Plane, open
     await custodian.close()
 
 
+@pytest.mark.parametrize("validate_only", [True, False])
+async def test_an_upstream_key_that_cannot_be_sent_is_refused(
+    plane: Plane, openbao: TestOpenBao, validate_only: bool
+) -> None:
+    """Before it is written anywhere, and without a word of it in the error."""
+    custodian = VaultClient(VaultAddress(url=openbao.endpoint.address), openbao.endpoint.key_custodian)
+    plane.hold_keys(custodian)
+    await plane.call(accounts_pb2.CreateAccountRequest(account_id="main"))
+    request = upstream_keys_pb2.AddUpstreamKeyRequest(
+        parent="accounts/main", upstream_key_id="two", secret=f"{SECRET}\n{SECRET}", validate_only=validate_only
+    )
+
+    with pytest.raises(InvalidRequest) as refused:
+        await plane.call(request)
+
+    assert [one.path for one in refused.value.violations] == ["secret"]
+    assert SECRET not in refused.value.message()
+    with pytest.raises(SecretMissing):
+        await custodian.read_secret("upstream-keys/main/two")
+    await custodian.close()
+
+
 async def test_a_secret_left_by_a_failed_attempt_is_written_over(plane: Plane, openbao: TestOpenBao) -> None:
     """What Vault kept of an attempt that did not commit does not stand in the way of the next."""
     custodian = VaultClient(VaultAddress(url=openbao.endpoint.address), openbao.endpoint.key_custodian)

@@ -13,9 +13,11 @@ from tollhouse_server.custody.rotation_store import bring_key, name_of, open_rot
 from tollhouse_server.custody.status import standing_of
 from tollhouse_server.custody.terms import ROTATABLE, KeyState, Kind
 from tollhouse_server.errors import EtagMismatch, ResourceExists, ResourceNotFound, RotationUnderWay, WrongState
-from tollhouse_server.names import AccountName, UpstreamKeyName
+from tollhouse_server.names import AccountName, UpstreamKeyName, invalid
 from tollhouse_server.routing import account_store as store
-from tollhouse_server.routing.tables import UpstreamKeyRow
+from tollhouse_server.routing.tables import AccountRow, UpstreamKeyRow
+from tollhouse_server.upstream.keys import UnusableKeyError, require_usable
+from tollhouse_server.upstream.protocol import UpstreamKind
 from tollhouse_server.vault.key_ring import KEY_FIELD, upstream_key_path
 
 _DRY_RUN_VERSION = 1
@@ -28,7 +30,8 @@ class UpstreamKeyService(KeyCustodyHandlers):
         name = UpstreamKeyName.parse(f"{request.parent}/upstreamKeys/{request.upstream_key_id}", "upstream_key_id")
 
         async def act(session: AsyncSession) -> Change[pb.UpstreamKey]:
-            await _require_free(session, name)
+            account = await _require_free(session, name)
+            _require_usable(request.secret, account)
             # Vault first: metadata must never promise a secret that is not there. One too many does no harm.
             version = _DRY_RUN_VERSION if request.validate_only else await self._write(name, request.secret)
             row = UpstreamKeyRow(
@@ -124,10 +127,17 @@ async def _bring(session: AsyncSession, old: UpstreamKeyName, new: UpstreamKeyRo
     await bring_key(session, running, new.key_id)
 
 
-async def _require_free(session: AsyncSession, name: UpstreamKeyName) -> None:
-    await store.get_account(session, name.account)
+async def _require_free(session: AsyncSession, name: UpstreamKeyName) -> AccountRow:
+    account = await store.get_account(session, name.account)
     try:
         await store.get_key(session, name.account, name.upstream_key)
     except ResourceNotFound:
-        return
+        return account
     raise ResourceExists(name=str(name))
+
+
+def _require_usable(secret: str, account: AccountRow) -> None:
+    try:
+        require_usable(secret, UpstreamKind(account.kind))
+    except UnusableKeyError as error:
+        raise invalid("secret", str(error)) from None
