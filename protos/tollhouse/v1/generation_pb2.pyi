@@ -313,7 +313,7 @@ class _LeftOutReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOut
     LEFT_OUT_REASON_FALLBACK: _LeftOutReason.ValueType  # 10
     """It stands behind the first choice, and falling back is not allowed."""
     LEFT_OUT_REASON_NO_ACCOUNT: _LeftOutReason.ValueType  # 11
-    """No active account serves the model."""
+    """No active account that has an active key serves the model."""
 
 class LeftOutReason(_LeftOutReason, metaclass=_LeftOutReasonEnumTypeWrapper):
     """Why a target was left out."""
@@ -341,7 +341,7 @@ LEFT_OUT_REASON_TOO_LARGE: LeftOutReason.ValueType  # 9
 LEFT_OUT_REASON_FALLBACK: LeftOutReason.ValueType  # 10
 """It stands behind the first choice, and falling back is not allowed."""
 LEFT_OUT_REASON_NO_ACCOUNT: LeftOutReason.ValueType  # 11
-"""No active account serves the model."""
+"""No active account that has an active key serves the model."""
 Global___LeftOutReason: _TypeAlias = LeftOutReason  # noqa: Y015
 
 @_typing.final

@@ -1,18 +1,18 @@
 """The catalogue in memory: immutable; answers which upstream targets can serve a tier or a model, in order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tollhouse_server.errors import ModelUnknown, OnDeviceOnly, TierAutoOff, TollhouseError
+from tollhouse_server.errors import ModelUnknown, NoUpstreamKey, OnDeviceOnly, TierAutoOff, TollhouseError
 from tollhouse_server.names import invalid
 from tollhouse_server.routing.complexity import AUTO, choose_tier
 from tollhouse_server.routing.models import METHODS, Alias, Capability, Model, Tier, TierChoice
 from tollhouse_server.routing.policies import EffectivePolicy, OnDeviceRule, Policies, RoutingPolicy
 from tollhouse_server.routing.requirements import NOTHING, Requirements, requirements_of
 from tollhouse_server.routing.resolution import Plan, Search, Shelves, Wish
-from tollhouse_server.routing.route import OnDevice, Route, RouteRequest
-from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
+from tollhouse_server.routing.route import LeftOut, OnDevice, Reason, Route, RouteRequest
+from tollhouse_server.routing.targets import Account, Target, UpstreamKeyMeta
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 __all__ = [
@@ -58,6 +58,17 @@ class Explanation(NamedTuple):
     needs: Requirements
     refusal: TollhouseError | None = None
     rule: OnDeviceRule | None = None
+
+    def with_keys_only(self, has_key: Callable[[str], bool]) -> "Explanation":
+        """Return it without the targets whose accounts have no key: routes do not know of keys, calls need them."""
+        route = self.route
+        keyless = [target for target in route.targets if not has_key(target.account_id)]
+        if not keyless:
+            return self
+        targets = tuple(target for target in route.targets if target not in keyless)
+        refusal = self.refusal or (None if targets else NoUpstreamKey(model=keyless[0].model))
+        left_out = (*route.left_out, *map(_keyless, keyless))
+        return self._replace(route=replace(route, targets=targets, left_out=left_out), refusal=refusal)
 
 
 class Catalogue:
@@ -207,6 +218,17 @@ class Catalogue:
             first = first or found
         assert first is not None  # noqa: S101 - the chosen tier is one of the thresholds
         return first
+
+
+def _keyless(target: Target) -> LeftOut:
+    return LeftOut(
+        model=target.model,
+        reason=Reason.NO_ACCOUNT,
+        detail="the account has no active key",
+        kind=target.kind,
+        account_id=target.account_id,
+        region=target.region,
+    )
 
 
 def _rule(request: RouteRequest, route: Route, needs: Requirements) -> OnDeviceRule | None:

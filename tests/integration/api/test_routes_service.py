@@ -1,5 +1,6 @@
 """GenerationService.ResolveRoute over a catalogue and a price book in memory."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -48,9 +49,11 @@ class Paths:
         return ("head", project.department)
 
 
-def service(policies: dict[str, RoutingPolicy] | None = None, **retiring: Any) -> RouteService:
+def service(
+    policies: dict[str, RoutingPolicy] | None = None, keyless: Collection[str] = (), **retiring: Any
+) -> RouteService:
     models = (model("m", **retiring), model("n", Capability.THINKING), model("unpriced"))
-    found = catalogue(*models, tiers=TIERS, accounts=ACCOUNTS, policies=policies)
+    found = catalogue(*models, tiers=TIERS, accounts=ACCOUNTS, policies=policies, keyless=keyless)
     return RouteService(
         catalogue=lambda: found,
         price_book=lambda: BOOK,
@@ -205,3 +208,16 @@ async def test_accounts_of_another_environment_are_not_told_of() -> None:
     assert [one.account for one in as_test.targets] == ["any"]
     assert not as_test.left_out
     assert [one.account for one in (await ask(served, model="m")).targets] == ["any", "live-one"]
+
+
+async def test_an_account_without_a_key_is_no_target() -> None:
+    """It is told why, as calls are refused for it."""
+    answer = await ask(service(keyless={"v"}), tier="flash")
+    nowhere = await ask(service(keyless={"a", "v"}), tier="flash")
+
+    assert {one.account for one in answer.targets} == {"a"}
+    assert ("v", pb.LEFT_OUT_REASON_NO_ACCOUNT, "the account has no active key") in [
+        (one.account, one.reason, one.detail) for one in answer.left_out
+    ]
+    assert (nowhere.verdict, nowhere.refusal_reason) == (pb.ROUTE_VERDICT_REFUSED, "NO_UPSTREAM_KEY")
+    assert {one.account for one in nowhere.left_out} == {"a", "v"}

@@ -1,6 +1,6 @@
 """Builders of small catalogues."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +8,7 @@ from tollhouse_server.pricing.ceiling import ModelBounds
 from tollhouse_server.routing.catalogue import Catalogue, CatalogueParts, RouteRequest
 from tollhouse_server.routing.models import Alias, Capability, Model, Tier, TierChoice
 from tollhouse_server.routing.policies import RoutingPolicy
-from tollhouse_server.routing.targets import Account
+from tollhouse_server.routing.targets import Account, UpstreamKeyMeta
 from tollhouse_server.upstream.protocol import UpstreamKind
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -46,8 +46,10 @@ def catalogue(
     accounts: tuple[Account, ...] = (),
     policies: Mapping[str, RoutingPolicy] | None = None,
     aliases: tuple[Alias, ...] = (),
+    keyless: Collection[str] = (),
 ) -> Catalogue:
-    """Return a catalogue; without accounts it has one of the Developer API, `a`."""
+    """Return a catalogue; without accounts it has one of the Developer API, `a`. All but the `keyless` have a key."""
+    accounts = accounts or (account("a"),)
     return Catalogue(
         CatalogueParts(
             models=models,
@@ -56,11 +58,16 @@ def catalogue(
                 Tier(tier=name, display_name=name, description="", choices=tuple(choices))
                 for name, choices in (tiers or {}).items()
             ),
-            accounts=accounts or (account("a"),),
+            accounts=accounts,
+            keys=tuple(_key(one.account_id) for one in accounts if one.account_id not in keyless),
             api_versions=VERSIONS,
             policies=policies,
         )
     )
+
+
+def _key(account_id: str) -> UpstreamKeyMeta:
+    return UpstreamKeyMeta(account_id=account_id, key_id="first", vault_version=1, fingerprint="", created_at=NOW)
 
 
 def request(**fields: Any) -> RouteRequest:

@@ -52,7 +52,8 @@ class RouteService:
     async def resolve_route(self, request: pb.ResolveRouteRequest, call: Call) -> pb.ResolveRouteResponse:
         asked = asked_routing(request.routing if request.HasField("routing") else request.call.routing)
         question = await self._question(request, call, asked)
-        found = self._catalogue().explain(question)
+        catalogue = self._catalogue()
+        found = catalogue.explain(question).with_keys_only(lambda account_id: bool(catalogue.keys_of(account_id)))
         policy = found.route.policy
         answer = pb.ResolveRouteResponse(
             tier=found.route.tier,
