@@ -375,14 +375,20 @@ def _tell_nobody(_change: BreakerChange) -> None:
     pass
 
 
-def order_for(key: BreakerKey, orders: Mapping[BreakerKey, Forced]) -> Forced | None:
-    """Return the most exact order that fits `key`; one for a model is more exact than one for a region."""
+def order_over(key: BreakerKey, orders: Mapping[BreakerKey, Forced]) -> BreakerKey | None:
+    """Return what the most exact order that fits `key` is for; a model is more exact than a region."""
     account_id, region, model = key
     of_model, of_region = BreakerKey(account_id, "", model), BreakerKey(account_id, region, "")
     for pattern in (key, of_model, of_region, BreakerKey(account_id, "", "")):
-        if (forced := orders.get(pattern)) is not None:
-            return forced
+        if pattern in orders:
+            return pattern
     return None
+
+
+def order_for(key: BreakerKey, orders: Mapping[BreakerKey, Forced]) -> Forced | None:
+    """Return the most exact order that fits `key`."""
+    pattern = order_over(key, orders)
+    return None if pattern is None else orders[pattern]
 
 
 def effective(state: State, forced: Forced | None) -> State:

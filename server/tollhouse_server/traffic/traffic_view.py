@@ -24,6 +24,7 @@ class TrafficView:
     reports: Sequence[ProcessReport]
     targets: Sequence[ListedTarget]
     breakers: Mapping[BreakerKey, BreakerOverview]
+    orders: Mapping[BreakerKey, Forced]
 
     def use_of(self, account: Account, model: str) -> AccountUse:
         """Return what all processes use of an account for a model."""
@@ -39,4 +40,4 @@ async def view(session: AsyncSession, catalogue: Catalogue, at: datetime) -> Tra
         orders=orders,
         known=[one.key for one in targets if one.key is not None],
     )
-    return TrafficView(reports=reports, targets=targets, breakers=breakers)
+    return TrafficView(reports=reports, targets=targets, breakers=breakers, orders=orders)

@@ -1,6 +1,6 @@
 """Whether calls can go upstream: accounts with keys, breakers, and, if asked to, a call that costs nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -19,7 +19,7 @@ from tollhouse_server.operations.checks.terms import (
 )
 from tollhouse_server.routing.catalogue import Catalogue
 from tollhouse_server.traffic.breaker_overview import BreakerOverview
-from tollhouse_server.traffic.breakers import State
+from tollhouse_server.traffic.breakers import BreakerKey, Forced, State, order_over
 from tollhouse_server.traffic.traffic_view import view
 
 MOST_ACCOUNTS: Final = 50
@@ -94,20 +94,25 @@ async def breakers(surroundings: Surroundings) -> Finding:
     if not troubled:
         return fine("all closed, none held by an order")
     worst = max(troubled, key=lambda one: (one.state, one.is_forced))
-    text, advice = f"{len(troubled)} in trouble: {_breaker_text(worst)}", _advice(worst)
+    text, advice = f"{len(troubled)} in trouble: {_breaker_text(worst)}", _advice(worst, seen.orders)
     return failure(text, advice) if worst.state is State.OPEN else warning(text, advice)
 
 
 def _breaker_text(one: BreakerOverview) -> str:
-    held = ", by an operator's order" if one.is_forced else f", {one.failures} of {one.calls} calls failed"
+    seen = f", {one.failures} of {one.calls} calls failed" if one.calls else ""
+    held = ", by an operator's order" if one.is_forced else seen
     return f"{one.key.account_id} {one.key.model} is {one.state.name.lower().replace('_', '-')}{held}"
 
 
-def _advice(one: BreakerOverview) -> str:
-    if one.is_forced:
-        return f"See who: tollhouse breakers orders; take it back: {_auto(one)}"
-    return "See why its calls fail: tollhouse breakers list --troubled, tollhouse upstream status"
+def _advice(one: BreakerOverview, orders: Mapping[BreakerKey, Forced]) -> str:
+    if not one.is_forced:
+        return "See why its calls fail: tollhouse breakers list --troubled, tollhouse upstream status"
+    # An order of a moment ago may be taken back already, and a process not have heard of it.
+    order = order_over(one.key, orders)
+    return "See who: tollhouse breakers orders" + ("" if order is None else f"; take it back: {_auto(order)}")
 
 
-def _auto(one: BreakerOverview) -> str:
-    return f"tollhouse breakers auto {one.key.account_id} --model {one.key.model}"
+def _auto(order: BreakerKey) -> str:
+    region = f" --region {order.region}" if order.region else ""
+    model = f" --model {order.model}" if order.model else ""
+    return f"tollhouse breakers auto {order.account_id}{region}{model}"
