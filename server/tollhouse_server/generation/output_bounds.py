@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tollhouse_server.generation.calls import CallNotice
+from tollhouse_server.names import invalid
 from tollhouse_server.pricing.ceiling import Ceiling
 
 USEFUL_TOKENS = 64
@@ -67,8 +68,15 @@ def clamp_notice(requested: object, granted: int, *, limit: str = "") -> CallNot
 
 
 def asked_output_tokens(body: Mapping[str, Any]) -> object:
-    """Return the bound that the caller set himself, None for none."""
-    return _config(body).get("maxOutputTokens")
+    """Return the bound that the caller set himself, None for none.
+
+    Raises:
+        InvalidRequest: it is below 1, which Gemini refuses too.
+    """
+    asked = _config(body).get("maxOutputTokens")
+    if isinstance(asked, int | float) and asked < 1:
+        raise invalid("generation_config.max_output_tokens", "must be at least 1")
+    return asked
 
 
 def _config(body: Mapping[str, Any], inner: str = "") -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tollhouse_server.errors import LimitExceeded
+from tollhouse_server.errors import InvalidRequest, LimitExceeded
 from tollhouse_server.generation.calls import GenerationCall
 from tollhouse_server.ledger.terms import RecordKind
 from tollhouse_server.simulator.client import SimulatorClient
@@ -215,3 +215,17 @@ async def test_what_costs_more_than_was_held_is_booked_in_full_and_everyone_is_t
     assert metric == 1
     assert await process.view.count("limit_alert WHERE kind = 'ABOVE_HOLD'") == 1
     await process.assert_nothing_in_flight()
+
+
+@pytest.mark.parametrize("bound", [0, -5])
+async def test_a_bound_below_one_is_refused_and_nothing_is_sent(
+    process: GenerationProcess, simulator: SimulatorClient, bound: int
+) -> None:
+    """It is not taken for none, which would buy a long answer."""
+    await simulator.capture_requests(1)
+
+    with pytest.raises(InvalidRequest) as refused:
+        await process.generate(asking({"maxOutputTokens": bound}))
+
+    assert [one.path for one in refused.value.violations] == ["generation_config.max_output_tokens"]
+    assert await simulator.requests() == []
