@@ -63,6 +63,16 @@ def expiry_in(key: pb.ApiKey) -> datetime | None:
     return moment_of(key.expire_time, "api_key.expire_time") if key.HasField("expire_time") else None
 
 
+def require_to_come(expires_at: datetime | None, field: str) -> None:
+    """Refuse an expiry that has passed; a repeated request is answered before, whatever the time is now.
+
+    Raises:
+        InvalidRequest: it has.
+    """
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise invalid(field, "has passed; to end a key now, revoke it")
+
+
 def scopes_in(key: pb.ApiKey) -> list[str]:
     """Return what a key is narrowed to.
 

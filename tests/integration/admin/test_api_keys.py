@@ -15,6 +15,7 @@ from tollhouse_server.errors import (
     InvalidRequest,
     PermissionDenied,
     RequestIdReused,
+    ResourceNotFound,
     WrongState,
 )
 from tollhouse_server.identity.directory import Directory
@@ -239,3 +240,32 @@ async def test_nobody_rotates_the_key_of_someone_mightier(acme: Plane) -> None:
 
     with pytest.raises(PermissionDenied):
         await acme.call(pb.RotateApiKeyRequest(name=boss.api_key.name), key=dean)
+
+
+async def test_no_key_is_made_or_left_that_has_expired(acme: Plane) -> None:
+    """To end one is to revoke it; a rotation would hand out what nobody can use."""
+    past = pb.ApiKey()
+    past.expire_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=1))
+    old = (await made(acme)).api_key
+
+    for request in (
+        pb.CreateApiKeyRequest(parent=CRM, api_key=pb.ApiKey(principal=BOT, expire_time=past.expire_time)),
+        pb.RotateApiKeyRequest(name=old.name, expire_time=past.expire_time),
+        pb.UpdateApiKeyRequest(
+            api_key=pb.ApiKey(name=old.name, expire_time=past.expire_time),
+            update_mask=FieldMask(paths=["expire_time"]),
+        ),
+    ):
+        with pytest.raises(InvalidRequest, match="expire_time"):
+            await acme.call(request)
+
+    assert (await acme.call(pb.GetApiKeyRequest(name=old.name))).state == pb.ApiKey.STATE_ACTIVE
+
+
+async def test_a_key_of_a_deleted_project_is_not_rotated(acme: Plane) -> None:
+    """Its successor could not be used either."""
+    old = (await made(acme)).api_key
+    await acme.call(projects_pb2.DeleteProjectRequest(name=CRM))
+
+    with pytest.raises(ResourceNotFound):
+        await acme.call(pb.RotateApiKeyRequest(name=old.name))

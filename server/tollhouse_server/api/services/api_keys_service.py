@@ -57,6 +57,7 @@ class ApiKeyService:
         )
 
         async def act(session: AsyncSession) -> Change[pb.CreateApiKeyResponse]:
+            asked.require_to_come(wanted.expires_at, "api_key.expire_time")
             await tenancy.active_principal(session, owner)
             await self._require_not_above(call, session, wanted)
             if isinstance(parent, ProjectName):
@@ -90,6 +91,8 @@ class ApiKeyService:
             before = key_message(old, department_of(name))
             await tenancy.active_principal(session, PrincipalName(old.tenant_id, old.principal_id))
             await self._require_not_above(call, session, old)
+            if isinstance(name, ProjectKeyName):
+                await tenancy.active_project(session, ProjectName(name.tenant, name.department, name.project))
             await _require_rotatable(session, old, request.name)
             new, key = await self._succeed(session, old, request)
             kept = pb.RotateApiKeyResponse(
@@ -112,6 +115,7 @@ class ApiKeyService:
             | {"scopes", "allowed_networks"}
         )
         expires_at = asked.successor_expiry(request, old, now)
+        asked.require_to_come(expires_at, "expire_time")
         wanted = ApiKeyRow(**copied, key_id="", digest=b"", expires_at=expires_at, predecessor_id=old.key_id)
         new, key = await self._issue(session, wanted)
         ends_at = now + overlap
@@ -169,6 +173,8 @@ class ApiKeyService:
             ended_at, networks = row.expires_at, row.allowed_networks
             if row.revoked_at is None:
                 await change(session, row, **values)
+            if "expires_at" in values:
+                asked.require_to_come(row.expires_at, "api_key.expire_time")
             if asked.is_wider(row, expires_at=ended_at, allowed_networks=networks):
                 await self._require_not_above(call, session, row)
             after = key_message(row, department_of(name))
