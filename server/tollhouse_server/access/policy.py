@@ -164,4 +164,6 @@ def chain(rights: TenantRights, scope: str) -> tuple[str, ...]:
     # A project is asked for by the name that it had before a merge: who has it by its name of now may have it so too.
     moved = len(parts) > 4 and path[-1] != department
     now = ("/".join([*parts[:3], path[-1], *parts[4:]]),) if moved else ()
-    return (scope, *now, *above, f"tenants/{tenant}")
+    # A department stands at the end of its own path.
+    itself = () if scope in above[:1] else (scope,)
+    return (*itself, *now, *above, f"tenants/{tenant}")

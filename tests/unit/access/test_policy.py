@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tollhouse_server.access.policy import Policy
+from tollhouse_server.access.policy import Policy, chain
+from tollhouse_server.access.rights import TenantRights
 from tollhouse_server.access.roles import ROLES
 
 from tests.unit.access.build import policy_of, principal
@@ -34,6 +35,18 @@ def test_a_grant_holds_on_its_node_and_below(scope: str, expected: bool) -> None
     policy = policy_of([("acme", "ann", "department-admin", "tenants/acme/departments/sales")], TREE)
 
     assert policy.allows(ANN, "projects.create", scope) is expected
+
+
+@pytest.mark.parametrize("below", ["", "/projects/crm"])
+def test_every_scope_above_one_is_named_once(below: str) -> None:
+    """A department is the last of its own path, and not above itself."""
+    rights = TenantRights()
+    rights.add_department("emea", ("sales", "emea"))
+    emea, sales = "tenants/acme/departments/emea", "tenants/acme/departments/sales"
+
+    found = chain(rights, emea + below)
+
+    assert found == (*([emea + below] if below else []), emea, sales, "tenants/acme")
 
 
 def test_a_platform_grant_holds_everywhere() -> None:
