@@ -307,8 +307,8 @@ def _show(form: Format, findings: list[pb.VerificationFinding], summary: pb.Veri
         write_table(FINDINGS.titles, rows)
     note(
         f"{summary.record_count} records of {summary.tenant_count} tenants, {summary.counter_count} counters, "
-        f"{summary.suspense_count} in suspense, {summary.attempt_count} in flight, {summary.rollup_day_count} days "
-        f"of roll-ups, as of {summary.snapshot_time.ToJsonString()}"
+        f"{summary.suspense_count} that are or were in suspense, {summary.attempt_count} in flight, "
+        f"{summary.rollup_day_count} days of roll-ups, as of {summary.snapshot_time.ToJsonString()}"
     )
     if summary.unchecked_counter_count:
         note(

@@ -36,7 +36,8 @@ class TargetsUnhealthy(TollhouseError):
     retry_after_seconds: float | None
 
     def message(self) -> str:
+        when = "an operator has to close them" if self.retry_after_seconds is None else "retry after the stated delay"
         return (
             f"None of the {self.targets} upstream targets of this call is healthy (their breakers are open); nothing "
-            "was sent or charged. Retry after the stated delay."
+            f"was sent or charged; {when}."
         )
