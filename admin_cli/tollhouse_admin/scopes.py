@@ -178,6 +178,19 @@ def project_name(session: Session, project: str, department: str | None, tenant:
     return full_name(project, "projects", department_name(session, department, tenant))
 
 
+def chosen_project(session: Session, project: str | None, department: str | None, tenant: str | None) -> str | None:
+    """Return the full name of the project to charge; None where none was named: the credential has its own.
+
+    Raises:
+        Failure: a department or tenant was named without a project, which alone is charged.
+    """
+    if project:
+        return project_name(session, project, department, tenant)
+    if department is not None or tenant is not None:
+        raise wrong_usage("--department and --tenant need --project", "Name the project to charge, or leave them away.")
+    return None
+
+
 def scope_of(
     session: Session, *, scope: str | None, tenant: str | None, department: str | None, project: str | None
 ) -> str:

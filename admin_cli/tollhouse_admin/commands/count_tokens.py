@@ -11,7 +11,7 @@ from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import READ, Session, command, single
 from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.prompts import destination, instruction, read_prompt, read_tools, user_turn
-from tollhouse_admin.scopes import Department, Project, Tenant, project_name
+from tollhouse_admin.scopes import Department, Project, Tenant, chosen_project
 
 app = single("Count the tokens of a prompt.")
 
@@ -46,7 +46,7 @@ def count_tokens(
         contents=[user_turn(read_prompt(prompt), file or [])],
         system_instruction=instruction(system),
         tools=read_tools(tools),
-        parent=project_name(session, project, department, tenant) if project else None,
+        parent=chosen_project(session, project, department, tenant),
         tier=where.tier,
         model=where.model,
     )

@@ -13,7 +13,7 @@ from tollhouse_admin.command import GENERATE, GENERATION_TIMEOUT_SECONDS, Sessio
 from tollhouse_admin.output import Format, write_csv, write_json, write_table
 from tollhouse_admin.prompts import destination, read_labels, read_prompt, user_turn
 from tollhouse_admin.rendering import Cell, as_json
-from tollhouse_admin.scopes import Department, Project, Tenant, project_name
+from tollhouse_admin.scopes import Department, Project, Tenant, chosen_project
 
 app = single("Embed texts.")
 
@@ -49,7 +49,7 @@ def embed(
             )
             for each in text
         ],
-        parent=project_name(session, project, department, tenant) if project else None,
+        parent=chosen_project(session, project, department, tenant),
         request_id=session.options.request_id or str(uuid4()),
         labels=read_labels(label or []),
         tier=where.tier,

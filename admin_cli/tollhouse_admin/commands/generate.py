@@ -24,7 +24,7 @@ from tollhouse_admin.prompts import (
     user_turn,
 )
 from tollhouse_admin.rendering import as_json
-from tollhouse_admin.scopes import Department, Project, Tenant, project_name
+from tollhouse_admin.scopes import Department, Project, Tenant, chosen_project
 
 app = single("Send a prompt to a tier or model.")
 
@@ -82,7 +82,7 @@ def generate(
         system_instruction=instruction(system),
         tools=read_tools(tools),
         generation_config=config,
-        parent=project_name(session, project, department, tenant) if project else None,
+        parent=chosen_project(session, project, department, tenant),
         request_id=session.options.request_id or str(uuid4()),
         labels=read_labels(label or []),
         tier=where.tier,

@@ -246,3 +246,34 @@ def test_tokens_are_counted(server: CannedServer, run: Run) -> None:
     result = run("count-tokens", "How many?", "-o", "csv")
 
     assert result.out.splitlines()[1] == "12,,gemini-3.8-flash"
+
+
+@pytest.mark.parametrize("command", ["generate", "embed", "count-tokens"])
+@pytest.mark.parametrize("place", [("--department", "support"), ("--tenant", "northwind"), ("-d", "a", "-t", "b")])
+def test_a_place_without_a_project_is_refused(
+    server: CannedServer, run: Run, command: str, place: tuple[str, ...]
+) -> None:
+    """The call would be charged to the caller's own project, and nobody told."""
+    result = run(command, "hi", *place)
+
+    assert (result.code, server.received) == (2, [])
+    assert "--department and --tenant need --project" in result.err
+
+
+def test_a_default_tenant_needs_no_project(server: CannedServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands for commands that take one."""
+    monkeypatch.setenv("TOLLHOUSE_TENANT", "acme")
+    server.answers["CountTokens"] = generation_pb2.CountTokensResponse(total_tokens=12)
+
+    result = run("count-tokens", "hi")
+
+    assert (result.code, server.last.request.parent) == (0, "")
+
+
+def test_a_project_is_charged_where_it_was_named(server: CannedServer, run: Run) -> None:
+    """By its department and tenant."""
+    server.answers["CountTokens"] = generation_pb2.CountTokensResponse(total_tokens=12)
+
+    run("count-tokens", "hi", "-p", "chat", "-d", "support", "-t", "northwind")
+
+    assert server.last.request.parent == "tenants/northwind/departments/support/projects/chat"
