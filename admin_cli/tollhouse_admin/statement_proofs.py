@@ -35,11 +35,22 @@ Keys = Mapping[int, Ed25519PublicKey]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at; `detail` says what is wrong, or what was found."""
+    """One thing that was looked at; `detail` says what is wrong, or what was found.
+
+    What was not made is not wrong; `detail` says what it takes.
+    """
 
     what: str
     is_right: bool
     detail: str = ""
+    is_made: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """Return right, wrong or unchecked."""
+        if not self.is_made:
+            return "unchecked"
+        return "right" if self.is_right else "wrong"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +132,9 @@ class StatementVerifier:
         text = json.dumps(self._statement, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         found, said = hashlib.sha256(text.encode()).hexdigest(), str(self._seal["sha256"])
         yield Check(what="digest", is_right=found == said, detail=found if found == said else f"{found}, not {said}")
-        if self._keys is not None:
+        if self._keys is None:
+            yield _unchecked("signature", "the signature was not checked: that takes --keys")
+        else:
             yield from self._signed(self._keys)
 
     def _signed(self, keys: Keys) -> Iterator[Check]:
@@ -198,8 +211,7 @@ class StatementVerifier:
         """
         try:
             texts = list(read_receipts(path))
-            if receipts is not None:
-                yield _genuine(texts, receipts)
+            yield _genuine(texts, receipts)
             documents = [json.loads(json.loads(text)["document"]) for text in texts]
             tenant = str(self._statement["scope"]).partition("/departments/")[0]
             own = [document for document in documents if document["tenant"] == tenant]
@@ -312,7 +324,14 @@ def _receipts(documents: Iterable[Mapping[str, Any]]) -> Iterator[Booked]:
             )
 
 
-def _genuine(texts: Sequence[bytes], receipts: Verifier) -> Check:
+def _unchecked(what: str, detail: str) -> Check:
+    return Check(what=what, is_right=True, detail=detail, is_made=False)
+
+
+def _genuine(texts: Sequence[bytes], receipts: Verifier | None) -> Check:
+    if receipts is None:
+        detail = "whether the receipts are genuine was not checked: that takes --receipt-keys"
+        return _unchecked("receipts genuine", detail)
     findings = [receipts.verify(text) for text in texts]
     wrong = [
         f"{one.attempt_id or f'receipt {number}'}: {one.verdict.value}, {one.detail}"

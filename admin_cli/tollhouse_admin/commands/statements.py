@@ -1,7 +1,7 @@
 """`tollhouse report show|export|keys|verify`: statements, made by the server and checked without it."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -241,26 +241,30 @@ def verify(
         checks += verifier.against_records(records)
     if receipts:
         checks += verifier.against_receipts(receipts, Verifier(read_keys(receipt_keys)) if receipt_keys else None)
-        if not receipt_keys:
-            note("whether the receipts are genuine was not looked at: that takes --receipt-keys")
     _show_checks(options.output, checks)
-    wrong = [check for check in checks if not check.is_right]
+    made = [check for check in checks if check.is_made]
+    wrong = [check for check in made if not check.is_right]
     if wrong:
         raise Failure(
             reason="STATEMENT_NOT_VALID",
-            message=f"{len(wrong)} of {len(checks)} checks have failed: {', '.join(check.what for check in wrong)}",
+            message=f"{len(wrong)} of {len(made)} checks have failed: {', '.join(check.what for check in wrong)}",
             advice="Each is named with what is wrong",
             exit_code=ExitCode.GENERAL,
         )
-    note(f"{file}: all {len(checks)} checks are right")
+    left_out = len(checks) - len(made)
+    verdict = f"{len(made)} checks are right, {left_out} not made" if left_out else f"all {len(made)} checks are right"
+    note(f"{file}: {verdict}")
 
 
-def _show_checks(form: Format, checks: Iterable[Check]) -> None:
+def _show_checks(form: Format, checks: Sequence[Check]) -> None:
     titles = ["check", "verdict", "detail"]
-    rows: list[list[Cell]] = [[one.what, "right" if one.is_right else "wrong", one.detail] for one in checks]
+    rows: list[list[Cell]] = [[one.what, one.verdict, one.detail] for one in checks]
     if form is Format.JSON:
         write_json([dict(zip(titles, row, strict=True)) for row in rows])
     elif form is Format.CSV:
         write_csv(titles, rows)
     else:
         write_table(titles, rows)
+    for one in checks:
+        if not one.is_made:
+            note(one.detail)

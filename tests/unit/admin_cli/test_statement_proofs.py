@@ -1,6 +1,7 @@
 """`report verify --receipts`: a month is recomputed from its receipts alone, without a server to ask."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,14 @@ class FiledMonth:
         self.write_lines(lines)
         write_keys(self.home / "keys.json", self.key)
         return lines
+
+    def seal(self) -> None:
+        """Seal the statement with a signature that nobody has made."""
+        path = self.home / "statement.json"
+        document = json.loads(path.read_text())
+        text = json.dumps(document["statement"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        seal = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "key_version": 1, "signature": ""}
+        path.write_text(json.dumps({**document, "seal": seal}, ensure_ascii=False))
 
     def write_lines(self, lines: Sequence[str]) -> None:
         """Write receipts as they are given."""
@@ -191,8 +200,21 @@ def test_without_keys_it_is_said_what_was_not_looked_at(month: FiledMonth) -> No
     ended = month.run(*VERIFY[:-2])
 
     assert ended.code == 0
-    assert "receipts genuine" not in ended.out
-    assert "--receipt-keys" in ended.err
+    assert "receipts genuine" in ended.out
+    assert "was not checked: that takes --receipt-keys" in ended.err
+    assert "checks are right, 1 not made" in ended.err
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_a_signature_that_nobody_checked_is_not_called_right(month: FiledMonth, form: str) -> None:
+    """Whoever can change a statement can change its digest, too."""
+    month.seal()
+
+    ended = month.run("report", "verify", "statement.json", "-o", form)
+
+    assert (ended.code, "unchecked" in ended.out) == (0, True)
+    assert "the signature was not checked: that takes --keys" in ended.err
+    assert "checks are right, 1 not made" in ended.err
 
 
 def test_a_file_of_something_else_is_refused(month: FiledMonth) -> None:
