@@ -43,11 +43,14 @@ def test_the_current_month_is_corrected_and_not_closed(tollhouse: CommandLine, c
     (month, *_) = tollhouse.json("report", "periods", "--tenant", company.tenant)
     name = month["name"].rpartition("/")[2]
     shown = tollhouse.json("report", "show", "--tenant", company.tenant)
-    found = tollhouse.json("report", "close", name, "--tenant", company.tenant, "--dry-run")
+    tried = tollhouse("report", "close", name, "--tenant", company.tenant, "--dry-run", "-o", "json")
     refused = tollhouse("report", "preview", name, "--tenant", company.tenant)
 
     assert listed == [entered]
     assert (entered["amount"]["units"], entered["amount"]["nanos"]) == ("-2", -500_000_000)
     assert [entry["reason"] for entry in shown["entries"]] == ["outage"]
-    assert {one["kind"] for one in found["period"]["obstacles"]} == {"KIND_NOT_PREVIEWED", "KIND_NOT_OVER"}
+    obstacles = json.loads(tried.stdout)["period"]["obstacles"]
+    assert {one["kind"] for one in obstacles} == {"KIND_NOT_PREVIEWED", "KIND_NOT_OVER"}
+    assert tried.returncode == refused.returncode
+    assert tried.stderr.startswith("error: PERIOD_OBSTRUCTED")
     assert refused.stderr.startswith("error: PERIOD_OBSTRUCTED")

@@ -11,7 +11,7 @@ from tollhouse_admin.amounts import money_of, parse_dollars
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.commands.statements import TIMEOUT_SECONDS, month_text, stub
 from tollhouse_admin.dry_run import Change, perform
-from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
 from tollhouse_admin.rendering import as_json
 from tollhouse_admin.resource import Etag, Kind
@@ -25,7 +25,6 @@ PERIOD = Layout(
         "etag",
     ]
 )
-OBSTACLE = Layout(["kind", "description", "count", "amount"])
 SEAL = Layout(["scope", "sha256", "key_version"])
 ADJUSTMENT = Layout(
     ["name", "month", "amount", "reason", "department", "project", "for_month", "creator", "create_time"]
@@ -56,15 +55,7 @@ def periods(session: Session, *, tenant: Tenant = None) -> None:
 @command(app, "period", READ)
 def period(session: Session, month: NeededMonth, *, tenant: Tenant = None) -> None:
     """Show one month, and what stands against closing it."""
-    _show_period(session, read_period(session, _name(session, month, tenant)))
-
-
-def _show_period(session: Session, found: pb.Period) -> None:
-    form = session.options.output
-    show_one(form, PERIOD, found)
-    if found.obstacles and form is Format.TABLE:
-        note("what stands against closing it:")
-        show_list(form, OBSTACLE, found.obstacles)
+    PERIODS.show(session, _name(session, month, tenant))
 
 
 @command(app, "preview", CHANGE, timeout_seconds=TIMEOUT_SECONDS)
@@ -92,8 +83,7 @@ def close(session: Session, month: NeededMonth, *, tenant: Tenant = None, etag: 
     request = pb.ClosePeriodRequest(name=name, etag=etag or "")
     if session.options.dry_run:
         request.validate_only = True
-        _show_closed(session, session.connection.call(stub(session).ClosePeriod, request))
-        note("dry run: nothing was changed")
+        _show_trial(session, session.connection.call(stub(session).ClosePeriod, request))
         return
     change = Change(
         verb="close",
@@ -106,13 +96,30 @@ def close(session: Session, month: NeededMonth, *, tenant: Tenant = None, etag: 
     _show_closed(session, perform(session, change))
 
 
+def _show_trial(session: Session, answer: pb.ClosePeriodResponse) -> None:
+    """Show what the close would come to.
+
+    Raises:
+        Failure: it would be refused; the same as of the close itself.
+    """
+    _show_closed(session, answer)
+    if answer.period.obstacles:
+        told = "; ".join(one.description for one in answer.period.obstacles)
+        raise Failure(
+            reason="PERIOD_OBSTRUCTED",
+            message=f"dry run: {answer.period.name} would not be closed: {told}",
+            exit_code=ExitCode.INVALID,
+        )
+    note(f"dry run: close {answer.period.name} would be accepted; nothing was changed")
+
+
 def _show_closed(session: Session, answer: Message | None) -> None:
     if not isinstance(answer, pb.ClosePeriodResponse):
         return
     if session.options.output is Format.JSON:
         write_json(as_json(answer))
         return
-    _show_period(session, answer.period)
+    show_one(session.options.output, PERIOD, answer.period)
     if session.options.output is Format.TABLE:
         show_list(session.options.output, SEAL, answer.seals)
 

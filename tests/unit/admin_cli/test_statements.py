@@ -1,4 +1,4 @@
-"""`tollhouse report export`: a file that has its name once it is whole."""
+"""`tollhouse report export|period|close`: a file that has its name once it is whole, and what a dry run says."""
 
 from pathlib import Path
 
@@ -53,3 +53,44 @@ def test_standard_output_gets_the_document_alone(server: CannedServer, run: Run,
     result = run(*command, "--file", "-")
 
     assert (result.out, result.err) == ("one", "")
+
+
+OBSTRUCTED = pb.Period(
+    name="tenants/acme/periods/2026-11",
+    obstacles=[
+        pb.PeriodObstacle(kind=pb.PeriodObstacle.KIND_SUSPENSE, description="3 attempts are in suspense", count=3)
+    ],
+)
+SEALS = [pb.StatementSeal(scope="tenants/acme", sha256="c0ffee")]
+
+
+def test_a_dry_run_of_a_close_that_would_be_refused_fails_as_it(server: CannedServer, run: Run) -> None:
+    """A script that asks first must hear the same."""
+    server.answers["ClosePeriod"] = pb.ClosePeriodResponse(period=OBSTRUCTED, seals=SEALS)
+
+    result = run("report", "close", "2026-11", "--tenant", "acme", "--dry-run")
+
+    assert result.code == 5
+    assert result.err.startswith("error: PERIOD_OBSTRUCTED: dry run: tenants/acme/periods/2026-11 would not be closed")
+    assert server.last.request.validate_only
+
+
+def test_a_dry_run_of_a_close_says_that_it_would_be_accepted(server: CannedServer, run: Run) -> None:
+    """With the digests that its statements would have."""
+    server.answers["ClosePeriod"] = pb.ClosePeriodResponse(period=pb.Period(name=OBSTRUCTED.name), seals=SEALS)
+
+    result = run("report", "close", "2026-11", "--tenant", "acme", "--dry-run")
+
+    accepted = "dry run: close tenants/acme/periods/2026-11 would be accepted; nothing was changed\n"
+    assert (result.code, result.err) == (0, accepted)
+    assert "c0ffee" in result.out
+
+
+def test_what_stands_against_a_close_is_listed_once(server: CannedServer, run: Run) -> None:
+    """Below the month that it stands against."""
+    server.answers["GetPeriod"] = OBSTRUCTED
+
+    result = run("report", "period", "2026-11", "--tenant", "acme")
+
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("3 attempts are in suspense") == 1
