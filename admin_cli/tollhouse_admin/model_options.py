@@ -15,7 +15,7 @@ from tollhouse_admin.account_options import Upstream
 from tollhouse_admin.amounts import parse_count, parse_moment
 from tollhouse_admin.catalog import complete_models
 from tollhouse_admin.command import Session
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import Kind
@@ -91,7 +91,8 @@ Notice = Annotated[
     typer.Option(metavar="WHEN", help="From when on callers are told of its shutdown; absent: 30 days before."),
 ]
 Successor = Annotated[
-    str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="Model that takes its place.")
+    str | None,
+    typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="Model that takes its place."),
 ]
 Source = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Where its limits and dates are published: a URL or a sentence.")

@@ -1,6 +1,19 @@
 """Resource names from what people type: an id with its parents as options, or the full name."""
 
+import typer
+
 from tollhouse_admin.failures import wrong_usage
+
+
+def named(typed: str | None) -> str | None:
+    """Return what an option names, None where it was not given.
+
+    Raises:
+        typer.BadParameter: an empty text was given, which must not mean everything.
+    """
+    if typed is not None and not typed.strip():
+        raise typer.BadParameter("it is empty. Name something or leave it away; is a shell variable empty?")
+    return typed
 
 
 def full_name(typed: str, collection: str, parent: str = "") -> str:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from tollhouse_admin.command import Session
 from tollhouse_admin.dry_run import Change, MutatingRequest, carry_out
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import last_id
+from tollhouse_admin.names import last_id, named
 from tollhouse_admin.output import Layout, show_list, show_one
 from tollhouse_admin.scopes import complete_principals
 
@@ -50,7 +50,9 @@ Owner = Annotated[
 OnlyCostCentre = Annotated[str | None, typer.Option("--cost-centre", metavar="TEXT", help="Only of this cost centre.")]
 OnlyOwner = Annotated[
     str | None,
-    typer.Option("--owner", metavar="PRINCIPAL", help="Only of this owner.", autocompletion=complete_principals),
+    typer.Option(
+        "--owner", metavar="PRINCIPAL", callback=named, help="Only of this owner.", autocompletion=complete_principals
+    ),
 ]
 ShowDeleted = Annotated[bool, typer.Option("--show-deleted", help="Deleted ones too.")]
 

@@ -19,7 +19,7 @@ from tollhouse_admin.command import Session
 from tollhouse_admin.completion import offered
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import Failure, wrong_usage
-from tollhouse_admin.names import full_name, is_full, scope_name
+from tollhouse_admin.names import full_name, is_full, named, scope_name
 from tollhouse_admin.output import note
 
 PLATFORM_TENANT = "tenants/platform"
@@ -87,13 +87,16 @@ Tenant = Annotated[
         "--tenant",
         "-t",
         metavar="ID",
+        callback=named,
         help="Tenant; absent: TOLLHOUSE_TENANT, the profile's, or the only one.",
         autocompletion=complete_tenants,
     ),
 ]
 Department = Annotated[
     str | None,
-    typer.Option("--department", "-d", metavar="ID", help="Department.", autocompletion=complete_departments),
+    typer.Option(
+        "--department", "-d", metavar="ID", callback=named, help="Department.", autocompletion=complete_departments
+    ),
 ]
 OnlyDepartment = Annotated[
     str | None,
@@ -101,18 +104,29 @@ OnlyDepartment = Annotated[
         "--department",
         "-d",
         metavar="ID",
+        callback=named,
         help="Only this department and what is in and below it; absent: the whole tenant.",
         autocompletion=complete_departments,
     ),
 ]
 Project = Annotated[
     str | None,
-    typer.Option("--project", "-p", metavar="ID", help="Project of the department.", autocompletion=complete_projects),
+    typer.Option(
+        "--project",
+        "-p",
+        metavar="ID",
+        callback=named,
+        help="Project of the department.",
+        autocompletion=complete_projects,
+    ),
 ]
 Scope = Annotated[
     str | None,
     typer.Option(
-        "--scope", metavar="SCOPE", help="departments/research, departments/research/projects/chat, tenant, or a name."
+        "--scope",
+        metavar="SCOPE",
+        callback=named,
+        help="departments/research, departments/research/projects/chat, tenant, or a name.",
     ),
 ]
 

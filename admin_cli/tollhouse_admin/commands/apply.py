@@ -10,7 +10,7 @@ from tollhouse.admin.v1.trees_pb2_grpc import TreeServiceStub
 from tollhouse_admin.command import DESTROY, Session, command, single
 from tollhouse_admin.dry_run import confirm
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import Format, note
 from tollhouse_admin.scopes import OnlyDepartment, complete_tenants, tenant_name
 from tollhouse_admin.tree_changes import deletions, show_changes
@@ -28,6 +28,7 @@ Whose = Annotated[
         "--tenant",
         "-t",
         metavar="ID",
+        callback=named,
         help="Whose it is; absent: the file's tenant.id; for CSV TOLLHOUSE_TENANT, the profile's, or the only one.",
         autocompletion=complete_tenants,
     ),

@@ -22,7 +22,7 @@ from tollhouse_admin.audit_files import TrailFile, read_lines, reported, write_l
 from tollhouse_admin.audit_proofs import Part, Report, verified_checkpoints, verify_trail
 from tollhouse_admin.command import LIST, READ, Options, Session, command, local_command, noun
 from tollhouse_admin.failures import ExitCode, Failure
-from tollhouse_admin.names import last_id
+from tollhouse_admin.names import last_id, named
 from tollhouse_admin.output import (
     Format,
     Layout,
@@ -59,6 +59,7 @@ Trail = Annotated[
         "--tenant",
         "-t",
         metavar="ID",
+        callback=named,
         help="Whose trail; `platform` for the platform's; absent: TOLLHOUSE_TENANT, the profile's, or the only one.",
         autocompletion=complete_tenants,
     ),
@@ -97,7 +98,7 @@ EVENTS = Layout(
 def search(
     session: Session,
     *,
-    actor: Annotated[str, typer.Option(metavar="PRINCIPAL", help="Who did it, in full.")] = "",
+    actor: Annotated[str | None, typer.Option(metavar="PRINCIPAL", callback=named, help="Who did it, in full.")] = None,
     method: Annotated[str, typer.Option(metavar="RPC", help="What was called, such as CreateTenant.")] = "",
     resource: Annotated[str, typer.Option(metavar="NAME", help="What it was done to, or lies below.")] = "",
     kind: Annotated[Why | None, typer.Option(help="Why there is an event.")] = None,
@@ -109,7 +110,7 @@ def search(
     """Search a trail, the newest event first; `-o json` shows what was changed, from what to what."""
     request = pb.SearchAuditEventsRequest(
         parent=_parent(session, tenant),
-        actor=actor,
+        actor=actor or "",
         method=method,
         resource=resource,
         kind=pb.AuditEvent.Kind.Value(f"KIND_{kind.name}") if kind else pb.AuditEvent.KIND_UNSPECIFIED,

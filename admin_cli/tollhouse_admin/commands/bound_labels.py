@@ -11,7 +11,7 @@ from tollhouse_admin.amounts import parse_month
 from tollhouse_admin.charge_options import parse_pairs
 from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import Layout, note
 from tollhouse_admin.resource import Etag, Kind
 from tollhouse_admin.scopes import Department, Tenant, complete_projects, project_name, tenant_name
@@ -19,7 +19,9 @@ from tollhouse_admin.scopes import Department, Tenant, complete_projects, projec
 app = noun("Labels: those bound to projects and keys, whatever callers say, and those that callers bring.")
 
 ProjectId = Annotated[str, typer.Argument(metavar="PROJECT", help="Id or name.", autocompletion=complete_projects)]
-Key = Annotated[str | None, typer.Option("--key", metavar="ID", help="An API key of the project, by its id.")]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="ID", callback=named, help="An API key of the project, by its id.")
+]
 
 
 def _stub(session: Session) -> BoundLabelServiceStub:

@@ -12,6 +12,7 @@ from tollhouse_admin.charge_options import Why, parse_day, parse_pairs, parse_pe
 from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Layout
 from tollhouse_admin.resource import Etag, Kind
 from tollhouse_admin.scopes import (
@@ -81,8 +82,10 @@ def create(
     scope: Scope = None,
     tenant: Tenant = None,
     department: Department = None,
-    tier: Annotated[str | None, typer.Option(metavar="TIER", help="Only calls of this tier.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only calls of this model.")] = None,
+    tier: Annotated[str | None, typer.Option(metavar="TIER", callback=named, help="Only calls of this tier.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", callback=named, help="Only calls of this model.")
+    ] = None,
 ) -> None:
     """Begin a rule; all rules that apply add up, each on the list price."""
     if sum(bool(one) for one in (percent, monthly, step)) != 1:

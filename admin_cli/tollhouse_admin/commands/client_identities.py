@@ -12,7 +12,7 @@ from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, comman
 from tollhouse_admin.commands.keys import Environment
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import Layout
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId
@@ -64,7 +64,10 @@ def create(
     principal: Annotated[
         str,
         typer.Option(
-            metavar="PRINCIPAL", help="Who acts when the certificate is used.", autocompletion=complete_principals
+            metavar="PRINCIPAL",
+            callback=named,
+            help="Who acts when the certificate is used.",
+            autocompletion=complete_principals,
         ),
     ],
     spiffe_id: Annotated[str | None, typer.Option(metavar="URI", help="SPIFFE id in the certificate.")] = None,

@@ -16,7 +16,7 @@ from tollhouse_admin.amounts import parse_moment
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.dry_run import Change, carry_out, confirm
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
-from tollhouse_admin.names import last_id, scope_name
+from tollhouse_admin.names import last_id, named, scope_name
 from tollhouse_admin.output import Layout, note, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import Etag, Kind, changed, mask
@@ -41,7 +41,9 @@ class Part(StrEnum):
 
 
 CallId = Annotated[str, typer.Argument(metavar="CALL", help="The attempt's id, as in the call's outcome; or the name.")]
-Principal = Annotated[str | None, typer.Option("--principal", metavar="ID", help="Only calls of this principal.")]
+Principal = Annotated[
+    str | None, typer.Option("--principal", metavar="ID", callback=named, help="Only calls of this principal.")
+]
 Since = Annotated[str, typer.Option("--since", metavar="WHEN", help="Calls from then on: 7d (ago), 2026-11-01.")]
 Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="Calls before then.")]
 
@@ -132,7 +134,9 @@ def show(
     tenant: Tenant = None,
     department: Annotated[
         str | None,
-        typer.Option("--department", "-d", metavar="ID", help="Where you may read, if not on the whole tenant."),
+        typer.Option(
+            "--department", "-d", metavar="ID", callback=named, help="Where you may read, if not on the whole tenant."
+        ),
     ] = None,
 ) -> None:
     """Show the prompt and the answer of one call. That you have read it is written to the trail."""

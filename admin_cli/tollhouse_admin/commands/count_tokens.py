@@ -9,6 +9,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import READ, Session, command, single
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.prompts import destination, instruction, read_prompt, read_tools, user_turn
 from tollhouse_admin.scopes import Department, Project, Tenant, chosen_project
@@ -25,10 +26,14 @@ def count_tokens(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from stdin.")],
     *,
     tier: Annotated[
-        str | None, typer.Option(metavar="TIER", autocompletion=complete_tiers, help="Tier; flash by default.")
+        str | None,
+        typer.Option(metavar="TIER", callback=named, autocompletion=complete_tiers, help="Tier; flash by default."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="Model or alias, not a tier.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", callback=named, autocompletion=complete_models, help="Model or alias, not a tier."
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System instruction.")] = None,
     file: Annotated[

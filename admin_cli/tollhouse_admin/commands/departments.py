@@ -15,7 +15,7 @@ from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, comman
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.effective import moment_of, parse_day_or_moment, zone_of
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name, last_id, tenant_of
+from tollhouse_admin.names import full_name, last_id, named, tenant_of
 from tollhouse_admin.output import Layout, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import (
@@ -46,7 +46,10 @@ DepartmentId = Annotated[
     str, typer.Argument(metavar="DEPARTMENT", autocompletion=complete_departments, help="Id or name.")
 ]
 Under = Annotated[
-    str | None, typer.Option(metavar="DEPARTMENT", autocompletion=complete_departments, help="Department above it.")
+    str | None,
+    typer.Option(
+        metavar="DEPARTMENT", callback=named, autocompletion=complete_departments, help="Department above it."
+    ),
 ]
 To = Annotated[
     str | None,
@@ -54,6 +57,7 @@ To = Annotated[
         "--to",
         "--under",
         metavar="DEPARTMENT",
+        callback=named,
         autocompletion=complete_departments,
         help="The new department above it.",
     ),
@@ -228,7 +232,10 @@ def merge(
     department: DepartmentId,
     *,
     into: Annotated[
-        str, typer.Option(metavar="DEPARTMENT", autocompletion=complete_departments, help="Where everything goes.")
+        str,
+        typer.Option(
+            metavar="DEPARTMENT", callback=named, autocompletion=complete_departments, help="Where everything goes."
+        ),
     ],
     tenant: Tenant = None,
     limits: Annotated[
@@ -290,6 +297,7 @@ def moves(
             "--department",
             "-d",
             metavar="DEPARTMENT",
+            callback=named,
             autocompletion=complete_departments,
             help="Only moves of this department itself.",
         ),

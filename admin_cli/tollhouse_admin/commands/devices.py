@@ -16,7 +16,7 @@ from tollhouse_admin import device_receipts
 from tollhouse_admin.amounts import dollars_of, dollars_text
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Options, Session, command, local_command, noun
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
-from tollhouse_admin.names import last_id, tenant_of
+from tollhouse_admin.names import last_id, named, tenant_of
 from tollhouse_admin.output import Format, Layout, note, write_csv, write_fields, write_json, write_table
 from tollhouse_admin.rendering import Cell, as_json
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, mask
@@ -36,7 +36,13 @@ Tokens = Annotated[
 ]
 InDepartment = Annotated[
     str | None,
-    typer.Option("--department", "-d", metavar="ID", help="For who may not do it on the whole tenant: where it is."),
+    typer.Option(
+        "--department",
+        "-d",
+        metavar="ID",
+        callback=named,
+        help="For who may not do it on the whole tenant: where it is.",
+    ),
 ]
 
 
@@ -70,7 +76,9 @@ def _scope(session: Session, tenant: str | None, department: str | None, project
 def register(
     session: Session,
     device: NewId,
-    project: Annotated[str, typer.Option("--project", "-p", metavar="ID", help="Project that its use belongs to.")],
+    project: Annotated[
+        str, typer.Option("--project", "-p", metavar="ID", callback=named, help="Project that its use belongs to.")
+    ],
     public_key_file: Annotated[
         Path, typer.Option(metavar="FILE", help="Its Ed25519 public key: PEM, or 32 bytes as they are.")
     ],

@@ -10,6 +10,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 from tollhouse_admin.answers import show_outcome
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import GENERATE, GENERATION_TIMEOUT_SECONDS, Session, command, single
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, write_csv, write_json, write_table
 from tollhouse_admin.prompts import destination, read_labels, read_prompt, user_turn
 from tollhouse_admin.rendering import Cell, as_json
@@ -27,10 +28,14 @@ def embed(
     text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="What to embed; - reads it from stdin.")],
     *,
     tier: Annotated[
-        str | None, typer.Option(metavar="TIER", autocompletion=complete_tiers, help="Tier; embedding by default.")
+        str | None,
+        typer.Option(metavar="TIER", callback=named, autocompletion=complete_tiers, help="Tier; embedding by default."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="Model or alias, not a tier.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", callback=named, autocompletion=complete_models, help="Model or alias, not a tier."
+        ),
     ] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, metavar="N", help="Length of the vectors.")] = None,
     task_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Such as retrieval-query.")] = None,

@@ -13,6 +13,7 @@ from tollhouse.v1.generation_pb2_grpc import GenerationServiceStub
 from tollhouse_admin.answers import AnswerWriter, answer_text, compact_json, outcome_row, show_outcome
 from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import GENERATE, GENERATION_TIMEOUT_SECONDS, Session, command, single
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, note, write_csv, write_json
 from tollhouse_admin.prompts import (
     destination,
@@ -30,10 +31,16 @@ app = single("Send a prompt to a tier or model.")
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from stdin.")]
 Tier = Annotated[
-    str | None, typer.Option(metavar="TIER", autocompletion=complete_tiers, help="Tier to route by; flash by default.")
+    str | None,
+    typer.Option(
+        metavar="TIER", callback=named, autocompletion=complete_tiers, help="Tier to route by; flash by default."
+    ),
 ]
 Model = Annotated[
-    str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="Model or alias instead of a tier.")
+    str | None,
+    typer.Option(
+        metavar="MODEL", callback=named, autocompletion=complete_models, help="Model or alias instead of a tier."
+    ),
 ]
 Readable = typer.Option(metavar="FILE", exists=True, dir_okay=False)
 

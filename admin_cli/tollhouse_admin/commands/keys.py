@@ -14,7 +14,7 @@ from tollhouse_admin.amounts import parse_duration, parse_moment
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name, is_full, tenant_of
+from tollhouse_admin.names import full_name, is_full, named, tenant_of
 from tollhouse_admin.output import Layout, note, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, changed, mask
@@ -78,7 +78,12 @@ def create(
     session: Session,
     principal: Annotated[
         str,
-        typer.Option(metavar="PRINCIPAL", help="Who acts when the key is used.", autocompletion=complete_principals),
+        typer.Option(
+            metavar="PRINCIPAL",
+            callback=named,
+            help="Who acts when the key is used.",
+            autocompletion=complete_principals,
+        ),
     ],
     *,
     project: Project = None,

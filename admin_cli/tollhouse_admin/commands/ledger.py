@@ -17,7 +17,7 @@ from tollhouse_admin.amounts import dollars_of, dollars_text, money_of, parse_co
 from tollhouse_admin.command import DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.dry_run import Change, carry_out, confirm
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
-from tollhouse_admin.names import last_id
+from tollhouse_admin.names import last_id, named
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_csv, write_json, write_table
 from tollhouse_admin.rendering import as_json, enum_number, enum_text
 from tollhouse_admin.scopes import Department, Project, Scope, Tenant, in_tenant, scope_of, tenant_name
@@ -248,7 +248,10 @@ def verify(
     session: Session,
     *,
     tenant: Annotated[
-        str | None, typer.Option("--tenant", "-t", metavar="ID", help="Only this tenant; absent: the whole platform.")
+        str | None,
+        typer.Option(
+            "--tenant", "-t", metavar="ID", callback=named, help="Only this tenant; absent: the whole platform."
+        ),
     ] = None,
     month: Annotated[str, typer.Option(metavar="YYYY-MM", help="Only what was sent in a month.")] = "",
 ) -> None:

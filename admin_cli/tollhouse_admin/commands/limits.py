@@ -14,7 +14,7 @@ from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, comman
 from tollhouse_admin.commands import limit_increases
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.limit_options import AMOUNT_HELP, LimitId, Metric, Mode, OnlyLimit, Window, amount_of, read_limit
-from tollhouse_admin.names import is_full, last_id, tenant_of
+from tollhouse_admin.names import is_full, last_id, named, tenant_of
 from tollhouse_admin.output import Layout, show_list
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import Etag, Kind, mask
@@ -59,8 +59,12 @@ def create(
     tenant: Tenant = None,
     department: Department = None,
     project: Project = None,
-    tier: Annotated[str | None, typer.Option(metavar="TIER", help="Only calls of this tier count.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only calls of this model count.")] = None,
+    tier: Annotated[
+        str | None, typer.Option(metavar="TIER", callback=named, help="Only calls of this tier count.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", callback=named, help="Only calls of this model count.")
+    ] = None,
 ) -> None:
     """Create a quota or budget; without a scope it is on the whole tenant."""
     if window is None and metric is not Metric.CONCURRENCY:

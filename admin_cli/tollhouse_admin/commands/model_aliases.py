@@ -8,7 +8,7 @@ from tollhouse.admin.v1 import models_pb2 as pb
 from tollhouse_admin.catalog import complete_models
 from tollhouse_admin.command import CHANGE, DESTROY, READ, Session, command, noun
 from tollhouse_admin.model_options import ALIAS, ModelId, model_name, moment, stub
-from tollhouse_admin.names import full_name, last_id
+from tollhouse_admin.names import full_name, last_id, named
 from tollhouse_admin.resource import Etag, changed, mask
 
 app = noun("Aliases: other names under which callers may name a model.")
@@ -19,7 +19,8 @@ Ending = Annotated[
     typer.Option("--shutdown", metavar="WHEN", help="From when on calls by it are refused, naming the model."),
 ]
 OtherModel = Annotated[
-    str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="The model that it stands for.")
+    str | None,
+    typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="The model that it stands for."),
 ]
 
 

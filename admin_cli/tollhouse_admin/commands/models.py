@@ -36,7 +36,7 @@ from tollhouse_admin.model_options import (
     upstream_numbers,
 )
 from tollhouse_admin.model_options import stub as administration
-from tollhouse_admin.names import full_name, last_id
+from tollhouse_admin.names import full_name, last_id, named
 from tollhouse_admin.output import Layout, show_list, show_one
 from tollhouse_admin.resource import DisplayName, Etag, changed, mask
 
@@ -86,7 +86,10 @@ def list_models(
     session: Session,
     *,
     tier: Annotated[
-        str | None, typer.Option(metavar="TIER", autocompletion=complete_tiers, help="Only those behind this tier.")
+        str | None,
+        typer.Option(
+            metavar="TIER", callback=named, autocompletion=complete_tiers, help="Only those behind this tier."
+        ),
     ] = None,
     show_shut_down: Annotated[bool, typer.Option("--show-shut-down", help="Those that are shut down too.")] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from tollhouse.admin.v1.prices_pb2_grpc import PriceProposalServiceStub, PriceSe
 
 from tollhouse_admin.amounts import parse_moment, parse_month
 from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
 from tollhouse_admin.price_files import (
     AllowJumps,
@@ -96,7 +97,9 @@ def _proposals(session: Session) -> PriceProposalServiceStub:
 def list_prices(
     session: Session,
     *,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only those of this model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", callback=named, help="Only those of this model.")
+    ] = None,
     at: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Only those that hold then; `now` for today's.")
     ] = None,

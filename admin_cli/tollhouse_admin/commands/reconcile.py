@@ -17,6 +17,7 @@ from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, comman
 from tollhouse_admin.dry_run import Change, carry_out
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.metric_files import read_metrics
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
 from tollhouse_admin.rendering import as_json, enum_number, enum_text
 from tollhouse_admin.resource import Etag, Kind, changed
@@ -201,15 +202,17 @@ def variances(
     session: Session,
     month: Month,
     *,
-    project: Annotated[str, typer.Option(metavar="ID", help="Only of this Google project.")] = "",
-    model: Annotated[str, typer.Option(metavar="MODEL", help="Only of this model.")] = "",
+    project: Annotated[
+        str | None, typer.Option(metavar="ID", callback=named, help="Only of this Google project.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", callback=named, help="Only of this model.")] = None,
     reason: Annotated[Why | None, typer.Option(help="Only with this reason.")] = None,
     state: Annotated[State | None, typer.Option(help="Only in this state.")] = None,
     blocking: Annotated[bool, typer.Option("--blocking", help="Only those that block a close.")] = False,
 ) -> None:
     """List the differences of a month with their likely reasons, by day."""
     request = pb.ListBillVariancesRequest(
-        month=_month(month), google_project=project, model=model, blocking_only=blocking
+        month=_month(month), google_project=project or "", model=model or "", blocking_only=blocking
     )
     if reason is not None:
         request.reason = enum_number(pb.BillVariance.Reason.DESCRIPTOR, reason)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from tollhouse.admin.v1.roles_pb2_grpc import RoleServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.failures import ExitCode, Failure
-from tollhouse_admin.names import full_name, is_full, last_id, tenant_of
+from tollhouse_admin.names import full_name, is_full, last_id, named, tenant_of
 from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.resource import Etag, Kind, NewId, changed, mask
 from tollhouse_admin.scopes import (
@@ -152,8 +152,12 @@ def grants(
     session: Session,
     *,
     tenant: Tenant = None,
-    principal: Annotated[str | None, typer.Option(metavar="PRINCIPAL", help="Only those of this principal.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="GROUP", help="Only those of this group.")] = None,
+    principal: Annotated[
+        str | None, typer.Option(metavar="PRINCIPAL", callback=named, help="Only those of this principal.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="GROUP", callback=named, help="Only those of this group.")
+    ] = None,
     scope: Scope = None,
     department: Department = None,
     project: Project = None,

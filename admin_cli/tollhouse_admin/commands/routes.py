@@ -13,7 +13,7 @@ from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import CHANGE, READ, Session, command, noun
 from tollhouse_admin.commands import routing_policies
 from tollhouse_admin.failures import wrong_usage
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one
 from tollhouse_admin.prompts import destination, read_labels, read_prompt, user_turn
 from tollhouse_admin.resource import Etag, Kind
@@ -51,10 +51,12 @@ def explain(
     session: Session,
     *,
     tier: Annotated[
-        str | None, typer.Option(metavar="TIER", autocompletion=complete_tiers, help="Tier; flash by default.")
+        str | None,
+        typer.Option(metavar="TIER", callback=named, autocompletion=complete_tiers, help="Tier; flash by default."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", autocompletion=complete_models, help="Model or alias instead.")
+        str | None,
+        typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="Model or alias instead."),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Prompt to price and to look at; - reads it from stdin.")

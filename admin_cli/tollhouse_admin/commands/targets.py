@@ -7,7 +7,7 @@ from tollhouse.admin.v1 import traffic_pb2 as pb
 from tollhouse.admin.v1.traffic_pb2_grpc import TrafficServiceStub
 
 from tollhouse_admin.command import LIST, Session, command, noun
-from tollhouse_admin.names import full_name
+from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import show_list
 from tollhouse_admin.traffic_layouts import TARGET
 
@@ -18,8 +18,10 @@ app = noun("Targets: the accounts and models behind each tier.")
 def list_targets(
     session: Session,
     *,
-    tier: Annotated[str | None, typer.Option(metavar="TIER", help="Only of this tier.")] = None,
-    account: Annotated[str | None, typer.Option(metavar="ACCOUNT", help="Only of this account.")] = None,
+    tier: Annotated[str | None, typer.Option(metavar="TIER", callback=named, help="Only of this tier.")] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="ACCOUNT", callback=named, help="Only of this account.")
+    ] = None,
 ) -> None:
     """List targets by tier and rank, with weights, breakers and what is left of their accounts' limits."""
     request = pb.ListTargetsRequest(

@@ -17,6 +17,7 @@ from tollhouse.admin.v1.operations_pb2_grpc import OperationsServiceStub
 from tollhouse_admin.command import READ, Session, command, single
 from tollhouse_admin.failures import ExitCode, Failure, wrong_usage
 from tollhouse_admin.keyboard import keyboard
+from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, write_drawn
 from tollhouse_admin.rates import RateMeter
 from tollhouse_admin.rendering import as_json
@@ -75,6 +76,7 @@ def top(
         typer.Option(
             "--scope",
             metavar="NAME",
+            callback=named,
             help="`platform`, or a tenant, department or project by its resource name. "
             "Absent: the widest that the key may see.",
         ),

@@ -16,7 +16,7 @@ from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, comman
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.key_rotations import ROTATION_LAYOUT, wait_for_end
-from tollhouse_admin.names import full_name, last_id
+from tollhouse_admin.names import full_name, last_id, named
 from tollhouse_admin.output import Layout, show_list, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, mask
@@ -25,7 +25,9 @@ from tollhouse_admin.secret_source import KeyFile, read_key
 app = noun("Upstream keys: with them Tollhouse calls Gemini. They go to Vault and are never shown.")
 
 UpstreamKeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id or name; an id needs --account.")]
-Account = Annotated[str | None, typer.Option("--account", "-a", metavar="ID", help="Account that the key belongs to.")]
+Account = Annotated[
+    str | None, typer.Option("--account", "-a", metavar="ID", callback=named, help="Account that the key belongs to.")
+]
 
 
 def _stub(session: Session) -> UpstreamKeyServiceStub:

@@ -13,6 +13,7 @@ import tollhouse.admin.v1
 import tollhouse_admin.commands
 from google.protobuf import descriptor_pool
 from tollhouse.admin.v1 import departments_pb2, groups_pb2, identity_providers_pb2, roles_pb2, tenants_pb2
+from tollhouse_admin.__main__ import COMMANDS, load
 from tollhouse_admin.scopes import complete_departments
 
 from tests.unit.admin_cli.canned import CannedServer
@@ -128,6 +129,35 @@ def test_what_is_neither_a_date_nor_a_span_is_told_both(server: CannedServer, ru
     result = run("keys", "create", "--principal", "ann", "-t", "acme", "--expires", "tomorrow")
 
     assert (result.code, "'tomorrow' is neither a date nor a span" in result.err) == (2, True)
+
+
+NAMES = {"ID", "DEPARTMENT", "TIER", "MODEL", "SCOPE", "ACCOUNT", "PRINCIPAL", "GROUP"}
+# What `update` clears with an empty text, and what the server names where nobody does.
+MAY_BE_EMPTY = {"--google-project", "--id"}
+
+
+def options_that_name(path: tuple[str, ...], entry: Any) -> Iterator[tuple[str, ...]]:
+    """Yield every command with an option of it that names one thing, unless its help says what an empty text does."""
+    for name, each in getattr(entry, "commands", {}).items():
+        yield from options_that_name((*path, name), each)
+    for option in entry.params:
+        is_one = option.param_type_name == "option" and option.metavar in NAMES and not option.multiple
+        if is_one and option.opts[0] not in MAY_BE_EMPTY and not {"''", "empty"} & set((option.help or "").split()):
+            yield *path, option.opts[0]
+
+
+def test_an_empty_name_does_not_mean_everything(server: CannedServer, run: Run) -> None:
+    """It comes from an empty shell variable: a limit on one tier became one on all calls."""
+    told = {command: run(*command, "") for name in COMMANDS for command in options_that_name((name,), load(name))}
+
+    assert [command for command, result in told.items() if "it is empty" not in result.err] == []
+    assert {result.code for result in told.values()} == {2}
+    assert {
+        ("limits", "create", "--tier"),
+        ("departments", "move", "--to"),
+        ("report", "month", "--department"),
+    } <= told.keys()
+    assert not server.received
 
 
 def test_an_argument_that_is_no_text_is_refused(server: CannedServer, run: Run) -> None:
