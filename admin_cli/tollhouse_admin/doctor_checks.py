@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from tollhouse.admin.v1.operations_pb2_grpc import OperationsServiceStub
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.doctor_terms import Finding, Outcome, failure, fine, skipped, warning
 from tollhouse_admin.endpoints import LOCAL_RUN, Endpoint, Tls
-from tollhouse_admin.failures import Failure
+from tollhouse_admin.failures import Failure, wrong_usage
 from tollhouse_admin.names import last_id
 from tollhouse_admin.status_texts import span_text
 
@@ -165,7 +165,11 @@ def _version(theirs: str) -> Finding:
 
 
 def diagnosis(connection: Connection, *, probes: bool, prefixes: list[str]) -> Iterator[Finding]:
-    """Have the server check itself; who may not ask for it is told so."""
+    """Have the server check itself; who may not ask for it is told so.
+
+    Raises:
+        Failure: there are no checks whose names begin with one of the prefixes.
+    """
     stub = connection.stub(OperationsServiceStub)
     request = pb.GetDiagnosisRequest(probe_upstream=probes, checks=prefixes)
     try:
@@ -173,9 +177,18 @@ def diagnosis(connection: Connection, *, probes: bool, prefixes: list[str]) -> I
     except Failure as error:
         yield refused("server", error)
         return
+    found = [check.name for check in answer.checks]
+    if unknown := [one for one in prefixes if not one.startswith("cli") and not _begins_any(found, one)]:
+        every = connection.call(stub.GetDiagnosis, pb.GetDiagnosisRequest()).checks
+        names = ", ".join(check.name for check in every)
+        raise wrong_usage(f"No check of the server begins with {', '.join(unknown)}", f"There are {names}.")
     for check in answer.checks:
         outcome = pb.CheckOutcome.Name(check.outcome).removeprefix("CHECK_OUTCOME_").lower()
         yield Finding(check.name, Outcome(outcome), check.seen, check.advice)
+
+
+def _begins_any(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
 
 
 def refused(name: str, error: Failure) -> Finding:

@@ -96,11 +96,28 @@ def test_the_exit_code_says_whether_something_is_wrong(
 def test_options_reach_the_server(run: Run, well: CannedServer) -> None:
     """A real call upstream is made only when it is asked for."""
     found(run)
-    found(run, "--probe", "--only", "vault")
+    found(run, "--probe", "--only", "part")
 
     plain, probing = (call.request for call in well.received if call.method == "GetDiagnosis")
     assert (plain.probe_upstream, list(plain.checks)) == (False, [])
-    assert (probing.probe_upstream, list(probing.checks)) == (True, ["vault"])
+    assert (probing.probe_upstream, list(probing.checks)) == (True, ["part"])
+
+
+def test_checks_that_there_are_not_are_no_good_sign(run: Run, well: CannedServer) -> None:
+    """Nothing was checked, so nothing is well; the names that there are help on."""
+    well.answers["GetDiagnosis"] = lambda request: diagnosis(*([] if "vaultt" in request.checks else [OK, OK]))
+
+    result = run("doctor", "--only", "vaultt")
+
+    assert (result.code, result.out) == (2, "")
+    assert "No check of the server begins with vaultt. There are part.check-0, part.check-1." in result.err
+
+
+def test_the_checks_of_this_side_can_be_asked_for_alone(run: Run, well: CannedServer) -> None:
+    """They are made in any case."""
+    well.answers["GetDiagnosis"] = diagnosis()
+
+    assert run("doctor", "--only", "cli").code == 0
 
 
 def test_without_a_configuration_it_says_how_to_make_one(run: Run) -> None:
