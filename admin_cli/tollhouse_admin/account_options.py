@@ -1,18 +1,22 @@
 """What the commands about accounts take: kinds of upstream, environments, and limits in the notation of one option."""
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 from tollhouse.admin.v1 import accounts_pb2 as pb
 from tollhouse.admin.v1 import limits_pb2
+from tollhouse.admin.v1.accounts_pb2_grpc import AccountServiceStub
 
 from tollhouse_admin.amounts import dollars_of, dollars_text, money_of, parse_count, parse_dollars
+from tollhouse_admin.completion import offered
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name
 from tollhouse_admin.rendering import enum_number, enum_text
-from tollhouse_admin.scopes import complete_tenants
+from tollhouse_admin.scopes import OFFERED, complete_tenants
 
 
 class Upstream(StrEnum):
@@ -62,6 +66,19 @@ Egress = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Proxy to leave through, by its name in the server's settings; '' for none."),
 ]
+
+
+def complete_accounts(context: typer.Context, incomplete: str) -> list[str]:
+    """Offer the ids of accounts."""
+
+    def entries(connection: Connection) -> Iterator[str]:
+        stub = connection.stub(AccountServiceStub)
+        for account in connection.pages(stub.ListAccounts, pb.ListAccountsRequest(), "accounts", limit=OFFERED):
+            yield account.name
+
+    return offered(incomplete, entries, profile=context.params.get("profile"))
+
+
 OwnTenant = Annotated[
     str | None,
     typer.Option(

@@ -38,20 +38,28 @@ def complete_tenants(incomplete: str) -> list[str]:
     return offered(incomplete, _tenant_names)
 
 
+def _companies(connection: Connection) -> list[str]:
+    """Return the names of tenants beside the platform's; of many only some."""
+    stub = connection.stub(tenants_pb2_grpc.TenantServiceStub)
+    pages = connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=3)
+    return [tenant.name for tenant in pages if tenant.name != PLATFORM_TENANT]
+
+
 Listing: TypeAlias = Callable[[Connection, str], Iterable[Any]]
 """Reads resources of a tenant, given its name."""
 
 
 def complete_in_tenant(listing: Listing) -> Callable[[typer.Context, str], list[str]]:
-    """Return what offers the ids of a listing in the tenant that was typed before, or else the default one."""
+    """Return what offers the ids of a listing in the tenant that was typed before, the default or the only one."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         typed = context.params.get("tenant")
 
         def entries(connection: Connection) -> Iterator[str]:
             tenant = typed or connection.endpoint.tenant
-            if tenant:
-                yield from (each.name for each in listing(connection, full_name(tenant, "tenants")))
+            tenants = [full_name(tenant, "tenants")] if tenant else _companies(connection)
+            if len(tenants) == 1:
+                yield from (each.name for each in listing(connection, tenants[0]))
 
         return offered(incomplete, entries, profile=context.params.get("profile"))
 
@@ -147,10 +155,8 @@ def tenant_name(session: Session, tenant: str | None) -> str:
 
 def _only_tenant(session: Session) -> str:
     advice = "Name it with --tenant, TOLLHOUSE_TENANT or 'tollhouse config set NAME --tenant ID'"
-    stub = session.connection.stub(tenants_pb2_grpc.TenantServiceStub)
-    pages = session.connection.pages(stub.ListTenants, tenants_pb2.ListTenantsRequest(), "tenants", limit=3)
     try:
-        names: list[str] = [tenant.name for tenant in pages if tenant.name != PLATFORM_TENANT]
+        names = _companies(session.connection)
     except Failure as failure:
         # A tenant's own administrator may not list tenants; what he lacks is the option.
         if failure.reason == "PERMISSION_DENIED":

@@ -16,6 +16,7 @@ from tollhouse_admin.account_options import (
     OwnTenant,
     Region,
     UpstreamKind,
+    complete_accounts,
     environment_of,
     limits_of,
     limits_text,
@@ -30,7 +31,7 @@ from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, ma
 
 app = noun("Accounts: the Google Cloud projects with which Gemini is called, and model servers of one's own.")
 
-AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id or name.")]
+AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", autocompletion=complete_accounts, help="Id or name.")]
 
 
 def _stub(session: Session) -> AccountServiceStub:

@@ -8,7 +8,9 @@ import typer
 from tollhouse.admin.v1 import traffic_pb2 as pb
 from tollhouse.admin.v1.traffic_pb2_grpc import TrafficServiceStub
 
+from tollhouse_admin.account_options import complete_accounts
 from tollhouse_admin.amounts import parse_moment
+from tollhouse_admin.catalog import complete_models
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, Session, command, noun
 from tollhouse_admin.dry_run import Change, carry_out
 from tollhouse_admin.names import full_name, named
@@ -18,14 +20,22 @@ from tollhouse_admin.traffic_layouts import BREAKER, ORDER
 
 app = noun("Breakers: targets that keep failing are left alone for a while, by themselves or by order.")
 
-AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id or name of the account.")]
+AccountId = Annotated[
+    str, typer.Argument(metavar="ACCOUNT", autocompletion=complete_accounts, help="Id or name of the account.")
+]
 OnlyAccount = Annotated[
-    str | None, typer.Option("--account", metavar="ACCOUNT", callback=named, help="Only of this account.")
+    str | None,
+    typer.Option(
+        "--account", metavar="ACCOUNT", callback=named, autocompletion=complete_accounts, help="Only of this account."
+    ),
 ]
 Region = Annotated[
     str | None, typer.Option(metavar="REGION", callback=named, help="The account's region; absent: all.")
 ]
-Model = Annotated[str | None, typer.Option(metavar="MODEL", callback=named, help="Only this model; absent: all.")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="Only this model; absent: all."),
+]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who come later.")]
 Until = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from tollhouse.admin.v1 import charge_rules_pb2 as pb
 from tollhouse.admin.v1.charge_rules_pb2_grpc import ChargeRuleServiceStub
 
 from tollhouse_admin.amounts import money_of, parse_dollars
+from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.charge_options import Why, parse_day, parse_pairs, parse_percent, signed_money
 from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
 from tollhouse_admin.connection import Connection
@@ -82,9 +83,13 @@ def create(
     scope: Scope = None,
     tenant: Tenant = None,
     department: Department = None,
-    tier: Annotated[str | None, typer.Option(metavar="TIER", callback=named, help="Only calls of this tier.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="TIER", callback=named, autocompletion=complete_tiers, help="Only calls of this tier."),
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", callback=named, help="Only calls of this model.")
+        str | None,
+        typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="Only calls of this model."),
     ] = None,
 ) -> None:
     """Begin a rule; all rules that apply add up, each on the list price."""

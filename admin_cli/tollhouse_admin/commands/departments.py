@@ -1,5 +1,6 @@
 """`tollhouse departments`: the tree of departments to which cost is charged."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -12,6 +13,7 @@ from tollhouse.admin.v1.departments_pb2_grpc import DepartmentServiceStub
 from tollhouse.admin.v1.tenants_pb2_grpc import TenantServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.effective import moment_of, parse_day_or_moment, zone_of
 from tollhouse_admin.failures import wrong_usage
@@ -32,8 +34,10 @@ from tollhouse_admin.resource import (
     mask,
 )
 from tollhouse_admin.scopes import (
+    OFFERED,
     Tenant,
     complete_departments,
+    complete_in_tenant,
     department_name,
     in_tenant,
     owner_name,
@@ -315,10 +319,23 @@ def moves(
     MOVE.show_pages(session, _stub(session).ListDepartmentMoves, request, "department_moves")
 
 
+def _scheduled(connection: Connection, tenant: str) -> Iterable[pb.DepartmentMove]:
+    stub = connection.stub(DepartmentServiceStub)
+    request = pb.ListDepartmentMovesRequest(parent=tenant, state=pb.DepartmentMove.STATE_SCHEDULED)
+    return connection.pages(stub.ListDepartmentMoves, request, "department_moves", limit=OFFERED)
+
+
 @command(app, "cancel-move", DESTROY)
 def cancel_move(
     session: Session,
-    move: Annotated[str, typer.Argument(metavar="MOVE", help="Id or name, as `departments moves` shows it.")],
+    move: Annotated[
+        str,
+        typer.Argument(
+            metavar="MOVE",
+            autocompletion=complete_in_tenant(_scheduled),
+            help="Id or name, as `departments moves` shows it.",
+        ),
+    ],
     *,
     tenant: Tenant = None,
     etag: Etag = None,

@@ -1,5 +1,6 @@
 """`tollhouse keys`: the API keys with which services and administrators call Tollhouse."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,18 +13,41 @@ from tollhouse.admin.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 
 from tollhouse_admin.amounts import parse_duration, parse_moment
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import full_name, is_full, named, tenant_of
 from tollhouse_admin.output import Layout, note, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, changed, mask
-from tollhouse_admin.scopes import Department, Project, Tenant, complete_principals, project_name, tenant_name
+from tollhouse_admin.scopes import (
+    OFFERED,
+    Department,
+    Project,
+    Tenant,
+    complete_in_tenant,
+    complete_principals,
+    project_name,
+    tenant_name,
+)
 from tollhouse_admin.secret_source import new_key_file
 
 app = noun("API keys: with them services and administrators call Tollhouse.")
 
-KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id or name; an id needs the project's options.")]
+
+def _keys(connection: Connection, tenant: str) -> Iterable[pb.ApiKey]:
+    stub = connection.stub(ApiKeyServiceStub)
+    return connection.pages(stub.ListApiKeys, pb.ListApiKeysRequest(parent=tenant), "api_keys", limit=OFFERED)
+
+
+KeyId = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="Id or name; an id needs the project's options.",
+        autocompletion=complete_in_tenant(_keys),
+    ),
+]
 Expires = Annotated[str | None, typer.Option(metavar="WHEN", help="90d, 2026-12-31 or 2026-12-31T12:00Z.")]
 Networks = Annotated[
     list[str] | None,

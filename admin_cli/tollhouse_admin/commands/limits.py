@@ -10,6 +10,7 @@ from tollhouse.admin.v1.limit_alerts_pb2_grpc import LimitAlertServiceStub
 from tollhouse.admin.v1.limits_pb2_grpc import LimitServiceStub
 
 from tollhouse_admin.amounts import parse_moment
+from tollhouse_admin.catalog import complete_models, complete_tiers
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
 from tollhouse_admin.commands import limit_increases
 from tollhouse_admin.failures import wrong_usage
@@ -60,10 +61,16 @@ def create(
     department: Department = None,
     project: Project = None,
     tier: Annotated[
-        str | None, typer.Option(metavar="TIER", callback=named, help="Only calls of this tier count.")
+        str | None,
+        typer.Option(
+            metavar="TIER", callback=named, autocompletion=complete_tiers, help="Only calls of this tier count."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", callback=named, help="Only calls of this model count.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", callback=named, autocompletion=complete_models, help="Only calls of this model count."
+        ),
     ] = None,
 ) -> None:
     """Create a quota or budget; without a scope it is on the whole tenant."""

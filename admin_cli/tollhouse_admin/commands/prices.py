@@ -11,6 +11,7 @@ from tollhouse.admin.v1 import prices_pb2 as pb
 from tollhouse.admin.v1.prices_pb2_grpc import PriceProposalServiceStub, PriceServiceStub, RerateServiceStub
 
 from tollhouse_admin.amounts import parse_moment, parse_month
+from tollhouse_admin.catalog import complete_models
 from tollhouse_admin.command import CHANGE, LIST, READ, Session, command, noun
 from tollhouse_admin.names import named
 from tollhouse_admin.output import Format, Layout, note, show_list, show_one, write_json
@@ -98,7 +99,8 @@ def list_prices(
     session: Session,
     *,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", callback=named, help="Only those of this model.")
+        str | None,
+        typer.Option(metavar="MODEL", callback=named, autocompletion=complete_models, help="Only those of this model."),
     ] = None,
     at: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Only those that hold then; `now` for today's.")

@@ -1,5 +1,6 @@
 """`tollhouse roles`: who may do what, and where."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -7,15 +8,18 @@ from tollhouse.admin.v1 import roles_pb2 as pb
 from tollhouse.admin.v1.roles_pb2_grpc import RoleServiceStub
 
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.failures import ExitCode, Failure
 from tollhouse_admin.names import full_name, is_full, last_id, named, tenant_of
 from tollhouse_admin.output import Format, Layout, show_list, show_one
 from tollhouse_admin.resource import Etag, Kind, NewId, changed, mask
 from tollhouse_admin.scopes import (
+    OFFERED,
     Department,
     Project,
     Scope,
     Tenant,
+    complete_in_tenant,
     complete_principals,
     in_tenant,
     scope_of,
@@ -26,7 +30,26 @@ app = noun("Roles: who may do what, and where.")
 
 _SEE = "'tollhouse roles list' shows the roles"
 
-GrantId = Annotated[str, typer.Argument(metavar="GRANT", help="Id or name of the grant.")]
+
+def _roles(connection: Connection, tenant: str) -> Iterable[pb.Role]:
+    stub = connection.stub(RoleServiceStub)
+    return connection.pages(stub.ListRoles, pb.ListRolesRequest(parent=tenant), "roles", limit=OFFERED)
+
+
+def _own_roles(connection: Connection, tenant: str) -> Iterable[pb.Role]:
+    return (role for role in _roles(connection, tenant) if is_full(role.name))
+
+
+def _grants(connection: Connection, tenant: str) -> Iterable[pb.RoleGrant]:
+    stub = connection.stub(RoleServiceStub)
+    return connection.pages(stub.ListRoleGrants, pb.ListRoleGrantsRequest(parent=tenant), "role_grants", limit=OFFERED)
+
+
+complete_roles = complete_in_tenant(_roles)
+GrantId = Annotated[
+    str,
+    typer.Argument(metavar="GRANT", help="Id or name of the grant.", autocompletion=complete_in_tenant(_grants)),
+]
 
 
 def _stub(session: Session) -> RoleServiceStub:
@@ -53,7 +76,14 @@ Permissions = Annotated[
     typer.Option("--permission", metavar="PERMISSION", help="Such as projects.create; may be given many times."),
 ]
 Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What the role is for, in one sentence.")]
-OwnRole = Annotated[str, typer.Argument(metavar="ROLE", help="Id or name of a role that the tenant has made.")]
+OwnRole = Annotated[
+    str,
+    typer.Argument(
+        metavar="ROLE",
+        autocompletion=complete_in_tenant(_own_roles),
+        help="Id or name of a role that the tenant has made.",
+    ),
+]
 
 
 def _tenant_or_none(session: Session, tenant: str | None) -> str:
@@ -85,7 +115,10 @@ def list_roles(session: Session, *, tenant: Tenant = None) -> None:
 
 @command(app, "describe", READ)
 def describe(
-    session: Session, role: Annotated[str, typer.Argument(metavar="ROLE", help="Id or name.")], *, tenant: Tenant = None
+    session: Session,
+    role: Annotated[str, typer.Argument(metavar="ROLE", autocompletion=complete_roles, help="Id or name.")],
+    *,
+    tenant: Tenant = None,
 ) -> None:
     """Show what a role permits."""
     name = full_name(role, "roles")
@@ -153,7 +186,13 @@ def grants(
     *,
     tenant: Tenant = None,
     principal: Annotated[
-        str | None, typer.Option(metavar="PRINCIPAL", callback=named, help="Only those of this principal.")
+        str | None,
+        typer.Option(
+            metavar="PRINCIPAL",
+            callback=named,
+            autocompletion=complete_principals,
+            help="Only those of this principal.",
+        ),
     ] = None,
     group: Annotated[
         str | None, typer.Option(metavar="GROUP", callback=named, help="Only those of this group.")
@@ -191,7 +230,7 @@ def grant(
             autocompletion=complete_principals,
         ),
     ],
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="Id or name of the role.")],
+    role: Annotated[str, typer.Argument(metavar="ROLE", autocompletion=complete_roles, help="Id or name of the role.")],
     *,
     scope: Scope = None,
     tenant: Tenant = None,

@@ -6,6 +6,8 @@ import typer
 from tollhouse.admin.v1 import traffic_pb2 as pb
 from tollhouse.admin.v1.traffic_pb2_grpc import TrafficServiceStub
 
+from tollhouse_admin.account_options import complete_accounts
+from tollhouse_admin.catalog import complete_tiers
 from tollhouse_admin.command import LIST, Session, command, noun
 from tollhouse_admin.names import full_name, named
 from tollhouse_admin.output import show_list
@@ -18,9 +20,13 @@ app = noun("Targets: the accounts and models behind each tier.")
 def list_targets(
     session: Session,
     *,
-    tier: Annotated[str | None, typer.Option(metavar="TIER", callback=named, help="Only of this tier.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="TIER", callback=named, autocompletion=complete_tiers, help="Only of this tier."),
+    ] = None,
     account: Annotated[
-        str | None, typer.Option(metavar="ACCOUNT", callback=named, help="Only of this account.")
+        str | None,
+        typer.Option(metavar="ACCOUNT", callback=named, autocompletion=complete_accounts, help="Only of this account."),
     ] = None,
 ) -> None:
     """List targets by tier and rank, with weights, breakers and what is left of their accounts' limits."""

@@ -12,7 +12,10 @@ from tollhouse.admin.v1 import upstream_keys_pb2 as pb
 from tollhouse.admin.v1.accounts_pb2_grpc import AccountServiceStub
 from tollhouse.admin.v1.upstream_keys_pb2_grpc import UpstreamKeyServiceStub
 
+from tollhouse_admin.account_options import complete_accounts
 from tollhouse_admin.command import CHANGE, DESTROY, LIST, READ, Session, command, noun
+from tollhouse_admin.completion import offered
+from tollhouse_admin.connection import Connection
 from tollhouse_admin.dry_run import Change, perform
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.key_rotations import ROTATION_LAYOUT, wait_for_end
@@ -20,13 +23,39 @@ from tollhouse_admin.names import full_name, last_id, named
 from tollhouse_admin.output import Layout, show_list, show_one
 from tollhouse_admin.rendering import enum_number
 from tollhouse_admin.resource import DisplayName, Etag, Kind, NewId, changed, mask
+from tollhouse_admin.scopes import OFFERED
 from tollhouse_admin.secret_source import KeyFile, read_key
 
 app = noun("Upstream keys: with them Tollhouse calls Gemini. They go to Vault and are never shown.")
 
-UpstreamKeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id or name; an id needs --account.")]
+
+def _complete_keys(context: typer.Context, incomplete: str) -> list[str]:
+    """Offer the ids of keys of the account that was typed before."""
+
+    def entries(connection: Connection) -> Iterator[str]:
+        if account := context.params.get("account"):
+            stub = connection.stub(UpstreamKeyServiceStub)
+            request = pb.ListUpstreamKeysRequest(parent=full_name(account, "accounts"))
+            for key in connection.pages(stub.ListUpstreamKeys, request, "upstream_keys", limit=OFFERED):
+                yield key.name
+
+    return offered(incomplete, entries, profile=context.params.get("profile"))
+
+
+UpstreamKeyId = Annotated[
+    str,
+    typer.Argument(metavar="KEY", autocompletion=_complete_keys, help="Id or name; an id needs --account."),
+]
 Account = Annotated[
-    str | None, typer.Option("--account", "-a", metavar="ID", callback=named, help="Account that the key belongs to.")
+    str | None,
+    typer.Option(
+        "--account",
+        "-a",
+        metavar="ID",
+        callback=named,
+        autocompletion=complete_accounts,
+        help="Account that the key belongs to.",
+    ),
 ]
 
 

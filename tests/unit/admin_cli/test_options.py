@@ -12,7 +12,18 @@ import pytest
 import tollhouse.admin.v1
 import tollhouse_admin.commands
 from google.protobuf import descriptor_pool
-from tollhouse.admin.v1 import departments_pb2, groups_pb2, identity_providers_pb2, roles_pb2, tenants_pb2
+from google.protobuf.message import Message
+from tollhouse.admin.v1 import (
+    accounts_pb2,
+    api_keys_pb2,
+    departments_pb2,
+    groups_pb2,
+    identity_providers_pb2,
+    roles_pb2,
+    tenants_pb2,
+    upstream_keys_pb2,
+)
+from tollhouse.v1 import catalog_pb2
 from tollhouse_admin.__main__ import COMMANDS, load
 from tollhouse_admin.scopes import complete_departments
 
@@ -69,6 +80,72 @@ def test_a_tab_offers_what_is_in_the_tenant_that_the_command_would_use(
 
     assert offered == ["sales"]
     assert server.last.request.parent == "tenants/acme"
+
+
+def test_a_tab_takes_the_only_tenant_as_the_command_does(server: CannedServer) -> None:
+    """Where none was typed and none is the default."""
+    names = [tenants_pb2.Tenant(name=name) for name in ("tenants/platform", "tenants/acme")]
+    server.answers["ListTenants"] = tenants_pb2.ListTenantsResponse(tenants=names)
+    server.answers["ListDepartments"] = departments_pb2.ListDepartmentsResponse(
+        departments=[departments_pb2.Department(name="tenants/acme/departments/sales")]
+    )
+
+    offered = complete_departments(cast(Any, SimpleNamespace(params={})), "")
+
+    assert (offered, server.last.request.parent) == (["sales"], "tenants/acme")
+
+
+ACCOUNTS = accounts_pb2.ListAccountsResponse(accounts=[accounts_pb2.Account(name="accounts/offered")])
+TIERS = catalog_pb2.ListTiersResponse(tiers=[catalog_pb2.Tier(name="tiers/offered")])
+MODELS = catalog_pb2.ListModelsResponse(models=[catalog_pb2.Model(name="models/offered")])
+KEYS = api_keys_pb2.ListApiKeysResponse(api_keys=[api_keys_pb2.ApiKey(name="tenants/acme/apiKeys/offered")])
+ROLES = roles_pb2.ListRolesResponse(roles=[roles_pb2.Role(name="tenants/acme/roles/offered")])
+GRANTS = roles_pb2.ListRoleGrantsResponse(role_grants=[roles_pb2.RoleGrant(name="tenants/acme/roleGrants/offered")])
+UPSTREAM_KEYS = upstream_keys_pb2.ListUpstreamKeysResponse(
+    upstream_keys=[upstream_keys_pb2.UpstreamKey(name="accounts/main/upstreamKeys/offered")]
+)
+MOVES = departments_pb2.ListDepartmentMovesResponse(
+    department_moves=[departments_pb2.DepartmentMove(name="tenants/acme/departmentMoves/offered")]
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter", "method", "answer"),
+    [
+        ("accounts show", "account", "ListAccounts", ACCOUNTS),
+        ("breakers open", "account", "ListAccounts", ACCOUNTS),
+        ("breakers open", "model", "ListModels", MODELS),
+        ("breakers orders", "account", "ListAccounts", ACCOUNTS),
+        ("targets list", "account", "ListAccounts", ACCOUNTS),
+        ("targets list", "tier", "ListTiers", TIERS),
+        ("upstream-keys rotate", "account", "ListAccounts", ACCOUNTS),
+        ("upstream-keys rotate", "key", "ListUpstreamKeys", UPSTREAM_KEYS),
+        ("limits create", "tier", "ListTiers", TIERS),
+        ("limits create", "model", "ListModels", MODELS),
+        ("charge-rules create", "tier", "ListTiers", TIERS),
+        ("prices list", "model", "ListModels", MODELS),
+        ("keys revoke", "key", "ListApiKeys", KEYS),
+        ("roles grant", "role", "ListRoles", ROLES),
+        ("roles delete", "role", "ListRoles", ROLES),
+        ("roles revoke", "grant", "ListRoleGrants", GRANTS),
+        ("departments cancel-move", "move", "ListDepartmentMoves", MOVES),
+    ],
+)
+def test_a_tab_offers_what_there_is(
+    server: CannedServer, path: str, parameter: str, method: str, answer: Message
+) -> None:
+    """As the list of the same noun shows it."""
+    server.answers[method] = answer
+    name, *rest = path.split()
+    command = load(name)
+    for each in rest:
+        command = command.commands[each]
+    context = command.make_context(path, [], resilient_parsing=True)
+    context.params |= {"tenant": "acme", "account": "main"}
+
+    (typed,) = (each for each in command.params if each.name == parameter)
+
+    assert [each.value for each in typed.shell_complete(context, "of")] == ["offered"]
 
 
 def test_roles_are_those_of_the_default_tenant_too(
