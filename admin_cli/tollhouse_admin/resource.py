@@ -16,7 +16,7 @@ from tollhouse_admin.dry_run import Change, MutatingRequest, carry_out
 from tollhouse_admin.failures import wrong_usage
 from tollhouse_admin.names import last_id, named
 from tollhouse_admin.output import Layout, show_list, show_one
-from tollhouse_admin.scopes import complete_principals
+from tollhouse_admin.scopes import complete_principals, require_place
 
 _ID_FORM = "2 to 63 lower-case letters, digits and hyphens, a letter first"
 
@@ -70,10 +70,17 @@ class Kind:
         """Read and write one resource."""
         show_one(session.options.output, self.layout, self.read(session, name))
 
-    def show_pages(self, session: Session, method: Method, request: Any, field: str) -> None:
-        """Write the entries of all pages, or as many as --limit says."""
+    def show_pages(self, session: Session, method: Method, request: Any, field: str, *, within: str = "") -> None:
+        """Write the entries of all pages, or as many as --limit says.
+
+        Raises:
+            Failure: there are none, for the department or project that they were to be `within` does not exist.
+        """
         pages: Iterable[Message] = session.connection.pages(method, request, field, limit=session.options.limit)
-        show_list(session.options.output, self.layout, pages)
+        found = list(pages)
+        if not found:
+            require_place(session, within)
+        show_list(session.options.output, self.layout, found)
 
     def create(self, session: Session, name: str, method: Method, request: MutatingRequest) -> None:
         """Carry out a change before which the resource does not exist."""

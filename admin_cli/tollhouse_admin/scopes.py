@@ -211,6 +211,28 @@ def chosen_project(session: Session, project: str | None, department: str | None
     return None
 
 
+def require_place(session: Session, name: str) -> None:
+    """Look for a department or project by its full name; what is neither is not looked for.
+
+    Raises:
+        Failure: it does not exist.
+    """
+    collection, _, last = name.rpartition("/")
+    if last == "-" or not collection.endswith(("/departments", "/projects")):
+        return
+    try:
+        if collection.endswith("/projects"):
+            projects = session.connection.stub(projects_pb2_grpc.ProjectServiceStub)
+            session.connection.call(projects.GetProject, projects_pb2.GetProjectRequest(name=name))
+        else:
+            departments = session.connection.stub(departments_pb2_grpc.DepartmentServiceStub)
+            session.connection.call(departments.GetDepartment, departments_pb2.GetDepartmentRequest(name=name))
+    except Failure as failure:
+        # Who may list what is in it need not be one who may look at it.
+        if failure.reason != "PERMISSION_DENIED":
+            raise
+
+
 def scope_of(
     session: Session, *, scope: str | None, tenant: str | None, department: str | None, project: str | None
 ) -> str:

@@ -148,7 +148,7 @@ def list_rules(
     parent = "" if platform else tenant_name(session, tenant)
     narrowed = scope_of(session, scope=None, tenant=parent, department=department, project=None) if department else ""
     request = pb.ListChargeRulesRequest(parent=parent, scope=narrowed, on_date=parse_day(on) if on else "")
-    RULE.show_pages(session, _stub(session).ListChargeRules, request, "charge_rules")
+    RULE.show_pages(session, _stub(session).ListChargeRules, request, "charge_rules", within=narrowed)
 
 
 def _named(session: Session, rule: str, tenant: str | None, *, platform: bool) -> str:

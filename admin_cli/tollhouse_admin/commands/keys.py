@@ -171,7 +171,7 @@ def list_keys(
     """List the keys of a project, or all of a tenant."""
     parent = _parent(session, project, department, tenant)
     request = pb.ListApiKeysRequest(parent=parent, show_revoked=show_revoked)
-    KEY.show_pages(session, _stub(session).ListApiKeys, request, "api_keys")
+    KEY.show_pages(session, _stub(session).ListApiKeys, request, "api_keys", within=parent)
 
 
 @command(app, "show", READ)

@@ -132,7 +132,7 @@ def list_limits(
     narrowed = scope or department or project
     where = scope_of(session, scope=scope, tenant=parent, department=department, project=project) if narrowed else ""
     request = pb.ListLimitsRequest(parent=parent, scope=where)
-    LIMIT.show_pages(session, _stub(session).ListLimits, request, "limits")
+    LIMIT.show_pages(session, _stub(session).ListLimits, request, "limits", within=where)
 
 
 @command(app, "show", READ)

@@ -101,7 +101,7 @@ def list_projects(
         owner=owner_name(owner, tenant_of(parent)) or "",
         state=states.ValueType(enum_number(states.DESCRIPTOR, state.value)) if state else states.STATE_UNSPECIFIED,
     )
-    PROJECT.show_pages(session, _stub(session).ListProjects, request, "projects")
+    PROJECT.show_pages(session, _stub(session).ListProjects, request, "projects", within=parent)
 
 
 @command(app, "show", READ)

@@ -210,7 +210,7 @@ def grants(
         group=full_name(group, "groups", parent) if group else "",
         scope=scope_of(session, scope=scope, tenant=parent, department=department, project=project) if narrowed else "",
     )
-    GRANT.show_pages(session, _stub(session).ListRoleGrants, request, "role_grants")
+    GRANT.show_pages(session, _stub(session).ListRoleGrants, request, "role_grants", within=request.scope)
 
 
 @command(app, "show", READ)

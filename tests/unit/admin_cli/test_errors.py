@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest, QuotaFailure, RetryInfo
-from tollhouse.admin.v1 import tenants_pb2
+from tollhouse.admin.v1 import api_keys_pb2, charge_rules_pb2, limits_pb2, projects_pb2, roles_pb2, tenants_pb2
 from tollhouse.v1 import errors_pb2
 
 from tests.unit.admin_cli.canned import CannedServer, Refusal, refusal
@@ -210,3 +211,39 @@ def test_what_is_typed_wrong_is_a_usage_error_before_anything_is_sent(
     assert result.err.startswith("error: USAGE: ")
     assert result.err.count("\n") == 1
     assert server.received == []
+
+
+IN_NO_PLACE = [
+    (("projects", "list", "-d", "nope"), "ListProjects", projects_pb2.ListProjectsResponse()),
+    (("limits", "list", "-d", "nope"), "ListLimits", limits_pb2.ListLimitsResponse()),
+    (("limits", "list", "-d", "nope", "-p", "chat"), "ListLimits", limits_pb2.ListLimitsResponse()),
+    (("keys", "list", "-d", "nope", "-p", "chat"), "ListApiKeys", api_keys_pb2.ListApiKeysResponse()),
+    (("roles", "grants", "-d", "nope"), "ListRoleGrants", roles_pb2.ListRoleGrantsResponse()),
+    (("charge-rules", "list", "-d", "nope"), "ListChargeRules", charge_rules_pb2.ListChargeRulesResponse()),
+]
+
+
+@pytest.mark.parametrize(("command", "method", "nothing"), IN_NO_PLACE)
+def test_what_is_nowhere_is_not_merely_nothing(
+    server: CannedServer, run: Run, command: tuple[str, ...], method: str, nothing: Message
+) -> None:
+    """A department whose id was typed wrong looked like an empty one."""
+    missing = refusal(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", "It does not exist.")
+    server.answers |= {method: nothing, "GetDepartment": missing, "GetProject": missing}
+
+    result = run(*command, "-t", "acme")
+
+    assert (result.code, result.out) == (4, "")
+    assert "RESOURCE_NOT_FOUND" in result.err
+    assert server.last.request.name.startswith("tenants/acme/departments/nope")
+
+
+@pytest.mark.parametrize("department", [("-d", "sales"), ()])
+def test_nothing_in_a_place_is_nothing(server: CannedServer, run: Run, department: tuple[str, ...]) -> None:
+    """Also for who may not look at the department itself."""
+    denied = refusal(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", "Not yours.")
+    server.answers |= {"ListProjects": projects_pb2.ListProjectsResponse(), "GetDepartment": denied}
+
+    result = run("projects", "list", *department, "-t", "acme")
+
+    assert (result.code, result.err) == (0, "nothing found\n")
