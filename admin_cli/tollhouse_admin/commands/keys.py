@@ -88,7 +88,11 @@ ROTATED = Layout([*CREATED.columns, "predecessor.name", "predecessor.state", "pr
 
 
 def _parent(session: Session, project: str | None, department: str | None, tenant: str | None) -> str:
-    return project_name(session, project, department, tenant) if project else tenant_name(session, tenant)
+    if project:
+        return project_name(session, project, department, tenant)
+    if department is not None:
+        raise wrong_usage("--department needs --project", "A key belongs to a project, or else to the tenant.")
+    return tenant_name(session, tenant)
 
 
 def _name(session: Session, key: str, project: str | None, department: str | None, tenant: str | None) -> str:

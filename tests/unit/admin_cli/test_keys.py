@@ -4,6 +4,7 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
 from tollhouse.admin.v1 import api_keys_pb2
 
 from tests.unit.admin_cli.canned import CannedServer
@@ -79,3 +80,12 @@ def test_revoking_needs_the_project_only_for_an_id(server: CannedServer, run: Ru
     run("keys", "revoke", "abcdefgh2345", "-t", "acme", "-d", "research", "-p", "chat", "--yes")
 
     assert by_name == server.last.request.name == f"{PROJECT}/apiKeys/abcdefgh2345"
+
+
+@pytest.mark.parametrize("command", [("create", "--principal", "ann"), ("list",), ("revoke", "abcdefgh2345", "--yes")])
+def test_a_department_without_a_project_is_refused(server: CannedServer, run: Run, command: tuple[str, ...]) -> None:
+    """It would be a key of the tenant."""
+    result = run("keys", *command, "-t", "acme", "-d", "research")
+
+    assert (result.code, server.received) == (2, [])
+    assert "--department needs --project" in result.err
