@@ -129,8 +129,9 @@ def fleet() -> Iterator[Fleet]:
     """Three servers of one worker each, the trap on their database, and calls that cost their worst case."""
     directory = Path(tempfile.mkdtemp(prefix="tollhouse-budget-"))
     directory.chmod(0o711)
-    # Nobody is shed: all of them wait for places until the budget decides.
-    settings = {"workers": 1, "worker_dead_after_seconds": 4, "drain_seconds": 3, "max_calls_waiting": CALLS}
+    settings = {"workers": 1, "worker_dead_after_seconds": 4, "drain_seconds": 3}
+    # All calls come to the ledger at once, and nobody is shed: the budget alone decides.
+    settings |= {"max_calls_upstream": CALLS, "max_calls_waiting": CALLS}
     try:
         with running_parts(directory) as parts, running_fleet(parts, servers=SERVERS, **settings) as running:
             asyncio.run(set_trap(running.dsn(OWNER)))
