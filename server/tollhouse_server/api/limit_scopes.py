@@ -1,10 +1,24 @@
 """What a limit, or a wallet, may be on."""
 
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollhouse_server.identity import store as identity
-from tollhouse_server.names import ProjectKeyName, ProjectName, parse_api_key, parse_scope
+from tollhouse_server.names import ProjectKeyName, ProjectName, invalid, parse_api_key, parse_scope
+from tollhouse_server.routing.tables import ModelRow, TierRow
 from tollhouse_server.tenancy import store as tenancy
+
+
+async def require_selected(session: AsyncSession, selector: str, field: str) -> None:
+    """Return if a selector, empty for all calls, is of a tier or model of the catalogue: no other would ever match.
+
+    Raises:
+        InvalidRequest: it is not; also for another name of a model, since calls are booked under its own.
+    """
+    kind, _, name = selector.partition("/")
+    known = TierRow.tier if kind == "tiers" else ModelRow.model
+    if selector and (await session.exec(select(known).where(known == name))).first() is None:
+        raise invalid(field, f"{name} is not in the catalogue: see 'tollhouse models list'")
 
 
 async def require_limit_scope(session: AsyncSession, text: str, field: str) -> None:

@@ -18,10 +18,12 @@ from tollhouse_server.errors import (
     ResourceNotFound,
     SecretMissing,
 )
+from tollhouse_server.routing.catalogue_file import packaged_catalogue
 from tollhouse_server.vault.client import VaultClient
 from tollhouse_server.vault.connection import VaultAddress
 
 from tests.drivers.openbao import TestOpenBao
+from tests.integration.admin.catalogue import package
 from tests.integration.admin.plane import Plane
 
 PACKAGED = (Path(tollhouse_server.pricing.__file__).parent / "price_book.toml").read_text()
@@ -196,6 +198,29 @@ async def test_a_surcharge_is_shown_as_a_price_of_money(plane: Plane) -> None:
     assert (listed[0].amount.nanos, listed[0].per_units, listed[0].unit) == (75_000, 1_000_000, "nanos")
     assert listed[0].end_time == listed[1].effective_time
     assert [price.percent for price in (await plane.call(at)).prices] == ["0"]
+
+
+@pytest.mark.parametrize("selector", ["tiers/prooo", "models/gemini-9-nope", "tiers/auto", "models/pro"])
+async def test_a_limit_on_what_is_not_in_the_catalogue_is_refused(plane: Plane, selector: str) -> None:
+    """It would never bind, and nobody would see that."""
+    await plane.tenant("acme")
+    await package(plane, packaged_catalogue())
+    limit = _budget(selector=selector)
+
+    with pytest.raises(InvalidRequest, match="catalogue"):
+        await plane.call(limits_pb2.CreateLimitRequest(parent="tenants/acme", limit_id="cap", limit=limit))
+
+
+@pytest.mark.parametrize("selector", ["", "tiers/pro", "models/gemini-2.5-pro"])
+async def test_a_limit_may_be_on_a_tier_or_a_model_of_the_catalogue(plane: Plane, selector: str) -> None:
+    """Or on neither: then all calls count."""
+    await plane.tenant("acme")
+    await package(plane, packaged_catalogue())
+    limit = _budget(selector=selector)
+
+    made = await plane.call(limits_pb2.CreateLimitRequest(parent="tenants/acme", limit_id="cap", limit=limit))
+
+    assert made.selector == selector
 
 
 async def test_an_account_reaches_only_addresses_of_the_settings(plane: Plane) -> None:

@@ -6,7 +6,7 @@ from tollhouse.admin.v1 import limits_pb2 as pb
 
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.limit_requests import CHANGEABLE, changes, new_limit, quantity
-from tollhouse_server.api.limit_scopes import require_limit_scope
+from tollhouse_server.api.limit_scopes import require_limit_scope, require_selected
 from tollhouse_server.api.masks import changed_fields
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
@@ -34,6 +34,7 @@ class LimitService:
 
         async def act(session: AsyncSession) -> Change[pb.Limit]:
             await require_limit_scope(session, row.scope, "limit.scope")
+            await require_selected(session, row.selector, "limit.selector")
             with constraints({"usage_limit_name": ResourceExists(name=str(name))}):
                 await store.create_limit(session, row)
             after = _message(await store.view_limit(session, name))
