@@ -19,7 +19,7 @@ from tollhouse.admin.v1.operations_pb2_grpc import OperationsServiceStub
 from tollhouse_admin.connection import Connection
 from tollhouse_admin.doctor_terms import Finding, Outcome, failure, fine, skipped, warning
 from tollhouse_admin.endpoints import LOCAL_RUN, Endpoint, Tls
-from tollhouse_admin.failures import Failure, wrong_usage
+from tollhouse_admin.failures import Failure
 from tollhouse_admin.names import last_id
 from tollhouse_admin.status_texts import span_text
 
@@ -165,11 +165,7 @@ def _version(theirs: str) -> Finding:
 
 
 def diagnosis(connection: Connection, *, probes: bool, prefixes: list[str]) -> Iterator[Finding]:
-    """Have the server check itself; who may not ask for it is told so.
-
-    Raises:
-        Failure: there are no checks whose names begin with one of the prefixes.
-    """
+    """Have the server check itself; who may not ask for it, or asks for a check that there is not, is told so."""
     stub = connection.stub(OperationsServiceStub)
     request = pb.GetDiagnosisRequest(probe_upstream=probes, checks=prefixes)
     try:
@@ -181,7 +177,8 @@ def diagnosis(connection: Connection, *, probes: bool, prefixes: list[str]) -> I
     if unknown := [one for one in prefixes if not one.startswith("cli") and not _begins_any(found, one)]:
         every = connection.call(stub.GetDiagnosis, pb.GetDiagnosisRequest()).checks
         names = ", ".join(check.name for check in every)
-        raise wrong_usage(f"No check of the server begins with {', '.join(unknown)}", f"There are {names}.")
+        for one in unknown:
+            yield failure(one, "no check of the server begins with this", f"There are {names}.")
     for check in answer.checks:
         outcome = pb.CheckOutcome.Name(check.outcome).removeprefix("CHECK_OUTCOME_").lower()
         yield Finding(check.name, Outcome(outcome), check.seen, check.advice)

@@ -190,11 +190,12 @@ async def test_missing_usage_stays_missing(simulator: RunningSimulator, upstream
     assert all("usageMetadata" not in each for each in (answer, *chunks))
 
 
+@pytest.mark.parametrize("around", ["", "\n"])
 async def test_the_key_and_the_attempt_travel_as_headers(
-    simulator: RunningSimulator, upstream: OpenAICompatibleUpstream
+    simulator: RunningSimulator, upstream: OpenAICompatibleUpstream, around: str
 ) -> None:
-    """A bearer token, or none at all where the account's key says so."""
-    keyed, keyless = call_to(simulator.url, said("x")), call_to(simulator.url, said("x"), key="none")
+    """A bearer token, or none at all where the account's key says so; a line's end behind it is not part of it."""
+    keyed, keyless = (call_to(simulator.url, said("x"), key=f"{key}{around}") for key in (f"key-{uuid4().hex}", "none"))
 
     await upstream.call(keyed)
     with pytest.raises(Refused) as raised:

@@ -83,6 +83,8 @@ def create(
     """Let the holder of a certificate act as a principal. Only the platform's administrators may."""
     if (spiffe_id is None) == (subject is None):
         raise wrong_usage("What the certificate says is not clear", "Give --spiffe-id or --subject, one of them.")
+    if department is not None and not project:
+        raise wrong_usage("--department needs --project", "Without a project the holder calls for the tenant.")
     parent = tenant_name(session, tenant)
     kind = api_keys_pb2.ApiKey.Environment
     resource = pb.ClientIdentity(

@@ -36,8 +36,10 @@ app = noun("API keys: with them services and administrators call Tollhouse.")
 
 
 def _keys(connection: Connection, tenant: str) -> Iterable[pb.ApiKey]:
+    """Yield keys that an id alone names: those of the tenant itself."""
     stub = connection.stub(ApiKeyServiceStub)
-    return connection.pages(stub.ListApiKeys, pb.ListApiKeysRequest(parent=tenant), "api_keys", limit=OFFERED)
+    found = connection.pages(stub.ListApiKeys, pb.ListApiKeysRequest(parent=tenant), "api_keys", limit=OFFERED)
+    return (key for key in found if key.name.startswith(f"{tenant}/apiKeys/"))
 
 
 KeyId = Annotated[

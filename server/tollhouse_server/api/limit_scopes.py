@@ -1,4 +1,4 @@
-"""What a limit, or a wallet, may be on."""
+"""What a limit, a wallet or a charge rule may be on."""
 
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -18,7 +18,8 @@ async def require_selected(session: AsyncSession, selector: str, field: str) -> 
     kind, _, name = selector.partition("/")
     known = TierRow.tier if kind == "tiers" else ModelRow.model
     if selector and (await session.exec(select(known).where(known == name))).first() is None:
-        raise invalid(field, f"{name} is not in the catalogue: see 'tollhouse models list'")
+        listing = "models tiers" if kind == "tiers" else "models list"
+        raise invalid(field, f"{name} is none of the catalogue's {kind}: see 'tollhouse {listing}'")
 
 
 async def require_limit_scope(session: AsyncSession, text: str, field: str) -> None:

@@ -36,8 +36,9 @@ class TargetsUnhealthy(TollhouseError):
     retry_after_seconds: float | None
 
     def message(self) -> str:
-        when = "an operator has to close them" if self.retry_after_seconds is None else "retry after the stated delay"
+        is_by_order = self.retry_after_seconds is None
+        until = "until an operator's order ends or is taken back" if is_by_order else "retry after the stated delay"
         return (
-            f"None of the {self.targets} upstream targets of this call is healthy (their breakers are open); nothing "
-            f"was sent or charged; {when}."
+            f"None of the {self.targets} upstream targets of this call is healthy: their breakers are open, {until}. "
+            "Nothing was sent or charged."
         )

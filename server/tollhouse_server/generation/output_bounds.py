@@ -68,15 +68,19 @@ def clamp_notice(requested: object, granted: int, *, limit: str = "") -> CallNot
 
 
 def asked_output_tokens(body: Mapping[str, Any]) -> object:
-    """Return the bound that the caller set himself, None for none.
+    """Return the bound that the caller set himself, None for none."""
+    return _config(body).get("maxOutputTokens")
+
+
+def require_output_bound(body: Mapping[str, Any]) -> None:
+    """Refuse a bound that leaves no room for an answer, as Gemini does.
 
     Raises:
-        InvalidRequest: it is below 1, which Gemini refuses too.
+        InvalidRequest: it is below 1.
     """
-    asked = _config(body).get("maxOutputTokens")
+    asked = asked_output_tokens(body)
     if isinstance(asked, int | float) and asked < 1:
         raise invalid("generation_config.max_output_tokens", "must be at least 1")
-    return asked
 
 
 def _config(body: Mapping[str, Any], inner: str = "") -> Mapping[str, Any]:

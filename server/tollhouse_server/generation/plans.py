@@ -13,6 +13,7 @@ from tollhouse_server.generation.output_bounds import (
     clamp_notice,
     flows_evenly,
     least_output_tokens,
+    require_output_bound,
     thinking_tokens,
 )
 from tollhouse_server.ledger.ledger import new_attempt_id
@@ -40,6 +41,7 @@ _FREE = Ceiling(
 """Counting tokens is free of charge; it is booked all the same, as one request."""
 
 
+_WRITES = frozenset({Method.GENERATE, Method.STREAM})
 _NO_REQUEST: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -177,8 +179,10 @@ class Planner:
 
         Raises:
             ModelUnknown, ModelShutDown, ModelNotAllowed, RegionNotAllowed, TierAutoOff, OnDeviceOnly, NoUpstreamKey,
-            InvalidRequest: see `Catalogue.resolve`.
+            InvalidRequest: see `Catalogue.resolve` and `require_output_bound`.
         """
+        if call.method in _WRITES:
+            require_output_bound(call.body)
         now = self._clock()
         catalogue, book = self._catalogue(), self._price_book()
         route = catalogue.resolve(

@@ -68,7 +68,9 @@ class Explanation(NamedTuple):
         targets = tuple(target for target in route.targets if target not in keyless)
         refusal = self.refusal or (None if targets else NoUpstreamKey(model=keyless[0].model))
         left_out = (*route.left_out, *map(_keyless, keyless))
-        return self._replace(route=replace(route, targets=targets, left_out=left_out), refusal=refusal)
+        retiring = tuple(one for one in route.retiring if any(one.model == target.model for target in targets))
+        narrowed = replace(route, targets=targets, left_out=left_out, retiring=retiring)
+        return self._replace(route=narrowed, refusal=refusal)
 
 
 class Catalogue:

@@ -104,7 +104,8 @@ class OpenAICompatibleUpstream:
         self, call: UpstreamCall, url: str, body: Mapping[str, Any], seconds: float
     ) -> AsyncIterator[HttpAnswer]:
         headers = {"content-type": "application/json", ATTEMPT_HEADER: str(call.attempt_id), **trace_headers()}
-        key = "" if call.key == NO_KEY else call.key
+        key = call.key.strip()
+        key = "" if key == NO_KEY else key
         if key:
             headers["authorization"] = f"Bearer {key}"
         if body.get("stream"):

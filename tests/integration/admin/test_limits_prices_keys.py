@@ -207,7 +207,7 @@ async def test_a_limit_on_what_is_not_in_the_catalogue_is_refused(plane: Plane, 
     await package(plane, packaged_catalogue())
     limit = _budget(selector=selector)
 
-    with pytest.raises(InvalidRequest, match="catalogue"):
+    with pytest.raises(InvalidRequest, match="none of the catalogue's"):
         await plane.call(limits_pb2.CreateLimitRequest(parent="tenants/acme", limit_id="cap", limit=limit))
 
 

@@ -10,7 +10,7 @@ from tollhouse.v1 import content_pb2
 from tollhouse.v1 import generation_pb2 as pb
 from tollhouse_server.api.services.routes_service import RouteService
 from tollhouse_server.chargeback.labels import LiveBoundLabels
-from tollhouse_server.errors import ModelUnknown, TierAutoOff
+from tollhouse_server.errors import InvalidRequest, ModelUnknown, TierAutoOff
 from tollhouse_server.names import ProjectName
 from tollhouse_server.pricing.terms import PriceBook, PriceList
 from tollhouse_server.routing.models import Capability, TierChoice
@@ -221,3 +221,22 @@ async def test_an_account_without_a_key_is_no_target() -> None:
     ]
     assert (nowhere.verdict, nowhere.refusal_reason) == (pb.ROUTE_VERDICT_REFUSED, "NO_UPSTREAM_KEY")
     assert {one.account for one in nowhere.left_out} == {"a", "v"}
+
+
+async def test_a_model_that_is_no_target_for_want_of_keys_is_not_announced_as_retiring() -> None:
+    """The call cannot use it."""
+    soon = datetime.now(UTC) + timedelta(days=9)
+    served = service(keyless={"v"}, upstreams=(UpstreamKind.VERTEX,), shutdown_at=soon)
+
+    answer = await ask(served, tier="flash")
+
+    assert {one.model for one in answer.targets} == {"n"}
+    assert not answer.retiring
+
+
+async def test_a_body_that_no_call_may_have_is_refused_here_too() -> None:
+    """A bound below one would be refused when it is called."""
+    config = content_pb2.GenerationConfig(max_output_tokens=0)
+
+    with pytest.raises(InvalidRequest, match="max_output_tokens"):
+        await ask(service(), call=call(generation_config=config), tier="flash")

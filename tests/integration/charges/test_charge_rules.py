@@ -176,6 +176,14 @@ async def test_a_rule_that_makes_no_sense_is_refused(plane: Plane, fields: dict[
         await plane.call(asked(**fields))
 
 
+async def test_a_rule_on_what_is_not_in_the_catalogue_is_refused(plane: Plane) -> None:
+    """It would never charge anything."""
+    await plane.tenant("acme")
+
+    with pytest.raises(InvalidRequest, match="none of the catalogue's tiers"):
+        await plane.call(asked(selector="tiers/prooo"))
+
+
 async def test_a_tenant_has_no_say_in_the_rules_of_the_platform(plane: Plane) -> None:
     """Neither may its administrator make one, nor end what is about the tenant."""
     await plane.tenant("acme")

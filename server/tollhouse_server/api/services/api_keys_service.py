@@ -173,8 +173,8 @@ class ApiKeyService:
             ended_at, networks = row.expires_at, row.allowed_networks
             if row.revoked_at is None:
                 await change(session, row, **values)
-            if "expires_at" in values:
-                asked.require_to_come(row.expires_at, "api_key.expire_time")
+                if "expires_at" in values:
+                    asked.require_to_come(row.expires_at, "api_key.expire_time")
             if asked.is_wider(row, expires_at=ended_at, allowed_networks=networks):
                 await self._require_not_above(call, session, row)
             after = key_message(row, department_of(name))

@@ -6,6 +6,7 @@ from tollhouse.admin.v1 import charge_rules_pb2 as pb
 from tollhouse_server.api.call import Call
 from tollhouse_server.api.charge_dates import day_of, end_after, optional_day
 from tollhouse_server.api.charge_rule_requests import address_of, new_rule, rule_message
+from tollhouse_server.api.limit_scopes import require_selected
 from tollhouse_server.api.mutation import Change, Mutations
 from tollhouse_server.api.pages import PageTokens
 from tollhouse_server.api.values import version_of
@@ -31,6 +32,7 @@ class ChargeRuleService:
         async def act(session: AsyncSession) -> Change[pb.ChargeRule]:
             if row.scope != PLATFORM:
                 await require_active(session, parse_scope(row.scope, "charge_rule.scope"))
+            await require_selected(session, row.selector, "charge_rule.selector")
             await require_open_days(session, row.scope, row.starts_on, row.ends_on)
             after = rule_message(await store.create_rule(session, row, name_of(row)))
             return Change(resource=after.name, before=None, after=after, answer=after)

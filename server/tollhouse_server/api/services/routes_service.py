@@ -21,6 +21,7 @@ from tollhouse_server.api.values import money, timestamp
 from tollhouse_server.chargeback.labels import LiveBoundLabels
 from tollhouse_server.errors import ModelUnpriced
 from tollhouse_server.generation.encoding import encoded
+from tollhouse_server.generation.output_bounds import require_output_bound
 from tollhouse_server.names import ProjectName, invalid
 from tollhouse_server.pricing.ceiling import ceiling
 from tollhouse_server.pricing.terms import PriceBook
@@ -106,9 +107,11 @@ class RouteService:
 
     def _body(self, request: pb.GenerateContentRequest) -> dict[str, Any]:
         try:
-            return self._mapper.to_canonical_json(request)
+            body = self._mapper.to_canonical_json(request)
         except ValueError as error:
             raise invalid("call.extra", str(error)) from None
+        require_output_bound(body)
+        return body
 
     def _judge(self, answer: pb.ResolveRouteResponse, found: Explanation, question: RouteRequest) -> None:
         """Write the verdict, and what belongs to it."""
