@@ -78,10 +78,10 @@ async def test_a_reader_who_takes_his_time_is_no_silence(transport: Transport) -
     """The server waits for a slow client; that must not break the stream."""
     body = b"x" * 4_000_000
 
-    async with answering(answer(body)) as server, exchange(transport, server.url, silence_seconds=0.03) as given:
+    async with answering(answer(body)) as server, exchange(transport, server.url, silence_seconds=0.4) as given:
         pieces = given.pieces()
         first = await anext(pieces)
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.6)
 
         assert len(first) + sum([len(piece) async for piece in pieces]) == len(body)
 
