@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from tollhouse_server.errors.base import TollhouseError
 
+_RETRY = "Retry after the stated delay."
+
 
 @dataclass(eq=False, kw_only=True)
 class Overloaded(TollhouseError):
@@ -37,8 +39,8 @@ class TargetsUnhealthy(TollhouseError):
 
     def message(self) -> str:
         is_by_order = self.retry_after_seconds is None
-        until = "until an operator's order ends or is taken back" if is_by_order else "retry after the stated delay"
+        until = "An operator's order holds them until it ends or is taken back." if is_by_order else _RETRY
         return (
-            f"None of the {self.targets} upstream targets of this call is healthy: their breakers are open, {until}. "
-            "Nothing was sent or charged."
+            f"None of the {self.targets} upstream targets of this call is healthy (their breakers are open); nothing "
+            f"was sent or charged. {until}"
         )

@@ -67,10 +67,7 @@ class Explanation(NamedTuple):
             return self
         targets = tuple(target for target in route.targets if target not in keyless)
         refusal = self.refusal or (None if targets else NoUpstreamKey(model=keyless[0].model))
-        left_out = (*route.left_out, *map(_keyless, keyless))
-        retiring = tuple(one for one in route.retiring if any(one.model == target.model for target in targets))
-        narrowed = replace(route, targets=targets, left_out=left_out, retiring=retiring)
-        return self._replace(route=narrowed, refusal=refusal)
+        return self._replace(route=route.narrowed(targets, map(_keyless, keyless)), refusal=refusal)
 
 
 class Catalogue:

@@ -92,11 +92,10 @@ class Plan:
 
     def _narrowed(self, needs: Requirements, shelves: Shelves, method: str) -> tuple[Route, TollhouseError | None]:
         lacking = {name: _lack(shelves.models[name], needs) for name in {one.model for one in self.route.targets}}
-        left_out = tuple(found for _, found in sorted(lacking.items()) if found is not None)
+        left_out = [found for _, found in sorted(lacking.items()) if found is not None]
         targets = tuple(one for one in self.route.targets if lacking[one.model] is None)
-        retiring = tuple(one for one in self.route.retiring if any(one.model == target.model for target in targets))
-        route = replace(self.route, targets=targets, left_out=(*self.route.left_out, *left_out), retiring=retiring)
-        return route, None if targets else _unfit(needs, self.route, shelves, method, self.since)
+        refusal = None if targets else _unfit(needs, self.route, shelves, method, self.since)
+        return self.route.narrowed(targets, left_out), refusal
 
 
 def _lack(model: Model, needs: Requirements) -> LeftOut | None:

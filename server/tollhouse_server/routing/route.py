@@ -1,7 +1,7 @@
 """What a call asks of the catalogue, and the route that it gets."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -113,3 +113,8 @@ class Route:
     retiring: tuple[Retiring, ...] = ()
     choice: AutoChoice | None = None
     policy: EffectivePolicy = UNRESTRICTED
+
+    def narrowed(self, targets: tuple[Target, ...], left_out: Iterable[LeftOut]) -> "Route":
+        """Return it with fewer targets, and what was left out besides; what retires is one of the targets' models."""
+        retiring = tuple(one for one in self.retiring if any(one.model == target.model for target in targets))
+        return replace(self, targets=targets, left_out=(*self.left_out, *left_out), retiring=retiring)

@@ -82,10 +82,18 @@ def test_revoking_needs_the_project_only_for_an_id(server: CannedServer, run: Ru
     assert by_name == server.last.request.name == f"{PROJECT}/apiKeys/abcdefgh2345"
 
 
-@pytest.mark.parametrize("command", [("create", "--principal", "ann"), ("list",), ("revoke", "abcdefgh2345", "--yes")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("keys", "create", "--principal", "ann"),
+        ("keys", "list"),
+        ("keys", "revoke", "abcdefgh2345", "--yes"),
+        ("client-identities", "create", "crm-pod", "--principal", "ann", "--spiffe-id", "spiffe://acme.example/crm"),
+    ],
+)
 def test_a_department_without_a_project_is_refused(server: CannedServer, run: Run, command: tuple[str, ...]) -> None:
-    """It would be a key of the tenant."""
-    result = run("keys", *command, "-t", "acme", "-d", "research")
+    """It would be a key, or an identity, of the tenant."""
+    result = run(*command, "-t", "acme", "-d", "research")
 
     assert (result.code, server.received) == (2, [])
     assert "--department needs --project" in result.err

@@ -60,7 +60,7 @@ async def test_when_every_breaker_is_open_past_the_deadline_the_call_is_told_at_
         await traffic.place(request(deadline=now() + 30))
 
     assert (refused.value.targets, refused.value.retry_after_seconds) == (1, None)
-    assert "until an operator's order ends" in refused.value.message()
+    assert "An operator's order holds them" in refused.value.message()
     assert now() == pytest.approx(began_at, abs=0.01)
 
 
